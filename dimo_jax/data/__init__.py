@@ -1,0 +1,1 @@
+"""Data in: cameras, formats, the embedded character, and the batch sampler."""

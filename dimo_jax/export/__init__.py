@@ -1,0 +1,1 @@
+"""Files out: splat files, videos, drawings and the report."""

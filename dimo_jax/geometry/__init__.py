@@ -1,0 +1,1 @@
+"""Geometry without learned parameters: safe elementary functions, rotations, rigid motions, neighbours."""

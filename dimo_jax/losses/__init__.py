@@ -1,0 +1,1 @@
+"""Training losses, one function per term of the paper."""

@@ -1,0 +1,1 @@
+"""Optimization: optimizer, schedules, density control, the training step and its loop."""

@@ -1,0 +1,1 @@
+"""Adapters to weights and formats of other projects, each with its origin and licence."""
