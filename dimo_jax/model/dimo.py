@@ -1,0 +1,144 @@
+"""The whole model: from a latent code and a time to Gaussians (paper Sec. 3.2).
+
+One motion and one time; `vmap` belongs to the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from dimo_jax.geometry import quaternion
+from dimo_jax.resolve import resolve
+from dimo_jax.types import Array, Deform, Gaussians, Graph, Params, Skinning
+
+
+@dataclass(frozen=True)
+class Components:
+    """The swappable functions of the model, resolved from the config."""
+
+    decoder: nn.Module
+    draw: Callable[[Array, Array, Array], Array]
+    skinning: Skinning
+    deform: Deform
+    graph: Graph
+
+
+@flax.struct.dataclass
+class Neighbors:
+    """Which key points move what, for one motion; refreshed now and then, never differentiated."""
+
+    gaussians: Array  # [N,J] int32: key points of each Gaussian (Omega of its nearest key point)
+    controls: Array  # [P,J] int32: edges of the motion graph between control points
+
+
+@flax.struct.dataclass
+class Moved:
+    """A motion at one time."""
+
+    gaussians: Gaussians
+    controls: Array  # [P,3] positions of the control points: key points, or in the first stage the points themselves
+
+
+def build_components(config: Mapping[str, Any]) -> Components:
+    """Resolves the model's slots `decoder`, `latent`, `skinning`, `deform` and `graph` of a config.
+
+    Raises:
+      UserError: a slot that cannot be resolved; the message names its key.
+    """
+    return Components(
+        decoder=resolve(config["decoder"], key="decoder")(),
+        draw=resolve(config["latent"], key="latent"),
+        skinning=resolve(config["skinning"], key="skinning"),
+        deform=resolve(config["deform"], key="deform"),
+        graph=resolve(config["graph"], key="graph"),
+    )
+
+
+def decode(components: Components, params: Params, z: Array, points: Array, time: Array) -> tuple[Array, Array]:
+    """Eq. 4: translations [P,3] and rotations [P,4] of canonical points [P,3] for latent z [D] at time [] in 0..1."""
+    return components.decoder.apply(params.decoder, z, points, time)
+
+
+def decode_trajectories(
+    components: Components, params: Params, z: Array, points: Array, times: Array
+) -> tuple[Array, Array]:
+    """Eq. 2: neural curves; positions [T,P,3] and rotations [T,P,4] of canonical points [P,3] over times [T]."""
+    translations, rotations = jax.vmap(lambda time: decode(components, params, z, points, time))(times)
+    return points + translations, rotations
+
+
+def find_neighbors(components: Components, params: Params, z: Array, times: Array) -> Neighbors:
+    """Eq. 3 for one motion: the graph from its trajectories over times [T], for Gaussians and key points."""
+    positions = params.key_points.positions
+    trajectories, _ = decode_trajectories(components, params, z, positions, times)
+    return Neighbors(
+        gaussians=components.graph(params.gaussians.means, positions, trajectories),
+        controls=components.graph(positions, positions, trajectories),
+    )
+
+
+def find_point_neighbors(components: Components, params: Params, z: Array, times: Array) -> Neighbors:
+    """First stage: the graph between the points themselves (ARAP needs it; nothing is skinned)."""
+    means = params.gaussians.means
+    trajectories, _ = decode_trajectories(components, params, z, means, times)
+    return Neighbors(
+        gaussians=jnp.zeros((means.shape[0], 0), jnp.int32), controls=components.graph(means, means, trajectories)
+    )
+
+
+def move_by_key_points(components: Components, params: Params, neighbors: Neighbors, z: Array, time: Array) -> Moved:
+    """Eq. 7: canonical Gaussians skinned to the posed key points.
+
+    Args:
+      components, params: the model.
+      neighbors: of the motion that z stands for.
+      z: [D].
+      time: [] in 0..1.
+    """
+    key_points, gaussians = params.key_points, params.gaussians
+    translations, rotations = decode(components, params, z, key_points.positions, time)
+    near = neighbors.gaussians
+    positions = key_points.positions[near]
+    weights = components.skinning(gaussians.means, positions, key_points.log_radii[near])
+    means, quats = components.deform(
+        gaussians.means, gaussians.quats, positions, translations[near], rotations[near], weights
+    )
+    return Moved(gaussians=gaussians.replace(means=means, quats=quats), controls=key_points.positions + translations)
+
+
+def move_points(components: Components, params: Params, neighbors: Neighbors, z: Array, time: Array) -> Moved:
+    """First stage, and the ablation without motion factorization: every Gaussian asks the decoder for its own pose.
+
+    Arguments as in `move_by_key_points`; `neighbors` is not used.
+    """
+    del neighbors
+    gaussians = params.gaussians
+    translations, rotations = decode(components, params, z, gaussians.means, time)
+    means = gaussians.means + translations
+    quats = quaternion.multiply(quaternion.normalize(rotations), quaternion.normalize(gaussians.quats))
+    return Moved(gaussians=gaussians.replace(means=means, quats=quats), controls=means)
+
+
+def animate(components: Components, params: Params, z: Array, times: Array, graph_times: Array) -> tuple[Any, Array]:
+    """A motion from its latent code in one pass.
+
+    Args:
+      components, params: the model, after the second stage.
+      z: [D].
+      times: [T] in 0..1, any number and spacing.
+      graph_times: times over which the motion graph is built (those of training), so that the result does not depend
+        on `times`.
+
+    Returns:
+      Gaussians with a leading axis T, and key point positions [T,K,3].
+    """
+    neighbors = find_neighbors(components, params, z, graph_times)
+    moved = jax.vmap(lambda time: move_by_key_points(components, params, neighbors, z, time))(times)
+    return moved.gaussians, moved.controls
