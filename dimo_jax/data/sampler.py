@@ -1,0 +1,173 @@
+"""Training batches: a pure function of (seed, step, host), gathered from the uint8 store ahead of the step."""
+
+from __future__ import annotations
+
+import dataclasses
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from dimo_jax.data.cameras import resize
+from dimo_jax.data.dataset import Dataset, motions_in, train_frames, views_in
+from dimo_jax.errors import UserError
+from dimo_jax.types import Batch
+
+
+def _area_weights(size: int, target: int) -> np.ndarray:
+    """Weights [target,size] float32, rows summing to 1: the share of every source pixel in every target pixel."""
+    edges = np.arange(target + 1) * (size / target)
+    low, high = edges[:-1, None], edges[1:, None]
+    source = np.arange(size)[None]
+    overlap = np.clip(np.minimum(high, source + 1) - np.maximum(low, source), 0.0, None)
+    return (overlap * (target / size)).astype(np.float32)
+
+
+def downsample(images: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Area-averages straight RGBA images, with premultiplied alpha while averaging.
+
+    A target pixel's colour is the mean of the source colours weighted by their alpha, so that the unseen colour of
+    transparent pixels never bleeds into an edge; colour is 0 where alpha averages to 0.
+
+    Args:
+      images: [...,H,W,4] uint8, straight alpha.
+      height: target height, at most H.
+      width: target width, at most W.
+
+    Returns:
+      [...,height,width,4] uint8, straight alpha, rounded to nearest.
+    """
+    full_height, full_width = images.shape[-3:-1]
+    if (full_height, full_width) == (height, width):
+        return images
+    values = images.astype(np.float32)
+    values[..., :3] *= values[..., 3:]
+    lead = images.shape[:-3]
+    if full_height % height == 0 and full_width % width == 0:
+        blocks = values.reshape(*lead, height, full_height // height, width, full_width // width, 4)
+        values = blocks.mean(axis=(-4, -2), dtype=np.float32)
+    else:
+        rows, columns = _area_weights(full_height, height), _area_weights(full_width, width)
+        values = np.einsum("hi,...iwc->...hwc", rows, values, optimize=True)
+        values = np.einsum("wj,...hjc->...hwc", columns, values, optimize=True)
+    alpha = values[..., 3:]
+    values[..., :3] = np.where(alpha > 0, values[..., :3] / np.where(alpha > 0, alpha, 1), 0)
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sampler:
+    """Draws training batches; `sample(step)` depends on nothing but (seed, step, host), so a resumed run repeats.
+
+    Test motions, test views and every `held_out_every`-th frame are never drawn. Fields after `dataset` are keywords;
+    `dataclasses.replace(sampler, resolution=256)` is the same sampler at another resolution.
+    """
+
+    dataset: Dataset
+    _: dataclasses.KW_ONLY
+    batch_motions: int = 4
+    batch_views: int = 3
+    batch_frames: int = 2
+    resolution: int | None = None  # image height in pixels, width follows the aspect; None keeps the dataset's
+    held_out_every: int = 5  # 0 trains on every frame
+    seed: int = 0
+    host: int = 0  # index of this process; hosts draw different batches of the same step
+    motion_ids: Sequence[int] | None = None  # motions to draw from instead of the train split
+
+    def __post_init__(self) -> None:
+        """Raises UserError where the dataset has fewer views or frames than a batch takes, or is too small."""
+        if self.resolution is not None and not 0 < self.resolution <= self.dataset.cameras.height:
+            largest = self.dataset.cameras.height
+            raise UserError(f"resolution: found {self.resolution}, expected 1 to {largest} (the dataset's height)")
+        if len(self._motions) == 0:
+            raise UserError(f"dataset {self.dataset.object_name}: no motion of split 'train', expected at least 1")
+        for what, wanted, available in (
+            ("views", self.batch_views, len(views_in(self.dataset, "train"))),
+            ("frames", self.batch_frames, len(train_frames(self.dataset, self.held_out_every))),
+        ):
+            if not 0 < wanted <= available:
+                raise UserError(f"batch_{what}: found {wanted}, expected 1 to {available} (those that train)")
+
+    @property
+    def _motions(self) -> np.ndarray:
+        if self.motion_ids is not None:
+            return np.asarray(self.motion_ids, np.int32)
+        return motions_in(self.dataset, "train")
+
+    def sample(self, step: int) -> Batch:
+        """The batch of `step`, with NumPy arrays.
+
+        Motions are drawn without replacement (with, only if there are fewer than `batch_motions`); every motion has
+        its own distinct views and distinct frames. `times` is frame / T; `view_weights` is 1.
+        """
+        dataset = self.dataset
+        rng = np.random.default_rng([self.seed, step, self.host])
+        candidates, views = self._motions, views_in(dataset, "train")
+        frames = train_frames(dataset, self.held_out_every)
+        motions = rng.choice(candidates, self.batch_motions, replace=len(candidates) < self.batch_motions)
+        view_ids = np.stack([rng.choice(views, self.batch_views, replace=False) for _ in motions])
+        frame_ids = np.stack([rng.choice(frames, self.batch_frames, replace=False) for _ in motions])
+        gathered = dataset.frames[motions[:, None, None], view_ids[:, :, None], frame_ids[:, None, :]]
+        height = self.resolution or dataset.cameras.height
+        width = max(1, round(height * dataset.cameras.width / dataset.cameras.height))
+        cameras = jax.tree.map(lambda array: np.asarray(array)[view_ids], resize(dataset.cameras, height, width))
+        return Batch(
+            motions=motions.astype(np.int32),  # type: ignore[arg-type]
+            times=dataset.times[frame_ids],  # type: ignore[arg-type]
+            cameras=cameras,
+            images=downsample(np.asarray(gathered), height, width),  # type: ignore[arg-type]
+            view_weights=np.ones(view_ids.shape, np.float32),  # type: ignore[arg-type]
+        )
+
+
+def prefetch(
+    sampler: Sampler, start_step: int, *, depth: int = 2, transfer: Callable[[Batch], Any] = jax.device_put
+) -> Iterator[Any]:
+    """Yields the batches of start_step, start_step + 1, ... without end, made by a thread ahead of the consumer.
+
+    Args:
+      sampler: anything with `sample(step)`.
+      start_step: the first step.
+      depth: batches kept ready.
+      transfer: applied to each batch in the thread; by default it moves the batch to the default device.
+
+    Raises:
+      Whatever the sampler or the transfer raises, at the step where it happened. Closing the generator (or dropping
+      it) stops the thread.
+    """
+    ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(maxsize=depth)
+    stop = threading.Event()
+
+    def put(item: tuple[Any, BaseException | None]) -> None:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        step = start_step
+        while not stop.is_set():
+            try:
+                batch = transfer(sampler.sample(step))
+            except Exception as error:
+                put((None, error))
+                return
+            put((batch, None))
+            step += 1
+
+    thread = threading.Thread(target=work, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        while True:
+            batch, error = ready.get()
+            if error is not None:
+                raise error
+            yield batch
+    finally:
+        stop.set()
+        thread.join()
