@@ -100,12 +100,22 @@ def _reciprocal(x: Array) -> Array:
     return jnp.where(dead, 0.0, jnp.clip(1.0 / jnp.where(dead, 1.0, x), -limit, limit))
 
 
+def _quotient(a: Array, b: Array) -> Array:
+    """a / b for b that is not 0.
+
+    XLA divides by a broadcast number by multiplying with its reciprocal, which is flushed to zero where the number is
+    near the largest one; a power of two taken out of both sides keeps it in range.
+    """
+    shrink = jnp.where(jnp.abs(b) > _derivative_limit(b), 1 / 16, 1.0).astype(b.dtype)
+    return (a * shrink) / (b * shrink)
+
+
 def _scale_to_one(x: Array, axis: Axis) -> tuple[Array, Array, Array]:
     """x / scale (largest magnitude 1), scale, and where x is zero; the last two keep the reduced axes."""
     scale = jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0.0)
     dead = scale < _tiny(x)
     scale = jnp.where(dead, 1.0, scale)
-    return jnp.where(dead, 0.0, x / scale), scale, dead
+    return jnp.where(dead, 0.0, _quotient(x, scale)), scale, dead
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
@@ -140,7 +150,7 @@ def _normalize_jvp(axis: Axis, primals: tuple[Array], tangents: tuple[Array]) ->
 @jax.custom_jvp
 def _divide(a: Array, b: Array) -> Array:
     dead = jnp.abs(b) < _tiny(b)
-    quotient = a / jnp.where(dead, 1.0, b)
+    quotient = _quotient(a, jnp.where(dead, 1.0, b))
     return jnp.where(dead & ~jnp.isnan(a), 0.0, jnp.clip(quotient, -_largest(a), _largest(a)))
 
 
