@@ -1,0 +1,1 @@
+"""Compositing backends of one contract; `api` chooses among them."""

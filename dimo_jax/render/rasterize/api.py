@@ -1,0 +1,90 @@
+"""Chooses the compositing backend. Every backend is a module with `rasterize` and `why_unavailable`.
+
+A backend's `rasterize` follows `dimo_jax.types.Rasterize`; its `why_unavailable()` returns None where it can run, else
+one sentence that says why not and how to get it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import types
+
+import chex
+import jax
+
+from dimo_jax.errors import UserError
+from dimo_jax.types import Array, Splats
+
+# Modules are imported on first use, so that a backend's dependencies load only where it runs.
+BACKENDS = {
+    "xla": "dimo_jax.render.rasterize.xla",
+    "native": "dimo_jax.render.rasterize.native",
+    "pallas": "dimo_jax.render.rasterize.pallas",
+}
+# The fastest first, by device; a device that is not named takes "xla".
+PREFERENCE = {"cpu": ("native", "xla"), "gpu": ("pallas", "xla"), "tpu": ("xla",)}
+NUM_FEATURES = 7
+
+
+def rasterize(
+    splats: Splats, *, height: int, width: int, capacity: int | None = None, implementation: str | None = None
+) -> tuple[Array, Array, Array]:
+    """Composites splats front to back into one image (DESIGN section 4).
+
+    Args:
+      splats: N projected Gaussians, N may be 0.
+      height, width: image size in pixels.
+      capacity: room for Gaussian-tile pairs in the buffers of backends that need static shapes. None counts the pairs
+        where the splats are concrete and takes a default under tracing (see `tiles.default_capacity`).
+      implementation: a key of `BACKENDS`, or None for the fastest one that can run on the default device.
+
+    Returns:
+      features [H,W,7], the sum over Gaussians of weight x features; transmittance [H,W] in 0..1; overflow [] int32, the
+      number of pairs that found no room. Differentiable in everything but `depths` and `extents`.
+
+    Raises:
+      UserError: the named backend does not exist or cannot run here.
+    """
+    num_gaussians = splats.depths.shape[0]
+    chex.assert_shape(splats.means2d, (num_gaussians, 2))
+    chex.assert_shape(splats.conics, (num_gaussians, 3))
+    chex.assert_shape([splats.opacities, splats.depths], (num_gaussians,))
+    chex.assert_shape(splats.extents, (num_gaussians, 2))
+    chex.assert_shape(splats.features, (num_gaussians, NUM_FEATURES))
+    backend = load_backend(choose_backend(implementation))
+    return backend.rasterize(splats, height=height, width=width, capacity=capacity)
+
+
+def choose_backend(implementation: str | None = None) -> str:
+    """The name of the backend that `rasterize` would use.
+
+    Raises:
+      UserError: the named backend does not exist or cannot run here; the message says why and how to get it.
+    """
+    if implementation is None:
+        candidates = PREFERENCE.get(jax.default_backend(), ("xla",))
+        return next(name for name in candidates if why_unavailable(name) is None)
+    if implementation not in BACKENDS:
+        raise UserError(f"render implementation: found {implementation!r}, expected one of {', '.join(BACKENDS)}")
+    reason = why_unavailable(implementation)
+    if reason is not None:
+        raise UserError(f"render implementation: {implementation!r} cannot run: {reason}")
+    return implementation
+
+
+def why_unavailable(name: str) -> str | None:
+    """None where backend `name` can run, else the reason and the remedy in one sentence."""
+    try:
+        backend = load_backend(name)
+    except ModuleNotFoundError as error:
+        # Only the backend's own absence is an answer; a broken import inside it must be seen.
+        if error.name is None or not BACKENDS[name].startswith(error.name):
+            raise
+        return f"module {BACKENDS[name]} is not part of this installation; use another of {', '.join(BACKENDS)}"
+    reason: str | None = backend.why_unavailable()
+    return reason
+
+
+def load_backend(name: str) -> types.ModuleType:
+    """Imports the module of backend `name`."""
+    return importlib.import_module(BACKENDS[name])
