@@ -126,6 +126,12 @@ def move_points(components: Components, params: Params, neighbors: Neighbors, z:
     return Moved(gaussians=gaussians.replace(means=means, quats=quats), controls=means)
 
 
+def stay(components: Components, params: Params, neighbors: Neighbors, z: Array, time: Array) -> Moved:
+    """No motion at all: the static model that a run is compared with. Arguments as in `move_by_key_points`."""
+    del components, neighbors, z, time
+    return Moved(gaussians=params.gaussians, controls=params.key_points.positions)
+
+
 def animate(components: Components, params: Params, z: Array, times: Array, graph_times: Array) -> tuple[Any, Array]:
     """A motion from its latent code in one pass.
 

@@ -1,0 +1,243 @@
+"""DIMO (ICCV 2025): a motion space of one object from multi-view videos.
+
+    python launch.py --config=configs/dimo.py              # paper on a GPU or TPU, demo on a CPU
+    python launch.py --config=configs/dimo.py:demo
+    python launch.py --config=configs/dimo.py:paper --config.data.path=data/my_object
+
+Presets:
+    demo      the embedded puppet at 128 px, sized for two CPU cores; times and scores in docs/results.md
+    paper     the paper's scale: 512 key points, 2.8k + 8k steps, 128 -> 512 px, the paper's equations throughout
+    official  the same scale with the authors' choices wherever their code differs from the paper
+    smoke     two steps of each stage at 32 px, for tests
+
+Every entry of the form dict(fn="module:function", ...) is a slot: point `fn` at a function of your own.
+"""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+TERMS = "dimo_jax.losses.terms"
+DENSITY = "dimo_jax.train.density"
+LOG_LINEAR = "dimo_jax.train.schedules:log_linear"
+
+
+def get_config(preset: str = "auto") -> ConfigDict:
+    """The config of a preset; "auto" (no config string) lets `launch.py` choose by the machine."""
+    presets = {"paper": _paper, "official": _official, "demo": _demo, "smoke": _smoke}
+    if preset == "auto":
+        import jax
+
+        chosen = "demo" if jax.default_backend() == "cpu" else "paper"
+        config = presets[chosen]()
+        config.preset, config.preset_chosen_by = chosen, "machine"
+        return config
+    if preset not in presets:
+        raise ValueError(f"preset {preset!r} does not exist, expected one of {', '.join(presets)}")
+    config = presets[preset]()
+    config.preset, config.preset_chosen_by = preset, "user"
+    return config
+
+
+def _rate(initial: float, final: float, num_steps: int) -> dict[str, object]:
+    return dict(fn=LOG_LINEAR, initial=initial, final=final, num_steps=num_steps)
+
+
+def _paper() -> ConfigDict:
+    """The paper (Sec. 3, 4.1); what it leaves open has the authors' numbers or, where marked, our own."""
+    config = ConfigDict()
+    config.seed = 0
+    config.preset = "paper"
+    config.preset_chosen_by = "user"
+
+    config.data = ConfigDict()
+    config.data.path = ""  # a native dataset folder; empty: the source below
+    config.data.source = dict(
+        fn="dimo_jax.data.puppet:make_puppet", num_motions=60, num_frames=21, size=512, num_train_views=9, num_test_views=2
+    )
+    config.data.held_out_every = 5  # every fifth frame tests, the others train
+
+    config.batch = dict(motions=4, views=3, frames=2)
+    config.num_devices = 0  # 0: all local devices that the batch's motions can be dealt out to
+
+    config.decoder = dict(
+        fn="dimo_jax.model.decoder:motion_decoder",
+        width=256,
+        depth=8,
+        skip=4,
+        head_width=256,
+        num_position_bands=10,
+        num_time_bands=6,
+        dtype="float32",
+    )
+    config.latent = dict(fn="dimo_jax.model.latents:reparameterize")
+    config.latent_init = dict(dim=32, mu_std=0.1, log_sigma=-3.0)
+    config.skinning = dict(fn="dimo_jax.model.skinning:rbf_weights")
+    config.graph = dict(fn="dimo_jax.model.graph:trajectory_neighbors", num_neighbors=8)
+    config.deform = dict(fn="dimo_jax.model.deform:linear_blend")
+    config.num_key_points = 512
+    config.radius_power = 2.0  # r_k of Eq. 1 is a squared length
+    config.radius_scale = 1.0  # first control radius as a multiple of the key points' spacing
+
+    config.render = dict(implementation=None, capacity=None, background=(1.0, 1.0, 1.0))
+
+    config.stage1 = ConfigDict()
+    config.stage1.num_steps = 2_800
+    config.stage1.phases = ((0, 128), (300, 256), (450, 512))  # (first step, pixels)
+    config.stage1.move = dict(fn="dimo_jax.model.dimo:move_points")
+    config.stage1.capacity = 2_048
+    config.stage1.num_points = 512
+    config.stage1.ball_radius = 0.5
+    config.stage1.opacity = 0.05
+    config.stage1.scale = 0.03
+    config.stage1.scales = dict(fn="dimo_jax.model.gaussians:shared_radius")
+    config.stage1.densify = dict(fn=f"{DENSITY}:densify", gradient_ratio=1.5, split_scale=0.05, max_points=None)
+    config.stage1.densify_from = 200
+    config.stage1.densify_until = 2_000
+    config.stage1.densify_every = 100
+    config.stage1.prune = dict(fn=f"{DENSITY}:prune", min_opacity=0.005)
+    config.stage1.final_opacity = 0.01
+    config.stage1.anneal_every = 1_000  # farthest point sampling back to num_key_points
+    config.stage1.refresh_every = 100  # motion graph
+    config.stage1.rates = dict(
+        latents=5e-3,
+        decoder=2e-4,
+        positions=0.0,
+        log_radii=0.0,
+        means=_rate(1e-2, 2e-4, 500),
+        log_scales=5e-3,
+        quats=5e-3,
+        logit_opacities=5e-2,
+        sh=1e-2,
+    )
+    config.stage1.losses = dict(
+        rgb=dict(fn=f"{TERMS}:rgb", weight=5000.0, kind="l2"),
+        mask=dict(fn=f"{TERMS}:mask", weight=500.0),
+        ssim=dict(fn=f"{TERMS}:ssim", weight=500.0),
+        lpips=dict(fn=f"{TERMS}:lpips", weight=1000.0, network="vgg", num_images=None, dtype="float32"),
+        arap=dict(fn=f"{TERMS}:arap", weight=10.0),
+        kl=dict(fn=f"{TERMS}:kl", weight=0.05),
+    )
+
+    config.stage2 = ConfigDict()
+    config.stage2.num_steps = 8_000
+    config.stage2.phases = ((0, 128), (300, 256), (450, 512))
+    config.stage2.move = dict(fn="dimo_jax.model.dimo:move_by_key_points")
+    config.stage2.num_per_key_point = 200
+    config.stage2.ball_scale = 1.0  # radius of the ball of Gaussians as a multiple of the key points' spacing
+    config.stage2.opacity = 0.1
+    config.stage2.sh_degree = 0
+    config.stage2.scales = dict(fn="dimo_jax.model.gaussians:anisotropic")
+    config.stage2.prune = dict(fn=f"{DENSITY}:prune", min_opacity=0.01, max_scale=0.4)
+    config.stage2.prune_every = 1_000
+    config.stage2.prune_until = 4_999
+    config.stage2.refresh_every = 100
+    config.stage2.rates = dict(
+        latents=_rate(5e-3, 2e-4, 8_000),
+        decoder=_rate(2e-4, 2e-6, 8_000),
+        positions=2e-6,
+        log_radii=5e-3,
+        means=_rate(2e-4, 2e-6, 8_000),
+        log_scales=5e-3,
+        quats=5e-3,
+        logit_opacities=5e-2,
+        sh=1e-2,
+    )
+    config.stage2.losses = dict(
+        rgb=dict(fn=f"{TERMS}:rgb", weight=5000.0, kind="l2"),
+        mask=dict(fn=f"{TERMS}:mask", weight=500.0),
+        ssim=dict(fn=f"{TERMS}:ssim", weight=500.0),
+        lpips=dict(fn=f"{TERMS}:lpips", weight=1000.0, network="vgg", num_images=None, dtype="float32"),
+        depth=dict(fn=f"{TERMS}:depth", weight=100.0, start=200),
+        normal=dict(fn=f"{TERMS}:normal", weight=0.05, start=200),
+        arap=dict(fn=f"{TERMS}:arap", weight=10.0),
+        chamfer=dict(fn=f"{TERMS}:chamfer", weight=10.0),
+        kl=dict(fn=f"{TERMS}:kl", weight=0.05),
+    )
+
+    config.log_every = 50  # steps between lines of metrics.jsonl
+    config.image_every = 500  # steps between images in TensorBoard
+    config.checkpoint_every = 500
+    config.keep_checkpoints = 3
+    config.evaluation = dict(
+        baseline_steps=300,  # the best static model of the same data, trained for comparison
+        num_lpips_images=128,
+        surface_points=1_000,
+        num_samples=4,
+        num_videos=16,
+    )
+    return config
+
+
+def _official() -> ConfigDict:
+    """The authors' choices wherever their code differs from the paper; docs/method.md lists them."""
+    config = _paper()
+    config.preset = "official"
+    config.batch.views = 2
+    config.latent = dict(fn="dimo_jax.model.latents:plain_code")
+    config.skinning = dict(fn="dimo_jax.model.skinning:rbf_weights_authors")
+    config.graph = dict(fn="dimo_jax.model.graph:canonical_neighbors", num_neighbors=4)
+    config.deform = dict(fn="dimo_jax.model.deform:linear_blend_authors")
+    config.radius_power = 1.0  # r_k is a length
+    config.stage2.num_steps = 10_000
+    for stage in (config.stage1, config.stage2):
+        stage.losses.arap = dict(fn=f"{TERMS}:arap_rigid", weight=10.0, radius=0.1, num_neighbors=10)
+        stage.losses.kl.weight = 0.0
+    for group, rates in (("latents", (5e-3, 2e-4)), ("decoder", (2e-4, 2e-6)), ("means", (2e-4, 2e-6))):
+        config.stage2.rates[group] = _rate(*rates, 10_000)
+    return config
+
+
+def _demo() -> ConfigDict:
+    """Two CPU cores, ten minutes: fewer motions, key points and pixels; weights and rates measured in docs/results.md."""
+    config = _paper()
+    config.preset = "demo"
+    config.data.source.update(num_motions=16, size=128)
+    config.decoder.update(width=128, head_width=128, depth=6, skip=3, num_position_bands=4, num_time_bands=4)
+    config.num_key_points = 128
+
+    stage = config.stage1
+    stage.num_steps = 800
+    stage.phases = ((0, 64),)
+    stage.capacity, stage.num_points = 512, 256
+    stage.densify_from, stage.densify_until, stage.densify_every = 100, 600, 100
+    stage.anneal_every = 400
+    stage.rates.update(decoder=_rate(1e-3, 5e-4, 800), means=_rate(5e-3, 5e-4, 800))
+    stage.losses.lpips.weight = 0.0
+    stage.losses.ssim.weight = 0.0
+
+    stage = config.stage2
+    stage.num_steps = 2_000
+    stage.phases = ((0, 64), (300, 128))
+    stage.num_per_key_point = 40
+    stage.prune_every, stage.prune_until = 500, 1_500
+    stage.rates.update(
+        latents=_rate(5e-3, 2e-4, 2_000),
+        decoder=_rate(5e-4, 2e-5, 2_000),
+        positions=2e-4,
+        means=_rate(1e-3, 1e-4, 2_000),
+    )
+    stage.losses.lpips.weight = 0.0
+    stage.losses.normal.weight = 0.0
+    stage.losses.depth.weight = 0.0
+    config.evaluation.update(num_lpips_images=64)
+    return config
+
+
+def _smoke() -> ConfigDict:
+    """Everything once, as small as it gets."""
+    config = _demo()
+    config.preset = "smoke"
+    config.data.source.update(num_motions=3, num_frames=6, size=32, num_train_views=3, num_test_views=1)
+    config.batch = dict(motions=2, views=2, frames=2)
+    config.decoder.update(width=16, head_width=16, depth=2, skip=1)
+    config.num_key_points = 16
+    config.stage1.num_steps = config.stage2.num_steps = 2
+    config.stage1.phases = config.stage2.phases = ((0, 32),)
+    config.stage1.capacity, config.stage1.num_points = 64, 32
+    config.stage1.densify_from, config.stage1.densify_every, config.stage1.anneal_every = 1, 1, 2
+    config.stage2.num_per_key_point = 4
+    config.log_every = config.image_every = config.checkpoint_every = 1
+    config.evaluation.update(baseline_steps=2, num_lpips_images=2, surface_points=50, num_samples=1, num_videos=2)
+    return config
+

@@ -1,0 +1,163 @@
+"""Pictures of a trained model: truth beside prediction, samples, an interpolation, trajectories, the latent map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from dimo_jax.apps.player import Player, select_cameras
+from dimo_jax.data.dataset import Dataset, motions_in, views_in
+from dimo_jax.export.images import grid, to_uint8, upscale, write_png
+from dimo_jax.export.plots import plot_latents
+from dimo_jax.export.ply import write_gaussians
+from dimo_jax.export.trajectories import draw_trajectory_video, write_trajectories
+from dimo_jax.export.video import write_video
+from dimo_jax.train.step import composite_truth
+from dimo_jax.types import Array, Camera
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file of the gallery and the words under it."""
+
+    path: Path
+    caption: str
+    is_video: bool
+
+
+def compare_motion(player: Player, dataset: Dataset, motion: int, views: np.ndarray) -> np.ndarray:
+    """Truth above prediction for some views: a labelled video [T,H',W',3] uint8."""
+    clip = player.play(player.latent(motion), dataset.times)
+    predicted = to_uint8(player.render(clip.gaussians, select_cameras(dataset.cameras, views))[0])
+    truth = to_uint8(np.asarray(composite_truth(jnp.asarray(dataset.frames[motion, views]), player.background)[0]))
+    tiles = upscale(np.stack([truth, predicted]), min_height=192)
+    labels = [f"{dataset.view_names[v]} ({dataset.view_splits[v]})" for v in views]
+    return grid(tiles, row_labels=["truth", "prediction"], column_labels=labels)
+
+
+def write_comparisons(player: Player, dataset: Dataset, folder: Path, *, num_videos: int) -> list[Picture]:
+    """One video per motion (at most `num_videos`): a held-out view and two training views."""
+    test, train = views_in(dataset, "test"), views_in(dataset, "train")
+    views = np.asarray([*test[:1], *train[:: max(1, len(train) // 2)][:2]])
+    pictures = []
+    for motion in motions_in(dataset, "train")[:num_videos]:
+        path = folder / f"{motion:03d}_{dataset.names[motion]}.mp4"
+        write_video(compare_motion(player, dataset, int(motion), views), path, frame_rate=dataset.frame_rate)
+        pictures.append(Picture(path, dataset.captions[motion], True))
+    return pictures
+
+
+def write_contact_sheet(player: Player, dataset: Dataset, path: Path, *, num_frames: int = 6) -> Picture:
+    """All training motions from one held-out view: truth and prediction of some frames, one row a motion."""
+    view = [*views_in(dataset, "test"), *views_in(dataset, "train")][:1]
+    frames = np.linspace(0, dataset.num_frames - 1, num_frames).round().astype(int)
+    camera = select_cameras(dataset.cameras, view)
+    rows, labels = [], []
+    for motion in motions_in(dataset, "train"):
+        clip = player.play(player.latent(int(motion)), dataset.times[frames])
+        predicted = to_uint8(player.render(clip.gaussians, camera)[0][0])
+        truth = composite_truth(jnp.asarray(dataset.frames[motion, view[0]][frames]), player.background)[0]
+        rows.append(np.stack([to_uint8(np.asarray(truth)), predicted], axis=1).reshape(-1, *predicted.shape[1:]))
+        labels.append(dataset.names[motion])
+    columns = [f"{kind} {frame}" for frame in frames for kind in ("truth", "pred.")]
+    write_png(grid(np.stack(rows), row_labels=labels, column_labels=columns), path)
+    return Picture(path, "Every motion from a held-out view: truth and prediction side by side, by frame", False)
+
+
+def draw_samples(player: Player, *, key: Array, num_samples: int) -> Array:
+    """New latents [S,D] from a Gaussian fitted to the codes of the training motions.
+
+    The paper samples N(0, I); at a small KL weight the codes fill only part of it, so their own mean and covariance
+    describe where motions lie.
+    """
+    mu = player.params.latents.mu
+    mean, centered = jnp.mean(mu, axis=0), mu - jnp.mean(mu, axis=0)
+    weights = jax.random.normal(key, (num_samples, mu.shape[0])) / jnp.sqrt(max(mu.shape[0] - 1, 1))
+    return mean + weights @ centered
+
+
+def write_latents(
+    player: Player, latents: Array, times: np.ndarray, camera: Camera, path: Path, *, labels: list[str], rate: float
+) -> None:
+    """A video of several latents' motions side by side, seen by one camera."""
+    videos = []
+    for z in latents:
+        clip = player.play(z, times)
+        videos.append(to_uint8(player.render(clip.gaussians, jax.tree.map(lambda x: x[None], camera))[0][0]))
+    write_video(grid(upscale(np.stack(videos), min_height=192)[None], column_labels=labels), path, frame_rate=rate)
+
+
+def write_interpolation(player: Player, dataset: Dataset, camera: Camera, path: Path, *, num_steps: int = 5) -> Picture:
+    """A walk on a straight line between the codes of the two motions that lie farthest apart."""
+    motions = motions_in(dataset, "train")
+    mu = np.asarray(player.params.latents.mu)[motions]
+    apart = np.linalg.norm(mu[:, None] - mu[None], axis=-1)
+    first, last = (int(motions[i]) for i in np.unravel_index(np.argmax(apart), apart.shape))
+    shares = np.linspace(0, 1, num_steps)
+    codes = jnp.stack([(1 - s) * player.latent(first) + s * player.latent(last) for s in shares])
+    labels = [dataset.names[first], *(f"{s:.0%}" for s in shares[1:-1]), dataset.names[last]]
+    write_latents(player, codes, dataset.times, camera, path, labels=labels, rate=dataset.frame_rate)
+    return Picture(path, f"From '{dataset.captions[first]}' to '{dataset.captions[last]}'", True)
+
+
+def write_trajectory_views(player: Player, dataset: Dataset, camera: Camera, folder: Path, *, num: int) -> list[Picture]:
+    """Key point trajectories drawn over the rendered motion, for the motions that move most."""
+    trajectories = np.stack(
+        [np.asarray(player.play(player.latent(int(m)), dataset.times).key_points) for m in motions_in(dataset, "train")]
+    )
+    motions = motions_in(dataset, "train")
+    travel = np.linalg.norm(np.diff(trajectories, axis=1), axis=-1).sum(axis=(1, 2))
+    pictures = []
+    for index in np.argsort(-travel)[:num]:
+        motion = int(motions[index])
+        clip = player.play(player.latent(motion), dataset.times)
+        images = to_uint8(player.render(clip.gaussians, jax.tree.map(lambda x: x[None], camera))[0][0])
+        path = folder / f"{motion:03d}_{dataset.names[motion]}.mp4"
+        video = draw_trajectory_video(trajectories[index], camera, upscale(images, min_height=384), num_tail=8)
+        write_video(video, path, frame_rate=dataset.frame_rate)
+        pictures.append(Picture(path, f"Key point trajectories: {dataset.captions[motion]}", True))
+    write_trajectories(
+        trajectories,
+        folder / "trajectories.npz",
+        names=[dataset.names[m] for m in motions],
+        times=dataset.times,
+        positions=np.asarray(player.params.key_points.positions),
+        radii=np.exp(np.asarray(player.params.key_points.log_radii)),
+    )
+    return pictures
+
+
+def write_gallery(config: ConfigDict, dataset: Dataset, player: Player, workdir: Path) -> dict[str, list[Picture]]:
+    """Writes everything that a run shows into `workdir`, and returns it by section of the report."""
+    view = [*views_in(dataset, "test"), *views_in(dataset, "train")][0]
+    camera = jax.tree.map(lambda x: jnp.asarray(x)[view], dataset.cameras)
+    key = jax.random.key(config.seed + 3)
+    samples = draw_samples(player, key=key, num_samples=config.evaluation.num_samples)
+    motions = motions_in(dataset, "train")
+    sections = {"Contact sheet": [write_contact_sheet(player, dataset, workdir / "contact_sheet.png")]}
+    sections["Motions"] = write_comparisons(
+        player, dataset, workdir / "videos", num_videos=config.evaluation.num_videos
+    )
+    path = workdir / "samples.mp4"
+    labels = [f"sample {i + 1}" for i in range(len(samples))]
+    write_latents(player, samples, dataset.times, camera, path, labels=labels, rate=dataset.frame_rate)
+    sections["New motions"] = [Picture(path, "Motions sampled from the latent space", True)]
+    if len(motions) > 1:
+        sections["Interpolation"] = [write_interpolation(player, dataset, camera, workdir / "interpolation.mp4")]
+    sections["Key points"] = write_trajectory_views(player, dataset, camera, workdir / "trajectories", num=2)
+    latents = player.params.latents
+    plot_latents(
+        np.asarray(latents.mu)[motions],
+        [dataset.names[m] for m in motions],
+        workdir / "latents.png",
+        sigma=np.exp(np.asarray(latents.log_sigma)[motions]),
+        samples=np.asarray(samples),
+    )
+    sections["Latent space"] = [Picture(workdir / "latents.png", "Codes of the motions, two main axes", False)]
+    write_gaussians(player.params.gaussians, workdir / "gaussians.ply")
+    return sections

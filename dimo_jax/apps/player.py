@@ -1,0 +1,86 @@
+"""Plays motions of a trained model: latent code and times in, pictures and trajectories out, in one pass."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from dimo_jax.model import dimo
+from dimo_jax.model.dimo import Components
+from dimo_jax.model.gaussians import mask_dead
+from dimo_jax.render import render
+from dimo_jax.train import stages
+from dimo_jax.train.state import TrainState
+from dimo_jax.types import Array, Camera, Gaussians, Params
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A motion at T times: Gaussians with a leading axis T, and key points [T,K,3]."""
+
+    gaussians: Gaussians
+    key_points: Array
+
+
+class Player:
+    """A trained model, ready to play: compiled once per number of frames and cameras."""
+
+    def __init__(self, config: ConfigDict, components: Components, state: TrainState, *, num_frames: int) -> None:
+        """`num_frames` is that of the training videos: the motion graph is built over their times."""
+        self.params: Params = state.params.replace(gaussians=mask_dead(state.params.gaussians, state.alive))
+        self.alive = np.asarray(state.alive)
+        self.background = jnp.asarray(config.render.background, jnp.float32)
+        self._capacity: int | None = config.render.capacity
+        graph_times = stages.frame_times(num_frames)
+        self._animate = jax.jit(functools.partial(dimo.animate, components, graph_times=graph_times))
+        self._render = jax.jit(
+            functools.partial(_render_all, implementation=config.render.implementation), static_argnames="capacity"
+        )
+
+    def latent(self, motion: int) -> Array:
+        """The mean code mu_m [D] of a training motion."""
+        return self.params.latents.mu[motion]
+
+    def play(self, z: Array, times: Any) -> Clip:
+        """The motion of latent code z [D] at times [T] in 0..1."""
+        gaussians, key_points = self._animate(self.params, z=z, times=jnp.asarray(times, jnp.float32))
+        return Clip(gaussians, key_points)
+
+    def render(self, gaussians: Gaussians, cameras: Camera) -> tuple[np.ndarray, np.ndarray]:
+        """Gaussians with a leading axis T seen by cameras with a leading axis V.
+
+        Returns:
+          RGB over the background [V,T,H,W,3] and alpha [V,T,H,W], float32 in 0..1.
+
+        Where the backend's static buffers prove too small they grow, and the pictures are rendered again.
+        """
+        while True:
+            rgb, alpha, overflow = self._render(gaussians, cameras, self.background, capacity=self._capacity)
+            if not int(overflow):
+                return np.asarray(rgb), np.asarray(alpha)
+            self._capacity = 2 * (self._capacity or 65_536)
+            logging.info("render buffers grow to %d pairs an image", self._capacity)
+
+
+def _render_all(
+    gaussians: Gaussians, cameras: Camera, background: Array, *, implementation: str | None, capacity: int | None
+) -> tuple[Array, Array, Array]:
+    def one(camera: Camera, g: Gaussians) -> tuple[Array, Array, Array]:
+        rendering = render(g, camera, background, implementation=implementation, capacity=capacity)
+        return rendering.rgb, rendering.alpha, rendering.overflow
+
+    per_camera = jax.vmap(one, in_axes=(None, 0))
+    rgb, alpha, overflow = jax.vmap(per_camera, in_axes=(0, None))(cameras, gaussians)
+    return rgb, alpha, jnp.sum(overflow)
+
+
+def select_cameras(cameras: Camera, indices: Any) -> Camera:
+    """Some of the cameras of a stack."""
+    return jax.tree.map(lambda x: jnp.asarray(x)[np.asarray(indices)], cameras)

@@ -1,0 +1,94 @@
+"""Restores a trained model from its workdir, without the data that it was trained on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dimo_jax.apps.player import Player
+from dimo_jax.checkpoints import Checkpoints, load_config
+from dimo_jax.data.cameras import resize
+from dimo_jax.data.dataset import Dataset, views_in
+from dimo_jax.errors import UserError
+from dimo_jax.model.dimo import build_components
+from dimo_jax.train import stages
+from dimo_jax.types import Camera
+
+FACTS_FILE = "facts.json"
+
+
+def save_facts(dataset: Dataset, workdir: Path) -> None:
+    """Writes what later commands need to know of the data: sizes, names, one camera."""
+    view = [*views_in(dataset, "test"), *views_in(dataset, "train")][0]
+    cameras = dataset.cameras
+    facts = dict(
+        object_name=dataset.object_name,
+        names=dataset.names,
+        captions=dataset.captions,
+        num_frames=dataset.num_frames,
+        frame_rate=dataset.frame_rate,
+        camera=dict(
+            world_to_camera=np.asarray(cameras.world_to_camera)[view].tolist(),
+            focal=np.asarray(cameras.focal)[view].tolist(),
+            center=np.asarray(cameras.center)[view].tolist(),
+            height=cameras.height,
+            width=cameras.width,
+        ),
+    )
+    temporary = workdir / f".{FACTS_FILE}.part"
+    temporary.write_text(json.dumps(facts, indent=1))
+    temporary.replace(workdir / FACTS_FILE)
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A trained model and what is known of its data."""
+
+    player: Player
+    facts: Mapping[str, Any]
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of a training video."""
+        return int(self.facts["num_frames"])
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second of a training video."""
+        return float(self.facts["frame_rate"])
+
+    def camera(self, size: int = 0) -> Camera:
+        """A camera of the data, its picture `size` pixels high (0: as in the data)."""
+        camera = self.facts["camera"]
+        arrays = {name: jnp.asarray(camera[name], jnp.float32) for name in ("world_to_camera", "focal", "center")}
+        whole = Camera(**arrays, height=camera["height"], width=camera["width"])
+        return resize(whole, size, round(size * whole.width / whole.height)) if size else whole
+
+
+def restore(workdir: Path) -> Restored:
+    """The model of the latest checkpoint in `workdir`.
+
+    Raises:
+      UserError: no run there, none that finished its first stage, or a damaged one.
+    """
+    config = load_config(workdir)
+    try:
+        facts = json.loads((workdir / FACTS_FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{workdir / FACTS_FILE}: cannot read it ({type(error).__name__}), expected a run's facts") from error
+    components = build_components(config)
+    sizes = dict(num_motions=len(facts["names"]), num_frames=facts["num_frames"])
+    with Checkpoints(workdir, keep=config.keep_checkpoints) as checkpoints:
+        found = checkpoints.restore_latest(lambda step: stages.template(config, components, step=step, **sizes))
+    if found is None:
+        raise UserError(f"--workdir={workdir}: no checkpoint in it, expected a training run that has saved one")
+    if found[0] < stages.build_stages(config)[0].last_step:
+        raise UserError(f"--workdir={workdir}: its training is still in the first stage (step {found[0]})")
+    return Restored(Player(config, components, jax.device_get(found[1]), num_frames=facts["num_frames"]), facts)

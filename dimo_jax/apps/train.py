@@ -1,0 +1,180 @@
+"""`--app=train`: learns a motion space and shows it: checkpoints, scores, pictures and `report.html` in the workdir."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from dimo_jax.apps import gallery
+from dimo_jax.apps.evaluation import evaluate
+from dimo_jax.apps.player import Player
+from dimo_jax.apps.restore import save_facts
+from dimo_jax.apps.summary import write_summary_report
+from dimo_jax.checkpoints import config_sha256, load_config, save_config
+from dimo_jax.data.dataset import Dataset
+from dimo_jax.data.sources import load
+from dimo_jax.errors import UserError
+from dimo_jax.export.metrics_log import Board, MetricsLog
+from dimo_jax.render import choose_backend
+from dimo_jax.train import stages
+from dimo_jax.train.loop import fit
+from dimo_jax.train.stages import Stage
+from dimo_jax.train.state import TrainState
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "numpy")
+
+
+class Recorder:
+    """Writes what training reports to `metrics.jsonl` and TensorBoard."""
+
+    def __init__(self, log: MetricsLog, board: Board) -> None:
+        self._log, self._board, self._last = log, board, (time.perf_counter(), 0)
+
+    def scalars(self, step: int, stage: str, values: Mapping[str, float]) -> None:
+        """One line of metrics, with the steps a second since the line before."""
+        now = time.perf_counter()
+        rate = (step - self._last[1]) / max(now - self._last[0], 1e-9)
+        self._last = (now, step)
+        self._log.write(step, {"stage": stage, **values, "steps_per_second": rate})
+        self._board.scalars(step, {**values, "steps_per_second": rate})
+
+    def images(self, step: int, stage: Stage, state: TrainState) -> None:
+        """Histograms of what density control and skinning look at."""
+        alive = np.asarray(state.alive)
+        opacities = jax.nn.sigmoid(state.params.gaussians.logit_opacities)
+        self._board.histogram(step, f"{stage.name}/opacity", np.asarray(opacities)[alive])
+        self._board.histogram(step, f"{stage.name}/radius", np.exp(np.asarray(state.params.key_points.log_radii)))
+
+    def resumed(self, step: int) -> None:
+        """Drops lines of steps that will be repeated."""
+        self._log.truncate_after(step)
+        self._last = (time.perf_counter(), step)
+
+
+def run(*, config: ConfigDict, workdir: str) -> None:
+    """Trains by `config` in `workdir`, or continues there; then evaluates, draws and reports.
+
+    Raises:
+      UserError: bad data, a config that does not fit it, or a workdir of another run. Nothing is written then.
+    """
+    if config is None:
+        raise UserError("--config: not given, expected a config file such as configs/dimo.py")
+    start = time.perf_counter()
+    folder = Path(workdir)
+    _announce(config)
+    stages.build_stages(config)
+    _check_workdir(config, folder)
+    dataset = load(config.data)
+    _check_fit(config, dataset)
+    data_seconds = time.perf_counter() - start
+    save_config(config, folder)
+    save_facts(dataset, folder)
+    logging.info("%s: %d motions, %d views, %d frames, %d px", dataset.object_name, dataset.num_motions,
+                 dataset.num_views, dataset.num_frames, dataset.cameras.height)  # fmt: skip
+    with MetricsLog(folder / "metrics.jsonl") as log, Board(folder / "tensorboard") as board:
+        trained = fit(config, dataset, folder, Recorder(log, board))
+    evaluation_start = time.perf_counter()
+    player = Player(config, trained.components, trained.state, num_frames=dataset.num_frames)
+    results = evaluate(config, trained.components, dataset, trained.state, player)
+    gallery_start = time.perf_counter()
+    logging.info("drawing videos")
+    sections = gallery.write_gallery(config, dataset, player, folder)
+    seconds = dict(
+        data=data_seconds,
+        **trained.seconds,
+        evaluation=gallery_start - evaluation_start,
+        pictures=time.perf_counter() - gallery_start,
+        total=time.perf_counter() - start,
+    )
+    summary = dict(
+        preset=config.preset,
+        object_name=dataset.object_name,
+        num_motions=dataset.num_motions,
+        **results,
+        seconds=seconds,
+        peak_memory_gib=peak_memory_gib(),
+        backend=choose_backend(config.render.implementation),
+        config_sha256=config_sha256(config),
+        versions=versions(),
+    )
+    _write_json(summary, folder / "summary.json")
+    report = write_summary_report(folder, summary, sections, config)
+    print(f"report:  {report.resolve()}\nsummary: {(folder / 'summary.json').resolve()}")
+
+
+def _announce(config: ConfigDict) -> None:
+    device = jax.devices()[0]
+    chosen = "chosen for this machine" if config.preset_chosen_by == "machine" else "as asked"
+    logging.info(
+        "preset %s (%s: %d x %s); choose another with --config=configs/dimo.py:paper, :official, :demo or :smoke",
+        config.preset, chosen, jax.local_device_count(), device.device_kind,
+    )  # fmt: skip
+    logging.info("rasterizer: %s", choose_backend(config.render.implementation))
+
+
+def _check_workdir(config: ConfigDict, folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--workdir={folder}: found a file, expected a folder")
+    if (folder / "checkpoints").is_dir() and (folder / "config.json").exists():
+        before = load_config(folder)
+        if config_sha256(before) != config_sha256(config):
+            raise UserError(
+                f"--workdir={folder}: holds a run with another config ({_first_difference(before, config)}); "
+                "expected the same config, or another --workdir"
+            )
+    elif folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").exists():
+        raise UserError(f"--workdir={folder}: holds other files, expected a run or an empty or new folder")
+
+
+def _first_difference(before: Any, after: Any, path: str = "config") -> str:
+    if isinstance(before, (dict, ConfigDict)) and isinstance(after, (dict, ConfigDict)):
+        for key in sorted({*before, *after}):
+            if key not in before or key not in after:
+                return f"{path}.{key}"
+            found = _first_difference(before[key], after[key], f"{path}.{key}")
+            if found:
+                return found
+        return ""
+    same = json.dumps(before) == json.dumps(after)
+    return "" if same else f"{path}: {before} there, {after} here"
+
+
+def _check_fit(config: ConfigDict, dataset: Dataset) -> None:
+    stage = config.stage1
+    if not config.num_key_points <= stage.capacity or not stage.num_points <= stage.capacity:
+        raise UserError(
+            f"config.stage1.capacity: found {stage.capacity}, expected at least stage1.num_points "
+            f"({stage.num_points}) and num_key_points ({config.num_key_points})"
+        )
+    if config.batch.motions > dataset.num_motions:
+        logging.info("a batch of %d motions draws some of %d twice", config.batch.motions, dataset.num_motions)
+
+
+def peak_memory_gib() -> float:
+    """Largest resident memory of this process so far, in GiB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that figures depend on."""
+    found = {"python": platform.python_version(), "dimo_jax": importlib.metadata.version("dimo_jax")}
+    return found | {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def _write_json(value: Mapping[str, Any], path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(json.dumps(value, indent=1))
+    temporary.replace(path)

@@ -1,0 +1,92 @@
+"""Adapters from `LossInputs` to the losses: one function per term of Eq. 8, 9, 10 and the trajectory Chamfer."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from dimo_jax.losses import latent, motion, perceptual, photometric, surface
+from dimo_jax.losses.total import LossInputs
+from dimo_jax.types import Array
+
+
+def _weighted_mean(per_image: Array, weights: Array) -> Array:
+    return jnp.sum(per_image * weights) / jnp.sum(weights)
+
+
+def rgb(inputs: LossInputs, *, kind: str = "l2") -> Array:
+    """L_rgb of Eq. 8: mean squared ("l2", the authors' choice) or absolute ("l1") difference."""
+    per_image = jax.vmap(lambda a, b: photometric.rgb_loss(a, b, kind=kind))(inputs.rgb, inputs.true_rgb)
+    return _weighted_mean(per_image, inputs.image_weights)
+
+
+def mask(inputs: LossInputs) -> Array:
+    """L_mask of Eq. 8: mean squared difference of alpha."""
+    per_image = jax.vmap(photometric.mask_loss)(inputs.alpha, inputs.true_alpha)
+    return _weighted_mean(per_image, inputs.image_weights)
+
+
+def ssim(inputs: LossInputs) -> Array:
+    """1 - SSIM (a term of the authors' code)."""
+    per_image = jax.vmap(photometric.ssim_loss)(inputs.rgb, inputs.true_rgb)
+    return _weighted_mean(per_image, inputs.image_weights)
+
+
+def lpips(inputs: LossInputs, *, network: str = "vgg", num_images: int | None = None, dtype: str = "float32") -> Array:
+    """L_lpips of Eq. 8, over the first `num_images` images of the batch (default: all)."""
+    count = inputs.rgb.shape[0] if num_images is None else min(num_images, inputs.rgb.shape[0])
+    stride = inputs.rgb.shape[0] // count
+    chosen = slice(0, stride * count, stride)
+    per_image = perceptual.lpips(
+        inputs.frozen[f"lpips_{network}"],
+        inputs.rgb[chosen],
+        inputs.true_rgb[chosen],
+        network=network,
+        dtype=jnp.dtype(dtype),
+    )
+    return _weighted_mean(per_image, inputs.image_weights[chosen])
+
+
+def depth(inputs: LossInputs) -> Array:
+    """L_depth of Eq. 8: edge-aware smoothness of depth."""
+    per_image = jax.vmap(surface.depth_smoothness)(inputs.depth, inputs.alpha, inputs.true_rgb)
+    return _weighted_mean(per_image, inputs.image_weights)
+
+
+def normal(inputs: LossInputs) -> Array:
+    """L_normal of Eq. 8: bilateral smoothness of normals."""
+    per_image = jax.vmap(surface.normal_smoothness)(inputs.normal, inputs.alpha, inputs.true_rgb)
+    return _weighted_mean(per_image, inputs.image_weights)
+
+
+def arap(inputs: LossInputs) -> Array:
+    """L_arap, Eq. 9, over the pairs of successive times in the batch; the mean over pairs and motions."""
+
+    def pairs(controls: Array, edges: Array, weights: Array) -> Array:
+        alive = inputs.control_alive[:, None] & inputs.control_alive[edges]
+        per_pair = jax.vmap(lambda a, b: motion.arap(a, b, edges, jnp.where(alive, weights, 0.0)))
+        return jnp.mean(per_pair(controls[:-1], controls[1:]))
+
+    return jnp.mean(jax.vmap(pairs)(inputs.controls, inputs.edges, inputs.edge_weights))
+
+
+def arap_canonical(inputs: LossInputs) -> Array:
+    """Eq. 9 between the canonical pose and each time of the batch, instead of between two times."""
+
+    def to_canonical(controls: Array, edges: Array, weights: Array) -> Array:
+        alive = inputs.control_alive[:, None] & inputs.control_alive[edges]
+        weights = jnp.where(alive, weights, 0.0)
+        return jnp.mean(jax.vmap(lambda a: motion.arap(inputs.canonical, a, edges, weights))(controls))
+
+    return jnp.mean(jax.vmap(to_canonical)(inputs.controls, inputs.edges, inputs.edge_weights))
+
+
+def chamfer(inputs: LossInputs) -> Array:
+    """L_chamfer: first-stage trajectories against the present ones (second stage only), mean over motions and times."""
+    per_time = jax.vmap(jax.vmap(motion.chamfer))(inputs.controls, inputs.reference)
+    return jnp.mean(per_time)
+
+
+def kl(inputs: LossInputs) -> Array:
+    """L_kl, Eq. 10, over the batch's motions."""
+    return latent.kl(inputs.latents)

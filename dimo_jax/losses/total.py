@@ -1,0 +1,84 @@
+"""The training objective: a weighted sum of terms, each one a slot of the config.
+
+`config.<stage>.losses.<name> = dict(fn="module:function", weight=..., start=..., **options)`. A term's function takes
+`LossInputs` and returns one number; an extension adds an entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from dimo_jax.errors import UserError
+from dimo_jax.resolve import resolve
+from dimo_jax.types import Array
+
+
+@flax.struct.dataclass
+class LossInputs:
+    """What a term may look at. B = motions * frames * views images; P control points."""
+
+    rgb: Array  # [B,H,W,3] rendered over the background
+    alpha: Array  # [B,H,W]
+    depth: Array  # [B,H,W] unnormalized
+    normal: Array  # [B,H,W,3] unnormalized
+    true_rgb: Array  # [B,H,W,3] truth over the same background
+    true_alpha: Array  # [B,H,W]
+    image_weights: Array  # [B]
+    controls: Array  # [M,F,P,3] control points at the batch's times
+    canonical: Array  # [P,3]
+    control_alive: Array  # [P] bool
+    edges: Array  # [M,P,J] int32 motion graph
+    edge_weights: Array  # [M,P,J] RBF weights along the edges
+    reference: Array  # [M,F,K,3] first-stage key points at the same times; F = 0 in the first stage
+    latents: Any  # types.Latents of the batch's motions, [M,D]
+    frozen: Mapping[str, Any]  # weights that are not trained: "lpips_vgg", "lpips_alex"
+
+
+@dataclass(frozen=True)
+class Term:
+    """One weighted term; it counts from step `start` of its stage on."""
+
+    name: str
+    function: Callable[[LossInputs], Array]
+    weight: float
+    start: int
+
+
+def build_terms(specs: Mapping[str, Any], *, key: str) -> tuple[Term, ...]:
+    """Terms of a stage from its config; those of weight 0 are left out.
+
+    Raises:
+      UserError: a term without weight or whose function cannot be resolved.
+    """
+    terms = []
+    for name, spec in sorted(specs.items()):
+        options = {option: value for option, value in spec.items() if option not in ("weight", "start")}
+        if "weight" not in spec:
+            raise UserError(f"config.{key}.{name}: found no weight, expected a number")
+        if spec["weight"]:
+            function = resolve(options, key=f"{key}.{name}")
+            terms.append(Term(name, function, float(spec["weight"]), int(spec.get("start", 0))))
+    return tuple(terms)
+
+
+def evaluate(terms: tuple[Term, ...], inputs: LossInputs, step: Array) -> tuple[Array, dict[str, Array]]:
+    """The weighted sum [], and each term's unweighted value.
+
+    A term that has not started costs nothing: it stands behind a `lax.cond` on the step of its stage.
+    """
+    values: dict[str, Array] = {}
+    total = jnp.zeros([])
+    for term in terms:
+        if term.start > 0:
+            value = jax.lax.cond(step >= term.start, term.function, lambda _: jnp.zeros([]), inputs)
+        else:
+            value = term.function(inputs)
+        values[term.name] = value
+        total = total + term.weight * value
+    return total, values

@@ -1,0 +1,64 @@
+"""Room for Gaussian-tile pairs: measured on the data, and grown when it runs short."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+from absl import logging
+
+from dimo_jax.model.dimo import Components
+from dimo_jax.model.gaussians import mask_dead
+from dimo_jax.render import choose_backend, measure_capacity, project
+from dimo_jax.train.state import TrainState
+from dimo_jax.train.step import StepOptions
+from dimo_jax.types import Array, Batch
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """Pairs per image that the buffers hold; None where the backend needs no static buffers."""
+
+    pairs: int | None
+
+    def grow(self, needed: int) -> Capacity:
+        """At least half as much again, and enough for `needed` pairs an image."""
+        if self.pairs is None:
+            return self
+        grown = max(self.pairs + self.pairs // 2, needed)
+        logging.info("render buffers grow from %d to %d pairs an image; the step recompiles", self.pairs, grown)
+        return replace(self, pairs=grown)
+
+
+def needs_capacity(implementation: str | None) -> bool:
+    """Whether the backend that would run has buffers of static size."""
+    return choose_backend(implementation) != "native"
+
+
+def measure(state: TrainState, components: Components, options: StepOptions, batch: Batch) -> Capacity:
+    """A capacity with room to spare for the images of `batch` as the model now stands."""
+    if options.capacity is not None:
+        return Capacity(options.capacity)
+    if not needs_capacity(options.implementation):
+        return Capacity(None)
+    tied = options.tie_scales(state.params.gaussians.log_scales, state.alive)
+    params = state.params.replace(gaussians=mask_dead(state.params.gaussians.replace(log_scales=tied), state.alive))
+    height, width = batch.cameras.height, batch.cameras.width
+
+    @jax.jit
+    def largest(batch: Batch) -> Array:
+        def one_motion(motion: Array, times: Array, cameras: object) -> Array:
+            near = jax.tree.map(lambda x: x[motion], state.neighbors)
+            z = params.latents.mu[motion]
+            moved = jax.vmap(lambda t: options.move(components, params, near, z, t).gaussians)(times)
+
+            def count(gaussians: object, camera: object) -> Array:
+                return measure_capacity(project(gaussians, camera), height=height, width=width)
+
+            return jnp.max(jax.vmap(lambda c: jax.vmap(lambda g: count(g, c))(moved))(cameras))
+
+        return jnp.max(jax.vmap(one_motion)(batch.motions, batch.times, batch.cameras))
+
+    pairs = int(largest(batch))
+    return Capacity(max(4096, -(-int(1.5 * pairs) // 4096) * 4096))

@@ -1,0 +1,249 @@
+"""Runs both stages: batches in, checkpoints and metrics out, and a recompilation only where a shape changes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from dimo_jax.checkpoints import Checkpoints
+from dimo_jax.data.dataset import Dataset
+from dimo_jax.data.sampler import Sampler, prefetch
+from dimo_jax.errors import UserError
+from dimo_jax.losses.perceptual import load_lpips
+from dimo_jax.model.dimo import Components, build_components
+from dimo_jax.train import capacity as capacities
+from dimo_jax.train import parallel, stages
+from dimo_jax.train.schedules import resolution_at
+from dimo_jax.train.stages import Stage
+from dimo_jax.train.state import TrainState
+from dimo_jax.train.step import Metrics, build_step
+
+
+class Watcher(Protocol):
+    """Who wants to know how training goes (metrics file, TensorBoard); given by the app."""
+
+    def scalars(self, step: int, stage: str, values: Mapping[str, float]) -> None:
+        """Scalars of one step."""
+        ...
+
+    def images(self, step: int, stage: Stage, state: TrainState) -> None:
+        """A chance to render."""
+        ...
+
+    def resumed(self, step: int) -> None:
+        """Training goes on after `step`; what was recorded later is void."""
+        ...
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training ends with."""
+
+    components: Components
+    state: TrainState
+    seconds: dict[str, float]  # per stage, of this process
+
+
+def count_devices(config: ConfigDict) -> int:
+    """Local devices to use: as configured, or as many as the batch's motions can be dealt out to evenly."""
+    local, motions = jax.local_device_count(), config.batch.motions
+    if config.num_devices > local:
+        raise UserError(f"config.num_devices: found {config.num_devices}, expected at most {local} (devices here)")
+    if config.num_devices > 0:
+        if motions % config.num_devices:
+            raise UserError(f"config.num_devices: {motions} motions a batch cannot be dealt out to {config.num_devices}")
+        return int(config.num_devices)
+    return math.gcd(local, motions)
+
+
+def fit(config: ConfigDict, dataset: Dataset, workdir: Path, watcher: Watcher) -> Trained:
+    """Trains, or goes on where the last checkpoint in `workdir` stands.
+
+    Raises:
+      UserError: the config does not fit the data, or the loss is no longer finite.
+    """
+    components = build_components(config)
+    seconds = {"stage1": 0.0, "stage2": 0.0}
+    sizes = dict(num_motions=dataset.num_motions, num_frames=dataset.num_frames)
+    with Checkpoints(workdir, keep=config.keep_checkpoints) as checkpoints:
+        restored = checkpoints.restore_latest(lambda step: stages.template(config, components, step=step, **sizes))
+        if restored is None:
+            state = stages.begin_first(config, components, key=jax.random.key(config.seed), **sizes)
+        else:
+            logging.info("resuming after step %d", restored[0])
+            watcher.resumed(restored[0])
+            state = restored[1]
+        for stage in stages.build_stages(config):
+            if int(state.step) >= stage.last_step:
+                continue
+            start = time.perf_counter()
+            runner = StageRunner(config, dataset, components, stage, checkpoints, watcher)
+            state = runner.run(state)
+            seconds[stage.name] = time.perf_counter() - start
+    return Trained(components, state, seconds)
+
+
+class StageRunner:
+    """The loop of one stage."""
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        dataset: Dataset,
+        components: Components,
+        stage: Stage,
+        checkpoints: Checkpoints,
+        watcher: Watcher,
+    ) -> None:
+        self.config, self.dataset, self.components = config, dataset, components
+        self.stage, self.checkpoints, self.watcher = stage, checkpoints, watcher
+        self.num_devices = count_devices(config)
+        self.key = jax.random.key(config.seed + 1)
+        self.times = stages.frame_times(dataset.num_frames)
+        self.frozen = _load_frozen(stage)
+        points_are_controls = stage.options.points_are_controls
+        self.refresh = jax.jit(
+            functools.partial(
+                stages.refresh, components=components, times=self.times, points_are_controls=points_are_controls
+            )
+        )
+        self.control_density = jax.jit(
+            functools.partial(stages.control_density, config=config), static_argnames=("grows", "thins")
+        )
+        self.prune = jax.jit(functools.partial(stages.prune_gaussians, config=config))
+
+    def run(self, state: TrainState) -> TrainState:
+        """From the state's step to the end of the stage; after the first stage, the second's first state."""
+        stage, config = self.stage, self.config
+        step = int(state.step)
+        with tqdm(total=config.stage1.num_steps + config.stage2.num_steps, initial=step, desc=stage.name, unit="step",
+                  mininterval=1.0, dynamic_ncols=True) as bar:  # fmt: skip
+            while step < stage.last_step:
+                resolution, until = self._phase(step)
+                state = self._run_phase(state, step, until, resolution, bar)
+                step = until
+        if stage.options.points_are_controls:
+            stages.report_first_stage(state, config)
+            state = stages.begin_second(
+                state,
+                jax.random.fold_in(self.key, step),
+                config=config,
+                components=self.components,
+                num_frames=self.dataset.num_frames,
+            )
+        self.checkpoints.save(step, state)
+        return state
+
+    def _phase(self, step: int) -> tuple[int, int]:
+        """Resolution from `step` on, never above the data's, and the step at which it changes."""
+        first, phases = self.stage.first_step, self.stage.config["phases"]
+        limit = self.dataset.cameras.height
+        resolution = min(resolution_at(phases, step - first), limit)
+        changes = [first + begin for begin, size in phases if first + begin > step and min(size, limit) != resolution]
+        return resolution, min([*changes, self.stage.last_step])
+
+    def _run_phase(self, state: TrainState, step: int, until: int, resolution: int, bar: tqdm) -> TrainState:
+        config, stage, devices = self.config, self.stage, self.num_devices
+        sampler = Sampler(
+            self.dataset,
+            batch_motions=config.batch.motions,
+            batch_views=config.batch.views,
+            batch_frames=config.batch.frames,
+            resolution=resolution,
+            held_out_every=config.data.held_out_every,
+            seed=config.seed,
+            host=jax.process_index(),
+        )
+        first_batch = jax.device_put(sampler.sample(step))
+        room = capacities.measure(state, self.components, stage.options, first_batch)
+        train = self._compile(room, resolution, "new resolution" if step > stage.first_step else "new stage")
+        overflowed: list[Any] = []  # overflow of the steps since the last look; nothing waits for the device
+        state = parallel.replicate(state, devices)
+        batches = prefetch(sampler, step, transfer=lambda batch: jax.device_put(parallel.split(batch, devices)))
+        try:
+            for batch in batches:
+                state, metrics = train(state, batch, self.frozen, self.key)
+                overflowed.append(metrics.overflow)
+                step += 1
+                bar.update()
+                state = self._between(state, step)
+                if step % config.log_every == 0 or step == until:
+                    lost = int(sum(np.sum(jax.device_get(x)) for x in overflowed))
+                    overflowed.clear()
+                    self._log(step, resolution, metrics, lost, bar)
+                    if lost:
+                        logging.warning("step %d: %d Gaussian-tile pairs found no room since the last look", step, lost)
+                        room = room.grow(capacities.measure(
+                            parallel.unreplicate(state, devices), self.components, stage.options, first_batch
+                        ).pairs or 0)  # fmt: skip
+                        train = self._compile(room, resolution, "more capacity")
+                if config.image_every and step % config.image_every == 0:
+                    self.watcher.images(step, stage, parallel.unreplicate(state, devices))
+                if step < stage.last_step and step % config.checkpoint_every == 0:
+                    self.checkpoints.save(step, parallel.unreplicate(state, devices))
+                if step >= until:
+                    break
+        finally:
+            batches.close()  # type: ignore[attr-defined]
+        return parallel.unreplicate(state, devices)
+
+    def _between(self, state: TrainState, step: int) -> TrainState:
+        """What happens between two steps: density control, pruning, a fresh motion graph."""
+        stage, config = self.stage, self.stage.config
+        local = step - stage.first_step
+        devices = self.num_devices
+        actions: list[Callable[[TrainState], TrainState]] = []
+        if stage.options.points_are_controls:
+            grows = stages.due(local, every=config.densify_every, start=config.densify_from, until=config.densify_until)
+            thins = stages.due(local, every=config.anneal_every, start=1, until=config.num_steps)
+            if grows or thins:
+                key = jax.random.fold_in(self.key, step)
+                actions.append(functools.partial(self.control_density, key=key, grows=grows, thins=thins))
+        elif stages.due(local, every=config.prune_every, start=1, until=config.prune_until):
+            actions.append(self.prune)
+        if actions or stages.due(local, every=config.refresh_every, start=1):
+            actions.append(self.refresh)
+        if not actions:
+            return state
+        single = parallel.unreplicate(state, devices)
+        for action in actions:
+            single = action(single)
+        return parallel.replicate(single, devices)
+
+    def _compile(self, room: capacities.Capacity, resolution: int, reason: str) -> Callable[..., Any]:
+        shape = f"{resolution} px" + (f", {room.pairs} pairs an image" if room.pairs is not None else "")
+        logging.info("%s: compiling the step for %s (%s)", self.stage.name, shape, reason)
+        options = dataclasses.replace(self.stage.options, capacity=room.pairs)
+        return parallel.parallelize(functools.partial(build_step, self.components, options), self.num_devices)
+
+    def _log(self, step: int, resolution: int, metrics: Metrics, lost: int, bar: tqdm) -> None:
+        values = jax.device_get(parallel.unreplicate(metrics, self.num_devices))
+        scalars = {"loss": float(values.loss), "psnr": float(values.psnr), "resolution": resolution, "overflow": lost}
+        scalars |= {f"loss/{name}": float(value) for name, value in values.terms.items()}
+        if not math.isfinite(scalars["loss"]):
+            bad = [name for name, value in values.terms.items() if not math.isfinite(float(value))]
+            raise UserError(f"step {step}: the loss is {scalars['loss']} (terms: {', '.join(bad) or 'none alone'})")
+        bar.set_postfix(loss=f"{scalars['loss']:.4g}", psnr=f"{scalars['psnr']:.2f}", refresh=False)
+        self.watcher.scalars(step, self.stage.name, scalars)
+
+
+def _load_frozen(stage: Stage) -> dict[str, Any]:
+    """Weights of the perceptual networks that the stage's terms use."""
+    networks = {
+        term.function.keywords.get("network", "vgg")  # type: ignore[attr-defined]
+        for term in stage.options.terms
+        if term.name == "lpips"
+    }
+    return {f"lpips_{network}": load_lpips(network) for network in networks}

@@ -1,0 +1,35 @@
+"""Schedules: functions of the step within a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import optax
+
+from dimo_jax.errors import UserError
+
+
+def constant(*, value: float) -> optax.Schedule:
+    """The same value at every step."""
+    return optax.constant_schedule(value)
+
+
+def log_linear(*, initial: float, final: float, num_steps: int, start: int = 0) -> optax.Schedule:
+    """`initial` until step `start`, then straight in the logarithm to `final` in `num_steps`, then `final`.
+
+    The decay of 3DGS's and the authors' learning rates; both values must be positive.
+    """
+    if initial <= 0 or final <= 0:
+        raise UserError(f"log_linear schedule: found initial {initial} and final {final}, expected positive values")
+
+    def schedule(step: optax.Numeric) -> optax.Numeric:
+        share = jnp.clip((step - start) / max(num_steps, 1), 0.0, 1.0)
+        return jnp.exp((1 - share) * jnp.log(initial) + share * jnp.log(final))
+
+    return schedule
+
+
+def resolution_at(phases: Sequence[tuple[int, int]], step: int) -> int:
+    """Pixels at `step`: phases ((first step, resolution), ...) in ascending order, the first starting at 0."""
+    return [resolution for first, resolution in phases if first <= step][-1]

@@ -1,0 +1,176 @@
+"""One training step: render a batch, compare, update. A pure function of state and batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from dimo_jax.losses.total import LossInputs, Term, evaluate
+from dimo_jax.model.dimo import Components, Moved, Neighbors
+from dimo_jax.model.gaussians import mask_dead
+from dimo_jax.render import composite, project
+from dimo_jax.train import density
+from dimo_jax.train.state import TrainState
+from dimo_jax.types import Array, Batch, Camera, Latents, Params, Rendering
+
+Move = Callable[[Components, Params, Neighbors, Array, Array], Moved]
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """Static choices of a stage."""
+
+    move: Move
+    terms: tuple[Term, ...]
+    optimizer: optax.GradientTransformation
+    tie_scales: Callable[[Array, Array], Array]
+    first_step: int  # of the stage, in steps of the whole run
+    points_are_controls: bool  # first stage: the Gaussians themselves are the control points
+    background: tuple[float, float, float]
+    implementation: str | None
+    capacity: int | None
+
+
+@flax.struct.dataclass
+class Metrics:
+    """Scalars of one step; they stay on the device until somebody logs them."""
+
+    loss: Array
+    terms: dict[str, Array]
+    psnr: Array  # of the batch's images, over the whole frame
+    overflow: Array  # Gaussian-tile pairs that found no room
+
+
+def composite_truth(images: Array, background: Array) -> tuple[Array, Array]:
+    """uint8 straight RGBA [...,4] -> RGB over `background` [3] and alpha, float32 in 0..1."""
+    values = images.astype(jnp.float32) / 255.0
+    alpha = values[..., 3]
+    return values[..., :3] * alpha[..., None] + background * (1 - alpha[..., None]), alpha
+
+
+def render_batch(
+    gaussians: Any, cameras: Camera, probe: Array, options: StepOptions
+) -> Rendering:
+    """Gaussians [M,F,N,...] seen by cameras [M,V,...]: a Rendering with leading axes [M,V,F].
+
+    `probe` [M,V,F,N,2] is added to the pixel positions; its gradient is what density control looks at.
+    """
+    background = jnp.asarray(options.background)
+
+    def one(g: Any, camera: Camera, shift: Array) -> Rendering:
+        splats = project(g, camera)
+        splats = splats.replace(means2d=splats.means2d + shift)
+        return composite(
+            splats,
+            background,
+            height=camera.height,
+            width=camera.width,
+            implementation=options.implementation,
+            capacity=options.capacity,
+        )
+
+    over_frames = jax.vmap(one, in_axes=(0, None, 0))
+    over_views = jax.vmap(over_frames, in_axes=(None, 0, 0))
+    return jax.vmap(over_views)(gaussians, cameras, probe)
+
+
+def _control_points(params: Params, options: StepOptions) -> tuple[Array, Array]:
+    if options.points_are_controls:
+        return params.gaussians.means, 2 * jnp.mean(params.gaussians.log_scales, axis=-1)
+    return params.key_points.positions, params.key_points.log_radii
+
+
+def _loss(
+    params: Params,
+    probe: Array,
+    state: TrainState,
+    batch: Batch,
+    frozen: Mapping[str, Any],
+    key: Array,
+    components: Components,
+    options: StepOptions,
+) -> tuple[Array, tuple[dict[str, Array], Array, Array]]:
+    latents = Latents(mu=params.latents.mu[batch.motions], log_sigma=params.latents.log_sigma[batch.motions])
+    keys = jax.vmap(lambda motion: jax.random.fold_in(key, motion))(batch.motions)
+    z = jax.vmap(components.draw)(latents.mu, latents.log_sigma, keys)  # one draw per motion and step
+    neighbors = jax.tree.map(lambda x: x[batch.motions], state.neighbors)
+    tied = options.tie_scales(params.gaussians.log_scales, state.alive)
+    shaped = params.replace(gaussians=mask_dead(params.gaussians.replace(log_scales=tied), state.alive))
+
+    def at_times(near: Neighbors, code: Array, times: Array) -> Moved:
+        return jax.vmap(lambda time: options.move(components, shaped, near, code, time))(times)
+
+    moved = jax.vmap(at_times)(neighbors, z, batch.times)
+    rendering = render_batch(moved.gaussians, batch.cameras, probe, options)
+    true_rgb, true_alpha = composite_truth(batch.images, jnp.asarray(options.background))
+
+    canonical, log_radii = _control_points(shaped, options)
+    edges = neighbors.controls
+    edge_weights = jax.vmap(lambda e: components.skinning(canonical, canonical[e], log_radii[e]))(edges)
+    num_frames = state.reference.shape[1]
+    frames = jnp.round(batch.times * num_frames).astype(jnp.int32) if num_frames else jnp.zeros_like(batch.times, int)
+    reference = jax.vmap(lambda motion, f: state.reference[motion, f])(batch.motions, frames) if num_frames else None
+    images = batch.images.shape[:3]
+
+    def flat(x: Array) -> Array:
+        return x.reshape(-1, *x.shape[3:])
+
+    inputs = LossInputs(
+        rgb=flat(rendering.rgb),
+        alpha=flat(rendering.alpha),
+        depth=flat(rendering.depth),
+        normal=flat(rendering.normal),
+        true_rgb=flat(true_rgb),
+        true_alpha=flat(true_alpha),
+        image_weights=jnp.broadcast_to(batch.view_weights[:, :, None], images).reshape(-1),
+        controls=moved.controls,
+        canonical=canonical,
+        control_alive=state.alive if options.points_are_controls else jnp.ones(canonical.shape[0], bool),
+        edges=edges,
+        edge_weights=edge_weights,
+        reference=reference,
+        latents=latents,
+        frozen=frozen,
+    )
+    total, values = evaluate(options.terms, inputs, state.step - options.first_step)
+    mse = jnp.mean((inputs.rgb - inputs.true_rgb) ** 2, axis=(1, 2, 3))
+    psnr = jnp.mean(-10 * jnp.log10(jnp.maximum(mse, 1e-10)))
+    return total, (values, psnr, jnp.sum(rendering.overflow))
+
+
+def build_step(
+    components: Components, options: StepOptions, *, axis_name: str | None = None
+) -> Callable[[TrainState, Batch, Mapping[str, Any], Array], tuple[TrainState, Metrics]]:
+    """The step as a pure function (state, batch, frozen weights, key) -> (state, metrics).
+
+    Runs unmapped (`axis_name` None) or under `jax.pmap`, where gradients, metrics and density statistics are averaged
+    over the named axis. Random numbers are folded by step and motion, so that a motion's draw does not depend on the
+    device it falls on.
+    """
+
+    def step(state: TrainState, batch: Batch, frozen: Mapping[str, Any], key: Array) -> tuple[TrainState, Metrics]:
+        num_gaussians = state.alive.shape[0]
+        probe = jnp.zeros((*batch.images.shape[:3], num_gaussians, 2))
+        key = jax.random.fold_in(key, state.step)
+        loss = jax.value_and_grad(_loss, argnums=(0, 1) if options.points_are_controls else 0, has_aux=True)
+        (total, (values, psnr, overflow)), gradients = loss(
+            state.params, probe, state, batch, frozen, key, components, options
+        )
+        stats = state.density
+        if options.points_are_controls:
+            gradients, probe_gradients = gradients
+            stats = density.accumulate(stats, probe_gradients, (batch.cameras.height, batch.cameras.width))
+        metrics = Metrics(loss=total, terms=values, psnr=psnr, overflow=overflow)
+        if axis_name is not None:
+            gradients, stats, metrics = jax.lax.pmean((gradients, stats, metrics), axis_name)
+        updates, optimizer = options.optimizer.update(gradients, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return state.replace(step=state.step + 1, params=params, optimizer=optimizer, density=stats), metrics
+
+    return step

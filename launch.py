@@ -1,0 +1,47 @@
+"""Runs an app of dimo_jax: `python launch.py --config=configs/dimo.py` trains; `--app=` chooses another."""
+
+import importlib
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from dimo_jax.apps import APPS, define_flags, options_of
+from dimo_jax.errors import UserError
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/dimo.py or configs/dimo.py:paper")
+WORKDIR = flags.DEFINE_string("workdir", "runs/dimo", "Folder of the run: checkpoints, metrics, pictures, report")
+APP = flags.DEFINE_enum("app", "train", sorted(APPS), "What to run")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, for runs on several hosts")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of hosts' processes")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Index of this process")
+define_flags()
+
+
+def main(argv: list[str]) -> None:
+    """Starts jax.distributed where asked for, then the app."""
+    if len(argv) > 1:
+        raise UserError(f"command line: found {argv[1]!r}, expected only --flags")
+    if COORDINATOR.value:
+        import jax
+
+        jax.distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    run = importlib.import_module(APPS[APP.value]).run
+    run(**options_of(run, config=CONFIG.value, workdir=WORKDIR.value))
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Parses flags; whatever is wrong with them is the user's to mend."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, FileNotFoundError, ImportError) as error:
+        raise UserError(f"command line: {' '.join(str(error).split())}") from error
+
+
+if __name__ == "__main__":
+    logging.set_verbosity(logging.INFO)
+    try:
+        app.run(main, flags_parser=parse)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
