@@ -1,0 +1,197 @@
+"""The drawn part of a glTF file: primitives, morph targets, skin weights, materials and their textures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dimo_jax.data.gltf_document import Document, read_accessor, read_image
+from dimo_jax.data.mesh import Material, Mesh
+from dimo_jax.data.textures import CLAMP, MIRROR, REPEAT, Texture, make_texture
+
+_WRAPS: dict[Any, str] = {10497: REPEAT, 33071: CLAMP, 33648: MIRROR}
+_TRIANGLES, _STRIP, _FAN = 4, 5, 6
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """One primitive as it stands in the file."""
+
+    positions: np.ndarray  # [p,3] float64
+    triangles: np.ndarray  # [f,3]
+    texcoords: np.ndarray  # [p,2] of its material's texture
+    colors: np.ndarray  # [p,4] linear RGBA
+    smooth_groups: np.ndarray  # [p]
+    joints: np.ndarray  # [p,S] int64, S is 0 without skin attributes
+    weights: np.ndarray  # [p,S] float64, sum 1
+    morph_targets: np.ndarray  # [targets,p,3] offsets
+    material: int  # -1: the default material
+
+
+def read_primitive(document: Document, where: str, primitive: dict[str, Any]) -> Geometry | None:
+    """Reads a primitive; None for points and lines, which have no surface.
+
+    Weights are scaled to sum 1; a vertex without any weight follows its first joint.
+
+    Raises:
+      UserError: attributes of different lengths, or a vertex index out of range.
+    """
+    attributes, mode = primitive["attributes"], primitive.get("mode", _TRIANGLES)
+    if mode not in (_TRIANGLES, _STRIP, _FAN) or "POSITION" not in attributes:
+        return None
+    positions = read_accessor(document, attributes["POSITION"], kind="VEC3").astype(np.float64)
+    count = len(positions)
+
+    def read(name: str, kind: str | None = None) -> np.ndarray:
+        values = read_accessor(document, attributes[name], kind=kind)
+        if len(values) != count:
+            raise document.fail(f"{where} has {len(values)} values of {name} for {count} vertices")
+        return values
+
+    colors = np.ones((count, 4))
+    if "COLOR_0" in attributes:
+        given = read("COLOR_0")
+        colors[:, : given.shape[1]] = given
+    joints, weights = _read_skinning(attributes, read, count)
+    return Geometry(
+        positions=positions,
+        triangles=_assemble(document, where, primitive, count, mode),
+        texcoords=_read_texcoords(document, primitive, attributes, read, count),
+        colors=colors,
+        smooth_groups=_group_normals(positions, read("NORMAL", "VEC3") if "NORMAL" in attributes else None),
+        joints=joints,
+        weights=weights,
+        morph_targets=_read_morph_targets(document, where, primitive.get("targets", []), count),
+        material=primitive.get("material", -1),
+    )
+
+
+def _assemble(document: Document, where: str, primitive: dict[str, Any], count: int, mode: int) -> np.ndarray:
+    """Vertex indices of the triangles [f,3]; strips and fans are taken apart (specification 3.7.2.1)."""
+    indices = np.arange(count)
+    if "indices" in primitive:
+        indices = read_accessor(document, primitive["indices"], kind="SCALAR").astype(np.int64)
+    if len(indices) and not 0 <= indices.min() <= indices.max() < count:
+        raise document.fail(f"{where} has the vertex index {indices.max()}, expected one below {count}")
+    if mode == _TRIANGLES:
+        if len(indices) % 3:
+            raise document.fail(f"{where} has {len(indices)} triangle corners, expected a multiple of 3")
+        return indices.reshape(-1, 3)
+    if len(indices) < 3:
+        return np.zeros((0, 3), np.int64)
+    if mode == _FAN:
+        return np.stack([np.repeat(indices[:1], len(indices) - 2), indices[1:-1], indices[2:]], axis=1)
+    return np.stack([indices[:-2], indices[1:-1], indices[2:]], axis=1)  # both sides are drawn: winding is free
+
+
+def _read_skinning(
+    attributes: dict[str, Any], read: Callable[..., np.ndarray], count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    sets = [index for index in range(8) if f"JOINTS_{index}" in attributes and f"WEIGHTS_{index}" in attributes]
+    if not sets:
+        return np.zeros((count, 0), np.int64), np.zeros((count, 0))
+    joints = np.concatenate([read(f"JOINTS_{index}", "VEC4") for index in sets], axis=1).astype(np.int64)
+    weights = np.concatenate([read(f"WEIGHTS_{index}", "VEC4") for index in sets], axis=1).astype(np.float64)
+    weights = np.maximum(weights, 0)
+    weights[weights.sum(1) <= 0, 0] = 1
+    return joints, weights / weights.sum(1, keepdims=True)
+
+
+def _read_morph_targets(document: Document, where: str, targets: list[dict[str, Any]], count: int) -> np.ndarray:
+    offsets = np.zeros((len(targets), count, 3))
+    for index, target in enumerate(targets):
+        if "POSITION" in target:  # a target may change normals alone, which are recomputed here
+            values = read_accessor(document, target["POSITION"], kind="VEC3")
+            if len(values) != count:
+                raise document.fail(f"{where}.targets[{index}] has {len(values)} positions for {count} vertices")
+            offsets[index] = values
+    return offsets
+
+
+def _group_normals(positions: np.ndarray, normals: np.ndarray | None) -> np.ndarray:
+    """Groups [p] of vertices that share a normal: those at one place with one normal, split only for their texture.
+
+    Without normals each vertex is its own group: flat faces where faces share no vertices (what glTF asks for), smooth
+    ones where they do.
+    """
+    if normals is None:
+        return np.arange(len(positions))
+    keys = np.concatenate([positions, normals], axis=1)
+    return np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def _read_texcoords(
+    document: Document,
+    primitive: dict[str, Any],
+    attributes: dict[str, Any],
+    read: Callable[..., np.ndarray],
+    count: int,
+) -> np.ndarray:
+    """Coordinates for the base colour texture of the primitive's material, KHR_texture_transform applied."""
+    if primitive.get("material") is None:
+        return np.zeros((count, 2))
+    material = document.entry("materials", primitive["material"])
+    info = material.get("pbrMetallicRoughness", {}).get("baseColorTexture")
+    if info is None:
+        return np.zeros((count, 2))
+    transform = info.get("extensions", {}).get("KHR_texture_transform", {})
+    name = f"TEXCOORD_{transform.get('texCoord', info.get('texCoord', 0))}"
+    if name not in attributes:
+        return np.zeros((count, 2))
+    coordinates = read(name, "VEC2").astype(np.float64) * np.asarray(transform.get("scale", [1, 1]), np.float64)
+    cosine, sine = np.cos(transform.get("rotation", 0.0)), np.sin(transform.get("rotation", 0.0))
+    turned = coordinates @ np.array([[cosine, -sine], [sine, cosine]])
+    return turned + np.asarray(transform.get("offset", [0, 0]), np.float64)
+
+
+def merge_geometries(document: Document, geometries: Sequence[Geometry]) -> Mesh:
+    """Joins primitives into one mesh, vertices in the order given, and reads the materials that they use."""
+    used = sorted({geometry.material for geometry in geometries})
+    textures: dict[int, Texture] = {}
+    starts = np.cumsum([0] + [len(geometry.positions) for geometry in geometries])
+    groups, triangles, materials = [], [], []
+    num_groups = 0
+    for start, geometry in zip(starts, geometries):
+        groups.append(geometry.smooth_groups + num_groups)
+        num_groups += int(geometry.smooth_groups.max(initial=-1)) + 1
+        triangles.append(geometry.triangles + start)
+        materials.append(np.full(len(geometry.triangles), used.index(geometry.material), np.int32))
+    return Mesh(
+        triangles=np.concatenate(triangles).astype(np.int32),
+        triangle_materials=np.concatenate(materials),
+        materials=tuple(_read_material(document, index, textures) for index in used),
+        texcoords=np.concatenate([geometry.texcoords for geometry in geometries]),
+        colors=np.concatenate([geometry.colors for geometry in geometries]),
+        smooth_groups=np.concatenate(groups).astype(np.int32),
+    )
+
+
+def _read_material(document: Document, index: int, textures: dict[int, Texture]) -> Material:
+    """A material's base colour and alpha mode; textures read before are shared."""
+    if index < 0:
+        return Material(np.ones(4))
+    entry = document.entry("materials", index)
+    surface = entry.get("pbrMetallicRoughness", {})
+    color = np.asarray(surface.get("baseColorFactor", [1, 1, 1, 1]), np.float64)
+    if color.shape != (4,) or not np.isfinite(color).all():
+        raise document.fail(f"materials[{index}] has a baseColorFactor that is not four finite numbers")
+    texture = None
+    if "baseColorTexture" in surface:
+        number = surface["baseColorTexture"].get("index")
+        if number not in textures:
+            textures[number] = _read_texture(document, number)
+        texture = textures[number]
+    mode = entry.get("alphaMode", "OPAQUE")
+    cutoff = float(entry.get("alphaCutoff", 0.5)) if mode == "MASK" else 0.0
+    return Material(color, texture, cutoff=cutoff, blend=mode == "BLEND")
+
+
+def _read_texture(document: Document, index: Any) -> Texture:
+    entry = document.entry("textures", index)
+    sampler = document.entry("samplers", entry["sampler"]) if "sampler" in entry else {}
+    wrap = (_WRAPS.get(sampler.get("wrapS"), REPEAT), _WRAPS.get(sampler.get("wrapT"), REPEAT))
+    extension = entry.get("extensions", {}).get("EXT_texture_webp", {})
+    return make_texture(read_image(document, entry.get("source", extension.get("source"))), wrap=wrap)
