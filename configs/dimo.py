@@ -53,7 +53,12 @@ def _paper() -> ConfigDict:
     config.data = ConfigDict()
     config.data.path = ""  # a native dataset folder; empty: the source below
     config.data.source = dict(
-        fn="dimo_jax.data.puppet:make_puppet", num_motions=60, num_frames=21, size=512, num_train_views=9, num_test_views=2
+        fn="dimo_jax.data.puppet:make_puppet",
+        num_motions=60,
+        num_frames=21,
+        size=512,
+        num_train_views=9,
+        num_test_views=2,
     )
     config.data.held_out_every = 5  # every fifth frame tests, the others train
 
@@ -240,4 +245,3 @@ def _smoke() -> ConfigDict:
     config.log_every = config.image_every = config.checkpoint_every = 1
     config.evaluation.update(baseline_steps=2, num_lpips_images=2, surface_points=50, num_samples=1, num_videos=2)
     return config
-

@@ -51,7 +51,9 @@ def load_config(workdir: Path) -> ConfigDict:
     try:
         return ConfigDict(json.loads(path.read_text()))
     except FileNotFoundError as error:
-        raise UserError(f"--workdir={workdir}: no {CONFIG_FILE} in it, expected the workdir of a training run") from error
+        raise UserError(
+            f"--workdir={workdir}: no {CONFIG_FILE} in it, expected the workdir of a training run"
+        ) from error
     except (ValueError, OSError) as error:
         raise UserError(f"{path}: not readable as JSON ({error})") from error
 

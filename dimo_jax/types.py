@@ -109,9 +109,7 @@ class Params:
 class Rasterize(Protocol):
     """A compositing backend: splats to one image. Differentiable in everything but `depths` and `extents`."""
 
-    def __call__(
-        self, splats: Splats, *, height: int, width: int, capacity: int | None
-    ) -> tuple[Array, Array, Array]:
+    def __call__(self, splats: Splats, *, height: int, width: int, capacity: int | None) -> tuple[Array, Array, Array]:
         """Returns features [H,W,7], transmittance [H,W] and overflow [] int32."""
         ...
 

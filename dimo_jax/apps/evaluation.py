@@ -85,7 +85,9 @@ def score(
     return scores.summary()
 
 
-def play_motions(player: Player, dataset: Dataset, views: np.ndarray, frames: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def play_motions(
+    player: Player, dataset: Dataset, views: np.ndarray, frames: np.ndarray
+) -> Iterator[tuple[int, np.ndarray]]:
     """The training motions as the model plays them: pairs of index and RGB [V,T,H,W,3]."""
     cameras = select_cameras(dataset.cameras, views)
     for motion in motions_in(dataset, "train"):
@@ -170,7 +172,5 @@ def evaluate(
         views = views_in(dataset, "train")
         predictions = play_motions(player, dataset, views, frames)
         results["held_out_frames"] = score(dataset, predictions, views=views, frames=frames, **common)
-    results["surface_distance"] = measure_surface_distance(
-        player, dataset, num_points=config.evaluation.surface_points
-    )
+    results["surface_distance"] = measure_surface_distance(player, dataset, num_points=config.evaluation.surface_points)
     return results

@@ -105,7 +105,9 @@ def write_interpolation(player: Player, dataset: Dataset, camera: Camera, path: 
     return Picture(path, f"From '{dataset.captions[first]}' to '{dataset.captions[last]}'", True)
 
 
-def write_trajectory_views(player: Player, dataset: Dataset, camera: Camera, folder: Path, *, num: int) -> list[Picture]:
+def write_trajectory_views(
+    player: Player, dataset: Dataset, camera: Camera, folder: Path, *, num: int
+) -> list[Picture]:
     """Key point trajectories drawn over the rendered motion, for the motions that move most."""
     trajectories = np.stack(
         [np.asarray(player.play(player.latent(int(m)), dataset.times).key_points) for m in motions_in(dataset, "train")]

@@ -82,7 +82,9 @@ def restore(workdir: Path) -> Restored:
     try:
         facts = json.loads((workdir / FACTS_FILE).read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{workdir / FACTS_FILE}: cannot read it ({type(error).__name__}), expected a run's facts") from error
+        raise UserError(
+            f"{workdir / FACTS_FILE}: cannot read it ({type(error).__name__}), expected a run's facts"
+        ) from error
     components = build_components(config)
     sizes = dict(num_motions=len(facts["names"]), num_frames=facts["num_frames"])
     with Checkpoints(workdir, keep=config.keep_checkpoints) as checkpoints:

@@ -13,7 +13,9 @@ from dimo_jax.errors import UserError
 from dimo_jax.train.stages import frame_times
 
 
-def run(*, workdir: str, out: str = "", num_samples: int = 4, num_frames: int = 0, seed: int = 0, size: int = 0) -> None:
+def run(
+    *, workdir: str, out: str = "", num_samples: int = 4, num_frames: int = 0, seed: int = 0, size: int = 0
+) -> None:
     """Draws motions from the latent space of the run in `workdir` and writes them as one video.
 
     Args:

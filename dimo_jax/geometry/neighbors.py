@@ -35,6 +35,8 @@ def nearest(
     _check_points(queries, points, mask)
     if not 1 <= num_neighbors <= points.shape[0]:
         raise ValueError(f"nearest: found num_neighbors={num_neighbors}, expected 1..{points.shape[0]} (the points)")
+    if block_size < 1:
+        raise ValueError(f"nearest: found block_size={block_size}, expected at least 1")
     mask = _choosable(points, mask)
     selected, frozen = _select(
         lax.stop_gradient(queries), lax.stop_gradient(points), mask, num_neighbors=num_neighbors, block_size=block_size
@@ -42,7 +44,8 @@ def nearest(
     # The value comes from the search, the gradient from a second evaluation: compiled apart, the two may differ in the
     # last bit, which would break the ascending order.
     squared = _squared_distance(queries[:, None, :], points[selected])
-    squared = frozen + (squared - lax.stop_gradient(squared))
+    difference = jnp.where(jnp.isinf(squared), 0.0, squared - lax.stop_gradient(squared))
+    squared = frozen + difference
     return selected, jnp.where(mask[selected], squared, jnp.inf)
 
 

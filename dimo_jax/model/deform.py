@@ -53,9 +53,7 @@ def dual_quaternion_blend(
     unit = quaternion.normalize(rotations)
     aligned = quaternion.align(unit, unit[:, :1])
     shifts = positions + translations - quaternion.rotate(aligned, positions)
-    real, dual = rigid.to_dual_quaternion(aligned, shifts)
-    real = jnp.sum(weights[..., None] * real, axis=1)
-    dual = jnp.sum(weights[..., None] * dual, axis=1)
-    rotation, shift = rigid.from_dual_quaternion(real, dual)
+    blended = jnp.sum(weights[..., None] * rigid.to_dual_quaternion(aligned, shifts), axis=1)
+    rotation, shift = rigid.from_dual_quaternion(blended)
     moved = quaternion.rotate(rotation, means) + shift
     return moved, quaternion.normalize(quaternion.multiply(rotation, quaternion.normalize(quats)))

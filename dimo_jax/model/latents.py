@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from dimo_jax.types import Array, Latents
 
 
-def init_latents(key: Array, *, num_motions: int, dim: int = 32, mu_std: float = 0.1, log_sigma: float = -3.0) -> Latents:
+def init_latents(
+    key: Array, *, num_motions: int, dim: int = 32, mu_std: float = 0.1, log_sigma: float = -3.0
+) -> Latents:
     """Latents at the start of training.
 
     Args:

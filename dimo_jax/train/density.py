@@ -99,9 +99,7 @@ def densify(
     return grown, alive | born, changed, jnp.sum(wanted) - count
 
 
-def prune(
-    gaussians: Gaussians, alive: Array, *, min_opacity: float = 0.01, max_scale: float = float("inf")
-) -> Array:
+def prune(gaussians: Gaussians, alive: Array, *, min_opacity: float = 0.01, max_scale: float = float("inf")) -> Array:
     """The mask `alive` [N] without Gaussians that are nearly transparent, too large (world units) or not finite."""
     opaque = jax.nn.sigmoid(gaussians.logit_opacities) >= min_opacity
     small = jnp.max(jnp.exp(gaussians.log_scales), axis=-1) <= max_scale

@@ -63,7 +63,9 @@ def count_devices(config: ConfigDict) -> int:
         raise UserError(f"config.num_devices: found {config.num_devices}, expected at most {local} (devices here)")
     if config.num_devices > 0:
         if motions % config.num_devices:
-            raise UserError(f"config.num_devices: {motions} motions a batch cannot be dealt out to {config.num_devices}")
+            raise UserError(
+                f"config.num_devices: {motions} motions a batch cannot be dealt out to {config.num_devices}"
+            )
         return int(config.num_devices)
     return math.gcd(local, motions)
 

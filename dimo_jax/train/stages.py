@@ -216,6 +216,8 @@ def report_first_stage(state: TrainState, config: Mapping[str, Any]) -> None:
     alive, opaque, dropped = int(state.alive.sum()), int(usable.sum()), int(state.dropped)
     logging.info("stage 1 ends with %d points, %d of them opaque; %d key points", alive, opaque, config.num_key_points)
     if opaque < config["num_key_points"]:
-        logging.warning("stage 1: only %d opaque points for %d key points; faint ones fill up", opaque, config.num_key_points)
+        logging.warning(
+            "stage 1: only %d opaque points for %d key points; faint ones fill up", opaque, config.num_key_points
+        )
     if dropped:
         logging.warning("stage 1: %d new points found no free slot; raise config.stage1.capacity", dropped)

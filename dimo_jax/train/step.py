@@ -54,9 +54,7 @@ def composite_truth(images: Array, background: Array) -> tuple[Array, Array]:
     return values[..., :3] * alpha[..., None] + background * (1 - alpha[..., None]), alpha
 
 
-def render_batch(
-    gaussians: Any, cameras: Camera, probe: Array, options: StepOptions
-) -> Rendering:
+def render_batch(gaussians: Any, cameras: Camera, probe: Array, options: StepOptions) -> Rendering:
     """Gaussians [M,F,N,...] seen by cameras [M,V,...]: a Rendering with leading axes [M,V,F].
 
     `probe` [M,V,F,N,2] is added to the pixel positions; its gradient is what density control looks at.

@@ -1,0 +1,55 @@
+"""Eq. 1 in both forms, against a slow float64 form."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dimo_jax.model.skinning import rbf_weights, rbf_weights_authors
+
+
+def slow_weights(points, positions, radii, *, squared):
+    weights = np.zeros(positions.shape[:2])
+    for n in range(len(points)):
+        for j in range(positions.shape[1]):
+            distance = sum((float(points[n, c]) - float(positions[n, j, c])) ** 2 for c in range(3))
+            spread = float(radii[n, j]) ** (2 if squared else 1)
+            weights[n, j] = np.exp(-distance / (2 * spread)) + (1e-7 if squared else 0)
+        weights[n] /= weights[n].sum()
+    return weights
+
+
+def make_inputs():
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(17, 3)).astype(np.float32)
+    positions = points[:, None] + 0.4 * rng.normal(size=(17, 5, 3)).astype(np.float32)
+    return points, positions, rng.uniform(0.1, 0.6, size=(17, 5)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("function", "squared"), [(rbf_weights, False), (rbf_weights_authors, True)])
+def test_matches_slow_form(function, squared):
+    points, positions, radii = make_inputs()
+    weights = function(points, positions, jnp.log(radii))
+    np.testing.assert_allclose(weights, slow_weights(points, positions, radii, squared=squared), rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("function", [rbf_weights, rbf_weights_authors])
+def test_far_points_keep_finite_weights_and_gradients(function):
+    points, positions, radii = make_inputs()
+    far = points + 1e3
+
+    def total(points, log_radii):
+        return jnp.sum(function(points, positions, log_radii)[:, 0])
+
+    weights = function(far, positions, jnp.log(radii))
+    np.testing.assert_allclose(jnp.sum(weights, axis=-1), 1.0, atol=1e-5)
+    gradients = jax.grad(total, argnums=(0, 1))(jnp.asarray(far), jnp.log(radii))
+    assert all(bool(jnp.all(jnp.isfinite(g))) for g in gradients)
+
+
+def test_authors_form_carries_no_gradient_through_distances():
+    points, positions, radii = make_inputs()
+    weighted = lambda p: jnp.sum(rbf_weights_authors(p, positions, jnp.log(radii))[:, 0])
+    assert bool(jnp.all(jax.grad(weighted)(jnp.asarray(points)) == 0))
+    learned = jax.grad(lambda r: jnp.sum(rbf_weights_authors(points, positions, r)[:, 0]))(jnp.log(radii))
+    assert bool(jnp.any(learned != 0))
