@@ -106,6 +106,24 @@ def _draw_ellipses(ax: Axes, points: np.ndarray, axes: np.ndarray, sigma: np.nda
         ax.add_patch(Ellipse(point, width, height, angle=angle, facecolor=color, alpha=0.15, edgecolor="none"))
 
 
+def _scatter_groups(
+    ax: Axes, points: np.ndarray, groups: Sequence[str] | None, kinds: Sequence[str], colors: list[Any]
+) -> None:
+    for kind in kinds:
+        chosen = [i for i in range(len(mu)) if groups is None or groups[i] == kind]
+        # A label that starts with an underscore is hidden from legends; a space in front shows it.
+        label = " " + kind if groups is not None else "motions"
+        ax.scatter(
+            points[chosen, 0],
+            points[chosen, 1],
+            s=28,
+            color=colors[chosen[0]],
+            edgecolors="white",
+            label=label,
+            zorder=3,
+        )
+
+
 def plot_latents(
     mu: np.ndarray,
     names: Sequence[str],
@@ -158,19 +176,7 @@ def plot_latents(
             label="sampled",
             zorder=2,
         )
-    for kind in kinds:
-        chosen = [i for i in range(len(mu)) if groups is None or groups[i] == kind]
-        # A label that starts with an underscore is hidden from legends; a space in front shows it.
-        label = " " + kind if groups is not None else "motions"
-        ax.scatter(
-            points[chosen, 0],
-            points[chosen, 1],
-            s=28,
-            color=colors[chosen[0]],
-            edgecolors="white",
-            label=label,
-            zorder=3,
-        )
+    _scatter_groups(ax, points, groups, kinds, colors)
     ax.set_xlabel(f"first main axis ({share[0]:.0%} of the variance)", color=_MUTED, fontsize=9)
     ax.set_ylabel(f"second main axis ({share[1]:.0%})", color=_MUTED, fontsize=9)
     ax.margins(0.12)
