@@ -110,7 +110,7 @@ def _scatter_groups(
     ax: Axes, points: np.ndarray, groups: Sequence[str] | None, kinds: Sequence[str], colors: list[Any]
 ) -> None:
     for kind in kinds:
-        chosen = [i for i in range(len(mu)) if groups is None or groups[i] == kind]
+        chosen = [i for i in range(len(points)) if groups is None or groups[i] == kind]
         # A label that starts with an underscore is hidden from legends; a space in front shows it.
         label = " " + kind if groups is not None else "motions"
         ax.scatter(
