@@ -1,7 +1,7 @@
 """Chooses the compositing backend. Every backend is a module with `rasterize` and `why_unavailable`.
 
 A backend's `rasterize` follows `dimo_jax.types.Rasterize`; its `why_unavailable()` returns None where it can run, else
-one sentence that says why not and how to get it.
+one sentence that says why not and how to get it; `TILE`, if it has one, is the tile side that its capacity counts in.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import chex
 import jax
 
 from dimo_jax.errors import UserError
+from dimo_jax.render import tiles
 from dimo_jax.types import Array, Splats
 
 # Modules are imported on first use, so that a backend's dependencies load only where it runs.
@@ -24,6 +25,7 @@ BACKENDS = {
 # The fastest first, by device; a device that is not named takes "xla".
 PREFERENCE = {"cpu": ("native", "xla"), "gpu": ("pallas", "xla"), "tpu": ("xla",)}
 NUM_FEATURES = 7
+DEFAULT_TILE = 16  # pixels, of a backend that does not name its own `TILE`
 
 
 def rasterize(
@@ -53,6 +55,20 @@ def rasterize(
     chex.assert_shape(splats.features, (num_gaussians, NUM_FEATURES))
     backend = load_backend(choose_backend(implementation))
     return backend.rasterize(splats, height=height, width=width, capacity=capacity)
+
+
+def measure_capacity(splats: Splats, *, height: int, width: int, implementation: str | None = None) -> int:
+    """A capacity that fits splats like these, with headroom, for the backend that `rasterize` would use.
+
+    Args:
+      splats: concrete (not traced) splats; leading batch axes, if any, are images, and the fullest one counts.
+      height, width: image size in pixels.
+      implementation: as in `rasterize`.
+    """
+    tile = getattr(load_backend(choose_backend(implementation)), "TILE", DEFAULT_TILE)
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[splats.depths.ndim - 1 :]), splats)
+    pairs = jax.vmap(lambda s: tiles.count_pairs(s, height=height, width=width, tile=tile))(flat)
+    return tiles.round_capacity(int(pairs.max(initial=0)))
 
 
 def choose_backend(implementation: str | None = None) -> str:

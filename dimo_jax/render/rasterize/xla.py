@@ -1,0 +1,325 @@
+"""Compositing in plain XLA operations: runs on every device, and is the readable reference of the contract.
+
+Tiles of all images form one list, sorted by length and cut into groups. A group walks its tiles' Gaussians front to
+back, a block of them at a time, until the lists end or every pixel has stopped. The backward pass walks the same way,
+recomputing what the forward pass knew, writes one row per Gaussian-tile pair, and sums the rows of each Gaussian.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from dimo_jax.render import tiles
+from dimo_jax.render.project import MIN_ALPHA
+from dimo_jax.render.rasterize.vjp import Outputs, Plan, differentiate
+from dimo_jax.types import Array, Splats
+
+MAX_ALPHA = 0.99
+MIN_TRANSMITTANCE = 1e-4
+# Smaller tiles than the other backends': a CPU computes every pixel of a tile that a Gaussian reaches, and at 8 pixels
+# half as many of them are in vain as at 16.
+TILE = 8
+BLOCK = 32  # Gaussians per step of a tile
+GROUP = 64  # tiles that walk together; a step's arrays of BLOCK x GROUP x TILE^2 floats stay in a CPU's cache
+PIXELS = TILE * TILE
+NUM_FEATURES = 7
+NUM_ATTRIBUTES = 6 + NUM_FEATURES
+
+State = TypeVar("State")
+
+
+def why_unavailable() -> str | None:
+    """None: this backend runs everywhere."""
+    return None
+
+
+def rasterize(splats: Splats, *, height: int, width: int, capacity: int | None = None) -> Outputs:
+    """Composites splats front to back into one image; see `dimo_jax.types.Rasterize` and DESIGN section 4.
+
+    Args:
+      splats: N projected Gaussians; N may be 0.
+      height, width: image size in pixels.
+      capacity: room for pairs of a Gaussian and a tile of `TILE` pixels. None counts them where the splats are
+        concrete, and takes `tiles.default_capacity` under tracing.
+
+    Returns:
+      features [H,W,7], transmittance [H,W], overflow [] int32 (pairs of the farthest Gaussians that found no room).
+    """
+    if capacity is None:
+        capacity = choose_capacity(splats, height=height, width=width)
+    return _composite(splats, Plan(height=height, width=width, capacity=max(capacity, 1)))
+
+
+def choose_capacity(splats: Splats, *, height: int, width: int) -> int:
+    """The capacity that None stands for."""
+    rows, columns = tiles.count_tiles(height, width, tile=TILE)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(splats)):
+        return tiles.default_capacity(splats.depths.shape[0], rows * columns)
+    return tiles.round_capacity(int(tiles.count_pairs(splats, height=height, width=width, tile=TILE)))
+
+
+class _Residuals(NamedTuple):
+    ids: Array  # [I,capacity]
+    starts: Array  # [I,tiles+1]
+
+
+class _Work(NamedTuple):
+    """The tiles of all images as one list."""
+
+    table: Array  # [I*N+1,13] mean (2), conic (3), opacity, features (7); the last row draws nothing
+    ids: Array  # [I*capacity] row of the table
+    groups: Array  # [groups,GROUP] tile, longest first; filled up with the empty tile I*tiles
+    first: Array  # [I*tiles+1] where a tile's pairs start in `ids`
+    last: Array  # [I*tiles+1] and where they end
+    centers: Array  # [I*tiles+1,2] pixels
+    transmittance: Array  # [I*tiles+1,PIXELS] at the start: 1, or -1 outside the image
+
+
+class _Block(NamedTuple):
+    """A block of Gaussians over a group of tiles: b in BLOCK, g in GROUP, p in PIXELS."""
+
+    position: Array  # [b,g] in `_Work.ids`; out of range for slots past the tile's end
+    attributes: Array  # [b,g,13], means relative to the tile's centre
+    alpha: Array  # [b,g,p]
+    clamped: Array  # [b,g,p] bool
+
+
+def _forward(splats: Splats, plan: Plan) -> tuple[Outputs, _Residuals]:
+    bins = jax.vmap(
+        lambda s: tiles.bin_splats(s, height=plan.height, width=plan.width, tile=TILE, capacity=plan.capacity)
+    )(splats)
+    residuals = _Residuals(bins.ids, bins.starts)
+    work = _list_work(splats, residuals, plan)
+
+    def composite_group(group: Array) -> tuple[Array, Array]:
+        def step(block: _Block, transmittance: Array, features: Array) -> tuple[Array, Array]:
+            transmittance, weights = _attenuate(block.alpha, transmittance)
+            colors = block.attributes[..., 6:]
+            return transmittance, features + jnp.einsum("bgp,bgf->gfp", weights, colors, precision="highest")
+
+        return _walk(work, group, jnp.zeros((GROUP, NUM_FEATURES, PIXELS), jnp.float32), step)
+
+    transmittance, features = lax.map(composite_group, work.groups)
+    num_images = splats.depths.shape[0]
+    transmittance = _untile(_ungroup(jnp.abs(transmittance)[:, :, None], work), num_images, plan)[..., 0]
+    return (_untile(_ungroup(features, work), num_images, plan), transmittance, bins.overflow), residuals
+
+
+def _backward(
+    splats: Splats,
+    residuals: _Residuals,
+    outputs: tuple[Array, Array],
+    cotangents: tuple[Array, Array],
+    plan: Plan,
+) -> Splats:
+    work = _list_work(splats, residuals, plan)
+    d_features = _tile(cotangents[0], plan)
+    # Of each pixel, what all Gaussians and the background behind them contribute to the scalar being differentiated.
+    totals = jnp.sum(outputs[0] * cotangents[0], axis=-1) + outputs[1] * cotangents[1]
+    totals = _tile(totals[..., None], plan)[:, 0]
+    basis = _make_basis()
+
+    def differentiate_group(rows: Array, group: Array) -> tuple[Array, None]:
+        d_colors = d_features[group]
+
+        def step(block: _Block, transmittance: Array, state: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+            remaining, rows = state
+            colors = block.attributes[..., 6:]
+            gains = sum(colors[..., f, None] * d_colors[:, f] for f in range(NUM_FEATURES))
+            (transmittance, remaining), (weights, d_power) = lax.scan(
+                _differentiate_one, (transmittance, remaining), (block.alpha, gains)
+            )
+            d_power = jnp.where(block.clamped, 0.0, d_power)
+            moments = jnp.einsum("bgp,mp->bgm", d_power, basis, precision="highest")
+            d_block = jnp.einsum("bgp,gfp->bgf", weights, d_colors, precision="highest")
+            values = jnp.concatenate([_differentiate_shape(block.attributes, moments), d_block], axis=-1)
+            return transmittance, (remaining, rows.at[block.position].set(values, mode="drop", unique_indices=True))
+
+        _, (_, rows) = _walk(work, group, (totals[group], rows), step)
+        return rows, None
+
+    rows = jnp.zeros((work.ids.shape[0], NUM_ATTRIBUTES), jnp.float32)
+    rows, _ = lax.scan(differentiate_group, rows, work.groups)
+    num_images, num = splats.depths.shape
+    d_table = sum_rows(rows, work.ids, num_images * num + 1)[:-1].reshape(num_images, num, NUM_ATTRIBUTES)
+    return Splats(
+        means2d=d_table[..., 0:2],
+        conics=d_table[..., 2:5],
+        opacities=d_table[..., 5],
+        depths=jnp.zeros_like(splats.depths),
+        extents=jnp.zeros_like(splats.extents),
+        features=d_table[..., 6:],
+    )
+
+
+_composite = differentiate(_forward, _backward)
+
+
+def _list_work(splats: Splats, residuals: _Residuals, plan: Plan) -> _Work:
+    num_images, num = splats.depths.shape
+    columns = [splats.means2d, splats.conics, splats.opacities[..., None], splats.features]
+    table = jnp.concatenate(columns, axis=-1).reshape(-1, NUM_ATTRIBUTES)
+    offsets = lax.iota(jnp.int32, num_images)[:, None]
+    ids = jnp.where(residuals.ids < num, residuals.ids + offsets * num, num_images * num).reshape(-1)
+    first = jnp.append((residuals.starts[:, :-1] + offsets * plan.capacity).reshape(-1), 0)
+    last = jnp.append((residuals.starts[:, 1:] + offsets * plan.capacity).reshape(-1), 0)
+
+    num_rows, num_columns = tiles.count_tiles(plan.height, plan.width, tile=TILE)
+    num_tiles = num_images * num_rows * num_columns
+    order = jnp.argsort(first[:-1] - last[:-1], stable=True).astype(jnp.int32)
+    groups = jnp.pad(order, (0, -num_tiles % GROUP), constant_values=num_tiles).reshape(-1, GROUP)
+    tile_id = lax.iota(jnp.int32, num_tiles + 1) % (num_rows * num_columns)
+    centers = jnp.stack([tile_id % num_columns, tile_id // num_columns], axis=-1) * TILE + TILE / 2
+    inside = jnp.ones((num_images, plan.height, plan.width, 1), jnp.float32)
+    inside = jnp.append(_tile(inside, plan)[:, 0], jnp.zeros((1, PIXELS)), axis=0)
+    return _Work(
+        table=jnp.append(table, jnp.zeros((1, NUM_ATTRIBUTES), jnp.float32), axis=0),
+        ids=ids,
+        groups=groups,
+        first=first,
+        last=last,
+        centers=centers.astype(jnp.float32),
+        transmittance=2 * inside - 1,
+    )
+
+
+def _walk(
+    work: _Work, group: Array, state: State, step: Callable[[_Block, Array, State], tuple[Array, State]]
+) -> tuple[Array, State]:
+    """Takes `step` over the blocks of a group of tiles, front to back, while a pixel is left to draw on."""
+    first, last, centers = work.first[group], work.last[group], work.centers[group]
+    num_blocks = jnp.max(-(-(last - first) // BLOCK))
+
+    def is_open(carry: tuple[Array, Array, State]) -> Array:
+        return (carry[0] < num_blocks) & jnp.any(carry[1] > 0)
+
+    def advance(carry: tuple[Array, Array, State]) -> tuple[Array, Array, State]:
+        index, transmittance, state = carry
+        block = _load_block(work, first + index * BLOCK, last, centers)
+        return index + 1, *step(block, transmittance, state)
+
+    _, transmittance, state = lax.while_loop(is_open, advance, (jnp.int32(0), work.transmittance[group], state))
+    return transmittance, state
+
+
+def _load_block(work: _Work, start: Array, last: Array, centers: Array) -> _Block:
+    position = start + lax.iota(jnp.int32, BLOCK)[:, None]
+    valid = position < last
+    ids = jnp.where(valid, work.ids.at[position].get(mode="clip"), work.table.shape[0] - 1)
+    attributes = work.table[ids]
+    # Relative to the tile's centre numbers stay small, so squares lose no digits.
+    attributes = attributes.at[..., :2].add(-centers)
+    x, y, a, b, c, opacity = (attributes[..., k, None] for k in range(6))
+    pixel_x, pixel_y = _locate_pixels()
+    dx, dy = pixel_x - x, pixel_y - y
+    alpha = opacity * jnp.exp(-0.5 * (a * dx * dx + c * dy * dy) - b * dx * dy)
+    alpha = jnp.where(alpha >= MIN_ALPHA, alpha, 0.0)
+    clamped = alpha > MAX_ALPHA
+    return _Block(
+        position=jnp.where(valid, position, work.ids.shape[0]),
+        attributes=attributes,
+        alpha=jnp.minimum(alpha, MAX_ALPHA),
+        clamped=clamped,
+    )
+
+
+def _attenuate_one(transmittance: Array, alpha: Array) -> tuple[Array, Array]:
+    """One Gaussian: the transmittance after it and its weight. A pixel that has stopped is kept as a negative number."""
+    after = transmittance * (1.0 - alpha)
+    drawn = after >= MIN_TRANSMITTANCE
+    return jnp.where(drawn, after, -jnp.abs(transmittance)), jnp.where(drawn, transmittance * alpha, 0.0)
+
+
+def _attenuate(alpha: Array, transmittance: Array) -> tuple[Array, Array]:
+    """Transmittance [g,p] after a block, and the weights [b,g,p] in it."""
+    return lax.scan(_attenuate_one, transmittance, alpha)
+
+
+def _differentiate_one(
+    carry: tuple[Array, Array], inputs: tuple[Array, Array]
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """One Gaussian: its weight, and the derivative by the logarithm of its alpha.
+
+    `remaining` is what this Gaussian and all behind it contribute. Less of its own part it scales with 1 - alpha.
+    """
+    (transmittance, remaining), (alpha, gain) = carry, inputs
+    after, weight = _attenuate_one(transmittance, alpha)
+    behind = remaining - weight * gain
+    d_log_alpha = weight * gain - behind * alpha / (1.0 - alpha)
+    return (after, behind), (weight, jnp.where(after > 0, d_log_alpha, 0.0))
+
+
+def _differentiate_shape(attributes: Array, moments: Array) -> Array:
+    """Cotangents [...,6] of mean, conic and opacity from the moments of d_log_alpha over the tile's pixels."""
+    x, y, a, b, c, opacity = (attributes[..., k] for k in range(6))
+    m0, mx, my, mxx, mxy, myy = (moments[..., k] for k in range(6))
+    dx, dy = mx - x * m0, my - y * m0
+    dxx = mxx - x * (mx + dx)
+    dyy = myy - y * (my + dy)
+    dxy = mxy - x * my - y * dx
+    d_opacity = m0 / jnp.where(opacity > 0, opacity, 1.0)
+    return jnp.stack([a * dx + b * dy, b * dx + c * dy, -0.5 * dxx, -dxy, -0.5 * dyy, d_opacity], axis=-1)
+
+
+def _locate_pixels() -> tuple[Array, Array]:
+    """Pixel centres [PIXELS] of a tile, relative to its centre."""
+    pixel = lax.iota(jnp.int32, PIXELS)
+    offset = TILE / 2 - 0.5
+    return (pixel % TILE).astype(jnp.float32) - offset, (pixel // TILE).astype(jnp.float32) - offset
+
+
+def _make_basis() -> Array:
+    """The monomials (1, x, y, x^2, xy, y^2) at the pixels of a tile, [6,PIXELS]."""
+    x, y = _locate_pixels()
+    return jnp.stack([jnp.ones_like(x), x, y, x * x, x * y, y * y])
+
+
+def _tile(images: Array, plan: Plan) -> Array:
+    """[I,H,W,C] -> [I*tiles,C,PIXELS], zero beyond the image."""
+    rows, columns = tiles.count_tiles(plan.height, plan.width, tile=TILE)
+    num_images, height, width, channels = images.shape
+    images = jnp.pad(images, ((0, 0), (0, rows * TILE - height), (0, columns * TILE - width), (0, 0)))
+    images = images.reshape(num_images, rows, TILE, columns, TILE, channels).transpose(0, 1, 3, 5, 2, 4)
+    return images.reshape(-1, channels, PIXELS)
+
+
+def _untile(tiled: Array, num_images: int, plan: Plan) -> Array:
+    """[I*tiles,C,PIXELS] -> [I,H,W,C]."""
+    rows, columns = tiles.count_tiles(plan.height, plan.width, tile=TILE)
+    images = tiled.reshape(num_images, rows, columns, -1, TILE, TILE).transpose(0, 1, 4, 2, 5, 3)
+    return images.reshape(num_images, rows * TILE, columns * TILE, -1)[:, : plan.height, : plan.width]
+
+
+def _ungroup(grouped: Array, work: _Work) -> Array:
+    """[groups,GROUP,C,PIXELS] in the order of `work.groups` -> [I*tiles,C,PIXELS]."""
+    num_tiles = work.first.shape[0] - 1
+    out = jnp.zeros((num_tiles, *grouped.shape[2:]), grouped.dtype)
+    return out.at[work.groups.reshape(-1)].set(
+        grouped.reshape(-1, *grouped.shape[2:]), mode="drop", unique_indices=True
+    )
+
+
+def sum_rows(rows: Array, ids: Array, num: int) -> Array:
+    """Sums rows [S,C] by ids [S] in 0..num-1, in a fixed order on every device: [num,C]."""
+
+    def scatter(rows: Array, ids: Array) -> Array:
+        return jnp.zeros((num, rows.shape[1]), rows.dtype).at[ids].add(rows)
+
+    def scan(rows: Array, ids: Array) -> Array:
+        # Elsewhere a scatter adds with atomics, in an order that differs from run to run.
+        order = jnp.argsort(ids, stable=True)
+        ids, rows = ids[order], rows[order]
+
+        def combine(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+            return b[0], jnp.where((a[0] == b[0])[:, None], a[1] + b[1], b[1])
+
+        _, sums = lax.associative_scan(combine, (ids, rows))
+        is_last = jnp.append(ids[1:] != ids[:-1], True)
+        return jnp.zeros((num, rows.shape[1]), rows.dtype).at[jnp.where(is_last, ids, num)].set(sums, mode="drop")
+
+    return lax.platform_dependent(rows, ids, cpu=scatter, default=scan)
