@@ -95,11 +95,19 @@ def from_axis_angle(v: Array) -> Array:
     """Unit quaternions [...,4] of rotation vectors v [...,3]: axis times angle in radians, any length."""
     squared = jnp.sum(jnp.square(jnp.clip(v, -1.0, 1.0)), axis=-1, keepdims=True)
     small = squared < SMALL_ANGLE_SQUARED
-    angle = safe.safe_norm(jnp.where(small, 1.0, v), keepdims=True)
+    # Each branch of a `where` gets harmless input where the other is taken: its gradient is computed all the same.
+    turning = jnp.where(small, 1.0, v)
+    half_angle = 0.5 * safe.safe_norm(turning, keepdims=True)
     squared = jnp.where(small, squared, 0.0)
-    sine_ratio = jnp.where(small, 0.5 - squared * (1 / 48 - squared / 3840), jnp.sin(0.5 * angle) / angle)
-    cosine = jnp.where(small, 1 - squared * (1 / 8 - squared * (1 / 384 - squared / 46080)), jnp.cos(0.5 * angle))
-    return jnp.concatenate([cosine, sine_ratio * v], axis=-1)
+    cosine = 1 - squared * (1 / 8 - squared * (1 / 384 - squared / 46080))
+    xyz = (0.5 - squared * (1 / 48 - squared / 3840)) * jnp.where(small, v, 0.0)
+    return jnp.concatenate(
+        [
+            jnp.where(small, cosine, jnp.cos(half_angle)),
+            jnp.where(small, xyz, jnp.sin(half_angle) * safe.safe_normalize(turning)),
+        ],
+        axis=-1,
+    )
 
 
 def to_axis_angle(q: Array) -> Array:
