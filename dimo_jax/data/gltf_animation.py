@@ -152,4 +152,4 @@ def pose_scene(scene: Scene, clip: Clip | None, time: float) -> np.ndarray:
 
 def pose_joints(scene: Scene, poses: Poses) -> np.ndarray:
     """World positions [T,J,3] of the joints of all skins (of all animated scene nodes where there is no skin)."""
-    return poses.matrices[:, scene.joints, :3, 3]
+    return poses.matrices[:, scene.joints][..., :3, 3]

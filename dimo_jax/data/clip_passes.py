@@ -1,0 +1,154 @@
+"""What is done to every clip of an animated model: posing, measuring and rendering it, over several processes.
+
+Two passes make a dataset, each clip its own task. The first poses the clips and measures how far they reach, from which
+one framing for all motions follows; the second renders. Of a pose little is kept between the two, so any number of
+clips needs the memory of one.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from dimo_jax.data.framing import Framing, support
+from dimo_jax.data.gltf import Scene
+from dimo_jax.data.gltf_animation import pose_joints, pose_nodes, pose_vertices
+from dimo_jax.data.gltf_rig import Clip
+from dimo_jax.data.mesh import render_mesh
+from dimo_jax.errors import UserError
+from dimo_jax.types import Camera
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Which times of a clip become frames, and whether its travel over the ground stays.
+
+    `root_motion="remove"` keeps a walk in place: one that covers ground would make the figure small in every motion, as
+    one framing serves all. The default leaves a clip as its author made it.
+    """
+
+    num_frames: int = 21  # sampled evenly, whatever the clip lasts
+    loop: bool = False  # the last frame lies one step before the clip's end, so that playing repeats smoothly
+    root_motion: str = "keep"  # or "remove", see `pose_clip`
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+          UserError: an option is out of range.
+        """
+        if self.num_frames < 2:
+            raise UserError(f"num_frames: found {self.num_frames}, expected 2 or more")
+        if self.root_motion not in ("keep", "remove"):
+            raise UserError(f"root_motion: found {self.root_motion!r}, expected 'keep' or 'remove'")
+
+    def times(self, clip: Clip) -> np.ndarray:
+        """Seconds [T]: the whole clip with both ends, or without its end where it loops."""
+        return np.linspace(clip.start, clip.end, self.num_frames, endpoint=not self.loop)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What the first pass learns of a clip, in the source's units."""
+
+    reach: np.ndarray  # [n] support along the border planes
+    low: np.ndarray  # [3]
+    high: np.ndarray  # [3]
+    movement: float  # the furthest that a vertex comes from its place in the first frame
+    travel: float  # horizontal distance between the centroids of the first and last frame, before any is removed
+    surface: np.ndarray  # [T,P,3]
+    joints: np.ndarray  # [T,J,3]
+
+
+def pose_clip(scene: Scene, clip: Clip, *, timing: Timing) -> tuple[np.ndarray, np.ndarray, float]:
+    """Poses a clip.
+
+    With `root_motion="remove"`, the straight horizontal line that leads the vertices' centroid from its first to its
+    last place is subtracted; sway, turns and jumps stay.
+
+    Returns:
+      vertices [T,P,3] and joints [T,J,3] in the source's units, float64, and the length of that line.
+    """
+    times = timing.times(clip)
+    poses = pose_nodes(scene, clip, times)
+    vertices = np.stack([pose_vertices(scene, poses, frame) for frame in range(len(times))])
+    joints = pose_joints(scene, poses)
+    drift = (vertices[-1].mean(axis=0) - vertices[0].mean(axis=0)) * np.array([1.0, 0.0, 1.0])
+    if timing.root_motion == "remove":
+        path = np.linspace(0, 1, len(times))[:, None, None] * drift
+        vertices, joints = vertices - path, joints - path
+    return vertices, joints, float(np.linalg.norm(drift))
+
+
+def measure_clip(scene: Scene, clip: Clip, *, timing: Timing, normals: np.ndarray, chosen: np.ndarray) -> Measure:
+    """The first pass over one clip; `chosen` [P] are the vertices whose trajectories are kept."""
+    vertices, joints, travel = pose_clip(scene, clip, timing=timing)
+    if not np.isfinite(vertices).all():
+        raise UserError(f"{scene.path}: clip {clip.name!r} moves vertices to infinity, expected finite transforms")
+    used = vertices[:, np.unique(scene.mesh.triangles)]
+    return Measure(
+        reach=support(used, normals),
+        low=used.min(axis=(0, 1)),
+        high=used.max(axis=(0, 1)),
+        movement=float(np.linalg.norm(vertices - vertices[:1], axis=-1).max()),
+        travel=travel,
+        surface=vertices[:, chosen],
+        joints=joints,
+    )
+
+
+def render_clip(
+    scene: Scene, clip: Clip, *, timing: Timing, cameras: Camera, framing: Framing, samples: int
+) -> np.ndarray:
+    """The second pass over one clip -> uint8 [V,T,H,W,4]."""
+    vertices = framing.apply(pose_clip(scene, clip, timing=timing)[0])
+    videos = []
+    for pose, focal, center in zip(cameras.world_to_camera, cameras.focal, cameras.center):
+        view = replace(cameras, world_to_camera=pose, focal=focal, center=center)
+        videos.append([render_mesh(frame, scene.mesh, view, samples=samples) for frame in vertices])
+    return np.array(videos)
+
+
+_task: Callable[[int], Any] | None = None  # a worker process's own: set once, so that the scene is sent once
+
+
+def each_clip(
+    function: Callable[[Scene, Clip], Any], scene: Scene, clips: Sequence[Clip], *, num_workers: int, label: str
+) -> Iterator[Any]:
+    """Runs one pass over all clips.
+
+    Args:
+      function: takes the scene and a clip; it and its results can be pickled.
+      scene: the model.
+      clips: its clips, one task each.
+      num_workers: processes; 1 does the work in this one.
+      label: stands before the progress bar.
+
+    Yields:
+      The results, in the order of the clips.
+    """
+    bar = partial(tqdm, total=len(clips), desc=label, unit="clip")
+    workers = min(num_workers, len(clips))
+    if workers <= 1:
+        yield from bar(function(scene, clip) for clip in clips)
+        return
+    context = multiprocessing.get_context("spawn")  # forking a process in which JAX has started threads can hang
+    with ProcessPoolExecutor(workers, context, _start_worker, (function, scene, tuple(clips))) as pool:
+        yield from bar(pool.map(_run_task, range(len(clips))))
+
+
+def _start_worker(function: Callable[[Scene, Clip], Any], scene: Scene, clips: tuple[Clip, ...]) -> None:
+    global _task
+    _task = lambda index: function(scene, clips[index])  # noqa: E731
+
+
+def _run_task(index: int) -> Any:
+    assert _task is not None
+    return _task(index)
