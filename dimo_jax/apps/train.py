@@ -22,7 +22,7 @@ from dimo_jax.apps.evaluation import evaluate
 from dimo_jax.apps.player import Player
 from dimo_jax.apps.restore import save_facts
 from dimo_jax.apps.summary import write_summary_report
-from dimo_jax.checkpoints import config_sha256, load_config, save_config
+from dimo_jax.checkpoints import Checkpoints, config_sha256, load_config, save_config
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.sources import load
 from dimo_jax.errors import UserError
@@ -83,8 +83,12 @@ def run(*, config: ConfigDict, workdir: str) -> None:
     save_facts(dataset, folder)
     logging.info("%s: %d motions, %d views, %d frames, %d px", dataset.object_name, dataset.num_motions,
                  dataset.num_views, dataset.num_frames, dataset.cameras.height)  # fmt: skip
-    with MetricsLog(folder / "metrics.jsonl") as log, Board(folder / "tensorboard") as board:
-        trained = fit(config, dataset, folder, Recorder(log, board))
+    with (
+        MetricsLog(folder / "metrics.jsonl") as log,
+        Board(folder / "tensorboard") as board,
+        Checkpoints(folder, keep=config.keep_checkpoints) as checkpoints,
+    ):
+        trained = fit(config, dataset, checkpoints, Recorder(log, board))
     evaluation_start = time.perf_counter()
     player = Player(config, trained.components, trained.state, num_frames=dataset.num_frames)
     results = evaluate(config, trained.components, dataset, trained.state, player)

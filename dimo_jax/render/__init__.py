@@ -1,5 +1,7 @@
 """Gaussians to images: project, bin into tiles, composite."""
 
-from dimo_jax.render.pipeline import render
+from dimo_jax.render.pipeline import composite, render
+from dimo_jax.render.project import project
+from dimo_jax.render.rasterize.api import choose_backend, measure_capacity
 
-__all__ = ["render"]
+__all__ = ["choose_backend", "composite", "measure_capacity", "project", "render"]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from dimo_jax.geometry import harmonics
 from dimo_jax.render.project import project
 from dimo_jax.render.rasterize import api
-from dimo_jax.types import Array, Camera, Gaussians, Rendering
+from dimo_jax.types import Array, Camera, Gaussians, Rendering, Splats
 
 
 def render(
@@ -42,9 +42,28 @@ def render(
       dimo_jax.errors.UserError: the named backend does not exist or cannot run here.
     """
     _check_shapes(gaussians, camera, background)
-    splats = project(gaussians, camera)
+    return composite(
+        project(gaussians, camera),
+        background,
+        height=camera.height,
+        width=camera.width,
+        implementation=implementation,
+        capacity=capacity,
+    )
+
+
+def composite(
+    splats: Splats,
+    background: Array,
+    *,
+    height: int,
+    width: int,
+    implementation: str | None = None,
+    capacity: int | None = None,
+) -> Rendering:
+    """The second half of `render`: projected Gaussians over a background [3]; arguments as there."""
     features, transmittance, overflow = api.rasterize(
-        splats, height=camera.height, width=camera.width, capacity=capacity, implementation=implementation
+        splats, height=height, width=width, capacity=capacity, implementation=implementation
     )
     return Rendering(
         rgb=features[..., 0:3] + transmittance[..., None] * background,

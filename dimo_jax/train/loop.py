@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import jax
@@ -17,7 +16,6 @@ from absl import logging
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from dimo_jax.checkpoints import Checkpoints
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.sampler import Sampler, prefetch
 from dimo_jax.errors import UserError
@@ -47,6 +45,18 @@ class Watcher(Protocol):
         ...
 
 
+class Store(Protocol):
+    """Where states are kept; `dimo_jax.checkpoints.Checkpoints` is one."""
+
+    def save(self, step: int, state: TrainState) -> None:
+        """Keeps the state after `step` steps."""
+        ...
+
+    def restore_latest(self, template_at: Callable[[int], TrainState]) -> tuple[int, TrainState] | None:
+        """The latest state that can be read and its step, or None; `template_at(step)` tells its shapes."""
+        ...
+
+
 @dataclass(frozen=True)
 class Trained:
     """What training ends with."""
@@ -70,8 +80,8 @@ def count_devices(config: ConfigDict) -> int:
     return math.gcd(local, motions)
 
 
-def fit(config: ConfigDict, dataset: Dataset, workdir: Path, watcher: Watcher) -> Trained:
-    """Trains, or goes on where the last checkpoint in `workdir` stands.
+def fit(config: ConfigDict, dataset: Dataset, checkpoints: Store, watcher: Watcher) -> Trained:
+    """Trains, or goes on where the last checkpoint stands.
 
     Raises:
       UserError: the config does not fit the data, or the loss is no longer finite.
@@ -79,21 +89,19 @@ def fit(config: ConfigDict, dataset: Dataset, workdir: Path, watcher: Watcher) -
     components = build_components(config)
     seconds = {"stage1": 0.0, "stage2": 0.0}
     sizes = dict(num_motions=dataset.num_motions, num_frames=dataset.num_frames)
-    with Checkpoints(workdir, keep=config.keep_checkpoints) as checkpoints:
-        restored = checkpoints.restore_latest(lambda step: stages.template(config, components, step=step, **sizes))
-        if restored is None:
-            state = stages.begin_first(config, components, key=jax.random.key(config.seed), **sizes)
-        else:
-            logging.info("resuming after step %d", restored[0])
-            watcher.resumed(restored[0])
-            state = restored[1]
-        for stage in stages.build_stages(config):
-            if int(state.step) >= stage.last_step:
-                continue
-            start = time.perf_counter()
-            runner = StageRunner(config, dataset, components, stage, checkpoints, watcher)
-            state = runner.run(state)
-            seconds[stage.name] = time.perf_counter() - start
+    restored = checkpoints.restore_latest(lambda step: stages.template(config, components, step=step, **sizes))
+    if restored is None:
+        state = stages.begin_first(config, components, key=jax.random.key(config.seed), **sizes)
+    else:
+        logging.info("resuming after step %d", restored[0])
+        watcher.resumed(restored[0])
+        state = restored[1]
+    for stage in stages.build_stages(config):
+        if int(state.step) >= stage.last_step:
+            continue
+        start = time.perf_counter()
+        state = StageRunner(config, dataset, components, stage, checkpoints, watcher).run(state)
+        seconds[stage.name] = time.perf_counter() - start
     return Trained(components, state, seconds)
 
 
@@ -106,7 +114,7 @@ class StageRunner:
         dataset: Dataset,
         components: Components,
         stage: Stage,
-        checkpoints: Checkpoints,
+        checkpoints: Store,
         watcher: Watcher,
     ) -> None:
         self.config, self.dataset, self.components = config, dataset, components

@@ -1,0 +1,132 @@
+"""Turns somebody's model into a dataset folder: `python launch.py --app=import_data --source=FILE.glb --out=FOLDER`.
+
+For the knight of the development data, which carries all its swords and shields at once:
+
+    python launch.py --app=import_data --source=../shared/data/knight.glb --out=knight \
+        --clips='Walking_A,Running_A,Jump_*,Cheer' \
+        --hide='1H_Sword_Offhand,2H_Sword,Badge_Shield,Rectangle_Shield,Spike_Shield'
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from dimo_jax.data.clip_passes import Timing
+from dimo_jax.data.dataset import Dataset
+from dimo_jax.data.import_gltf import Studio, import_gltf
+from dimo_jax.data.native import write_dataset
+from dimo_jax.errors import UserError
+
+
+def run(
+    *,
+    source: str,
+    out: str,
+    clips: str = "",
+    hide: str = "",
+    test_clips: str = "",
+    num_frames: int = 21,
+    size: int = 128,
+    azimuths: str = "0,30,75,120,165,210,255,300,330",
+    test_azimuths: str = "50,190",
+    elevation: float = 10.0,
+    radius: float = 2.0,
+    fov_deg: float = 33.9,
+    margin: float = 0.04,
+    samples: int = 2,
+    root_motion: str = "keep",
+    loop: bool = False,
+    num_surface_points: int = 2000,
+    num_workers: int = 0,
+) -> None:
+    """Imports a rigged, animated glTF model as a native dataset folder, and says what it found.
+
+    Args:
+      source: a .glb or .gltf file.
+      out: the folder to write; it must not exist, or be empty.
+      clips: clip names or patterns, separated by commas; empty takes every clip that moves.
+      hide: names or patterns of nodes to leave out, separated by commas.
+      test_clips: names or patterns of the clips kept from training.
+      num_frames: frames each clip is sampled at.
+      size: image height and width in pixels.
+      azimuths: degrees of the views that train, separated by commas.
+      test_azimuths: degrees of the views held out.
+      elevation: degrees of all cameras above the horizon.
+      radius: distance of the cameras.
+      fov_deg: field of view in degrees.
+      margin: share of the picture that stays free at each border.
+      samples: samples a pixel along each axis.
+      root_motion: "keep", or "remove" to keep a clip that travels in place.
+      loop: whether the clips repeat, so that the last frame lies before the clip's end.
+      num_surface_points: vertices whose trajectories are kept for evaluation, at most.
+      num_workers: processes; 0 takes as many as there are processor cores.
+
+    Raises:
+      UserError: bad input; nothing has been written.
+    """
+    target = _check_paths(source, out)
+    dataset = import_gltf(
+        source,
+        clips=_split(clips),
+        hide=_split(hide),
+        test_clips=_split(test_clips),
+        timing=Timing(num_frames=num_frames, loop=loop, root_motion=root_motion),
+        studio=Studio(
+            azimuths_deg=_numbers("azimuths", azimuths),
+            test_azimuths_deg=_numbers("test_azimuths", test_azimuths),
+            elevation_deg=elevation,
+            radius=radius,
+            fov_deg=fov_deg,
+            size=size,
+            margin=margin,
+            samples=samples,
+        ),
+        num_surface_points=num_surface_points,
+        num_workers=num_workers or os.cpu_count() or 1,
+        report=print,
+    )
+    _write_whole(dataset, target)
+    print(
+        f"wrote {dataset.num_motions} motions x {dataset.num_views} views x {dataset.num_frames} frames of {size} px, "
+        f"{dataset.frame_rate:g} frames a second, to {target}: {', '.join(dataset.names)}"
+    )
+    print(f"train on it: python launch.py --config=configs/dimo.py --config.data.path={target}")
+
+
+def _check_paths(source: str, out: str) -> Path:
+    """The folder to write, after a check of both paths that costs nothing."""
+    if not source or not out:
+        raise UserError(f"--source, --out: found {source!r} and {out!r}, expected a .glb or .gltf file and a folder")
+    if Path(source).is_dir():
+        raise UserError(f"{source}: is a folder, expected a .glb or .gltf file")
+    target = Path(out)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"{out}: exists and is not an empty folder, expected a new one")
+    return target
+
+
+def _write_whole(dataset: Dataset, target: Path) -> None:
+    """Writes beside the target and renames, so that the target is whole or absent."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    workplace = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        write_dataset(dataset, workplace / "dataset")
+        if target.exists():
+            target.rmdir()
+        (workplace / "dataset").rename(target)
+    finally:
+        shutil.rmtree(workplace)
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _numbers(name: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in _split(text))
+    except ValueError as error:
+        raise UserError(f"{name}: found {text!r}, expected numbers separated by commas") from error
