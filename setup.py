@@ -1,10 +1,52 @@
 """Package metadata and dependencies; tool settings are in pyproject.toml."""
 
+import sys
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
+NATIVE = Path("dimo_jax/render/rasterize/native")
+
+
+class OptionalBuild(build_ext):
+    """Compiles the native rasterizer where a C++17 compiler is at hand, and installs without it elsewhere."""
+
+    def build_extension(self, ext: Extension) -> None:
+        """Compiles one extension; a failure costs speed, never the installation."""
+        try:
+            import jax
+
+            ext.include_dirs.append(jax.ffi.include_dir())
+            super().build_extension(ext)
+        except Exception as error:  # whatever a compiler, or its absence, may raise
+            print(
+                f"dimo_jax: the native rasterizer was not compiled ({str(error).splitlines()[0]}); the xla backend "
+                "will serve. Install a C++17 compiler and reinstall to get it.",
+                file=sys.stderr,
+            )
+
+    def get_outputs(self) -> list[str]:
+        """Names only the files that exist, for the record of the wheel."""
+        return [path for path in super().get_outputs() if Path(path).exists()]
+
+
+# No -march: the kernels choose their instruction set when they run. No -ffast-math: they test for NaN. No
+# contraction: forward and backward must round alike.
+native = Extension(
+    "dimo_jax.render.rasterize.native._native",
+    sources=sorted(str(path) for path in NATIVE.glob("*.cc")),
+    depends=sorted(str(path) for path in NATIVE.glob("*.h")),
+    language="c++",
+    extra_compile_args=[
+        *("-std=c++17", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-g0", "-pthread"),
+        "-Wno-uninitialized",  # GCC's own intrinsics raise it
+        "-Wno-maybe-uninitialized",
+    ],
+    extra_link_args=["-pthread"],
+    optional=True,
+)
 
 setup(
     name="dimo_jax",
@@ -16,6 +58,8 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["dimo_jax", "dimo_jax.*", "third_party", "third_party.*"]),
     package_data={"dimo_jax": ["py.typed"]},
+    ext_modules=[native],
+    cmdclass={"build_ext": OptionalBuild},
     install_requires=[
         "jax>=0.10,<0.12",
         "flax",

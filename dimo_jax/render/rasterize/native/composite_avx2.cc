@@ -1,0 +1,38 @@
+// The tile kernels for AVX2 and FMA. Shared headers come before the target changes: an inline function of theirs
+// compiled for AVX2 could be the copy that the linker keeps for every caller.
+#include <cstdint>
+#include <cstring>
+
+#include "scene.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC target("avx2,fma")
+#endif
+
+#include "simd_avx2.h"
+
+namespace dimo {
+namespace {
+using V = Avx2;
+using U = Avx2;
+}  // namespace
+}  // namespace dimo
+
+#include "composite.h"
+
+namespace dimo {
+Kernels Avx2Kernels() { return {CompositeForward, CompositeBackward}; }
+}  // namespace dimo
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#else
+namespace dimo {
+Kernels Avx2Kernels() { return BaselineKernels(); }
+}  // namespace dimo
+#endif

@@ -1,0 +1,39 @@
+// The tile kernels for AVX-512. Shared headers come before the target changes: an inline function of theirs
+// compiled for AVX-512 could be the copy that the linker keeps for every caller.
+#include <cstdint>
+#include <cstring>
+
+#include "scene.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"))), apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
+#endif
+
+#include "simd_avx2.h"
+#include "simd_avx512.h"
+
+namespace dimo {
+namespace {
+using V = Avx512;
+using U = Avx2;
+}  // namespace
+}  // namespace dimo
+
+#include "composite.h"
+
+namespace dimo {
+Kernels Avx512Kernels() { return {CompositeForward, CompositeBackward}; }
+}  // namespace dimo
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#else
+namespace dimo {
+Kernels Avx512Kernels() { return BaselineKernels(); }
+}  // namespace dimo
+#endif

@@ -1,0 +1,19 @@
+// The tile kernels for any target of the compiler.
+#include <cstdint>
+#include <cstring>
+
+#include "scene.h"
+#include "simd_baseline.h"
+
+namespace dimo {
+namespace {
+using V = Baseline;
+using U = Baseline;
+}  // namespace
+}  // namespace dimo
+
+#include "composite.h"
+
+namespace dimo {
+Kernels BaselineKernels() { return {CompositeForward, CompositeBackward}; }
+}  // namespace dimo
