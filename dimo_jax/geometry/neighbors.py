@@ -32,6 +32,7 @@ def nearest(
     Raises:
       ValueError: shapes that do not fit, or num_neighbors outside 1..K.
     """
+    queries, points = jnp.asarray(queries), jnp.asarray(points)
     _check_points(queries, points, mask)
     if not 1 <= num_neighbors <= points.shape[0]:
         raise ValueError(f"nearest: found num_neighbors={num_neighbors}, expected 1..{points.shape[0]} (the points)")
@@ -65,13 +66,13 @@ def farthest_points(points: Array, *, num_points: int, mask: Array | None = None
     Raises:
       ValueError: shapes that do not fit, or num_points or start out of range.
     """
+    points = lax.stop_gradient(jnp.asarray(points))
     _check_points(points, points, mask)
     count = points.shape[0]
     if not 1 <= num_points <= count:
         raise ValueError(f"farthest_points: found num_points={num_points}, expected 1..{count} (the points)")
     if not 0 <= start < count:
         raise ValueError(f"farthest_points: found start={start}, expected 0..{count - 1}")
-    points = lax.stop_gradient(points)
     mask = _choosable(points, mask)
     first = (start + jnp.argmax(jnp.roll(mask, -start))) % count
     # Ranks below every distance: unmasked points come before masked ones, and those before points chosen already.
