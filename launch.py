@@ -35,11 +35,13 @@ def parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, FileNotFoundError, ImportError) as error:
-        raise UserError(f"command line: {' '.join(str(error).split())}") from error
+        lines = str(error).strip().splitlines()  # a config file's own failure comes with a traceback: keep its end
+        raise UserError(f"command line: {(lines or [type(error).__name__])[-1].strip()}") from error
 
 
 if __name__ == "__main__":
     logging.set_verbosity(logging.INFO)
+    logging.get_absl_handler().addFilter(lambda record: record.levelno > 20 or "dimo_jax" in record.pathname)
     try:
         app.run(main, flags_parser=parse)
     except UserError as error:

@@ -39,8 +39,10 @@ def get_config(preset: str = "auto") -> ConfigDict:
     return config
 
 
-def _rate(initial: float, final: float, num_steps: int) -> dict[str, object]:
-    return dict(fn=LOG_LINEAR, initial=initial, final=final, num_steps=num_steps)
+def _rate(initial: float, final: float | None = None, num_steps: int = 1) -> ConfigDict:
+    """A learning rate: constant, or from `initial` to `final` in so many steps of the stage."""
+    final = initial if final is None else final
+    return ConfigDict(dict(fn=LOG_LINEAR, initial=initial, final=final, num_steps=num_steps))
 
 
 def _paper() -> ConfigDict:
@@ -105,15 +107,15 @@ def _paper() -> ConfigDict:
     config.stage1.anneal_every = 1_000  # farthest point sampling back to num_key_points
     config.stage1.refresh_every = 100  # motion graph
     config.stage1.rates = dict(
-        latents=5e-3,
-        decoder=2e-4,
-        positions=0.0,
-        log_radii=0.0,
+        latents=_rate(5e-3),
+        decoder=_rate(2e-4),
+        positions=_rate(0.0),
+        log_radii=_rate(0.0),
         means=_rate(1e-2, 2e-4, 500),
-        log_scales=5e-3,
-        quats=5e-3,
-        logit_opacities=5e-2,
-        sh=1e-2,
+        log_scales=_rate(5e-3),
+        quats=_rate(5e-3),
+        logit_opacities=_rate(5e-2),
+        sh=_rate(1e-2),
     )
     config.stage1.losses = dict(
         rgb=dict(fn=f"{TERMS}:rgb", weight=5000.0, kind="l2"),
@@ -140,13 +142,13 @@ def _paper() -> ConfigDict:
     config.stage2.rates = dict(
         latents=_rate(5e-3, 2e-4, 8_000),
         decoder=_rate(2e-4, 2e-6, 8_000),
-        positions=2e-6,
-        log_radii=5e-3,
+        positions=_rate(2e-6),
+        log_radii=_rate(5e-3),
         means=_rate(2e-4, 2e-6, 8_000),
-        log_scales=5e-3,
-        quats=5e-3,
-        logit_opacities=5e-2,
-        sh=1e-2,
+        log_scales=_rate(5e-3),
+        quats=_rate(5e-3),
+        logit_opacities=_rate(5e-2),
+        sh=_rate(1e-2),
     )
     config.stage2.losses = dict(
         rgb=dict(fn=f"{TERMS}:rgb", weight=5000.0, kind="l2"),
@@ -194,7 +196,7 @@ def _official() -> ConfigDict:
 
 
 def _demo() -> ConfigDict:
-    """Two CPU cores, ten minutes: fewer motions, key points and pixels; weights and rates measured in docs/results.md."""
+    """Two CPU cores, ten minutes: fewer motions, key points and pixels; choices measured in docs/results.md."""
     config = _paper()
     config.preset = "demo"
     config.data.source.update(num_motions=16, size=128)
@@ -219,7 +221,7 @@ def _demo() -> ConfigDict:
     stage.rates.update(
         latents=_rate(5e-3, 2e-4, 2_000),
         decoder=_rate(5e-4, 2e-5, 2_000),
-        positions=2e-4,
+        positions=_rate(2e-4),
         means=_rate(1e-3, 1e-4, 2_000),
     )
     stage.losses.lpips.weight = 0.0

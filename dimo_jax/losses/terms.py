@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from dimo_jax.geometry.neighbors import nearest
 from dimo_jax.losses import latent, motion, perceptual, photometric, surface
 from dimo_jax.losses.total import LossInputs
 from dimo_jax.types import Array
@@ -59,32 +60,40 @@ def normal(inputs: LossInputs) -> Array:
     return _weighted_mean(per_image, inputs.image_weights)
 
 
+def _alive_weights(inputs: LossInputs, edges: Array, weights: Array) -> Array:
+    """Edges from or to a dead slot (first stage) weigh nothing; the weights carry no gradient to the radii."""
+    alive = inputs.control_alive[:, None] & inputs.control_alive[edges]
+    return jax.lax.stop_gradient(jnp.where(alive, weights, 0.0))
+
+
 def arap(inputs: LossInputs) -> Array:
     """L_arap, Eq. 9, over the pairs of successive times in the batch; the mean over pairs and motions."""
 
-    def pairs(controls: Array, edges: Array, weights: Array) -> Array:
-        alive = inputs.control_alive[:, None] & inputs.control_alive[edges]
-        per_pair = jax.vmap(lambda a, b: motion.arap(a, b, edges, jnp.where(alive, weights, 0.0)))
-        return jnp.mean(per_pair(controls[:-1], controls[1:]))
+    def one_motion(controls: Array, edges: Array, weights: Array) -> Array:
+        weights = _alive_weights(inputs, edges, weights)
+        return jnp.mean(jax.vmap(lambda a, b: motion.arap(a, b, edges, weights))(controls[:-1], controls[1:]))
 
-    return jnp.mean(jax.vmap(pairs)(inputs.controls, inputs.edges, inputs.edge_weights))
+    return jnp.mean(jax.vmap(one_motion)(inputs.controls, inputs.edges, inputs.edge_weights))
 
 
-def arap_canonical(inputs: LossInputs) -> Array:
-    """Eq. 9 between the canonical pose and each time of the batch, instead of between two times."""
+def arap_rigid(inputs: LossInputs, *, radius: float = 0.1, num_neighbors: int = 10) -> Array:
+    """The authors' form of L_arap: a best-fit rotation per control point, from the canonical pose to each time.
 
-    def to_canonical(controls: Array, edges: Array, weights: Array) -> Array:
-        alive = inputs.control_alive[:, None] & inputs.control_alive[edges]
-        weights = jnp.where(alive, weights, 0.0)
-        return jnp.mean(jax.vmap(lambda a: motion.arap(inputs.canonical, a, edges, weights))(controls))
+    Neighbours are the `num_neighbors` nearest canonical control points within `radius` (world units), weighted alike.
+    """
+    count = min(num_neighbors + 1, inputs.canonical.shape[0])
+    edges, _ = nearest(inputs.canonical, inputs.canonical, num_neighbors=count, mask=inputs.control_alive)
+    weights = _alive_weights(inputs, edges, jnp.ones(edges.shape))
 
-    return jnp.mean(jax.vmap(to_canonical)(inputs.controls, inputs.edges, inputs.edge_weights))
+    def one_time(controls: Array) -> Array:
+        return motion.arap_rigid(inputs.canonical, controls, edges, weights, radius=radius)
+
+    return jnp.mean(jax.vmap(jax.vmap(one_time))(inputs.controls))
 
 
 def chamfer(inputs: LossInputs) -> Array:
-    """L_chamfer: first-stage trajectories against the present ones (second stage only), mean over motions and times."""
-    per_time = jax.vmap(jax.vmap(motion.chamfer))(inputs.controls, inputs.reference)
-    return jnp.mean(per_time)
+    """L_chamfer: present trajectories against the first stage's (second stage only), mean over motions and times."""
+    return jnp.mean(jax.vmap(jax.vmap(motion.chamfer))(inputs.controls, inputs.reference))
 
 
 def kl(inputs: LossInputs) -> Array:

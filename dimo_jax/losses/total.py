@@ -35,7 +35,7 @@ class LossInputs:
     control_alive: Array  # [P] bool
     edges: Array  # [M,P,J] int32 motion graph
     edge_weights: Array  # [M,P,J] RBF weights along the edges
-    reference: Array  # [M,F,K,3] first-stage key points at the same times; F = 0 in the first stage
+    reference: Array  # [M,F,K,3] first-stage key points at the same times (second stage)
     latents: Any  # types.Latents of the batch's motions, [M,D]
     frozen: Mapping[str, Any]  # weights that are not trained: "lpips_vgg", "lpips_alex"
 

@@ -89,7 +89,7 @@ def find_point_neighbors(components: Components, params: Params, z: Array, times
     means = params.gaussians.means
     trajectories, _ = decode_trajectories(components, params, z, means, times)
     return Neighbors(
-        gaussians=jnp.zeros((means.shape[0], 0), jnp.int32), controls=components.graph(means, means, trajectories)
+        gaussians=jnp.zeros((means.shape[0], 1), jnp.int32), controls=components.graph(means, means, trajectories)
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import jax
-import jax.numpy as jnp
 from absl import logging
 
 from dimo_jax.model.dimo import Components
@@ -13,7 +12,7 @@ from dimo_jax.model.gaussians import mask_dead
 from dimo_jax.render import choose_backend, measure_capacity, project
 from dimo_jax.train.state import TrainState
 from dimo_jax.train.step import StepOptions
-from dimo_jax.types import Array, Batch
+from dimo_jax.types import Array, Batch, Camera, Splats
 
 
 @dataclass(frozen=True)
@@ -44,21 +43,15 @@ def measure(state: TrainState, components: Components, options: StepOptions, bat
         return Capacity(None)
     tied = options.tie_scales(state.params.gaussians.log_scales, state.alive)
     params = state.params.replace(gaussians=mask_dead(state.params.gaussians.replace(log_scales=tied), state.alive))
-    height, width = batch.cameras.height, batch.cameras.width
-
     @jax.jit
-    def largest(batch: Batch) -> Array:
-        def one_motion(motion: Array, times: Array, cameras: object) -> Array:
+    def splats(batch: Batch) -> Splats:
+        def one_motion(motion: Array, times: Array, cameras: Camera) -> Splats:
             near = jax.tree.map(lambda x: x[motion], state.neighbors)
             z = params.latents.mu[motion]
             moved = jax.vmap(lambda t: options.move(components, params, near, z, t).gaussians)(times)
+            return jax.vmap(lambda camera: jax.vmap(lambda g: project(g, camera))(moved))(cameras)
 
-            def count(gaussians: object, camera: object) -> Array:
-                return measure_capacity(project(gaussians, camera), height=height, width=width)
+        return jax.vmap(one_motion)(batch.motions, batch.times, batch.cameras)
 
-            return jnp.max(jax.vmap(lambda c: jax.vmap(lambda g: count(g, c))(moved))(cameras))
-
-        return jnp.max(jax.vmap(one_motion)(batch.motions, batch.times, batch.cameras))
-
-    pairs = int(largest(batch))
-    return Capacity(max(4096, -(-int(1.5 * pairs) // 4096) * 4096))
+    height, width = batch.cameras.height, batch.cameras.width
+    return Capacity(measure_capacity(splats(batch), height=height, width=width, implementation=options.implementation))

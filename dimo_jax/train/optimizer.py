@@ -66,6 +66,6 @@ def build_optimizer(rates: Mapping[str, Any], *, key: str, eps: float = 1e-15) -
     schedules = {}
     for group in GROUPS:
         rate = rates[group]
-        is_number = isinstance(rate, (int, float))
+        is_number = isinstance(rate, int | float)
         schedules[group] = optax.constant_schedule(rate) if is_number else resolve(rate, key=f"{key}.{group}")()
     return optax.chain(optax.scale_by_adam(eps=eps), scale_by_groups(schedules))

@@ -10,16 +10,16 @@ import optax
 from dimo_jax.errors import UserError
 
 
-def constant(*, value: float) -> optax.Schedule:
-    """The same value at every step."""
-    return optax.constant_schedule(value)
-
-
 def log_linear(*, initial: float, final: float, num_steps: int, start: int = 0) -> optax.Schedule:
     """`initial` until step `start`, then straight in the logarithm to `final` in `num_steps`, then `final`.
 
-    The decay of 3DGS's and the authors' learning rates; both values must be positive.
+    The decay of 3DGS's and the authors' learning rates. Equal values, 0 among them, make a constant.
+
+    Raises:
+      UserError: values that differ and are not both positive.
     """
+    if initial == final:
+        return optax.constant_schedule(initial)
     if initial <= 0 or final <= 0:
         raise UserError(f"log_linear schedule: found initial {initial} and final {final}, expected positive values")
 

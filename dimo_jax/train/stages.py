@@ -90,7 +90,7 @@ def begin_first(
         alive=alive,
         neighbors=_no_neighbors(),
         density=density.init_stats(stage["capacity"]),
-        reference=jnp.zeros((num_motions, 0, num_key_points, 3)),
+        reference=jnp.zeros((num_motions, num_frames, num_key_points, 3)),
         dropped=jnp.zeros([], jnp.int32),
     )
     return refresh(state, components, times=frame_times(num_frames), points_are_controls=True)

@@ -21,5 +21,5 @@ class TrainState:
     alive: Array  # [N] bool, slots of `params.gaussians` in use
     neighbors: Neighbors  # of every motion: leading axis M
     density: DensityStats
-    reference: Array  # [M,T,K,3] first-stage trajectories (second stage; T = 0 in the first)
+    reference: Array  # [M,T,K,3] the first stage's trajectories (zeros until it ends)
     dropped: Array  # [] int32: points that density control found no free slot for

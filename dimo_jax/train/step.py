@@ -111,9 +111,8 @@ def _loss(
     canonical, log_radii = _control_points(shaped, options)
     edges = neighbors.controls
     edge_weights = jax.vmap(lambda e: components.skinning(canonical, canonical[e], log_radii[e]))(edges)
-    num_frames = state.reference.shape[1]
-    frames = jnp.round(batch.times * num_frames).astype(jnp.int32) if num_frames else jnp.zeros_like(batch.times, int)
-    reference = jax.vmap(lambda motion, f: state.reference[motion, f])(batch.motions, frames) if num_frames else None
+    frames = jnp.round(batch.times * state.reference.shape[1]).astype(jnp.int32)
+    reference = state.reference[batch.motions[:, None], frames]
     images = batch.images.shape[:3]
 
     def flat(x: Array) -> Array:
