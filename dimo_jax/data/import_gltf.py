@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -147,10 +147,7 @@ def import_gltf(
     _report_travel(chosen, measures, timing, report)
     framing = _frame_all(scene, measures, normals, offsets)
     render = partial(render_clip, timing=timing, cameras=cameras, framing=framing, samples=studio.samples)
-    num_views = len(cameras.focal)
-    frames = np.empty((len(chosen), num_views, timing.num_frames, studio.size, studio.size, 4), np.uint8)
-    for index, pictures in enumerate(each_clip(render, scene, chosen, num_workers=num_workers, label="rendering")):
-        frames[index] = pictures
+    frames = _stack(each_clip(render, scene, chosen, num_workers=num_workers, label="rendering"), len(chosen))
     surface = framing.apply(np.stack([entry.surface for entry in measures])).astype(np.float32)
     return Dataset(
         frames=frames,
@@ -158,7 +155,7 @@ def import_gltf(
         names=name_motions(chosen),
         captions=tuple(humanize(clip.name) for clip in chosen),
         splits=tuple("test" if clip.name in held_out else "train" for clip in chosen),
-        view_names=tuple(f"view_{index:02d}" for index in range(num_views)),
+        view_names=tuple(f"view_{index:02d}" for index in range(frames.shape[1])),
         view_splits=("train",) * len(studio.azimuths_deg) + ("test",) * len(studio.test_azimuths_deg),
         frame_rate=_frame_rate(chosen, timing),
         object_name=Path(source).stem,
@@ -166,6 +163,18 @@ def import_gltf(
         joints=framing.apply(np.stack([entry.joints for entry in measures])).astype(np.float32),
         height=surface_height(surface),
     )
+
+
+def _stack(parts: Iterable[np.ndarray], count: int) -> np.ndarray:
+    """Stacks `count` arrays of one shape as they come, so that they are not all held twice."""
+    stacked = None
+    for index, part in enumerate(parts):
+        if stacked is None:
+            stacked = np.empty((count, *part.shape), part.dtype)
+        stacked[index] = part
+    if stacked is None:
+        raise ValueError("no clips to stack")
+    return stacked
 
 
 def _report_scene(scene: Scene, report: Callable[[str], None]) -> None:
