@@ -13,7 +13,7 @@ import numpy as np
 
 from dimo_jax.data.raycast import RoundCones
 
-SIZE = 0.86  # world units per body unit
+SIZE = 0.84  # world units per body unit
 ORIGIN_HEIGHT = 0.54  # the world's origin, in body units above the floor
 
 
@@ -192,7 +192,7 @@ def _part_axes(part: Part) -> tuple[np.ndarray, float]:
 def round_cones() -> RoundCones:
     """The character's primitives, in world units."""
     num_decals = max(len(part.decals) for part in PARTS)
-    never = ((1e3, 1e3, 1e3), (1e-3, 1e-3, 1e-3), (0.0, 0.0, 0.0))
+    never = ((np.inf,) * 3, (1.0,) * 3, (0.0,) * 3)
     decals = np.asarray([part.decals + (never,) * (num_decals - len(part.decals)) for part in PARTS], np.float64)
     waves = [part.stripes[0] if part.stripes else (0.0, 0.0, 0.0) for part in PARTS]
     scale = np.asarray([part.scale for part in PARTS])

@@ -16,7 +16,7 @@ LEFT, RIGHT = ("left",), ("right",)
 
 
 class Motion(NamedTuple):
-    """One motion: `curves(u)` maps [T] in 0..1 to the channels of `puppet_body.pose`; the first sentence is the caption."""
+    """One motion: `curves(u)` maps [T] in 0..1 to channels of `puppet_body.pose`; the first sentence is the caption."""
 
     name: str
     family: str
@@ -100,13 +100,14 @@ _FAMILIES: dict[str, _Family] = {
         _v("punch_left", "punches once with the left fist", sides=LEFT),
         _v("uppercut_right", "throws an uppercut with the right fist", sides=RIGHT, upward=True))),
     "lean": (basic.lean, (
-        "The character bends sideways to its {}.", "A side stretch to the {}.", "Leaning over to the {} with one arm overhead.",
-        "Someone stretches its flank, leaning {}.",
+        "The character bends sideways to its {}.", "A side stretch to the {}.",
+        "Leaning over to the {} with one arm overhead.", "Someone stretches its flank, leaning {}.",
     ), (_v("lean_left", "left", side="left"), _v("lean_right", "right", side="right"))),
     "star_jump": (basic.jump, (
         "The character jumps {}.", "A jump {}.", "It crouches and leaps {}.", "Someone springs off the floor {}.",
     ), (_v("star_jump", "with arms and legs spread like a star", height=0.13, spread=75),
-        _v("jump", "straight up", height=0.15, arms=60), _v("tuck_jump", "with its knees pulled up", height=0.16, tuck=88, arms=55),
+        _v("jump", "straight up", height=0.15, arms=60),
+        _v("tuck_jump", "with its knees pulled up", height=0.16, tuck=88, arms=55),
         _v("small_jump", "just a little", height=0.07))),
     "fall": (moves.fall, (
         "The character falls {}.", "It tips over {} and lies still.", "Knocked out, it drops {}.", "Someone falls {}.",
@@ -124,16 +125,17 @@ _FAMILIES: dict[str, _Family] = {
     ), (_v("cheer", "with both fists in the air", cycles=2, bounce=0.05),
         _v("cheer_right", "with the right fist in the air", cycles=3, bounce=0.02, sides=RIGHT))),
     "run": (basic.step, (
-        "The character {}.", "A figure {} on the spot.", "Someone {} without getting anywhere.", "It {} with bent arms.",
+        "The character {}.", "A figure {} on the spot.", "Someone {} without getting anywhere.",
+        "It {} with tireless legs.",
     ), (_v("run", "runs in place", cycles=3, thigh=66, back=30, knee=88, arms=52, elbow=80, lean=12, lift=0.04),
         _v("jog", "jogs in place", cycles=2, thigh=45, back=22, knee=70, arms=32, elbow=74, lean=6, lift=0.03),
-        _v("zombie_walk", "staggers like a zombie with its arms forward", cycles=1.5, thigh=30, knee=24, arms=6, elbow=-8,
-           reach=82, lean=6))),
+        _v("zombie_walk", "staggers like a zombie with its arms forward", cycles=1.5, thigh=30, knee=24, arms=6,
+           elbow=-8, reach=82, lean=6))),
     "arm_circles": (moves.arm_circles, (
         "The character circles {}.", "Big circles drawn by {}.", "It swings {} round and round.",
         "Someone loosens the shoulders by turning {}.",
-    ), (_v("arm_circles_back", "both arms backward", sides=BOTH, turns=1.5),
-        _v("arm_circles_forward", "both arms forward", sides=BOTH, turns=-1.5),
+    ), (_v("arm_circles_back", "both arms backward", sides=BOTH, turns=1),
+        _v("arm_circles_forward", "both arms forward", sides=BOTH, turns=-1),
         _v("arm_circle_left", "the left arm like a windmill", sides=LEFT, turns=1),
         _v("arm_circle_right", "the right arm like a windmill", sides=RIGHT, turns=-1))),
     "crawl": (moves.crawl, (
@@ -141,7 +143,8 @@ _FAMILIES: dict[str, _Family] = {
     ), (_v("crawl", "crawls on hands and knees", cycles=1.5),)),
     "sway": (moves.sway, (
         "The character dances, {}.", "A dance: {}.", "It moves to the music, {}.", "Someone on the dance floor, {}.",
-    ), (_v("dance_sway", "swaying its hips", cycles=2), _v("dance_sway_slow", "swaying slowly from side to side", cycles=1))),
+    ), (_v("dance_sway", "swaying its hips", cycles=2),
+        _v("dance_sway_slow", "swaying slowly from side to side", cycles=1))),
     "kneel": (basic.kneel, (
         "The character kneels down on {}.", "It drops to {}.", "Kneeling on {}.", "Someone goes down on {} and stays.",
     ), (_v("kneel_right", "its right knee", knees=RIGHT), _v("kneel_both", "both knees", knees=BOTH),
@@ -182,26 +185,28 @@ _FAMILIES: dict[str, _Family] = {
         "The character {}.", "Like a bird it {}.", "Pretending to fly, it {}.", "Someone {} to take off.",
     ), (_v("flap", "flaps its arms like wings", cycles=2), _v("flap_fast", "flaps its arms fast", cycles=3))),
     "salute": (basic.gesture, (
-        "The character salutes with the {} hand.", "A {}-handed military salute.", "It raises the {} hand to its forehead to salute.",
-        "Someone greets an officer with the {} hand.",
+        "The character salutes with the {} hand.", "A {}-handed military salute.",
+        "It raises the {} hand to its forehead to salute.", "Someone greets an officer with the {} hand.",
     ), (_v("salute_right", "right", sides=RIGHT, abduct=66, elbow_abduct=118, flex=24),
         _v("salute_left", "left", sides=LEFT, abduct=66, elbow_abduct=118, flex=24))),
     "throw": (moves.throw, (
-        "The character throws a ball with its {} arm.", "A {}-handed throw.", "It winds up and hurls something with the {} hand.",
-        "A pitcher throws with the {} arm.",
+        "The character throws a ball with its {} arm.", "A {}-handed throw.",
+        "It winds up and hurls something with the {} hand.", "A pitcher throws with the {} arm.",
     ), (_v("throw_right", "right", side="right"), _v("throw_left", "left", side="left"))),
     "robot": (moves.robot, (
         "The character {}.", "Like a machine it {}.", "A dancer {}.", "Someone {} with stiff arms.",
     ), (_v("robot_dance", "dances like a robot", cycles=2),)),
     "step": (moves.step_aside, (
-        "The character steps to its {}.", "A side step {}.", "It moves one wide step to the {}.", "Someone sidesteps {}.",
+        "The character steps to its {}.", "A side step {}.", "It moves one wide step to the {}.",
+        "Someone sidesteps {}.",
     ), (_v("step_left", "left", side="left"), _v("step_right", "right", side="right"))),
     "stretch": (basic.stretch, (
         "The character {}.", "Waking up, it {}.", "Someone {} and yawns.", "On tiptoe it {}.",
     ), (_v("stretch", "stretches both arms up high",),)),
     "push": (moves.push, (
         "The character {}.", "With all its strength it {}.", "Someone {} hard.", "Legs braced, it {}.",
-    ), (_v("push", "pushes forward with both hands", pull=False), _v("pull", "pulls a rope towards itself", pull=True))),
+    ), (_v("push", "pushes forward with both hands", pull=False),
+        _v("pull", "pulls a rope towards itself", pull=True))),
     "hips": (basic.gesture, (
         "The character {}.", "It stands and {}.", "Someone {} for a while.", "Waiting, the figure {}.",
     ), (_v("hands_on_hips", "puts its hands on its hips", sides=BOTH, abduct=38, elbow_abduct=-94),
@@ -210,7 +215,7 @@ _FAMILIES: dict[str, _Family] = {
         "The character {}.", "It {} without a word.", "As an answer it {}.", "Someone {}.",
     ), (_v("shake_head", "shakes its head", axis="twist", amplitude=58, cycles=2),
         _v("nod", "nods its head", axis="flex", amplitude=34, cycles=2),
-        _v("look_around", "looks around to both sides", axis="twist", amplitude=76, cycles=1, spine=26),
+        _v("look_around", "looks around to both sides", axis="twist", amplitude=58, cycles=1, spine=20),
         _v("tilt_head", "tilts its head from side to side", axis="abduct", amplitude=34, cycles=1, spine=5))),
     "duck": (moves.duck, (
         "The character {}.", "Danger: it {}.", "Something flies past and it {}.", "Someone {} to hide.",
@@ -235,15 +240,16 @@ _FAMILIES: dict[str, _Family] = {
         "The character {}.", "On the floor it {}.", "Someone {}.", "For exercise it {}.",
     ), (_v("push_up", "does a push-up", cycles=1),)),
     "bat": (moves.bat, (
-        "The character swings a bat from its {}.", "A baseball swing from the {}.", "It strikes with both hands from the {}.",
-        "A batter swings from the {} side.",
+        "The character swings a bat from its {}.", "A baseball swing from the {}.",
+        "It strikes with both hands from the {}.", "A batter swings from the {} side.",
     ), (_v("bat_right", "right", side="right"), _v("bat_left", "left", side="left"))),
     "swim": (moves.swim, (
         "The character {}.", "Bent forward, it {}.", "Someone {} in the air.", "On dry land it {}.",
     ), (_v("swim", "swims the front crawl", turns=1),)),
     "drink": (basic.gesture, (
         "The character {}.", "It {} and puts it down again.", "Someone {}.", "Pausing, the figure {}.",
-    ), (_v("drink", "drinks from a cup in its right hand", sides=RIGHT, flex=42, abduct=-4, elbow=104, elbow_abduct=-32, nod=-14),
+    ), (_v("drink", "drinks from a cup in its right hand", sides=RIGHT, flex=42, abduct=-4, elbow=104,
+           elbow_abduct=-32, nod=-14),
         _v("phone", "holds a phone to its left ear", sides=LEFT, flex=24, abduct=28, elbow=118, elbow_abduct=10))),
 }  # fmt: skip
 

@@ -75,7 +75,7 @@ def fall(u: np.ndarray, *, forward: bool) -> Curves:
     curves["neck.flex"] = (-16 if forward else 18) * hold(u, 0.1, 0.5, 0.6, 1.0)
     for side in BOTH:
         curves[f"{side}_hip.flex"] = (10 if forward else 40) * buckle
-        curves[f"{side}_knee.flex"] = 55 * buckle
+        curves[f"{side}_knee.flex"] = 55 * buckle + (48 if forward else 0) * ramp(u, 0.55, 0.95)
         curves[f"{side}_shoulder.abduct"] = (20 if forward else 55) * down
         curves[f"{side}_shoulder.flex"] = (70 if forward else 30) * buckle
     return curves
@@ -120,7 +120,8 @@ def step_aside(u: np.ndarray, *, side: str) -> Curves:
     curves = {
         "root.x": SIGN[side] * 0.2 * ramp(u, 0.05, 0.85), f"{side}_hip.abduct": 32 * lead,
         f"{other}_hip.abduct": 26 * trail, f"{side}_knee.flex": 40 * hold(u, 0.0, 0.18, 0.22, 0.42),
-        f"{side}_hip.flex": 28 * hold(u, 0.0, 0.18, 0.22, 0.42), f"{other}_knee.flex": 45 * hold(u, 0.5, 0.68, 0.72, 0.95),
+        f"{side}_hip.flex": 28 * hold(u, 0.0, 0.18, 0.22, 0.42),
+        f"{other}_knee.flex": 45 * hold(u, 0.5, 0.68, 0.72, 0.95),
         f"{other}_hip.flex": 30 * hold(u, 0.5, 0.68, 0.72, 0.95), "spine.abduct": -SIGN[side] * 8 * lead,
     }  # fmt: skip
     return curves | {f"{each}_shoulder.abduct": 35 * lead for each in BOTH}
@@ -165,12 +166,13 @@ def lunge(u: np.ndarray, *, side: str) -> Curves:
 def throw(u: np.ndarray, *, side: str) -> Curves:
     """Draws one arm back behind the head and hurls it forward, stepping into it."""
     wind, fling = hold(u, 0.0, 0.35, 0.42, 0.6), hold(u, 0.42, 0.6, 0.68, 1.0)
+    lifted = hold(u, 0.1, 0.35, 0.42, 0.6)
     other = OTHER[side]
     return {
         f"{side}_shoulder.abduct": 92 * wind - 10 * fling, f"{side}_shoulder.flex": -35 * wind + 75 * fling,
         f"{side}_elbow.flex": 30 * wind, f"{side}_elbow.abduct": 85 * wind, "spine.flex": -8 * wind + 28 * fling,
-        "spine.twist": SIGN[side] * (-42 * wind * 1.0 + 38 * fling) * -1.0, f"{other}_shoulder.flex": 70 * wind - 25 * fling,
-        f"{other}_hip.flex": 55 * hold(u, 0.1, 0.35, 0.42, 0.6) + 22 * fling, f"{other}_knee.flex": 60 * hold(u, 0.1, 0.35, 0.42, 0.6),
+        "spine.twist": SIGN[side] * (42 * wind - 38 * fling), f"{other}_shoulder.flex": 70 * wind - 25 * fling,
+        f"{other}_hip.flex": 55 * lifted + 22 * fling, f"{other}_knee.flex": 60 * lifted,
         f"{side}_hip.flex": -22 * fling,
     }  # fmt: skip
 
@@ -263,9 +265,11 @@ def push_up(u: np.ndarray, *, cycles: float) -> Curves:
 def cartwheel(u: np.ndarray, *, side: str) -> Curves:
     """Wheels sideways over the hands, arms and legs spread."""
     spread = hold(u, 0.0, 0.22, 0.78, 1.0)
-    curves: Curves = {"root.abduct": SIGN[side] * 360 * ramp(u, 0.1, 0.92), "root.x": SIGN[side] * -0.06 * spread}
+    angle = 2 * np.pi * ramp(u, 0.1, 0.92)
+    # With the arms up the body's middle lies above the hips; the shift keeps it in the middle of the picture.
+    curves: Curves = {"root.abduct": SIGN[side] * np.rad2deg(angle), "root.x": -SIGN[side] * 0.12 * np.sin(angle)}
     for each in BOTH:
-        curves |= {f"{each}_shoulder.abduct": 148 * spread, f"{each}_hip.abduct": 32 * spread}
+        curves |= {f"{each}_shoulder.abduct": 138 * spread, f"{each}_hip.abduct": 32 * spread}
     return curves
 
 

@@ -8,7 +8,6 @@ affine map into the local frame, and camera rays are not normalized but have z =
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator
 
 import jax
@@ -18,9 +17,11 @@ import numpy as np
 from dimo_jax.types import Array, Camera
 
 TILE = 8  # pixels; small tiles see few primitives each
-_CHUNK = 128  # tiles in one call of the compiled function
-_BUCKETS = (1, 2, 4, 6, 10, 16)  # primitives per tile; tiles are grouped by the next larger number
-_SAMPLES = 3  # rays per pixel and axis
+_CHUNK = 256  # tiles in one call of the compiled function
+_BUCKETS = (2, 4, 7)  # primitives per tile: tiles are grouped by the next larger number, the last takes all
+# Rays of a pixel: five places on distinct rows and columns, symmetric about the centre, draw edges nearly as finely
+# as a 5x5 grid at a fifth of its cost.
+_OFFSETS = np.asarray([(0.1, 0.7), (0.3, 0.1), (0.5, 0.5), (0.7, 0.9), (0.9, 0.3)], np.float32)
 
 AMBIENT = 0.55
 DIFFUSE = 0.5
@@ -32,7 +33,7 @@ class RoundCones:
     """P primitives with their texture. Lengths in world units, colours in 0..1.
 
     Texture coordinates are positions in the primitive's frame after scaling. Stripes come first, then decals:
-    ellipsoids of D colours, the last one that contains the point wins.
+    ellipsoids of D colours, the last one that contains the point wins; a centre that is not finite is no decal.
     """
 
     scale: np.ndarray  # [P,3] per local axis
@@ -55,23 +56,25 @@ def _smallest_positive(first: Array, second: Array) -> Array:
     return jnp.minimum(jnp.where(first > 0, first, jnp.inf), jnp.where(second > 0, second, jnp.inf))
 
 
-def intersect(origin: Array, direction: Array, radii: Array, length: Array) -> Array:
+Components = tuple[Array, Array, Array]  # x, y, z as separate arrays: XLA vectorizes them, not a trailing axis of 3
+
+
+def intersect(origin: Components, direction: Components, radii: tuple[Array, Array], length: Array) -> Array:
     """Parameter of a ray's first entry into a round cone in its local, unscaled frame; inf where it misses.
 
     The solid is the union of two spheres and the cone that touches both; the entry into a union is the smallest of
     the entries. On the cone the distance from the axis is A - B y, between the two circles where it touches.
 
     Args:
-      origin: [...,3], outside the solid.
-      direction: [...,3], any length.
-      radii: [...,2] at y = 0 and y = length.
+      origin: x, y, z [...], outside the solid.
+      direction: x, y, z [...], any length.
+      radii: [...] at y = 0 and at y = length.
       length: [...]; 0 is a sphere of the first radius.
 
     Returns:
       [...] t such that origin + t direction lies on the surface, t > 0.
     """
-    ox, oy, oz = origin[..., 0], origin[..., 1], origin[..., 2]
-    dx, dy, dz = direction[..., 0], direction[..., 1], direction[..., 2]
+    (ox, oy, oz), (dx, dy, dz), (low, high) = origin, direction, radii
     across = dx * dx + dz * dz
     full = across + dy * dy
 
@@ -82,10 +85,10 @@ def intersect(origin: Array, direction: Array, radii: Array, length: Array) -> A
         t = (-b - jnp.sqrt(jnp.maximum(discriminant, 0.0))) / full
         return jnp.where((discriminant > 0) & (t > 0), t, jnp.inf)
 
-    sine = (radii[..., 0] - radii[..., 1]) / jnp.where(length > 0, length, jnp.inf)
+    sine = (low - high) / jnp.where(length > 0, length, jnp.inf)
     cosine = jnp.sqrt(1.0 - sine * sine)
     tangent = sine / cosine
-    base = radii[..., 0] / cosine - tangent * oy
+    base = low / cosine - tangent * oy
     a = across - (tangent * dy) ** 2
     a = jnp.where(jnp.abs(a) < 1e-12, 1e-12, a)
     b = ox * dx + oz * dz + base * tangent * dy
@@ -101,47 +104,56 @@ def intersect(origin: Array, direction: Array, radii: Array, length: Array) -> A
         return jnp.where(valid, t, jnp.inf)
 
     cone = _smallest_positive(side((-b - root) / a), side((-b + root) / a))
-    return jnp.minimum(cone, jnp.minimum(sphere(0.0, radii[..., 0]), sphere(length, radii[..., 1])))
+    return jnp.minimum(cone, jnp.minimum(sphere(0.0, low), sphere(length, high)))
 
 
-def _hit_tile(tile: dict[str, Array], samples: int) -> tuple[Array, Array, Array]:
-    """First hit of every ray of one tile: depth [R] (inf: none), which of the J primitives [R], local point [R,3]."""
-    steps = (jnp.arange(TILE * samples, dtype=jnp.float32) + 0.5) / samples
-    rows, columns = jnp.meshgrid(steps, steps, indexing="ij")
-    x = (columns.ravel() + tile["corner"][0] - tile["center"][0]) / tile["focal"][0]
-    y = (rows.ravel() + tile["corner"][1] - tile["center"][1]) / tile["focal"][1]
-    # Column by column instead of a matrix product, so that XLA fuses everything from the rays to the depths.
-    maps = tile["maps"][:, None]
-    directions = maps[..., 0] * x[:, None] + maps[..., 1] * y[:, None] + maps[..., 2]
-    hits = intersect(tile["origins"][:, None], directions, tile["radii"][:, None], tile["length"][:, None])
+def _hit_tile(tile: dict[str, Array]) -> tuple[Array, Array, Array]:
+    """First hit of every ray of one tile: depth [R] (inf: none), which of the J primitives [R], local point [R,3].
+
+    The R rays run over [offset,TILE,TILE], so that a pixel's average is a sum of contiguous blocks.
+    """
+    pixel = jnp.arange(TILE, dtype=jnp.float32)
+    shape = (len(_OFFSETS), TILE, TILE)
+    columns = jnp.broadcast_to(_OFFSETS[:, 0, None, None] + pixel, shape).ravel()
+    rows = jnp.broadcast_to(_OFFSETS[:, 1, None, None] + pixel[:, None], shape).ravel()
+    x = (columns + tile["corner"][0] - tile["center"][0]) / tile["focal"][0]
+    y = (rows + tile["corner"][1] - tile["center"][1]) / tile["focal"][1]
+    maps, origins = tile["maps"][..., None], tile["origins"][..., None]
+    directions = tuple(maps[:, i, 0] * x + maps[:, i, 1] * y + maps[:, i, 2] for i in range(3))
+    origin = tuple(origins[:, i] for i in range(3))
+    radii = (tile["radii"][:, 0, None], tile["radii"][:, 1, None])
+    hits = intersect(origin, directions, radii, tile["length"][:, None])  # type: ignore[arg-type]
     hits = jnp.where(tile["ids"][:, None] >= 0, hits, jnp.inf)
-    nearest = jnp.argmin(hits, axis=0)
     depth = jnp.min(hits, axis=0)
-    # A masked sum over the few primitives is cheaper on a CPU than a gather per ray.
-    chosen = (jnp.arange(hits.shape[0])[:, None] == nearest)[..., None]
-    points = tile["origins"][:, None] + jnp.where(jnp.isfinite(depth), depth, 0.0)[:, None] * directions
-    return depth, nearest.astype(jnp.uint8), jnp.sum(jnp.where(chosen, points, 0.0), axis=0)
+    # On a CPU, plain minima and a masked sum over the few primitives cost a fraction of an argmin and a gather.
+    order = jnp.arange(hits.shape[0])[:, None]
+    nearest = jnp.min(jnp.where(hits == depth, order, hits.shape[0] - 1), axis=0)
+    reach = jnp.where(jnp.isfinite(depth), depth, 0.0)
+    points = [jnp.sum(jnp.where(order == nearest, o + reach * d, 0.0), axis=0) for o, d in zip(origin, directions)]
+    return depth, nearest.astype(jnp.uint8), jnp.stack(points, axis=-1)
 
 
-@functools.partial(jax.jit, static_argnames="samples")
-def _hit_tiles(tiles: dict[str, Array], *, samples: int) -> tuple[Array, Array, Array]:
-    return jax.vmap(lambda tile: _hit_tile(tile, samples))(tiles)
+@jax.jit
+def _hit_tiles(tiles: dict[str, Array]) -> tuple[Array, Array, Array]:
+    return jax.vmap(_hit_tile)(tiles)
 
 
 def _texture(cones: RoundCones, index: int, points: np.ndarray) -> np.ndarray:
     """Colours [n,3] of texture coordinates [n,3] on one primitive."""
-    color = np.broadcast_to(cones.colors[index], points.shape).astype(np.float32)
+    palette = np.concatenate([cones.colors[[index]], cones.stripe_colors[[index]], cones.decal_colors[index]])
+    entry = np.zeros(len(points), np.uint8)
     wave = cones.stripe_waves[index].astype(np.float32)
     if wave.any():
-        color[(points @ wave) % 1.0 < 0.5] = cones.stripe_colors[index]
-    for center, radii, decal in zip(cones.decal_centers[index], cones.decal_radii[index], cones.decal_colors[index]):
+        np.less((points @ wave) % 1.0, 0.5, out=entry, casting="unsafe")
+    for number in np.flatnonzero(np.isfinite(cones.decal_centers[index]).all(axis=-1)):
+        center, radii = cones.decal_centers[index, number], cones.decal_radii[index, number]
         offset = points * (1 / radii).astype(np.float32) - (center / radii).astype(np.float32)
-        color[np.einsum("ni,ni->n", offset, offset) < 1] = decal
-    return color
+        entry[np.einsum("ni,ni->n", offset, offset) < 1] = number + 2
+    return palette.astype(np.float32)[entry]
 
 
 def _shade(cones: RoundCones, index: int, points: np.ndarray, lights: np.ndarray) -> np.ndarray:
-    """Lit colours [n,3] in 0..1 of local, unscaled surface points [n,3]; lights [n,3] in the primitive's frame.
+    """Lit colours [n,4], alpha 1, of local, unscaled surface points [n,3]; lights [n,3] in the primitive's frame.
 
     The normal points away from the centre of the sphere of the hull that touches the surface there.
     """
@@ -154,7 +166,9 @@ def _shade(cones: RoundCones, index: int, points: np.ndarray, lights: np.ndarray
     normals /= scale
     facing = np.einsum("ni,ni->n", normals, lights) / np.sqrt(np.einsum("ni,ni->n", normals, normals))
     shade = np.float32(AMBIENT) + np.float32(0.5 * DIFFUSE) * (1 + facing)
-    return np.minimum(_texture(cones, index, points * scale) * shade[:, None], 1.0)
+    lit = np.ones((len(points), 4), np.float32)
+    np.minimum(_texture(cones, index, points * scale) * shade[:, None], 1.0, out=lit[:, :3])
+    return lit
 
 
 def _shade_rays(
@@ -166,20 +180,19 @@ def _shade_rays(
     order = np.argsort(flat, kind="stable")
     bounds = np.searchsorted(flat[order], np.arange(len(cones.length) + 1))
     colors = np.zeros((flat.size, 4), np.float32)
+    local_lights = np.swapaxes(lights, 0, 1).astype(np.float32)
     for index in range(len(cones.length)):
         rays = order[bounds[index] : bounds[index + 1]]
         if len(rays):
-            lit = lights[frame[rays // num_rays], index].astype(np.float32)
-            colors[rays, :3] = _shade(cones, index, flat_points[rays], lit)
-            colors[rays, 3] = 1.0
+            colors[rays] = _shade(cones, index, flat_points[rays], local_lights[index, frame[rays // num_rays]])
     return colors.reshape(*ids.shape, 4)
 
 
 def _pixels(colors: np.ndarray) -> np.ndarray:
     """Averages rays [n,R,4] to pixels [n,TILE,TILE,4] uint8, straight alpha."""
-    sums = colors.reshape(-1, TILE, _SAMPLES, TILE, _SAMPLES, 4).sum(axis=(2, 4))
+    sums = colors.reshape(-1, len(_OFFSETS), TILE, TILE, 4).sum(axis=1)
     sums[..., :3] /= np.maximum(sums[..., 3:], 1.0)
-    sums[..., 3] /= _SAMPLES**2
+    sums[..., 3] /= len(_OFFSETS)
     return np.rint(255 * sums).astype(np.uint8)
 
 
@@ -243,7 +256,7 @@ def cast(
     with_depth: bool = False,
     on_progress: Callable[[], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Pictures of moving round cones, lit by one light fixed in the world, with 3x3 rays a pixel.
+    """Pictures of moving round cones, lit by one light fixed in the world, with five rays a pixel.
 
     Args:
       cones: P primitives.
@@ -278,12 +291,11 @@ def cast(
         }
         padded = {name: np.resize(value, (_CHUNK, *value.shape[1:])) for name, value in tiles.items()}
         padded = {name: value.astype(np.int32 if name == "ids" else np.float32) for name, value in padded.items()}
-        depth, nearest, points = (np.asarray(value)[: len(where)] for value in _hit_tiles(padded, samples=_SAMPLES))
+        depth, nearest, points = (np.asarray(value)[: len(where)] for value in _hit_tiles(padded))
         hit_ids = np.where(np.isfinite(depth), np.take_along_axis(ids, nearest, axis=-1), -1).astype(np.int8)
         frames[view, frame, row, :, column] = _pixels(_shade_rays(cones, hit_ids, points, frame, lights))
         if depths is not None:
-            rays = depth.reshape(-1, TILE, _SAMPLES, TILE, _SAMPLES)
-            depths[view, frame, row, :, column] = rays.min(axis=(2, 4))
+            depths[view, frame, row, :, column] = depth.reshape(-1, len(_OFFSETS), TILE, TILE).min(axis=1)
         if on_progress is not None:
             on_progress()
     shape = (num_views, num_frames, rows * TILE, columns * TILE)

@@ -116,7 +116,7 @@ class Sampler:
         cameras = jax.tree.map(lambda array: np.asarray(array)[view_ids], resize(dataset.cameras, height, width))
         return Batch(
             motions=motions.astype(np.int32),  # type: ignore[arg-type]
-            times=dataset.times[frame_ids],  # type: ignore[arg-type]
+            times=dataset.times[frame_ids],
             cameras=cameras,
             images=downsample(np.asarray(gathered), height, width),  # type: ignore[arg-type]
             view_weights=np.ones(view_ids.shape, np.float32),  # type: ignore[arg-type]

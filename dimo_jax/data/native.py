@@ -1,0 +1,284 @@
+"""The native dataset folder: `dataset.json`, and per motion a folder of numbered images or one video per view.
+
+dataset.json
+<motion>/<view>/00000.png ...   8-bit RGBA, straight alpha (RGB and grey read as opaque), or
+<motion>/<view>.mp4|.webm|.gif  opaque, whatever the background (a GIF keeps its transparency)
+<motion>/truth.npz              optional: surface [T,P,3], joints [T,Jn,3], world units
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from dimo_jax.data.dataset import Dataset, surface_height
+from dimo_jax.data.native_schema import FILE, Description, describe, read_description
+from dimo_jax.errors import UserError
+
+VIDEO_SUFFIXES = (".mp4", ".webm", ".gif")
+MAX_TRUTH_BYTES = 2 << 30  # of one motion, after decompression
+_Source = tuple[Callable[[Path, np.ndarray], int], Path, int | slice]  # reader, file, which frames of the view
+_MODES = {"RGBA", "RGB", "L", "LA", "P", "PA", "1"}  # 8 bits or fewer a channel
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _run_all(jobs: Sequence[Callable[[], int]], total: int, description: str) -> None:
+    """Runs jobs in threads (decoding releases the interpreter lock); progress appears after two seconds.
+
+    The first failure cancels what has not begun and is raised.
+    """
+    with (
+        tqdm(total=total, desc=description, unit="image", delay=2.0, leave=False) as progress,
+        ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool,
+    ):
+        futures = [pool.submit(job) for job in jobs]
+        for future in futures:
+            future.add_done_callback(lambda f: progress.update(0 if f.cancelled() or f.exception() else f.result()))
+        done, waiting = wait(futures, return_when=FIRST_EXCEPTION)
+        for future in waiting:
+            future.cancel()
+        for future in futures:
+            if future in done:
+                future.result()
+
+
+def _check_size(path: Path, size: tuple[int, int], out: np.ndarray) -> None:
+    expected = (out.shape[-2], out.shape[-3])
+    if tuple(size) != expected:
+        raise UserError(f"{path}: image of {size[0]}x{size[1]}, expected {expected[0]}x{expected[1]} ({FILE})")
+
+
+def _read_image(path: Path, out: np.ndarray) -> int:
+    """Decodes one image into out [H,W,4]; the size in its header is checked before anything is decoded."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                _check_size(path, image.size, out)
+                if image.mode not in _MODES:
+                    raise UserError(f"{path}: image mode {image.mode}, expected 8-bit RGBA or RGB")
+                out[...] = np.asarray(image.convert("RGBA"))
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: cannot be read as an image ({_one_line(error)})") from error
+    return 1
+
+
+def _read_gif(path: Path, out: np.ndarray) -> int:
+    """Decodes an animated GIF into out [T,H,W,4]."""
+    try:
+        with Image.open(path) as image:
+            _check_size(path, image.size, out)
+            found = getattr(image, "n_frames", 1)
+            if found != len(out):
+                raise UserError(f"{path}: {found} frames, expected {len(out)} ({FILE})")
+            for index in range(found):
+                image.seek(index)
+                out[index] = np.asarray(image.convert("RGBA"))
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: cannot be read as a GIF ({_one_line(error)})") from error
+    return len(out)
+
+
+def _read_video(path: Path, out: np.ndarray) -> int:
+    """Decodes a video into out [T,H,W,4], opaque; the size in its header is checked before anything is decoded."""
+    if path.suffix == ".gif":
+        return _read_gif(path, out)
+    count = 0
+    try:
+        reader = imageio_ffmpeg.read_frames(str(path), pix_fmt="rgb24")
+        try:
+            _check_size(path, next(reader)["size"], out)
+            for data in reader:
+                if count < len(out):
+                    out[count, ..., :3] = np.frombuffer(data, np.uint8).reshape(out.shape[1:3] + (3,))
+                    out[count, ..., 3] = 255
+                count += 1
+                if count > len(out):
+                    break
+        finally:
+            reader.close()
+    except (OSError, ValueError, RuntimeError, StopIteration) as error:
+        raise UserError(f"{path}: cannot be read as a video ({_one_line(error)})") from error
+    if count != len(out):
+        more = "more" if count > len(out) else str(count)
+        raise UserError(f"{path}: {more} frames, expected {len(out)} ({FILE})")
+    return count
+
+
+def _find_sources(motion: Path, view: str, num_frames: int) -> list[_Source]:
+    """What holds one view's frames: its images or its video."""
+    folder = motion / view
+    if not folder.is_dir():
+        for suffix in VIDEO_SUFFIXES:
+            if (motion / f"{view}{suffix}").is_file():
+                return [(_read_video, motion / f"{view}{suffix}", slice(None))]
+        raise UserError(f"{folder}: no such folder, expected numbered PNGs there or {view}.mp4, .webm or .gif")
+    numbered = {int(path.stem): path for path in folder.glob("*.png") if path.stem.isascii() and path.stem.isdigit()}
+    if len(numbered) != num_frames or max(numbered, default=0) >= num_frames:
+        absent = next((f", {index:05d}.png is missing" for index in range(num_frames) if index not in numbered), "")
+        raise UserError(f"{folder}: {len(numbered)} numbered PNGs, expected {num_frames} ({FILE}){absent}")
+    return [(_read_image, numbered[index], index) for index in range(num_frames)]
+
+
+def _read_truth(path: Path, num_frames: int) -> dict[str, np.ndarray]:
+    """Arrays of one truth.npz; sizes are checked before decompression and nothing is unpickled."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > MAX_TRUTH_BYTES:
+            raise UserError(f"{path}: {size} bytes when decompressed, expected {MAX_TRUTH_BYTES} at most")
+        with np.load(path, allow_pickle=False) as arrays:
+            truth = {name: arrays[name] for name in ("surface", "joints") if name in arrays.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+        raise UserError(f"{path}: cannot be read as .npz ({_one_line(error)})") from error
+    for name, value in truth.items():
+        if value.ndim != 3 or value.shape[0] != num_frames or value.shape[2] != 3 or value.dtype.kind != "f":
+            raise UserError(
+                f"{path}: {name} is {value.dtype} {list(value.shape)}, expected float [{num_frames},points,3]"
+            )
+        if not np.isfinite(value).all():
+            raise UserError(f"{path}: {name} has values that are not finite")
+    return truth
+
+
+def _read_truths(folder: Path, description: Description) -> dict[str, np.ndarray | None]:
+    """surface [M,T,P,3] and joints [M,T,Jn,3], each None where no motion has it."""
+    paths = [folder / name / "truth.npz" for name in description.names]
+    read = [_read_truth(path, description.num_frames) if path.exists() else {} for path in paths]
+    result: dict[str, np.ndarray | None] = {}
+    for name in ("surface", "joints"):
+        shapes = [truth[name].shape if name in truth else None for truth in read]
+        for path, shape in zip(paths, shapes):
+            if shape != shapes[0]:
+                raise UserError(f"{path}: {name} is {shape}, expected {shapes[0]} as in {paths[0]}")
+        result[name] = np.stack([truth[name] for truth in read]).astype(np.float32) if shapes[0] else None
+    return result
+
+
+def read_dataset(folder: str | os.PathLike[str]) -> Dataset:
+    """Reads a native dataset folder into memory, decoding every frame once into uint8.
+
+    Raises:
+      UserError: one line that names the file and says what was found and expected: a missing or empty folder, broken
+        or incomplete `dataset.json`, a name that leaves the folder, a camera that is missing or not rigid, a missing
+        motion or view, a wrong number of frames, an image that cannot be read or has another size, a broken truth.
+    """
+    root = Path(folder)
+    description = read_description(root)
+    cameras, num_frames = description.cameras, description.num_frames
+    shape = (len(description.names), len(description.view_names), num_frames, cameras.height, cameras.width, 4)
+    for name in description.names:
+        if not (root / name).is_dir():
+            raise UserError(f"{root / name}: no such folder, expected the views of motion {name!r}")
+    # Before memory is taken: a false count in the JSON fails on the files that are not there.
+    sources = [
+        (reader, path, (m, v, which))
+        for m, name in enumerate(description.names)
+        for v, view in enumerate(description.view_names)
+        for reader, path, which in _find_sources(root / name, view, num_frames)
+    ]
+    truth = _read_truths(root, description)
+    try:
+        frames = np.empty(shape, np.uint8)
+    except (MemoryError, ValueError) as error:
+        raise UserError(
+            f"{root}: {np.prod(shape, dtype=float) / 2**30:.0f} GiB of frames do not fit in memory"
+        ) from error
+    jobs = [functools.partial(reader, path, frames[where]) for reader, path, where in sources]
+    _run_all(jobs, len(frames) * shape[1] * num_frames, f"reading {root.name}")
+    surface = truth["surface"]
+    return Dataset(
+        frames=frames,
+        cameras=cameras,
+        names=description.names,
+        captions=description.captions,
+        splits=description.splits,
+        view_names=description.view_names,
+        view_splits=description.view_splits,
+        frame_rate=description.frame_rate,
+        object_name=description.object_name,
+        surface=surface,
+        joints=truth["joints"],
+        height=None if surface is None else surface_height(surface),
+        paraphrases=description.paraphrases,
+    )
+
+
+def _write_view(folder: Path, frames: np.ndarray) -> int:
+    folder.mkdir()
+    for index, frame in enumerate(frames):
+        Image.fromarray(np.ascontiguousarray(frame)).save(folder / f"{index:05d}.png", compress_level=4)
+    return len(frames)
+
+
+def _write_into(folder: Path, dataset: Dataset) -> None:
+    jobs: list[Callable[[], int]] = []
+    for m, name in enumerate(dataset.names):
+        motion = folder / name
+        motion.mkdir()
+        jobs += [
+            functools.partial(_write_view, motion / view, dataset.frames[m, v])
+            for v, view in enumerate(dataset.view_names)
+        ]
+        truth = {"surface": dataset.surface, "joints": dataset.joints}
+        known = {key: value[m] for key, value in truth.items() if value is not None}
+        if known:
+            np.savez(motion / "truth.npz", **known)
+    _run_all(jobs, dataset.num_motions * dataset.num_views * dataset.num_frames, f"writing {dataset.object_name}")
+    (folder / FILE).write_text(json.dumps(describe(dataset), indent=1), encoding="utf-8")
+
+
+def write_dataset(dataset: Dataset, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Writes a dataset as a native folder, lossless: reading it gives the same arrays bit by bit.
+
+    Everything goes to a temporary folder beside the target, which is renamed when complete, so that a stopped run
+    leaves no half dataset.
+
+    Args:
+      dataset: what to write.
+      folder: where; its parents are created.
+      overwrite: replace an existing dataset. A non-empty folder that is no dataset is never replaced.
+
+    Raises:
+      UserError: the folder exists and is not to be replaced, cannot be written, or a name cannot be a folder's.
+    """
+    target = Path(folder)
+    describe(dataset)
+    if target.exists():
+        if not target.is_dir():
+            raise UserError(f"{target}: a file of that name exists, expected a folder or nothing")
+        if any(target.iterdir()) and not (overwrite and (target / FILE).is_file()):
+            expected = "an existing dataset to replace" if overwrite else "no such folder (or overwrite)"
+            raise UserError(f"{target}: the folder is not empty, expected {expected}")
+    temporary = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        (temporary / "new").mkdir()
+        _write_into(temporary / "new", dataset)
+        if target.exists():
+            target.rename(temporary / "old")
+        (temporary / "new").rename(target)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror or _one_line(error)})") from error
+    finally:
+        if temporary is not None:
+            if (temporary / "old").exists() and not target.exists():
+                (temporary / "old").rename(target)
+            shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,34 @@
+"""Where a run's data comes from: a folder on disk, or a function named in the config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dimo_jax.data.dataset import Dataset
+from dimo_jax.errors import UserError
+from dimo_jax.resolve import resolve
+
+
+def load(config: Mapping[str, Any]) -> Dataset:
+    """Loads the dataset of `config.data`.
+
+    Args:
+      config: `path`, a native dataset folder, wins where it is not empty; otherwise `source`, a component such as
+        `dict(fn="dimo_jax.data.puppet:make_puppet", num_motions=16)`, is called and returns the Dataset.
+
+    Raises:
+      UserError: neither is given, the folder is not a dataset, or the source cannot be resolved.
+    """
+    path = config.get("path")
+    if path:
+        from dimo_jax.data.native import read_dataset
+
+        return read_dataset(path)
+    source = config.get("source")
+    if not source:
+        raise UserError("config.data: found neither path nor source, expected a dataset folder or dict(fn=...)")
+    dataset = resolve(source, key="data.source")()
+    if not isinstance(dataset, Dataset):
+        raise UserError(f"config.data.source: {source['fn']} returned {type(dataset).__name__}, expected a Dataset")
+    return dataset
