@@ -10,12 +10,9 @@ For the knight of the development data, which carries all its swords and shields
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 from dimo_jax.data.clip_passes import Timing
-from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.import_gltf import Studio, import_gltf
 from dimo_jax.data.native import write_dataset
 from dimo_jax.errors import UserError
@@ -88,7 +85,7 @@ def run(
         num_workers=num_workers or os.cpu_count() or 1,
         report=print,
     )
-    _write_whole(dataset, target)
+    write_dataset(dataset, target)
     print(
         f"wrote {dataset.num_motions} motions x {dataset.num_views} views x {dataset.num_frames} frames of {size} px, "
         f"{dataset.frame_rate:g} frames a second, to {target}: {', '.join(dataset.names)}"
@@ -106,19 +103,6 @@ def _check_paths(source: str, out: str) -> Path:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{out}: exists and is not an empty folder, expected a new one")
     return target
-
-
-def _write_whole(dataset: Dataset, target: Path) -> None:
-    """Writes beside the target and renames, so that the target is whole or absent."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    workplace = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        write_dataset(dataset, workplace / "dataset")
-        if target.exists():
-            target.rmdir()
-        (workplace / "dataset").rename(target)
-    finally:
-        shutil.rmtree(workplace)
 
 
 def _split(text: str) -> tuple[str, ...]:

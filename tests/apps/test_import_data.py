@@ -1,0 +1,120 @@
+"""The import app: what it writes and says, and that bad input writes nothing."""
+
+import json
+import os
+import struct
+
+import numpy as np
+import pytest
+
+from dimo_jax.apps.import_data import run
+from dimo_jax.data.native import read_dataset
+from dimo_jax.errors import UserError
+
+SMALL = {"num_frames": 3, "size": 16, "azimuths": "0, 75", "test_azimuths": "130", "num_workers": 1}
+
+
+@pytest.fixture
+def model(tmp_path):
+    (tmp_path / "in").mkdir()
+    return _write_model(tmp_path / "in/walker.glb")
+
+
+def _write_model(path):
+    """One triangle that a clip of one second moves along x, written with struct and json."""
+    data = np.array([[0, 0, 0], [1, 0, 0], [0, 2, 0], [0, 0, 0], [1, 0, 0]], "<f4").tobytes()
+    data += np.array([0, 1], "<f4").tobytes()
+    content = {
+        "asset": {"version": "2.0"},
+        "buffers": [{"byteLength": 68}],
+        "bufferViews": [{"buffer": 0, "byteLength": 68}],
+        "accessors": [
+            {"bufferView": 0, "componentType": 5126, "count": 3, "type": "VEC3"},
+            {"bufferView": 0, "byteOffset": 36, "componentType": 5126, "count": 2, "type": "VEC3"},
+            {"bufferView": 0, "byteOffset": 60, "componentType": 5126, "count": 2, "type": "SCALAR"},
+        ],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0}}]}],
+        "nodes": [{"name": "sail", "mesh": 0}],
+        "animations": [
+            {
+                "name": "Walking_A",
+                "samplers": [{"input": 2, "output": 1}],
+                "channels": [{"sampler": 0, "target": {"node": 0, "path": "translation"}}],
+            }
+        ],
+    }
+    text = json.dumps(content).encode()
+    text += b" " * (-len(text) % 4)
+    chunks = struct.pack("<II", len(text), 0x4E4F534A) + text + struct.pack("<II", len(data), 0x004E4942) + data
+    path.write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)
+    return path
+
+
+def test_writes_a_dataset_that_reads_back(model, tmp_path, capsys):
+    out = tmp_path / "deep/out"
+    run(source=str(model), out=str(out), **SMALL)
+    dataset = read_dataset(out)
+    assert dataset.frames.shape == (1, 3, 3, 16, 16, 4)
+    assert (dataset.names, dataset.captions) == (("Walking_A",), ("walking a",))
+    assert dataset.view_splits == ("train", "train", "test")
+    assert dataset.surface.shape == (1, 3, 3, 3)
+    step = dataset.surface[0, 1:] - dataset.surface[0, :-1]
+    np.testing.assert_allclose(step / dataset.height, np.full((2, 3, 3), [0.25, 0, 0]), atol=1e-5)
+    assert np.asarray(dataset.frames)[..., 3].any()
+    assert os.listdir(out.parent) == ["out"]
+    said = capsys.readouterr().out
+    assert "1 clips" in said
+    assert f"--config.data.path={out}" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"source": ""}, "--source, --out: found ''"),
+        ({"source": "absent.glb"}, "absent.glb: no such file"),
+        ({"source": "."}, ".: is a folder"),
+        ({"clips": "Jump*"}, r"clips='Jump\*' matches no clip, expected some of: Walking_A"),
+        ({"test_clips": "Run"}, "clips='Run' matches no clip"),
+        ({"hide": "sword"}, "hide='sword' matches no node; nodes with a mesh: sail"),
+        ({"azimuths": "0,north"}, "azimuths: found '0,north', expected numbers"),
+        ({"azimuths": ""}, "azimuths_deg: found"),
+        ({"num_frames": 1}, "num_frames: found 1"),
+        ({"num_workers": -1}, "num_workers: found"),
+        ({"root_motion": "drop"}, "root_motion: found 'drop'"),
+    ],
+)
+def test_bad_options_write_nothing(model, tmp_path, options, message):
+    with pytest.raises(UserError, match=message) as caught:
+        run(**{"source": str(model), "out": str(tmp_path / "out"), **SMALL, **options})
+    assert "\n" not in str(caught.value)
+    assert sorted(os.listdir(tmp_path)) == ["in"]
+
+
+def test_a_model_without_animation_writes_nothing(model, tmp_path):
+    model.write_bytes(model.read_bytes().replace(b'"animations"', b'"animation_"'))
+    with pytest.raises(UserError, match=r"walker\.glb: no animation found, expected at least one clip"):
+        run(source=str(model), out=str(tmp_path / "out"), **SMALL)
+    assert os.listdir(tmp_path) == ["in"]
+
+
+def test_what_is_there_is_not_overwritten(model, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    run(source=str(model), out=str(out), **SMALL)  # an empty folder is as good as none
+    before = sorted(path.name for path in out.rglob("*"))
+    with pytest.raises(UserError, match="exists and is not an empty folder, expected a new one"):
+        run(source=str(model), out=str(out), **SMALL)
+    assert sorted(path.name for path in out.rglob("*")) == before
+    with pytest.raises(UserError, match="exists and is not an empty folder"):
+        run(source=str(model), out=str(model), **SMALL)
+
+
+def test_a_failure_while_writing_leaves_nothing(model, tmp_path, monkeypatch):
+    def fail(folder, dataset):
+        (folder / "dataset.json").write_text("half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("dimo_jax.data.native._write_into", fail)
+    with pytest.raises(UserError, match=r"out: cannot be written \(disk full\)"):
+        run(source=str(model), out=str(tmp_path / "out"), **SMALL)
+    assert os.listdir(tmp_path) == ["in"]
