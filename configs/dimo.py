@@ -81,7 +81,7 @@ def _paper() -> ConfigDict:
     config.latent_init = dict(dim=32, mu_std=0.1, log_sigma=-3.0)
     config.skinning = dict(fn="dimo_jax.model.skinning:rbf_weights")
     config.graph = dict(fn="dimo_jax.model.graph:trajectory_neighbors", num_neighbors=8)
-    config.deform = dict(fn="dimo_jax.model.deform:linear_blend")
+    config.deform = dict(fn="dimo_jax.model.deform:linear_blend", align=False)
     config.num_key_points = 512
     config.radius_power = 2.0  # r_k of Eq. 1 is a squared length
     config.radius_scale = 1.0  # first control radius as a multiple of the key points' spacing
@@ -184,7 +184,6 @@ def _official() -> ConfigDict:
     config.latent = dict(fn="dimo_jax.model.latents:plain_code")
     config.skinning = dict(fn="dimo_jax.model.skinning:rbf_weights_authors")
     config.graph = dict(fn="dimo_jax.model.graph:canonical_neighbors", num_neighbors=4)
-    config.deform = dict(fn="dimo_jax.model.deform:linear_blend_authors")
     config.radius_power = 1.0  # r_k is a length
     config.stage2.num_steps = 10_000
     for stage in (config.stage1, config.stage2):

@@ -126,10 +126,17 @@ class Deform(Protocol):
     """Moves canonical points by the poses of their key points (paper Eq. 7)."""
 
     def __call__(
-        self, means: Array, quats: Array, positions: Array, translations: Array, rotations: Array, weights: Array
+        self,
+        means: Array,
+        quats: Array,
+        positions: Array,
+        translations: Array,
+        rotations: Array,
+        neighbors: Array,
+        weights: Array,
     ) -> tuple[Array, Array]:
-        """means [N,3], quats [N,4]; gathered positions [N,J,3], translations [N,J,3], rotations [N,J,4] (wxyz);
-        weights [N,J] -> means [N,3] and quats [N,4] at that time."""
+        """means [N,3], quats [N,4]; of all key points positions [K,3], translations [K,3], rotations [K,4] (wxyz);
+        neighbors [N,J] int32 and their weights [N,J] -> means [N,3] and quats [N,4] at that time."""
         ...
 
 

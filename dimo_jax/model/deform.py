@@ -1,59 +1,84 @@
-"""Linear blend skinning by SE(3) poses (paper Eq. 7)."""
+"""Linear blend skinning by SE(3) poses (paper Eq. 7).
+
+Poses are turned into affine maps once per key point; a Gaussian then sums the maps of its neighbours, 16 numbers each,
+and no rotation is needed per pair.
+"""
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 
 from dimo_jax.geometry import quaternion, rigid
+from dimo_jax.model.blend import blend
 from dimo_jax.types import Array
 
 
 def linear_blend(
-    means: Array, quats: Array, positions: Array, translations: Array, rotations: Array, weights: Array
+    means: Array,
+    quats: Array,
+    positions: Array,
+    translations: Array,
+    rotations: Array,
+    neighbors: Array,
+    weights: Array,
+    *,
+    align: bool = False,
 ) -> tuple[Array, Array]:
     """Eq. 7: mu^t = sum_k w_k [R_k (mu - p_k) + p_k + T_k], R^t = normalize(sum_k w_k q_k) R.
 
-    The quaternions are brought into one hemisphere before the sum, so that q and -q blend alike.
-
     Args:
       means, quats: [N,3], [N,4] canonical.
-      positions, translations: [N,J,3] canonical position p_k and translation T_k of each point's key points.
-      rotations: [N,J,4] wxyz, need not be unit.
-      weights: [N,J], summing to 1.
+      positions, translations: [K,3] canonical position p_k and translation T_k of the key points.
+      rotations: [K,4] wxyz, need not be unit.
+      neighbors: [N,J] int32, the key points that move each Gaussian.
+      weights: [N,J] of these, summing to 1.
+      align: brings the quaternions into the hemisphere of the first neighbour's before the sum, so that q and -q blend
+        alike. Not needed, and slower, with a decoder that is continuous in the key point's position.
 
     Returns:
       means [N,3] and unit quats [N,4] at that time.
     """
     unit = quaternion.normalize(rotations)
-    offsets = quaternion.rotate(unit, means[:, None] - positions)
-    moved = jnp.sum(weights[..., None] * (offsets + positions + translations), axis=1)
-    aligned = quaternion.align(unit, unit[:, :1])
-    blended = quaternion.normalize(jnp.sum(weights[..., None] * aligned, axis=1))
-    return moved, quaternion.normalize(quaternion.multiply(blended, quaternion.normalize(quats)))
-
-
-def linear_blend_authors(
-    means: Array, quats: Array, positions: Array, translations: Array, rotations: Array, weights: Array
-) -> tuple[Array, Array]:
-    """The authors' way: as `linear_blend`, but the blended quaternion is normalize((sum_k w_k q_k) q), signs as given."""
-    unit = quaternion.normalize(rotations)
-    offsets = quaternion.rotate(unit, means[:, None] - positions)
-    moved = jnp.sum(weights[..., None] * (offsets + positions + translations), axis=1)
-    blended = jnp.sum(weights[..., None] * unit, axis=1)
-    return moved, quaternion.normalize(quaternion.multiply(blended, quats))
+    matrices = quaternion.to_matrix(unit)
+    shifts = positions + translations - jnp.sum(matrices * positions[:, None, :], axis=-1)
+    blended = blend(jnp.concatenate([matrices.reshape(-1, 9), shifts, unit], axis=-1), neighbors, weights)
+    if align:
+        gathered = unit[neighbors]
+        turned = jnp.sum((weights * _signs(gathered))[..., None] * gathered, axis=1)
+    else:
+        turned = blended[:, 12:]
+    x, y, z = means[:, 0], means[:, 1], means[:, 2]
+    moved = [
+        blended[:, 3 * row] * x + blended[:, 3 * row + 1] * y + blended[:, 3 * row + 2] * z + blended[:, 9 + row]
+        for row in range(3)
+    ]
+    return jnp.stack(moved, axis=-1), quaternion.normalize(quaternion.multiply(turned, quats))
 
 
 def dual_quaternion_blend(
-    means: Array, quats: Array, positions: Array, translations: Array, rotations: Array, weights: Array
+    means: Array,
+    quats: Array,
+    positions: Array,
+    translations: Array,
+    rotations: Array,
+    neighbors: Array,
+    weights: Array,
 ) -> tuple[Array, Array]:
-    """Blends the poses as unit dual quaternions (Kavan et al. 2007): a rigid motion, without the volume loss of Eq. 7.
+    """Blends the poses as unit dual quaternions (Kavan et al. 2008): a rigid motion, without the volume loss of Eq. 7.
 
-    Shapes as in `linear_blend`.
+    Arguments and results as in `linear_blend`.
     """
     unit = quaternion.normalize(rotations)
-    aligned = quaternion.align(unit, unit[:, :1])
-    shifts = positions + translations - quaternion.rotate(aligned, positions)
-    blended = jnp.sum(weights[..., None] * rigid.to_dual_quaternion(aligned, shifts), axis=1)
-    rotation, shift = rigid.from_dual_quaternion(blended)
+    shifts = positions + translations - quaternion.rotate(unit, positions)
+    duals = rigid.to_dual_quaternion(unit, shifts)[neighbors]
+    signed = weights * _signs(duals[..., :4])
+    rotation, shift = rigid.from_dual_quaternion(jnp.sum(signed[..., None] * duals, axis=1))
     moved = quaternion.rotate(rotation, means) + shift
-    return moved, quaternion.normalize(quaternion.multiply(rotation, quaternion.normalize(quats)))
+    return moved, quaternion.normalize(quaternion.multiply(rotation, quats))
+
+
+def _signs(quats: Array) -> Array:
+    """Signs [N,J] that bring quats [N,J,4] into the hemisphere of the first of each row."""
+    dots = jnp.sum(quats * quats[:, :1], axis=-1)
+    return jax.lax.stop_gradient(jnp.where(dots < 0, -1.0, 1.0).astype(quats.dtype))

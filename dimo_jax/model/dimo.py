@@ -105,10 +105,9 @@ def move_by_key_points(components: Components, params: Params, neighbors: Neighb
     key_points, gaussians = params.key_points, params.gaussians
     translations, rotations = decode(components, params, z, key_points.positions, time)
     near = neighbors.gaussians
-    positions = key_points.positions[near]
-    weights = components.skinning(gaussians.means, positions, key_points.log_radii[near])
+    weights = components.skinning(gaussians.means, key_points.positions[near], key_points.log_radii[near])
     means, quats = components.deform(
-        gaussians.means, gaussians.quats, positions, translations[near], rotations[near], weights
+        gaussians.means, gaussians.quats, key_points.positions, translations, rotations, near, weights
     )
     return Moved(gaussians=gaussians.replace(means=means, quats=quats), controls=key_points.positions + translations)
 

@@ -1,0 +1,59 @@
+"""Weighted sums over neighbours, the inner loop of skinning."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from dimo_jax.types import Array
+
+# Up to this many entries the N x K matrix of weights is built: a matrix product is many times faster than a gather on
+# CPUs (bench/step.py), and 16 MiB are no burden. Above it, rows are gathered and no N x K matrix exists.
+LARGEST_MATRIX = 2**22
+
+
+def blend(table: Array, neighbors: Array, weights: Array) -> Array:
+    """sum_j weights[n,j] * table[neighbors[n,j]].
+
+    Args:
+      table: [K,C].
+      neighbors: [N,J] int32 in 0..K-1; carries no gradient.
+      weights: [N,J].
+
+    Returns:
+      [N,C].
+    """
+    if neighbors.shape[0] * table.shape[0] <= LARGEST_MATRIX:
+        return _blend_by_matrix(table, neighbors, weights)
+    return jnp.sum(weights[..., None] * table[neighbors], axis=1)
+
+
+def _spread(neighbors: Array, weights: Array, num_columns: int) -> Array:
+    columns = jnp.arange(num_columns, dtype=neighbors.dtype)
+    matrix = jnp.zeros((neighbors.shape[0], num_columns), weights.dtype)
+    for j in range(neighbors.shape[1]):
+        matrix += jnp.where(neighbors[:, j, None] == columns, weights[:, j, None], 0)
+    return matrix
+
+
+@jax.custom_vjp
+def _blend_by_matrix(table: Array, neighbors: Array, weights: Array) -> Array:
+    return _multiply(_spread(neighbors, weights, table.shape[0]), table)
+
+
+def _multiply(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+def _forward(table: Array, neighbors: Array, weights: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+    matrix = _spread(neighbors, weights, table.shape[0])
+    return _multiply(matrix, table), (table, neighbors, matrix)
+
+
+def _backward(residuals: tuple[Array, Array, Array], d_output: Array) -> tuple[Array, None, Array]:
+    table, neighbors, matrix = residuals
+    d_matrix = _multiply(d_output, table.T)
+    return _multiply(matrix.T, d_output), None, jnp.take_along_axis(d_matrix, neighbors, axis=1)
+
+
+_blend_by_matrix.defvjp(_forward, _backward)
