@@ -27,8 +27,9 @@ def random_points(seed, *shape):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("dimensions", [1, 3, 24])
-@pytest.mark.parametrize(("count", "block_size"), [(100, 4096), (100, 32), (96, 32), (33, 1)])
+@pytest.mark.parametrize(
+    ("dimensions", "count", "block_size"), [(3, 100, 4096), (3, 100, 32), (3, 96, 32), (1, 33, 1), (24, 100, 32)]
+)
 def test_nearest_agrees_with_brute_force(dimensions, count, block_size):
     queries, points = random_points(0, count, dimensions), random_points(1, 40, dimensions)
     indices, squared = neighbors.nearest(queries, points, num_neighbors=5, block_size=block_size)
