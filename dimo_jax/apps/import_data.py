@@ -3,7 +3,7 @@
 For the knight of the development data, which carries all its swords and shields at once:
 
     python launch.py --app=import_data --source=../shared/data/knight.glb --out=knight \
-        --clips='Walking_A,Running_A,Jump_*,Cheer' \
+        --clips='Walking_A,Running_A,Jump_Full_Short,1H_Melee_Attack_*,Cheer,Death_B,Sit_*_Down' \
         --hide='1H_Sword_Offhand,2H_Sword,Badge_Shield,Rectangle_Shield,Spike_Shield'
 """
 
