@@ -18,12 +18,23 @@ APPS = {
 
 
 def define_flags() -> None:
-    """Flags of single apps; one that an app does not take is refused when it runs."""
-    flags.DEFINE_string("source", None, "import_data: file to import (.glb, .gltf)")
-    flags.DEFINE_string("out", None, "import_data: folder to write; sample: folder for videos")
+    """Flags of single apps, all None until the user sets them; one that an app does not take is refused when it runs."""
+    flags.DEFINE_string("source", None, "import_data: the .glb or .gltf file to import")
+    flags.DEFINE_string("out", None, "import_data: the folder to write; sample: the folder for videos")
     flags.DEFINE_string("clips", None, "import_data: clips by name or pattern, separated by commas")
+    flags.DEFINE_string("test_clips", None, "import_data: clips kept from training, likewise")
     flags.DEFINE_string("hide", None, "import_data: nodes to leave out, by name or pattern, separated by commas")
-    flags.DEFINE_string("root_motion", None, "import_data: keep or remove the figure's travel")
+    flags.DEFINE_string("azimuths", None, "import_data: degrees of the cameras that train, separated by commas")
+    flags.DEFINE_string("test_azimuths", None, "import_data: degrees of the cameras held out")
+    flags.DEFINE_float("elevation", None, "import_data: degrees of the cameras above the horizon")
+    flags.DEFINE_float("radius", None, "import_data: distance of the cameras")
+    flags.DEFINE_float("fov_deg", None, "import_data: field of view in degrees")
+    flags.DEFINE_float("margin", None, "import_data: share of the picture that stays free at each border")
+    flags.DEFINE_integer("samples", None, "import_data: samples a pixel along each axis")
+    flags.DEFINE_enum("root_motion", None, ["keep", "remove"], "import_data: keep or remove the figure's travel")
+    flags.DEFINE_bool("loop", None, "import_data: whether the clips repeat")
+    flags.DEFINE_integer("num_surface_points", None, "import_data: true surface points to keep")
+    flags.DEFINE_integer("num_workers", None, "import_data: processes that render (0: one a core)")
     flags.DEFINE_integer("num_frames", None, "import_data, sample: frames of every video")
     flags.DEFINE_integer("size", None, "import_data, sample: side of the pictures in pixels")
     flags.DEFINE_integer("num_samples", None, "sample: how many motions to draw")

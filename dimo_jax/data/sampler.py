@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -45,14 +46,15 @@ def downsample(images: np.ndarray, height: int, width: int) -> np.ndarray:
         return images
     values = images.astype(np.float32)
     values[..., :3] *= values[..., 3:]
-    lead = images.shape[:-3]
     if full_height % height == 0 and full_width % width == 0:
-        blocks = values.reshape(*lead, height, full_height // height, width, full_width // width, 4)
-        values = blocks.mean(axis=(-4, -2), dtype=np.float32)
+        rows, columns = full_height // height, full_width // width
+        # Strided sums are several times faster than a mean over the axes of a reshaped array.
+        blocks = [values[..., i::rows, j::columns, :] for i in range(rows) for j in range(columns)]
+        values = functools.reduce(np.add, blocks) / np.float32(len(blocks))
     else:
-        rows, columns = _area_weights(full_height, height), _area_weights(full_width, width)
-        values = np.einsum("hi,...iwc->...hwc", rows, values, optimize=True)
-        values = np.einsum("wj,...hjc->...hwc", columns, values, optimize=True)
+        rows_weights, columns_weights = _area_weights(full_height, height), _area_weights(full_width, width)
+        values = np.einsum("hi,...iwc->...hwc", rows_weights, values, optimize=True)
+        values = np.einsum("wj,...hjc->...hwc", columns_weights, values, optimize=True)
     alpha = values[..., 3:]
     values[..., :3] = np.where(alpha > 0, values[..., :3] / np.where(alpha > 0, alpha, 1), 0)
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
