@@ -131,9 +131,10 @@ def test_extreme_numbers_neither_crash_nor_leak() -> None:
 
 
 @needs_library
-def test_needles_reach_every_pixel_of_a_dense_sum() -> None:
+@pytest.mark.parametrize(("num_gaussians", "largest"), [(600, 3.0), (150, 12.0), (80, 40.0), (60, 400.0)])
+def test_splats_reach_every_pixel_of_a_dense_sum(num_gaussians: int, largest: float) -> None:
     # Long thin splats strain the exact outline: compare with the plain formula at every pixel.
-    splats = make_splats(60, largest=400.0)
+    splats = make_splats(num_gaussians, largest=largest)
     (features, transmittance), _ = render_and_differentiate(splats)
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH] + 0.5
     left, colour = np.ones((HEIGHT, WIDTH)), np.zeros((HEIGHT, WIDTH, 7))

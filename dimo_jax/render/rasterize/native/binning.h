@@ -8,7 +8,7 @@ namespace dimo {
 
 // Fills `bins`. A Gaussian with a number that is not finite, no extent or no opacity is left out. Throws
 // std::bad_alloc, and std::length_error where the lists would hold 2^32 entries.
-void BinImage(const Inputs& inputs, Bins* bins);
+void BinImage(const Inputs& inputs, const Kernels& kernels, Bins* bins);
 
 }  // namespace dimo
 

@@ -22,10 +22,11 @@ using U = Avx2;
 }  // namespace
 }  // namespace dimo
 
+#include "outline.h"
 #include "composite.h"
 
 namespace dimo {
-Kernels Avx2Kernels() { return {CompositeForward, CompositeBackward}; }
+Kernels Avx2Kernels() { return {FindCandidates, CompositeForward, CompositeBackward}; }
 }  // namespace dimo
 
 #if defined(__clang__)

@@ -23,10 +23,11 @@ using U = Avx2;
 }  // namespace
 }  // namespace dimo
 
+#include "outline.h"
 #include "composite.h"
 
 namespace dimo {
-Kernels Avx512Kernels() { return {CompositeForward, CompositeBackward}; }
+Kernels Avx512Kernels() { return {FindCandidates, CompositeForward, CompositeBackward}; }
 }  // namespace dimo
 
 #if defined(__clang__)

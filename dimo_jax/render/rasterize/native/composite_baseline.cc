@@ -12,8 +12,9 @@ using U = Baseline;
 }  // namespace
 }  // namespace dimo
 
+#include "outline.h"
 #include "composite.h"
 
 namespace dimo {
-Kernels BaselineKernels() { return {CompositeForward, CompositeBackward}; }
+Kernels BaselineKernels() { return {FindCandidates, CompositeForward, CompositeBackward}; }
 }  // namespace dimo

@@ -185,9 +185,9 @@ struct Gradients {
 
 // Adds up a Gaussian's rows, always in the order of its tiles, and turns moments into gradients.
 void WriteGradient(const Inputs& inputs, const Bins& bins, size_t index, const Gradients& gradients) {
-  const Outline& outline = bins.outlines.get()[index];
+  const TileBox& box = bins.boxes.get()[index];
   float sums[kRowFloats] = {};
-  for (uint32_t row = outline.first_row; row < outline.first_row + outline.num_rows; ++row) {
+  for (uint32_t row = box.first_row; row < box.first_row + box.num_rows; ++row) {
     if (!bins.row_written.get()[row]) continue;
     const float* values = bins.rows.get() + static_cast<size_t>(row) * kRowFloats;
     for (int k = 0; k < kRowFloats; ++k) sums[k] += values[k];
@@ -217,14 +217,14 @@ void WriteGradients(const Inputs& inputs, const Bins& bins, size_t first, size_t
 
 // Calls body(batch item, its bins) for groups of as many images as there are threads, so that scratch stays small.
 template <typename Body>
-void ForGroups(const Batch& batch, const Operands& operands, Workers& workers, Body body) {
+void ForGroups(const Batch& batch, const Operands& operands, const Kernels& kernels, Workers& workers, Body body) {
   const size_t group = std::min(batch.size(), static_cast<size_t>(workers.num_threads()));
   Borrowed bins(group);
   std::vector<Inputs> inputs(group);
   for (size_t first = 0; first < batch.size(); first += group) {
     const size_t size = std::min(group, batch.size() - first);
     for (size_t i = 0; i < size; ++i) inputs[i] = operands.Item(batch, first + i);
-    workers.For(size, [&](size_t i) { BinImage(inputs[i], &bins[i]); });
+    workers.For(size, [&](size_t i) { BinImage(inputs[i], kernels, &bins[i]); });
     body(first, size, inputs, bins);
   }
 }
@@ -259,7 +259,7 @@ ffi::Error Forward(ffi::ThreadPool pool, Floats means, Floats conics, Floats opa
     const Kernels kernels = ChooseKernels();
     Workers workers(pool, ThreadLimit());
     const size_t pixels = static_cast<size_t>(operands.height * operands.width), tiles = NumTiles(operands);
-    ForGroups(batch, operands, workers, [&](size_t first, size_t size, std::vector<Inputs>&, Borrowed& bins) {
+    ForGroups(batch, operands, kernels, workers, [&](size_t first, size_t size, std::vector<Inputs>&, Borrowed& bins) {
       workers.For(size * tiles, [&](size_t i) {
         const size_t item = first + i / tiles;
         const ForwardOutputs outputs{out_features->typed_data() + item * pixels * kFeatures,
@@ -290,7 +290,7 @@ ffi::Error Backward(ffi::ThreadPool pool, Floats means, Floats conics, Floats op
     Workers workers(pool, ThreadLimit());
     const size_t pixels = static_cast<size_t>(height * width), tiles = NumTiles(operands);
     const size_t count = static_cast<size_t>(operands.count);
-    ForGroups(batch, operands, workers, [&](size_t first, size_t size, std::vector<Inputs>& inputs, Borrowed& bins) {
+    ForGroups(batch, operands, kernels, workers, [&](size_t first, size_t size, std::vector<Inputs>& inputs, Borrowed& bins) {
       for (size_t i = 0; i < size; ++i) {
         bins[i].rows.Resize(bins[i].num_entries * kRowFloats + 1);
         std::memset(bins[i].row_written.Resize(bins[i].num_entries + 1), 0, bins[i].num_entries);

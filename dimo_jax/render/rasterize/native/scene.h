@@ -75,13 +75,17 @@ struct alignas(64) Splat {
   uint32_t padding[2];
 };
 
-// The curve alpha = 1/255 around the mean: at height dy it spans slope * dy -+ sqrt(reach - curvature * dy^2), and is
-// widest, to the right, at dy = turn.
+// The curve alpha = 1/255 around the mean (x, y): at height dy it spans slope * dy -+ sqrt(reach - curvature * dy^2),
+// and is widest, to the right, at dy = turn.
 struct alignas(32) Outline {
+  float x, y;
   float slope, reach, curvature, turn;
-  uint16_t tile_x0, tile_x1, tile_y0, tile_y1;  // inclusive
-  uint32_t first_row;                           // of its gradient rows, one for each tile that lists it
-  uint32_t num_rows;
+};
+
+// The tiles whose lists hold a Gaussian lie in this box; it has a gradient row for each.
+struct TileBox {
+  uint16_t x0, x1, y0, y1;  // inclusive
+  uint32_t first_row, num_rows;
 };
 
 struct Entry {
@@ -97,9 +101,11 @@ struct Bins {
   size_t num_entries = 0;
   Buffer<Splat> splats;
   Buffer<Outline> outlines;
+  Buffer<TileBox> boxes;
   Buffer<Entry> entries;
   Buffer<uint32_t> tile_begin;  // [tiles + 1]
   Buffer<uint64_t> keys, keys_other;
+  Buffer<uint32_t> corners;     // [(tiles_y + 1) * (tiles_x + 1)] of the counts
   Buffer<float> rows;           // [entries,16], backward only
   Buffer<uint8_t> row_written;  // [entries], backward only
 };
@@ -121,13 +127,24 @@ struct BackwardInputs {
 constexpr int kMoments = 6;
 constexpr int kRowFloats = 16;
 
-// Half a pixel covers the difference between the strip's continuous outline and the pixel centres that it must hold.
+// Pixels by which outlines are widened, for the rounding of coordinates.
 constexpr float kOutlineSlack = 0.02f;
 
+// A group of Gaussians on their way into the bins, by place in the group.
+constexpr int kCandidates = 128;
+struct Candidates {
+  alignas(64) int32_t kept[kCandidates];                               // not 0 where it reaches the image
+  int32_t x0[kCandidates], x1[kCandidates], y0[kCandidates], y1[kCandidates];  // tiles, inclusive
+  float slope[kCandidates], reach[kCandidates], curvature[kCandidates], turn[kCandidates];
+};
+
+using FindGroup = void (*)(const Inputs& inputs, size_t first, int size, Candidates* out);
 using ForwardTile = void (*)(const Bins& bins, int tile, const ForwardOutputs& outputs);
 using BackwardTile = void (*)(Bins& bins, int tile, const BackwardInputs& inputs);
 
+// The functions that exist once for each instruction set.
 struct Kernels {
+  FindGroup find;
   ForwardTile forward;
   BackwardTile backward;
 };

@@ -9,8 +9,23 @@
 namespace dimo {
 namespace {
 
+// For each byte the places of its set bits, one to a byte, lowest first.
+struct BitPlaces {
+  uint64_t packed[256];
+  constexpr BitPlaces() : packed() {
+    for (int value = 0; value < 256; ++value) {
+      int count = 0;
+      for (uint64_t bit = 0; bit < 8; ++bit) {
+        if (value >> bit & 1) packed[value] |= bit << (8 * count++);
+      }
+    }
+  }
+};
+constexpr BitPlaces kBitPlaces;
+
 struct Avx2 {
   static constexpr int kLanes = 8;
+  static constexpr int kUnroll = 2;  // Gaussians whose alphas are computed side by side, to hide latency
   using F = __m256;
   using I = __m256i;
   using M = __m256;
@@ -38,15 +53,22 @@ struct Avx2 {
   static F Negative(F a) { return _mm256_or_ps(a, _mm256_set1_ps(-0.0f)); }
   static M IsNegative(F a) { return _mm256_castsi256_ps(_mm256_srai_epi32(_mm256_castps_si256(a), 31)); }
   static I Truncate(F a) { return _mm256_cvttps_epi32(a); }
-  // Bits low..high-1 of each lane, four bits to a lane, lane 0 lowest.
-  static uint64_t PackSpans(I low, I high) {
+  // Bits low..high-1 of each lane, shifted up.
+  static I SpanBits(I low, I high, int shift) {
     const I one = _mm256_set1_epi32(1);
-    I bits = _mm256_sub_epi32(_mm256_sllv_epi32(one, high), _mm256_sllv_epi32(one, low));
-    bits = _mm256_sllv_epi32(bits, _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28));
-    __m128i half = _mm_or_si128(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1));
-    half = _mm_or_si128(half, _mm_unpackhi_epi64(half, half));
-    half = _mm_or_si128(half, _mm_shuffle_epi32(half, 1));
-    return static_cast<uint32_t>(_mm_cvtsi128_si32(half));
+    return _mm256_slli_epi32(_mm256_sub_epi32(_mm256_sllv_epi32(one, high), _mm256_sllv_epi32(one, low)), shift);
+  }
+  static I OrInt(I a, I b) { return _mm256_or_si256(a, b); }
+  static I AndInt(I a, I b) { return _mm256_and_si256(a, b); }
+  static I SubtractInt(I a, I b) { return _mm256_sub_epi32(a, b); }
+  static I BitsOf(F a) { return _mm256_castps_si256(a); }
+  static F FromBits(I a) { return _mm256_castsi256_ps(a); }
+  static F ToFloat(I a) { return _mm256_cvtepi32_ps(a); }
+  static I ToMaskInt(M m) { return _mm256_castps_si256(m); }  // -1 where true
+  // a c - b^2, near full precision in spite of cancellation (Kahan).
+  static F Determinant(F a, F b, F c) {
+    const F square = _mm256_mul_ps(b, b);
+    return _mm256_add_ps(_mm256_fmsub_ps(a, c, square), _mm256_fnmadd_ps(b, b, square));
   }
   static F Sqrt(F a) { return _mm256_sqrt_ps(a); }
   static F Reciprocal(F a) { return _mm256_div_ps(_mm256_set1_ps(1.0f), a); }
@@ -65,6 +87,36 @@ struct Avx2 {
     p = Fma(p, f, Set(1.000000072e+00f));
     const I exponent = _mm256_slli_epi32(_mm256_castps_si256(biased), 23);
     return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), exponent));
+  }
+
+  // Writes the places of the set bits; may write up to 16 bytes more. Returns how many.
+  static int ListBits(uint64_t mask, uint8_t* places) {
+    int count = 0;
+    for (uint64_t base = 0; mask; mask >>= 8, base += 0x0808080808080808u) {
+      const uint64_t packed = kBitPlaces.packed[mask & 0xff] + base;
+      __builtin_memcpy(places + count, &packed, sizeof(packed));
+      count += __builtin_popcountll(mask & 0xff);
+    }
+    return count;
+  }
+
+  // For each of `num_bits` bits lists the words that have it, in places[bit * stride ...], and counts them. May write
+  // up to 16 places more.
+  static void ListWords(const uint64_t* words, int num_words, int num_bits, int stride, int32_t* places, int* counts) {
+    for (int bit = 0; bit < num_bits; ++bit) counts[bit] = 0;
+    for (int first = 0; first < num_words; first += kLanes) {
+      alignas(32) int32_t group[kLanes] = {};
+      for (int i = 0; i < kLanes && first + i < num_words; ++i) group[i] = static_cast<int32_t>(words[first + i]);
+      I bits = LoadInt(group);
+      for (int bit = num_bits - 1; bit >= 0; --bit) {
+        // The bit in question stands in the lanes' signs.
+        const I shifted = _mm256_sll_epi32(bits, _mm_cvtsi32_si128(31 - bit));
+        const unsigned mask = static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(shifted)));
+        const I lanes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&kBitPlaces.packed[mask])));
+        StoreInt(places + bit * stride + counts[bit], _mm256_add_epi32(lanes, SetInt(first)));
+        counts[bit] += __builtin_popcount(mask);
+      }
+    }
   }
 
   // Sums of the lanes of 13 vectors, into 16 floats.

@@ -11,6 +11,7 @@ namespace {
 
 struct Baseline {
   static constexpr int kLanes = 4;
+  static constexpr int kUnroll = 2;  // Gaussians whose alphas are computed side by side, to hide latency
   typedef float F __attribute__((vector_size(16)));
   typedef int32_t I __attribute__((vector_size(16)));
   using M = I;
@@ -47,11 +48,20 @@ struct Baseline {
   static F Negative(F a) { return (F)((I)a | SetInt(INT32_MIN)); }
   static M IsNegative(F a) { return (I)a < 0; }
   static I Truncate(F a) { return I{(int)a[0], (int)a[1], (int)a[2], (int)a[3]}; }
-  // Bits low..high-1 of each lane, four bits to a lane, lane 0 lowest.
-  static uint64_t PackSpans(I low, I high) {
-    uint64_t mask = 0;
-    for (int i = 0; i < kLanes; ++i) mask |= static_cast<uint64_t>((1u << high[i]) - (1u << low[i])) << (4 * i);
-    return mask;
+  // Bits low..high-1 of each lane, shifted up.
+  static I SpanBits(I low, I high, int shift) { return ((SetInt(1) << high) - (SetInt(1) << low)) << shift; }
+  static I OrInt(I a, I b) { return a | b; }
+  static I AndInt(I a, I b) { return a & b; }
+  static I SubtractInt(I a, I b) { return a - b; }
+  static I BitsOf(F a) { return (I)a; }
+  static F FromBits(I a) { return (F)a; }
+  static F ToFloat(I a) { return F{(float)a[0], (float)a[1], (float)a[2], (float)a[3]}; }
+  static M ToMaskInt(M m) { return m; }  // -1 where true
+  // a c - b^2, near full precision in spite of cancellation.
+  static F Determinant(F a, F b, F c) {
+    F result;
+    for (int i = 0; i < kLanes; ++i) result[i] = (float)((double)a[i] * c[i] - (double)b[i] * b[i]);
+    return result;
   }
   static F Sqrt(F a) { return F{std::sqrt(a[0]), std::sqrt(a[1]), std::sqrt(a[2]), std::sqrt(a[3])}; }
   static F Reciprocal(F a) { return 1.0f / a; }
@@ -68,6 +78,24 @@ struct Baseline {
     p = Fma(p, f, Set(6.931469671e-01f));
     p = Fma(p, f, Set(1.000000072e+00f));
     return (F)((I)p + ((I)biased << 23));
+  }
+
+  // Writes the places of the set bits; may write up to 16 bytes more. Returns how many.
+  static int ListBits(uint64_t mask, uint8_t* places) {
+    int count = 0;
+    for (; mask; mask &= mask - 1) places[count++] = static_cast<uint8_t>(__builtin_ctzll(mask));
+    return count;
+  }
+
+  // For each of `num_bits` bits lists the words that have it, in places[bit * stride ...], and counts them.
+  static void ListWords(const uint64_t* words, int num_words, int num_bits, int stride, int32_t* places, int* counts) {
+    for (int bit = 0; bit < num_bits; ++bit) counts[bit] = 0;
+    for (int i = 0; i < num_words; ++i) {
+      for (uint64_t mask = words[i]; mask; mask &= mask - 1) {
+        const int bit = __builtin_ctzll(mask);
+        places[bit * stride + counts[bit]++] = i;
+      }
+    }
   }
 
   // Sums of the lanes of `count` vectors.
