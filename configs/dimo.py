@@ -199,33 +199,39 @@ def _demo() -> ConfigDict:
     config = _paper()
     config.preset = "demo"
     config.data.source.update(num_motions=16, size=128)
-    config.decoder.update(width=128, head_width=128, depth=6, skip=3, num_position_bands=4, num_time_bands=4)
+    config.batch = ConfigDict(dict(motions=8, views=1, frames=3))  # more poses a step than 4 x 3 x 2, at the same cost
+    config.decoder.update(width=256, head_width=64, depth=4, skip=2, num_position_bands=4, num_time_bands=4)
+    config.latent_init.update(mu_std=1.0)  # codes that start apart separate the motions sooner
     config.num_key_points = 128
 
     stage = config.stage1
-    stage.num_steps = 800
-    stage.phases = ((0, 64),)
-    stage.capacity, stage.num_points = 512, 256
-    stage.densify_from, stage.densify_until, stage.densify_every = 100, 600, 100
-    stage.anneal_every = 400
-    stage.rates.update(decoder=_rate(1e-3, 5e-4, 800), means=_rate(5e-3, 5e-4, 800))
+    stage.num_steps = 1_500
+    stage.phases = ((0, 32), (500, 64))
+    stage.capacity, stage.num_points = 192, 160
+    stage.densify_from, stage.densify_until, stage.densify_every = 200, 1_000, 100
+    stage.anneal_every = 500
+    stage.rates.update(decoder=_rate(3e-3, 5e-4, 1_500), means=_rate(1e-2, 5e-4, 1_000))
     stage.losses.lpips.weight = 0.0
     stage.losses.ssim.weight = 0.0
+    stage.losses.kl.weight = 1e-3
 
     stage = config.stage2
-    stage.num_steps = 2_000
-    stage.phases = ((0, 64), (300, 128))
+    stage.num_steps = 1_600
+    stage.phases = ((0, 64), (400, 128))
     stage.num_per_key_point = 40
-    stage.prune_every, stage.prune_until = 500, 1_500
+    stage.prune_every, stage.prune_until = 400, 1_200
     stage.rates.update(
-        latents=_rate(5e-3, 2e-4, 2_000),
-        decoder=_rate(5e-4, 2e-5, 2_000),
+        latents=_rate(5e-3, 2e-4, 1_600),
+        decoder=_rate(1e-3, 5e-5, 1_600),
         positions=_rate(2e-4),
-        means=_rate(1e-3, 1e-4, 2_000),
+        means=_rate(1e-3, 1e-4, 1_600),
     )
     stage.losses.lpips.weight = 0.0
+    stage.losses.ssim.weight = 50.0
     stage.losses.normal.weight = 0.0
     stage.losses.depth.weight = 0.0
+    stage.losses.arap.weight = 2.0
+    stage.losses.kl.weight = 1e-3
     config.evaluation.update(num_lpips_images=64)
     return config
 

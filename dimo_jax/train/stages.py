@@ -93,7 +93,12 @@ def begin_first(
         reference=jnp.zeros((num_motions, num_frames, num_key_points, 3)),
         dropped=jnp.zeros([], jnp.int32),
     )
-    return refresh(state, components, times=frame_times(num_frames), points_are_controls=True)
+    return _strong(refresh(state, components, times=frame_times(num_frames), points_are_controls=True))
+
+
+def _strong(state: TrainState) -> TrainState:
+    """The same state without weak types, which a step would not return: its second call would compile once more."""
+    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), state)
 
 
 def _no_neighbors() -> Neighbors:
@@ -191,7 +196,7 @@ def begin_second(
         density=density.init_stats(count),
         reference=jax.lax.map(trajectories, params.latents.mu),
     )
-    return refresh(second, components, times=times, points_are_controls=False)
+    return _strong(refresh(second, components, times=times, points_are_controls=False))
 
 
 def template(

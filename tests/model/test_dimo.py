@@ -1,0 +1,114 @@
+"""The whole model: canonical at the start, one pass equals the parts, dead slots stay dead."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dimo_jax.model import dimo, gaussians, latents
+from dimo_jax.model.decoder import encode, motion_decoder
+from dimo_jax.types import KeyPoints, Params
+
+CONFIG = dict(
+    decoder=dict(fn="dimo_jax.model.decoder:motion_decoder", width=16, depth=3, skip=1, head_width=16),
+    latent=dict(fn="dimo_jax.model.latents:reparameterize"),
+    skinning=dict(fn="dimo_jax.model.skinning:rbf_weights"),
+    graph=dict(fn="dimo_jax.model.graph:trajectory_neighbors", num_neighbors=4),
+    deform=dict(fn="dimo_jax.model.deform:linear_blend"),
+)
+
+
+def make_model(*, trained):
+    components = dimo.build_components(CONFIG)
+    keys = jax.random.split(jax.random.key(0), 4)
+    codes = latents.init_latents(keys[0], num_motions=2, dim=5)
+    key_points = KeyPoints(positions=gaussians.uniform_in_ball(keys[1], 12), log_radii=jnp.full(12, -2.0))
+    canonical = gaussians.init_around_key_points(
+        keys[2], key_points, jnp.zeros((12, 3)), jnp.full(12, 0.1), num_per_key_point=3
+    )
+    variables = components.decoder.init(keys[3], codes.mu[0], key_points.positions, jnp.zeros([]))
+    if trained:
+        leaves, tree = jax.tree.flatten(variables)
+        noise = jax.random.split(jax.random.key(9), len(leaves))
+        leaves = [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, noise, strict=True)]
+        variables = jax.tree.unflatten(tree, leaves)
+    return components, Params(latents=codes, decoder=variables, key_points=key_points, gaussians=canonical)
+
+
+@pytest.mark.parametrize("move", [dimo.move_by_key_points, dimo.move_points])
+def test_training_starts_from_the_canonical_pose(move):
+    components, params = make_model(trained=False)
+    z = params.latents.mu[0]
+    near = dimo.find_neighbors(components, params, z, jnp.asarray([0.0, 0.5]))
+    moved = move(components, params, near, z, jnp.asarray(0.3))
+    np.testing.assert_allclose(moved.gaussians.means, params.gaussians.means, atol=1e-6)
+    np.testing.assert_allclose(jnp.abs(moved.gaussians.quats @ jnp.asarray([1.0, 0, 0, 0])), 1.0, atol=1e-6)
+
+
+def test_a_motion_depends_on_code_and_time_but_not_on_the_frames_asked_for():
+    components, params = make_model(trained=True)
+    animate = jax.jit(lambda z, t: dimo.animate(components, params, z, t, jnp.linspace(0, 1, 4)))
+    z = params.latents.mu[0]
+    some, few = animate(z, jnp.asarray([0.1, 0.4, 0.8])), animate(z, jnp.asarray([0.4]))
+    np.testing.assert_allclose(some[0].means[1], few[0].means[0], atol=1e-6)
+    np.testing.assert_allclose(some[1][1], few[1][0], atol=1e-6)
+    assert float(jnp.max(jnp.abs(some[0].means[0] - some[0].means[2]))) > 1e-3
+    other = animate(params.latents.mu[1], jnp.asarray([0.4]))
+    assert float(jnp.max(jnp.abs(other[0].means - few[0].means))) > 1e-4
+
+
+def test_trajectories_are_positions_plus_translations():
+    components, params = make_model(trained=True)
+    z, times = params.latents.mu[1], jnp.asarray([0.2, 0.7])
+    positions = params.key_points.positions
+    trajectories, rotations = dimo.decode_trajectories(components, params, z, positions, times)
+    for i in range(2):
+        translation, rotation = dimo.decode(components, params, z, positions, times[i])
+        np.testing.assert_allclose(trajectories[i], positions + translation, atol=1e-6)
+        np.testing.assert_allclose(rotations[i], rotation, atol=1e-6)
+
+
+def test_reparameterization_has_the_stated_mean_and_deviation():
+    mu, log_sigma = jnp.asarray([1.0, -2.0]), jnp.log(jnp.asarray([0.5, 0.1]))
+    keys = jax.random.split(jax.random.key(3), 20_000)
+    draws = jax.vmap(lambda key: latents.reparameterize(mu, log_sigma, key))(keys)
+    np.testing.assert_allclose(draws.mean(0), mu, atol=0.02)
+    np.testing.assert_allclose(draws.std(0), jnp.exp(log_sigma), rtol=0.03)
+    np.testing.assert_array_equal(latents.plain_code(mu, log_sigma, keys[0]), mu)
+
+
+def test_decoder_sizes_are_the_papers():
+    decoder = motion_decoder()
+    variables = decoder.init(jax.random.key(0), jnp.zeros(32), jnp.zeros((2, 3)), jnp.zeros([]))
+    shapes = {name: layer["kernel"].shape for name, layer in variables["params"].items()}
+    assert shapes["layer_0"] == (60 + 12 + 32, 256)
+    assert shapes["layer_4"] == (104 + 256, 256)
+    assert shapes["translation"] == (256, 3)
+    assert shapes["rotation"] == (256, 4)
+    assert sum(name.startswith("layer_") for name in shapes) == 8
+
+
+def test_encoding_is_sines_and_cosines_of_doubling_frequency():
+    x = np.asarray([[0.3, -0.7]], np.float32)
+    code = np.asarray(encode(jnp.asarray(x), num_bands=3))[0]
+    angles = np.concatenate([x[0, c] * np.pi * 2.0 ** np.arange(3) for c in range(2)])
+    np.testing.assert_allclose(code, np.concatenate([np.sin(angles), np.cos(angles)]), atol=1e-5)
+
+
+def test_dead_slots_reach_no_pixel():
+    _, params = make_model(trained=False)
+    alive = jnp.arange(36) % 2 == 0
+    masked = gaussians.mask_dead(params.gaussians, alive)
+    np.testing.assert_array_equal(jnp.isneginf(masked.logit_opacities), ~alive)
+
+
+def test_shared_radius_is_the_mean_over_what_is_alive():
+    log_scales = jnp.asarray([[0.0, 3.0, 0.0], [6.0, 0.0, 0.0], [100.0, 100.0, 100.0]])
+    tied = gaussians.shared_radius(log_scales, jnp.asarray([True, True, False]))
+    np.testing.assert_allclose(tied, 1.5, atol=1e-6)
+
+
+def test_gaussians_start_inside_the_ball_of_their_key_point():
+    _, params = make_model(trained=False)
+    offsets = params.gaussians.means.reshape(12, 3, 3) - params.key_points.positions[:, None]
+    assert float(jnp.max(jnp.linalg.norm(offsets, axis=-1))) <= 0.1 + 1e-6
