@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from dimo_jax.types import Array
 
 # Up to this many entries the N x K matrix of weights is built: a matrix product is many times faster than a gather on
-# CPUs (bench/step.py), and 16 MiB are no burden. Above it, rows are gathered and no N x K matrix exists.
+# CPUs (bench/blend.py), and 16 MiB are no burden. Above it, rows are gathered and no N x K matrix exists.
 LARGEST_MATRIX = 2**22
 
 

@@ -1,0 +1,108 @@
+"""The main job in small: trains on a tiny puppet, must beat the static model, resumes where it stood, samples."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from configs.dimo import get_config
+from dimo_jax.apps import sample, train
+from dimo_jax.apps.restore import restore
+from dimo_jax.checkpoints import Checkpoints
+from dimo_jax.export.metrics_log import read_metrics
+
+
+def make_config():
+    config = get_config("smoke")
+    config.data.source.update(num_motions=2, num_frames=6, size=32, num_train_views=4, num_test_views=1)
+    config.batch = dict(motions=2, views=2, frames=2)
+    config.decoder.update(width=64, head_width=32, depth=3, skip=1)
+    config.num_key_points = 32
+    config.stage1.update(capacity=64, num_points=48, densify_every=20, densify_from=20, anneal_every=40)
+    config.stage1.num_steps, config.stage2.num_steps = 80, 120
+    config.stage1.phases = config.stage2.phases = ((0, 16), (40, 32))
+    config.stage2.update(num_per_key_point=10, prune_every=50, prune_until=100)
+    config.log_every = config.checkpoint_every = 20
+    config.keep_checkpoints = 20
+    config.evaluation.update(baseline_steps=100, num_lpips_images=2)
+    return config
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished run; its workdir is not to be changed."""
+    workdir = tmp_path_factory.mktemp("run") / "puppet"
+    train.run(config=make_config(), workdir=str(workdir))
+    return workdir
+
+
+def final_parameters(workdir):
+    return jax.tree.leaves(restore(workdir).player.params)
+
+
+@pytest.mark.slow
+def test_run_is_complete_and_beats_the_static_model(trained):
+    summary = json.loads((trained / "summary.json").read_text())
+    for key in ("preset", "seconds", "peak_memory_gib", "config_sha256", "versions", "surface_distance"):
+        assert summary[key], key
+    for key in ("held_out_views", "held_out_frames", "static_baseline"):
+        assert set(summary[key]) >= {"psnr", "psnr_foreground", "ssim", "lpips_vgg"}
+    assert summary["held_out_views"]["psnr"] > 18.5
+    assert summary["held_out_views"]["psnr"] > summary["static_baseline"]["psnr"] + 0.5
+    assert summary["held_out_views"]["num_images"] == 2 * 1 * 5
+    assert summary["held_out_frames"]["num_images"] == 2 * 4 * 1
+    for name in ("report.html", "contact_sheet.png", "latents.png", "samples.mp4", "interpolation.mp4", "gaussians.ply"):
+        assert (trained / name).stat().st_size > 500, name
+    assert len(list((trained / "videos").glob("*.mp4"))) == 2
+    assert list((trained / "tensorboard").iterdir())
+
+
+@pytest.mark.slow
+def test_loss_falls_and_resolution_follows_the_schedule(trained):
+    rows = read_metrics(trained / "metrics.jsonl")
+    assert [row["step"] for row in rows] == list(range(20, 201, 20))
+    assert [row["resolution"] for row in rows] == [16, 16, 32, 32, 16, 16, 32, 32, 32, 32]
+    assert rows[-1]["psnr"] > rows[0]["psnr"] + 2
+    assert all(row["overflow"] == 0 for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("last_step", [60, 140])
+def test_resumed_run_ends_with_the_same_parameters(trained, tmp_path, last_step):
+    workdir = tmp_path / "resumed"
+    shutil.copytree(trained, workdir)
+    for folder in (workdir / "checkpoints").iterdir():
+        if folder.name.isdigit() and int(folder.name) > last_step:
+            shutil.rmtree(folder)
+    train.run(config=make_config(), workdir=str(workdir))
+    for a, b in zip(final_parameters(trained), final_parameters(workdir), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert [r["step"] for r in read_metrics(workdir / "metrics.jsonl")] == list(range(20, 201, 20))
+
+
+@pytest.mark.slow
+def test_damaged_checkpoint_is_named_and_the_one_before_it_used(trained, tmp_path, caplog):
+    workdir = tmp_path / "damaged"
+    shutil.copytree(trained, workdir)
+    for path in (workdir / "checkpoints" / "200").rglob("*"):
+        if path.is_file() and path.name != "_CHECKPOINT_METADATA":
+            path.write_bytes(b"damaged")
+    with Checkpoints(workdir) as checkpoints:
+        template = restore(trained)
+        del template
+        assert checkpoints.steps()[:2] == [200, 180]
+    restored = restore(workdir)
+    assert "checkpoint 200 is damaged" in caplog.text
+    assert restored.num_frames == 6
+
+
+@pytest.mark.slow
+def test_sample_renders_new_motions_of_any_length(trained, tmp_path, capsys):
+    sample.run(workdir=str(trained), out=str(tmp_path), num_samples=2, num_frames=9, seed=5)
+    path = tmp_path / "samples_5.mp4"
+    assert capsys.readouterr().out.strip() == str(path)
+    import imageio.v3 as iio
+
+    assert len(iio.imread(path)) == 9

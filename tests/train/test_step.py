@@ -1,0 +1,95 @@
+"""The step mapped over devices equals the step on one, and compiles once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.dimo import get_config
+from dimo_jax.data.cameras import orbit
+from dimo_jax.data.dataset import Dataset
+from dimo_jax.data.sampler import Sampler
+from dimo_jax.model.dimo import build_components
+from dimo_jax.train import parallel, stages
+from dimo_jax.train.step import build_step, composite_truth
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def make_setup():
+    config = get_config("smoke")
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, size=(2, 3, 4, 16, 16, 4), dtype=np.uint8)
+    cameras = orbit((0, 120, 240), (0, 0, 0), radius=2.0, fov_deg=33.9, height=16, width=16)
+    names = ("a", "b")
+    dataset = Dataset(frames, cameras, names, names, ("train",) * 2, ("x", "y", "z"), ("train",) * 3, 12.0, "noise")
+    components = build_components(config)
+    first, _ = stages.build_stages(config)
+    state = stages.begin_first(config, components, num_motions=2, num_frames=4, key=jax.random.key(0))
+    sampler = Sampler(dataset, batch_motions=2, batch_views=2, batch_frames=2, held_out_every=0)
+    return components, first, state, sampler
+
+
+def run_steps(num_devices, num_steps=3):
+    components, stage, state, sampler = make_setup()
+    build = lambda axis_name: build_step(components, stage.options, axis_name=axis_name)  # noqa: E731
+    step = parallel.parallelize(build, num_devices)
+    state = parallel.replicate(state, num_devices)
+    for i in range(num_steps):
+        state, metrics = step(state, parallel.split(sampler.sample(i), num_devices), {}, jax.random.key(1))
+    return parallel.unreplicate(state, num_devices), parallel.unreplicate(metrics, num_devices), step
+
+
+def test_step_compiles_once_and_changes_every_parameter_that_learns():
+    _, _, before, _ = make_setup()
+    state, metrics, step = run_steps(1)
+    assert step._cache_size() == 1
+    assert int(state.step) == 3
+    assert bool(jnp.isfinite(metrics.loss))
+    assert set(metrics.terms) == {"rgb", "mask", "arap", "kl"}
+    for name in ("means", "log_scales", "logit_opacities", "sh"):
+        moved = getattr(state.params.gaussians, name) - getattr(before.params.gaussians, name)
+        assert float(jnp.max(jnp.abs(moved))) > 0, name
+    assert float(jnp.max(jnp.abs(state.params.latents.mu - before.params.latents.mu))) > 0
+    assert float(state.density.images.sum()) > 0
+
+
+def test_two_devices_equal_one():
+    """Runs this file's main part in a process with two virtual devices and compares the parameters."""
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    environment["PYTHONPATH"] = str(ROOT)
+    done = subprocess.run(
+        [sys.executable, __file__], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "largest difference" in done.stdout
+
+
+def test_truth_is_composited_over_the_background():
+    images = jnp.asarray([[[255, 0, 0, 255], [255, 0, 0, 0], [0, 0, 255, 51]]], jnp.uint8)
+    rgb, alpha = composite_truth(images, jnp.asarray([1.0, 1.0, 1.0]))
+    np.testing.assert_allclose(rgb[0], [[1, 0, 0], [1, 1, 1], [0.8, 0.8, 1.0]], atol=1e-6)
+    np.testing.assert_allclose(alpha[0], [1, 0, 0.2], atol=1e-6)
+
+
+@pytest.mark.parametrize(("step", "expected"), [(0, False), (100, True), (150, False), (300, False)])
+def test_due(step, expected):
+    assert stages.due(step, every=100, start=50, until=200) == expected
+
+
+if __name__ == "__main__":
+    assert jax.local_device_count() == 2
+    one, metrics_one, _ = run_steps(1)
+    two, metrics_two, _ = run_steps(2)
+    # The mean over two halves rounds otherwise than the mean over the whole; Adam with its tiny eps passes on the sign
+    # of a gradient, so parameters are compared through the gradients' moments and the loss.
+    for a, b in zip(jax.tree.leaves(one.optimizer[0].mu), jax.tree.leaves(two.optimizer[0].mu), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-3 * float(jnp.max(jnp.abs(a))) + 1e-7)
+    np.testing.assert_allclose(metrics_one.loss, metrics_two.loss, rtol=1e-4)
+    np.testing.assert_allclose(metrics_one.psnr, metrics_two.psnr, rtol=1e-4)
+    print("largest difference of the losses:", float(abs(metrics_one.loss - metrics_two.loss)))
