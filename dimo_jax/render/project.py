@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import jax
 import jax.numpy as jnp
 from jax import lax, nn
 
@@ -24,6 +25,7 @@ MAX_LENGTH = 1e12
 Vector = tuple[Array, Array, Array]
 
 
+@jax.jit
 def project(gaussians: Gaussians, camera: Camera) -> Splats:
     """Projects N Gaussians into one image (DESIGN section 4).
 

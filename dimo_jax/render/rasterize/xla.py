@@ -123,24 +123,28 @@ def _backward(
     totals = jnp.sum(outputs[0] * cotangents[0], axis=-1) + outputs[1] * cotangents[1]
     totals = _tile(totals[..., None], plan)[:, 0]
     basis = _make_basis()
+    triangle = jnp.tril(jnp.ones((BLOCK, BLOCK), jnp.float32))
 
     def differentiate_group(rows: Array, group: Array) -> tuple[Array, None]:
-        d_colors = d_features[group]
+        d_colors = d_features.at[group].get(mode="clip")  # a group may be filled up with the empty tile
 
         def step(block: _Block, transmittance: Array, state: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
             remaining, rows = state
             colors = block.attributes[..., 6:]
             gains = sum(colors[..., f, None] * d_colors[:, f] for f in range(NUM_FEATURES))
-            (transmittance, remaining), (weights, d_power) = lax.scan(
-                _differentiate_one, (transmittance, remaining), (block.alpha, gains)
-            )
-            d_power = jnp.where(block.clamped, 0.0, d_power)
+            transmittance, weights = _attenuate(block.alpha, transmittance)
+            parts = weights * gains
+            passed = jnp.einsum("ab,bgp->agp", triangle, parts, precision="highest")
+            # Less of a Gaussian's own part, what is behind it scales with 1 - alpha.
+            d_power = parts - (remaining - passed) * block.alpha / (1.0 - block.alpha)
+            d_power = jnp.where((weights > 0) & ~block.clamped, d_power, 0.0)
+            remaining = remaining - passed[-1]
             moments = jnp.einsum("bgp,mp->bgm", d_power, basis, precision="highest")
             d_block = jnp.einsum("bgp,gfp->bgf", weights, d_colors, precision="highest")
             values = jnp.concatenate([_differentiate_shape(block.attributes, moments), d_block], axis=-1)
             return transmittance, (remaining, rows.at[block.position].set(values, mode="drop", unique_indices=True))
 
-        _, (_, rows) = _walk(work, group, (totals[group], rows), step)
+        _, (_, rows) = _walk(work, group, (totals.at[group].get(mode="clip"), rows), step)
         return rows, None
 
     rows = jnp.zeros((work.ids.shape[0], NUM_ATTRIBUTES), jnp.float32)
@@ -157,7 +161,8 @@ def _backward(
     )
 
 
-_composite = differentiate(_forward, _backward)
+# Compiled as one program where the caller does not compile.
+_composite = jax.jit(differentiate(_forward, _backward), static_argnums=1)
 
 
 def _list_work(splats: Splats, residuals: _Residuals, plan: Plan) -> _Work:
@@ -228,30 +233,18 @@ def _load_block(work: _Work, start: Array, last: Array, centers: Array) -> _Bloc
     )
 
 
-def _attenuate_one(transmittance: Array, alpha: Array) -> tuple[Array, Array]:
-    """One Gaussian: the transmittance after it and its weight. A pixel that has stopped is kept as a negative number."""
-    after = transmittance * (1.0 - alpha)
-    drawn = after >= MIN_TRANSMITTANCE
-    return jnp.where(drawn, after, -jnp.abs(transmittance)), jnp.where(drawn, transmittance * alpha, 0.0)
-
-
 def _attenuate(alpha: Array, transmittance: Array) -> tuple[Array, Array]:
-    """Transmittance [g,p] after a block, and the weights [b,g,p] in it."""
-    return lax.scan(_attenuate_one, transmittance, alpha)
+    """Transmittance [g,p] after a block, and the weights [b,g,p] in it; a weight is 0 where nothing is drawn.
 
-
-def _differentiate_one(
-    carry: tuple[Array, Array], inputs: tuple[Array, Array]
-) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """One Gaussian: its weight, and the derivative by the logarithm of its alpha.
-
-    `remaining` is what this Gaussian and all behind it contribute. Less of its own part it scales with 1 - alpha.
+    A pixel that has stopped keeps its transmittance as a negative number.
     """
-    (transmittance, remaining), (alpha, gain) = carry, inputs
-    after, weight = _attenuate_one(transmittance, alpha)
-    behind = remaining - weight * gain
-    d_log_alpha = weight * gain - behind * alpha / (1.0 - alpha)
-    return (after, behind), (weight, jnp.where(after > 0, d_log_alpha, 0.0))
+
+    def draw(transmittance: Array, alpha: Array) -> tuple[Array, Array]:
+        after = transmittance * (1.0 - alpha)
+        drawn = after >= MIN_TRANSMITTANCE
+        return jnp.where(drawn, after, -jnp.abs(transmittance)), jnp.where(drawn, transmittance * alpha, 0.0)
+
+    return lax.scan(draw, transmittance, alpha)
 
 
 def _differentiate_shape(attributes: Array, moments: Array) -> Array:
