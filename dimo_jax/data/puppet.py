@@ -11,9 +11,9 @@ import os
 import shutil
 import sys
 import tempfile
-import zipfile
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +77,16 @@ def _render(frames: np.ndarray, poses: list[puppet_body.Pose], cams: Camera) -> 
     """Fills frames [M,V,T,H,W,4], showing progress."""
     cones = puppet_body.round_cones()
     num_images = frames.shape[1] * frames.shape[2]
-    with tqdm(total=len(poses) * num_images, desc="rendering the puppet", unit="image", leave=False) as progress:
-        for index, pose in enumerate(poses):
-            frames[index], _ = raycast.cast(cones, pose.positions, pose.rotations, cams)
+
+    def render(index: int) -> None:
+        frames[index], _ = raycast.cast(cones, poses[index].positions, poses[index].rotations, cams)
+
+    with (
+        tqdm(total=len(poses) * num_images, desc="rendering the puppet", unit="image", leave=False) as progress,
+        ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool,
+    ):
+        for future in as_completed([pool.submit(render, index) for index in range(len(poses))]):
+            future.result()
             progress.update(num_images)
 
 
@@ -104,7 +111,7 @@ def _read_cache(folder: Path, shape: tuple[int, ...]) -> np.ndarray | None:
         if _checksum(folder / "frames.npy") != meta["crc32"]:
             raise ValueError("frames do not match their checksum")
         return frames
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         tqdm.write(f"puppet cache {folder} is damaged ({error}); rendering it again", file=sys.stderr)
         return None
 

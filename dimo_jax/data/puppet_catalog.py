@@ -106,7 +106,7 @@ _FAMILIES: dict[str, _Family] = {
     "star_jump": (basic.jump, (
         "The character jumps {}.", "A jump {}.", "It crouches and leaps {}.", "Someone springs off the floor {}.",
     ), (_v("star_jump", "with arms and legs spread like a star", height=0.13, spread=75),
-        _v("jump", "straight up", height=0.15, arms=60),
+        _v("jump", "straight up", height=0.14, arms=60),
         _v("tuck_jump", "with its knees pulled up", height=0.16, tuck=88, arms=55),
         _v("small_jump", "just a little", height=0.07))),
     "fall": (moves.fall, (

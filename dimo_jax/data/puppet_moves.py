@@ -71,7 +71,7 @@ def cancan(u: np.ndarray, *, cycles: float) -> Curves:
 def fall(u: np.ndarray, *, forward: bool) -> Curves:
     """Tips over, buckles and lies on the back or the face."""
     down, buckle = ramp(u, 0.1, 0.8), hold(u, 0.0, 0.3, 0.5, 0.9)
-    curves: Curves = {"root.flex": (84 if forward else -86) * down, "root.z": (-0.1 if forward else 0.1) * down}
+    curves: Curves = {"root.flex": (84 if forward else -86) * down, "root.z": (-0.05 if forward else 0.12) * down}
     curves["neck.flex"] = (-16 if forward else 18) * hold(u, 0.1, 0.5, 0.6, 1.0)
     for side in BOTH:
         curves[f"{side}_hip.flex"] = (10 if forward else 40) * buckle
@@ -165,7 +165,7 @@ def lunge(u: np.ndarray, *, side: str) -> Curves:
 
 def throw(u: np.ndarray, *, side: str) -> Curves:
     """Draws one arm back behind the head and hurls it forward, stepping into it."""
-    wind, fling = hold(u, 0.0, 0.35, 0.42, 0.6), hold(u, 0.42, 0.6, 0.68, 1.0)
+    wind, fling = hold(u, 0.0, 0.32, 0.38, 0.64), hold(u, 0.38, 0.64, 0.7, 1.0)
     lifted = hold(u, 0.1, 0.35, 0.42, 0.6)
     other = OTHER[side]
     return {

@@ -17,7 +17,7 @@ import numpy as np
 from dimo_jax.types import Array, Camera
 
 TILE = 8  # pixels; small tiles see few primitives each
-_CHUNK = 256  # tiles in one call of the compiled function
+_CHUNK = 64  # tiles in one call of the compiled function
 _BUCKETS = (2, 4, 7)  # primitives per tile: tiles are grouped by the next larger number, the last takes all
 # Rays of a pixel: five places on distinct rows and columns, symmetric about the centre, draw edges nearly as finely
 # as a 5x5 grid at a fifth of its cost.

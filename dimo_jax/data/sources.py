@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dimo_jax.data.dataset import Dataset
+from dimo_jax.data.native import read_dataset
 from dimo_jax.errors import UserError
 from dimo_jax.resolve import resolve
 
@@ -22,8 +23,6 @@ def load(config: Mapping[str, Any]) -> Dataset:
     """
     path = config.get("path")
     if path:
-        from dimo_jax.data.native import read_dataset
-
         return read_dataset(path)
     source = config.get("source")
     if not source:
