@@ -99,7 +99,8 @@ def _call_forward(splats: Splats, height: int, width: int) -> tuple[Array, Array
     )
     # expand_dims: operands that vmap shares stay single, and the C++ side broadcasts them without a copy.
     call = jax.ffi.ffi_call(_FORWARD, shapes, vmap_method="expand_dims")
-    return call(*_operands(splats))
+    features, transmittance, stops = call(*_operands(splats))
+    return features, transmittance, stops
 
 
 def _operands(splats: Splats) -> tuple[Array, ...]:

@@ -1,9 +1,10 @@
 #include "binning.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <stdexcept>
+
+#include "tile_boxes.h"
 
 namespace dimo {
 namespace {
@@ -12,47 +13,6 @@ bool AllFinite(const float* values, int count) {
   float zero = 0.0f;
   for (int i = 0; i < count; ++i) zero += 0.0f * values[i];  // NaN where a value is not finite
   return zero == 0.0f;
-}
-
-// Tiles first..last of line ty that the outline enters; none where first > last.
-void CutLine(const Outline& outline, int ty, int* first, int* last) {
-  const float top = static_cast<float>(ty * kTileHeight) + 0.5f - outline.y;
-  const float bottom = top + static_cast<float>(kTileHeight - 1);
-  const float right_y = std::min(std::max(outline.turn, top), bottom);
-  const float left_y = std::min(std::max(-outline.turn, top), bottom);
-  const float right_room = outline.reach - outline.curvature * right_y * right_y;
-  const float left_room = outline.reach - outline.curvature * left_y * left_y;
-  if (right_room < 0.0f && left_room < 0.0f) {
-    *last = *first - 1;
-    return;
-  }
-  const float x = outline.x - 0.5f;
-  const float right = x + kOutlineSlack + outline.slope * right_y + std::sqrt(std::max(right_room, 0.0f));
-  const float left = x - kOutlineSlack + outline.slope * left_y - std::sqrt(std::max(left_room, 0.0f));
-  const float last_tile = right / kTileWidth, first_tile = (left + 0.999f) / kTileWidth;
-  // In this order a NaN leaves the whole line.
-  if (last_tile < static_cast<float>(*last)) {
-    *last = last_tile < static_cast<float>(*first) ? *first - 1 : static_cast<int>(last_tile);
-  }
-  if (first_tile > static_cast<float>(*first)) {
-    *first = first_tile >= static_cast<float>(*last + 1) ? *last + 1 : static_cast<int>(first_tile);
-  }
-}
-
-// Calls visit(x0, x1, y0, y1), inclusive, for boxes of tiles that together hold all that the outline enters. A small
-// box stays whole: testing its lines costs more than the few pairs that it saves.
-template <typename Visit>
-inline void VisitBoxes(const TileBox& box, const Outline& outline, Visit visit) {
-  const int across = box.x1 - box.x0, down = box.y1 - box.y0;
-  if (__builtin_expect(across < 3 || down < 1, 1)) {
-    visit(box.x0, box.x1, box.y0, box.y1);
-    return;
-  }
-  for (int ty = box.y0; ty <= box.y1; ++ty) {
-    int first = box.x0, last = box.x1;
-    CutLine(outline, ty, &first, &last);
-    if (first <= last) visit(first, last, ty, ty);
-  }
 }
 
 // Unsigned order of the result is the order of the depths.
@@ -121,31 +81,28 @@ void Cull(const Inputs& inputs, const Kernels& kernels, Bins* bins, uint32_t* co
   const int stride = bins->tiles_x + 1;
   Candidates group;
   size_t kept = 0;
-  uint64_t rows = 0;
+  uint64_t entries = 0;
   for (size_t first = 0; first < inputs.count; first += kCandidates) {
     const int size = static_cast<int>(std::min<size_t>(kCandidates, inputs.count - first));
     kernels.find(inputs, first, size, &group);
     for (int i = 0; i < size; ++i) {
       if (group.kept[i] == 0 || !AddSplat(inputs, group, first, i, kept, bins)) continue;
       TileBox& box = bins->boxes.get()[kept];
-      uint32_t tiles = 0;
+      box.first_place = static_cast<uint32_t>(entries);
       VisitBoxes(box, bins->outlines.get()[kept], [&](int x0, int x1, int y0, int y1) {
         ++corners[y0 * stride + x0];
         --corners[y0 * stride + x1 + 1];
         --corners[(y1 + 1) * stride + x0];
         ++corners[(y1 + 1) * stride + x1 + 1];
-        tiles += static_cast<uint32_t>((x1 - x0 + 1) * (y1 - y0 + 1));
+        entries += static_cast<uint64_t>(x1 - x0 + 1) * static_cast<uint64_t>(y1 - y0 + 1);
       });
-      box.first_row = static_cast<uint32_t>(rows);
-      box.num_rows = tiles;
-      rows += tiles;
-      if (rows > INT32_MAX) throw std::length_error("more than 2^31 pairs of Gaussians and tiles in one image");
+      if (entries > INT32_MAX) throw std::length_error("more than 2^31 pairs of Gaussians and tiles in one image");
       keys[kept] = static_cast<uint64_t>(SortKey(inputs.depths[first + i])) << 32 | kept;
       ++kept;
     }
   }
   bins->num_splats = kept;
-  bins->num_entries = rows;
+  bins->num_entries = entries;
 }
 
 // Turns corners into where each tile's list begins.
@@ -167,14 +124,35 @@ void SumCorners(const Bins& bins, uint32_t* corners, uint32_t* begin) {
   *begin = sum;
 }
 
+// Writes the tiles' lists, front to back, and each Gaussian's places in them if `places` is not null.
+void FillLists(Bins* bins, const uint64_t* order, uint32_t* begin, uint32_t* places) {
+  uint32_t* entries = bins->entries.Resize(bins->num_entries + 1);
+  const TileBox* boxes = bins->boxes.get();
+  for (size_t i = 0; i < bins->num_splats; ++i) {
+    constexpr size_t kAhead = 16;
+    if (i + kAhead < bins->num_splats) __builtin_prefetch(boxes + static_cast<uint32_t>(order[i + kAhead]));
+    const uint32_t index = static_cast<uint32_t>(order[i]);
+    uint32_t* place = places == nullptr ? nullptr : places + boxes[index].first_place;
+    VisitBoxes(boxes[index], bins->outlines.get()[index], [&](int x0, int x1, int y0, int y1) {
+      for (int y = y0; y <= y1; ++y) {
+        for (int tile = y * bins->tiles_x + x0; tile <= y * bins->tiles_x + x1; ++tile) {
+          const uint32_t at = begin[tile]++;
+          entries[at] = index;
+          if (place != nullptr) *place++ = at;
+        }
+      }
+    });
+  }
+}
+
 }  // namespace
 
-void BinImage(const Inputs& inputs, const Kernels& kernels, Bins* bins) {
+void BinImage(const Inputs& inputs, const Kernels& kernels, bool with_places, Bins* bins) {
   bins->height = inputs.height;
   bins->width = inputs.width;
   bins->tiles_x = (inputs.width + kTileWidth - 1) / kTileWidth;
   bins->tiles_y = (inputs.height + kTileHeight - 1) / kTileHeight;
-  const size_t num_tiles = static_cast<size_t>(bins->tiles_x) * bins->tiles_y;
+  const size_t num_tiles = bins->num_tiles();
   const size_t num_corners = static_cast<size_t>(bins->tiles_x + 1) * (bins->tiles_y + 1);
   bins->splats.Resize(inputs.count + 1);
   bins->outlines.Resize(inputs.count + 1);
@@ -186,20 +164,7 @@ void BinImage(const Inputs& inputs, const Kernels& kernels, Bins* bins) {
   uint32_t* begin = bins->tile_begin.Resize(num_tiles + 1);
   SumCorners(*bins, corners, begin);
   const uint64_t* order = RadixSort(keys, bins->keys_other.Resize(inputs.count + 1), bins->num_splats);
-  Entry* entries = bins->entries.Resize(bins->num_entries + 1);
-  for (size_t i = 0; i < bins->num_splats; ++i) {
-    constexpr size_t kAhead = 16;
-    if (i + kAhead < bins->num_splats) __builtin_prefetch(bins->boxes.get() + static_cast<uint32_t>(order[i + kAhead]));
-    const uint32_t index = static_cast<uint32_t>(order[i]);
-    uint32_t row = bins->boxes.get()[index].first_row;
-    VisitBoxes(bins->boxes.get()[index], bins->outlines.get()[index], [&](int x0, int x1, int y0, int y1) {
-      for (int y = y0; y <= y1; ++y) {
-        for (int tile = y * bins->tiles_x + x0; tile <= y * bins->tiles_x + x1; ++tile) {
-          entries[begin[tile]++] = {index, row++};
-        }
-      }
-    });
-  }
+  FillLists(bins, order, begin, with_places ? bins->places.Resize(bins->num_entries + 1) : nullptr);
   // Each tile's begin has advanced to its end, which is the next tile's begin.
   std::memmove(begin + 1, begin, num_tiles * sizeof(*begin));
   begin[0] = 0;

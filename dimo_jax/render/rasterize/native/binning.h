@@ -6,9 +6,9 @@
 
 namespace dimo {
 
-// Fills `bins`. A Gaussian with a number that is not finite, no extent or no opacity is left out. Throws
-// std::bad_alloc, and std::length_error where the lists would hold 2^32 entries.
-void BinImage(const Inputs& inputs, const Kernels& kernels, Bins* bins);
+// Fills `bins`, its places only if asked. A Gaussian with a number that is not finite, no extent or no opacity is left
+// out. Throws std::bad_alloc, and std::length_error where the lists would hold 2^31 entries.
+void BinImage(const Inputs& inputs, const Kernels& kernels, bool with_places, Bins* bins);
 
 }  // namespace dimo
 

@@ -18,12 +18,12 @@
 namespace dimo {
 namespace {
 using V = Avx2;
-using U = Avx2;
 }  // namespace
 }  // namespace dimo
 
+#include "backward.h"
+#include "forward.h"
 #include "outline.h"
-#include "composite.h"
 
 namespace dimo {
 Kernels Avx2Kernels() { return {FindCandidates, CompositeForward, CompositeBackward}; }

@@ -8,23 +8,23 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"))), \
+                             apply_to = function)
 #else
 #pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 #endif
 
-#include "simd_avx2.h"
 #include "simd_avx512.h"
 
 namespace dimo {
 namespace {
 using V = Avx512;
-using U = Avx2;
 }  // namespace
 }  // namespace dimo
 
+#include "backward.h"
+#include "forward.h"
 #include "outline.h"
-#include "composite.h"
 
 namespace dimo {
 Kernels Avx512Kernels() { return {FindCandidates, CompositeForward, CompositeBackward}; }

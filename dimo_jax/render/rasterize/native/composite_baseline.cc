@@ -8,12 +8,12 @@
 namespace dimo {
 namespace {
 using V = Baseline;
-using U = Baseline;
 }  // namespace
 }  // namespace dimo
 
+#include "backward.h"
+#include "forward.h"
 #include "outline.h"
-#include "composite.h"
 
 namespace dimo {
 Kernels BaselineKernels() { return {FindCandidates, CompositeForward, CompositeBackward}; }

@@ -69,8 +69,10 @@ inline void FindCandidates(const Inputs& inputs, size_t first, int size, Candida
     const V::F opacity = V::Load(fields[5] + i), extent_x = V::Load(fields[7] + i), extent_y = V::Load(fields[8] + i);
     V::M kept = V::And(V::LessEqual(finite, zero), V::LessEqual(V::Set(kMinAlpha), opacity));
     kept = V::And(kept, V::And(V::Less(zero, extent_x), V::Less(zero, extent_y)));
-    kept = V::And(kept, SpanTiles(V::Load(fields[0] + i), extent_x, inputs.width, kTileWidth, out->x0 + i, out->x1 + i));
-    kept = V::And(kept, SpanTiles(V::Load(fields[1] + i), extent_y, inputs.height, kTileHeight, out->y0 + i, out->y1 + i));
+    kept =
+        V::And(kept, SpanTiles(V::Load(fields[0] + i), extent_x, inputs.width, kTileWidth, out->x0 + i, out->x1 + i));
+    kept =
+        V::And(kept, SpanTiles(V::Load(fields[1] + i), extent_y, inputs.height, kTileHeight, out->y0 + i, out->y1 + i));
     V::StoreInt(out->kept + i, V::ToMaskInt(kept));
     SolveOutline(V::Load(fields[2] + i), V::Load(fields[3] + i), V::Load(fields[4] + i), opacity, extent_y, i, out);
   }

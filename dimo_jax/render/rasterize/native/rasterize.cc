@@ -1,8 +1,8 @@
 // The two calls that jax makes, forward and backward: batches, threads and the choice of instruction set.
 //
 // Sanitizer run (the whole of it, with where S comes from, is in docs/native.md):
-//   g++ -std=c++17 -O1 -g -ffp-contract=off -fPIC -shared -pthread -fsanitize=address,undefined -isystem "$D" *.cc -o "$S"
-//   LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0
+//   g++ -std=c++17 -O1 -g -ffp-contract=off -fPIC -shared -pthread -fsanitize=address,undefined -isystem "$D" *.cc -o
+//   $S LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0
 //       python -m pytest tests/render/test_native.py
 #include <algorithm>
 #include <cstdlib>
@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "binning.h"
+#include "gradients.h"
 #include "parallel.h"
 #include "scene.h"
 #include "xla/ffi/api/ffi.h"
@@ -168,63 +169,29 @@ struct Operands {
   }
   Inputs Item(const Batch& batch, size_t index) const {
     const size_t n = static_cast<size_t>(count);
-    return {ItemData(batch, index, means, 2 * n),     ItemData(batch, index, conics, 3 * n),
-            ItemData(batch, index, opacities, n),     ItemData(batch, index, depths, n),
-            ItemData(batch, index, extents, 2 * n),   ItemData(batch, index, features, kFeatures * n),
-            n,                                        static_cast<int>(height),
+    return {ItemData(batch, index, means, 2 * n),
+            ItemData(batch, index, conics, 3 * n),
+            ItemData(batch, index, opacities, n),
+            ItemData(batch, index, depths, n),
+            ItemData(batch, index, extents, 2 * n),
+            ItemData(batch, index, features, kFeatures * n),
+            n,
+            static_cast<int>(height),
             static_cast<int>(width)};
   }
 };
 
-struct Gradients {
-  float* means;
-  float* conics;
-  float* opacities;
-  float* features;
-};
-
-// Adds up a Gaussian's rows, always in the order of its tiles, and turns moments into gradients.
-void WriteGradient(const Inputs& inputs, const Bins& bins, size_t index, const Gradients& gradients) {
-  const TileBox& box = bins.boxes.get()[index];
-  float sums[kRowFloats] = {};
-  for (uint32_t row = box.first_row; row < box.first_row + box.num_rows; ++row) {
-    if (!bins.row_written.get()[row]) continue;
-    const float* values = bins.rows.get() + static_cast<size_t>(row) * kRowFloats;
-    for (int k = 0; k < kRowFloats; ++k) sums[k] += values[k];
-  }
-  const size_t i = bins.splats.get()[index].source;
-  const float* conic = inputs.conics + 3 * i;
-  gradients.means[2 * i] = -(conic[0] * sums[1] + conic[1] * sums[2]);
-  gradients.means[2 * i + 1] = -(conic[1] * sums[1] + conic[2] * sums[2]);
-  gradients.conics[3 * i] = -0.5f * sums[3];
-  gradients.conics[3 * i + 1] = -sums[4];
-  gradients.conics[3 * i + 2] = -0.5f * sums[5];
-  gradients.opacities[i] = sums[0] / inputs.opacities[i];
-  std::memcpy(gradients.features + kFeatures * i, sums + kMoments, kFeatures * sizeof(float));
-}
-
-// The gradients of inputs between the sources of splats [first, last), zero where nothing was drawn.
-void WriteGradients(const Inputs& inputs, const Bins& bins, size_t first, size_t last, const Gradients& gradients) {
-  const Splat* splats = bins.splats.get();
-  const size_t begin = first == 0 ? 0 : splats[first].source;
-  const size_t end = last == bins.num_splats ? inputs.count : splats[last].source;
-  std::fill(gradients.means + 2 * begin, gradients.means + 2 * end, 0.0f);
-  std::fill(gradients.conics + 3 * begin, gradients.conics + 3 * end, 0.0f);
-  std::fill(gradients.opacities + begin, gradients.opacities + end, 0.0f);
-  std::fill(gradients.features + kFeatures * begin, gradients.features + kFeatures * end, 0.0f);
-  for (size_t i = first; i < last; ++i) WriteGradient(inputs, bins, i, gradients);
-}
-
 // Calls body(batch item, its bins) for groups of as many images as there are threads, so that scratch stays small.
 template <typename Body>
-void ForGroups(const Batch& batch, const Operands& operands, const Kernels& kernels, Workers& workers, Body body) {
+void ForGroups(const Batch& batch, const Operands& operands, const Kernels& kernels, bool backward, Workers& workers,
+               Body body) {
   const size_t group = std::min(batch.size(), static_cast<size_t>(workers.num_threads()));
   Borrowed bins(group);
   std::vector<Inputs> inputs(group);
   for (size_t first = 0; first < batch.size(); first += group) {
     const size_t size = std::min(group, batch.size() - first);
     for (size_t i = 0; i < size; ++i) inputs[i] = operands.Item(batch, first + i);
-    workers.For(size, [&](size_t i) { BinImage(inputs[i], kernels, &bins[i]); });
+    workers.For(size, [&](size_t i) { BinImage(inputs[i], kernels, backward, &bins[i]); });
     body(first, size, inputs, bins);
   }
 }
@@ -252,22 +219,29 @@ ffi::Error Forward(ffi::ThreadPool pool, Floats means, Floats conics, Floats opa
   return Guarded([&] {
     const auto shape = out_features->dimensions();
     const Batch batch(shape, 3);
-    const Operands operands{means,   conics,   opacities, depths,
-                            extents, features, opacities.dimensions().back(), shape[shape.size() - 3],
+    const Operands operands{means,
+                            conics,
+                            opacities,
+                            depths,
+                            extents,
+                            features,
+                            opacities.dimensions().back(),
+                            shape[shape.size() - 3],
                             shape[shape.size() - 2]};
     operands.Check(batch);
     const Kernels kernels = ChooseKernels();
     Workers workers(pool, ThreadLimit());
     const size_t pixels = static_cast<size_t>(operands.height * operands.width), tiles = NumTiles(operands);
-    ForGroups(batch, operands, kernels, workers, [&](size_t first, size_t size, std::vector<Inputs>&, Borrowed& bins) {
-      workers.For(size * tiles, [&](size_t i) {
-        const size_t item = first + i / tiles;
-        const ForwardOutputs outputs{out_features->typed_data() + item * pixels * kFeatures,
-                                     out_transmittance->typed_data() + item * pixels,
-                                     out_stops->typed_data() + item * pixels};
-        kernels.forward(bins[i / tiles], static_cast<int>(i % tiles), outputs);
-      });
-    });
+    ForGroups(batch, operands, kernels, false, workers,
+              [&](size_t first, size_t size, std::vector<Inputs>&, Borrowed& bins) {
+                workers.For(size * tiles, [&](size_t i) {
+                  const size_t item = first + i / tiles;
+                  const ForwardOutputs outputs{out_features->typed_data() + item * pixels * kFeatures,
+                                               out_transmittance->typed_data() + item * pixels,
+                                               out_stops->typed_data() + item * pixels};
+                  kernels.forward(bins[i / tiles], static_cast<int>(i % tiles), outputs);
+                });
+              });
   });
 }
 
@@ -279,7 +253,7 @@ ffi::Error Backward(ffi::ThreadPool pool, Floats means, Floats conics, Floats op
     const Batch batch(d_opacities->dimensions(), 1);
     const auto shape = d_out_features.dimensions();
     const int64_t height = shape[shape.size() - 3], width = shape[shape.size() - 2];
-    const Operands operands{means,   conics,   opacities, depths, extents, features, opacities.dimensions().back(),
+    const Operands operands{means,  conics, opacities, depths, extents, features, opacities.dimensions().back(),
                             height, width};
     operands.Check(batch);
     batch.Check(transmittance.dimensions(), {height, width}, "transmittance");
@@ -290,30 +264,37 @@ ffi::Error Backward(ffi::ThreadPool pool, Floats means, Floats conics, Floats op
     Workers workers(pool, ThreadLimit());
     const size_t pixels = static_cast<size_t>(height * width), tiles = NumTiles(operands);
     const size_t count = static_cast<size_t>(operands.count);
-    ForGroups(batch, operands, kernels, workers, [&](size_t first, size_t size, std::vector<Inputs>& inputs, Borrowed& bins) {
-      for (size_t i = 0; i < size; ++i) {
-        bins[i].rows.Resize(bins[i].num_entries * kRowFloats + 1);
-        std::memset(bins[i].row_written.Resize(bins[i].num_entries + 1), 0, bins[i].num_entries);
-      }
-      workers.For(size * tiles, [&](size_t i) {
-        const size_t item = first + i / tiles;
-        const BackwardInputs images{ItemData(batch, item, transmittance, pixels), ItemData(batch, item, stops, pixels),
-                                    ItemData(batch, item, d_out_features, pixels * kFeatures),
-                                    ItemData(batch, item, d_transmittance, pixels)};
-        kernels.backward(bins[i / tiles], static_cast<int>(i % tiles), images);
-      });
-      constexpr size_t kChunks = 32;
-      workers.For(size * kChunks, [&](size_t i) {
-        const Bins& image = bins[i / kChunks];
-        const size_t chunk = i % kChunks, item = first + i / kChunks;
-        const Gradients gradients{d_means->typed_data() + item * count * 2, d_conics->typed_data() + item * count * 3,
-                                  d_opacities->typed_data() + item * count,
-                                  d_features->typed_data() + item * count * kFeatures};
-        const size_t begin = image.num_splats * chunk / kChunks, end = image.num_splats * (chunk + 1) / kChunks;
-        if (begin == end && !(image.num_splats == 0 && chunk == 0)) return;
-        WriteGradients(inputs[i / kChunks], image, begin, end, gradients);
-      });
-    });
+    const auto images = [&](size_t item) {
+      return BackwardInputs{ItemData(batch, item, transmittance, pixels), ItemData(batch, item, stops, pixels),
+                            ItemData(batch, item, d_out_features, pixels * kFeatures),
+                            ItemData(batch, item, d_transmittance, pixels)};
+    };
+    ForGroups(batch, operands, kernels, true, workers,
+              [&](size_t first, size_t size, std::vector<Inputs>& inputs, Borrowed& bins) {
+                workers.For(size, [&](size_t i) {
+                  uint32_t* lengths = bins[i].tile_length.Resize(tiles);
+                  const int32_t* item_stops = images(first + i).stops;
+                  for (size_t tile = 0; tile < tiles; ++tile) {
+                    lengths[tile] = DrawnLength(bins[i], static_cast<int>(tile), item_stops);
+                  }
+                  LayOutRows(&bins[i]);
+                });
+                workers.For(size * tiles, [&](size_t i) {
+                  kernels.backward(bins[i / tiles], static_cast<int>(i % tiles), images(first + i / tiles));
+                });
+                constexpr size_t kChunks = 32;
+                workers.For(size * kChunks, [&](size_t i) {
+                  const Bins& image = bins[i / kChunks];
+                  const size_t chunk = i % kChunks, item = first + i / kChunks;
+                  const Gradients gradients{
+                      d_means->typed_data() + item * count * 2, d_conics->typed_data() + item * count * 3,
+                      d_opacities->typed_data() + item * count, d_features->typed_data() + item * count * kFeatures};
+                  const size_t begin = image.num_splats * chunk / kChunks,
+                               end = image.num_splats * (chunk + 1) / kChunks;
+                  if (begin == end && !(image.num_splats == 0 && chunk == 0)) return;
+                  WriteGradients(inputs[i / kChunks], image, begin, end, gradients);
+                });
+              });
   });
 }
 

@@ -112,7 +112,8 @@ struct Avx2 {
         // The bit in question stands in the lanes' signs.
         const I shifted = _mm256_sll_epi32(bits, _mm_cvtsi32_si128(31 - bit));
         const unsigned mask = static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(shifted)));
-        const I lanes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&kBitPlaces.packed[mask])));
+        const I lanes =
+            _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&kBitPlaces.packed[mask])));
         StoreInt(places + bit * stride + counts[bit], _mm256_add_epi32(lanes, SetInt(first)));
         counts[bit] += __builtin_popcount(mask);
       }

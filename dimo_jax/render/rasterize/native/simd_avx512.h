@@ -109,17 +109,18 @@ struct Avx512 {
     for (int i = 0; i < 16; ++i) w[i] = i < count ? v[i] : zero;
     F quads[4];
     for (int i = 0; i < 4; ++i) {
-      const F ab = _mm512_add_ps(_mm512_unpacklo_ps(w[4 * i], w[4 * i + 1]), _mm512_unpackhi_ps(w[4 * i], w[4 * i + 1]));
-      const F cd = _mm512_add_ps(_mm512_unpacklo_ps(w[4 * i + 2], w[4 * i + 3]),
-                                 _mm512_unpackhi_ps(w[4 * i + 2], w[4 * i + 3]));
+      const F ab =
+          _mm512_add_ps(_mm512_unpacklo_ps(w[4 * i], w[4 * i + 1]), _mm512_unpackhi_ps(w[4 * i], w[4 * i + 1]));
+      const F cd =
+          _mm512_add_ps(_mm512_unpacklo_ps(w[4 * i + 2], w[4 * i + 3]), _mm512_unpackhi_ps(w[4 * i + 2], w[4 * i + 3]));
       const __m512d abd = _mm512_castps_pd(ab), cdd = _mm512_castps_pd(cd);
-      quads[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(abd, cdd)),
-                               _mm512_castpd_ps(_mm512_unpackhi_pd(abd, cdd)));
+      quads[i] =
+          _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(abd, cdd)), _mm512_castpd_ps(_mm512_unpackhi_pd(abd, cdd)));
     }
-    const F low = _mm512_add_ps(_mm512_shuffle_f32x4(quads[0], quads[1], 0x88),
-                                _mm512_shuffle_f32x4(quads[0], quads[1], 0xdd));
-    const F high = _mm512_add_ps(_mm512_shuffle_f32x4(quads[2], quads[3], 0x88),
-                                 _mm512_shuffle_f32x4(quads[2], quads[3], 0xdd));
+    const F low =
+        _mm512_add_ps(_mm512_shuffle_f32x4(quads[0], quads[1], 0x88), _mm512_shuffle_f32x4(quads[0], quads[1], 0xdd));
+    const F high =
+        _mm512_add_ps(_mm512_shuffle_f32x4(quads[2], quads[3], 0x88), _mm512_shuffle_f32x4(quads[2], quads[3], 0xdd));
     Store(row, _mm512_add_ps(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd)));
   }
 };
