@@ -1,6 +1,6 @@
 """Weighted sums over neighbours: by gathers and by a matrix product, forward and gradient.
 
-    python -m bench.blend
+python -m bench.blend
 """
 
 from __future__ import annotations

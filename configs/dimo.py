@@ -16,6 +16,7 @@ Every entry of the form dict(fn="module:function", ...) is a slot: point `fn` at
 from __future__ import annotations
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 TERMS = "dimo_jax.losses.terms"
 DENSITY = "dimo_jax.train.density"
@@ -86,7 +87,7 @@ def _paper() -> ConfigDict:
     config.radius_power = 2.0  # r_k of Eq. 1 is a squared length
     config.radius_scale = 1.0  # first control radius as a multiple of the key points' spacing
 
-    config.render = dict(implementation=None, capacity=None, background=(1.0, 1.0, 1.0))
+    config.render = dict(implementation=placeholder(str), capacity=placeholder(int), background=(1.0, 1.0, 1.0))
 
     config.stage1 = ConfigDict()
     config.stage1.num_steps = 2_800
@@ -98,7 +99,9 @@ def _paper() -> ConfigDict:
     config.stage1.opacity = 0.05
     config.stage1.scale = 0.03
     config.stage1.scales = dict(fn="dimo_jax.model.gaussians:shared_radius")
-    config.stage1.densify = dict(fn=f"{DENSITY}:densify", gradient_ratio=1.5, split_scale=0.05, max_points=None)
+    config.stage1.densify = dict(
+        fn=f"{DENSITY}:densify", gradient_ratio=1.5, split_scale=0.05, max_points=placeholder(int)
+    )
     config.stage1.densify_from = 200
     config.stage1.densify_until = 2_000
     config.stage1.densify_every = 100
@@ -121,7 +124,7 @@ def _paper() -> ConfigDict:
         rgb=dict(fn=f"{TERMS}:rgb", weight=5000.0, kind="l2"),
         mask=dict(fn=f"{TERMS}:mask", weight=500.0),
         ssim=dict(fn=f"{TERMS}:ssim", weight=500.0),
-        lpips=dict(fn=f"{TERMS}:lpips", weight=1000.0, network="vgg", num_images=None, dtype="float32"),
+        lpips=dict(fn=f"{TERMS}:lpips", weight=1000.0, network="vgg", num_images=placeholder(int), dtype="float32"),
         arap=dict(fn=f"{TERMS}:arap", weight=10.0),
         kl=dict(fn=f"{TERMS}:kl", weight=0.05),
     )
@@ -154,11 +157,12 @@ def _paper() -> ConfigDict:
         rgb=dict(fn=f"{TERMS}:rgb", weight=5000.0, kind="l2"),
         mask=dict(fn=f"{TERMS}:mask", weight=500.0),
         ssim=dict(fn=f"{TERMS}:ssim", weight=500.0),
-        lpips=dict(fn=f"{TERMS}:lpips", weight=1000.0, network="vgg", num_images=None, dtype="float32"),
+        lpips=dict(fn=f"{TERMS}:lpips", weight=1000.0, network="vgg", num_images=placeholder(int), dtype="float32"),
         depth=dict(fn=f"{TERMS}:depth", weight=100.0, start=200),
         normal=dict(fn=f"{TERMS}:normal", weight=0.05, start=200),
         arap=dict(fn=f"{TERMS}:arap", weight=10.0),
         chamfer=dict(fn=f"{TERMS}:chamfer", weight=10.0),
+        opacity=dict(fn=f"{TERMS}:opacity", weight=0.0),
         kl=dict(fn=f"{TERMS}:kl", weight=0.05),
     )
 
@@ -219,7 +223,7 @@ def _demo() -> ConfigDict:
     stage.num_steps = 1_600
     stage.phases = ((0, 64), (400, 128))
     stage.num_per_key_point = 40
-    stage.prune_every, stage.prune_until = 400, 1_200
+    stage.prune_every, stage.prune_until = 400, 1_600
     stage.rates.update(
         latents=_rate(5e-3, 2e-4, 1_600),
         decoder=_rate(1e-3, 5e-5, 1_600),
@@ -232,6 +236,7 @@ def _demo() -> ConfigDict:
     stage.losses.depth.weight = 0.0
     stage.losses.arap.weight = 2.0
     stage.losses.kl.weight = 1e-3
+    stage.losses.opacity.weight = 0.1
     config.evaluation.update(num_lpips_images=64)
     return config
 

@@ -16,8 +16,7 @@ import jax
 Array = jax.Array
 
 
-@flax.struct.dataclass
-class Gaussians:
+class Gaussians(flax.struct.PyTreeNode):
     """3D Gaussians (paper Eq. 6), canonical or at one time. Leading batch axes may precede N.
 
     A dead slot of a fixed-capacity array is a Gaussian whose `logit_opacities` is -inf: it reaches no pixel.
@@ -30,24 +29,21 @@ class Gaussians:
     sh: Array  # [N,(degree+1)^2,3] spherical harmonics in the basis order and signs of 3DGS
 
 
-@flax.struct.dataclass
-class KeyPoints:
+class KeyPoints(flax.struct.PyTreeNode):
     """Sparse control points (paper Sec. 3.2.1)."""
 
     positions: Array  # [K,3] canonical positions p_k
     log_radii: Array  # [K] log of the control radius r_k
 
 
-@flax.struct.dataclass
-class Latents:
+class Latents(flax.struct.PyTreeNode):
     """A Gaussian per motion, z_m ~ N(mu_m, sigma_m^2) (paper Eq. 5)."""
 
     mu: Array  # [M,D]
     log_sigma: Array  # [M,D]
 
 
-@flax.struct.dataclass
-class Camera:
+class Camera(flax.struct.PyTreeNode):
     """A pinhole camera. `height` and `width` are static; the arrays may have leading batch axes."""
 
     world_to_camera: Array  # [4,4]
@@ -57,8 +53,7 @@ class Camera:
     width: int = flax.struct.field(pytree_node=False)
 
 
-@flax.struct.dataclass
-class Splats:
+class Splats(flax.struct.PyTreeNode):
     """Gaussians projected to one image: what a rasterizer backend composites.
 
     `extents` is the half-width and half-height, in pixels, of the box in which alpha reaches 1/255; it is 0 for a
@@ -74,8 +69,7 @@ class Splats:
     features: Array  # [N,7]
 
 
-@flax.struct.dataclass
-class Rendering:
+class Rendering(flax.struct.PyTreeNode):
     """One rendered image. Depth and normal are sums over weights: divide by alpha for the mean."""
 
     rgb: Array  # [H,W,3], background blended in
@@ -85,8 +79,7 @@ class Rendering:
     overflow: Array  # [] int32: Gaussian-tile pairs that found no room in the static buffers; 0 means exact
 
 
-@flax.struct.dataclass
-class Batch:
+class Batch(flax.struct.PyTreeNode):
     """What one training step sees: for every motion the same number of views and frames."""
 
     motions: Array  # [M] int32, indices into the dataset's motions
@@ -96,8 +89,7 @@ class Batch:
     view_weights: Array  # [M,V]
 
 
-@flax.struct.dataclass
-class Params:
+class Params(flax.struct.PyTreeNode):
     """Everything that training moves."""
 
     latents: Latents

@@ -18,7 +18,7 @@ APPS = {
 
 
 def define_flags() -> None:
-    """Flags of single apps, all None until the user sets them; one that an app does not take is refused when it runs."""
+    """Flags of single apps, None until the user sets them; one that an app does not take is refused when it runs."""
     flags.DEFINE_string("source", None, "import_data: the .glb or .gltf file to import")
     flags.DEFINE_string("out", None, "import_data: the folder to write; sample: the folder for videos")
     flags.DEFINE_string("clips", None, "import_data: clips by name or pattern, separated by commas")
@@ -49,13 +49,13 @@ def options_of(run: Callable[..., Any], **common: Any) -> dict[str, Any]:
     """
     parameters = inspect.signature(run).parameters
     options = {name: value for name, value in common.items() if name in parameters}
-    for flag in flags.FLAGS.flags_by_module_dict().get(__name__, []):
-        if flag.value is None:
-            continue
-        if flag.name not in parameters:
-            raise UserError(f"--{flag.name}: not a flag of this app (it takes: {', '.join(parameters)})")
-        options[flag.name] = flag.value
+    own = flags.FLAGS.flags_by_module_dict().get(__name__, [])
+    for flag in (*own, *(flags.FLAGS[name] for name in common)):
+        if flag.present and flag.name not in parameters:
+            takes = ", ".join(f"--{name}" for name in parameters)
+            raise UserError(f"--{flag.name}: found a flag that this app does not take, expected some of {takes}")
+    options |= {flag.name: flag.value for flag in own if flag.value is not None}
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and options.get(name) is None:
-            raise UserError(f"--{name}: not given, this app needs it")
+            raise UserError(f"--{name}: not given, expected --{name}=..., which this app needs")
     return options

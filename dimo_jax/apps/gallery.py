@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +83,7 @@ def draw_samples(player: Player, *, key: Array, num_samples: int) -> Array:
 
 
 def write_latents(
-    player: Player, latents: Array, times: np.ndarray, camera: Camera, path: Path, *, labels: list[str], rate: float
+    player: Player, latents: Array, times: Any, camera: Camera, path: Path, *, labels: list[str], rate: float
 ) -> None:
     """A video of several latents' motions side by side, seen by one camera."""
     videos = []

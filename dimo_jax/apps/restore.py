@@ -85,12 +85,17 @@ def restore(workdir: Path) -> Restored:
         raise UserError(
             f"{workdir / FACTS_FILE}: cannot read it ({type(error).__name__}), expected a run's facts"
         ) from error
+    absent = UserError(f"--workdir={workdir}: no checkpoint in it, expected a training run that has saved one")
+    if not (workdir / "checkpoints").is_dir():
+        raise absent  # before the folder is made to look into it
     components = build_components(config)
     sizes = dict(num_motions=len(facts["names"]), num_frames=facts["num_frames"])
     with Checkpoints(workdir, keep=config.keep_checkpoints) as checkpoints:
         found = checkpoints.restore_latest(lambda step: stages.template(config, components, step=step, **sizes))
     if found is None:
-        raise UserError(f"--workdir={workdir}: no checkpoint in it, expected a training run that has saved one")
+        raise absent
     if found[0] < stages.build_stages(config)[0].last_step:
-        raise UserError(f"--workdir={workdir}: its training is still in the first stage (step {found[0]})")
+        raise UserError(
+            f"--workdir={workdir}: its training is still in the first stage (step {found[0]}), expected a finished one"
+        )
     return Restored(Player(config, components, jax.device_get(found[1]), num_frames=facts["num_frames"]), facts)

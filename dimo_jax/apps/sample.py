@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 from absl import logging
 
+from dimo_jax.apps.checks import check_folder
 from dimo_jax.apps.gallery import draw_samples, write_latents
 from dimo_jax.apps.restore import restore
 from dimo_jax.errors import UserError
@@ -29,6 +30,8 @@ def run(
     for name, value in (("num_samples", num_samples), ("num_frames", num_frames + 1), ("size", size + 1)):
         if value < 1:
             raise UserError(f"--{name}: found {value - (name != 'num_samples')}, expected a positive number")
+    if out:
+        check_folder(out, "out")
     model = restore(Path(workdir))
     camera = model.camera(size)
     codes = draw_samples(model.player, key=jax.random.key(seed), num_samples=num_samples)

@@ -71,7 +71,8 @@ def write_summary_report(
             for picture in pictures
         ]
         sections.append(Section(title, items, tile=560))
-    sections.append(Section("Training", [Figure(workdir / "curves.png", "Loss terms and PSNR of the batches", wide=True)]))
+    curves = Figure(workdir / "curves.png", "Loss terms and PSNR of the batches", wide=True)
+    sections.append(Section("Training", [curves]))
     written = write_report(
         workdir / "report.html",
         sections,

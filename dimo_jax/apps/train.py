@@ -18,19 +18,18 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from dimo_jax.apps import gallery
+from dimo_jax.apps.checks import check_config, check_data, check_workdir
 from dimo_jax.apps.evaluation import evaluate
 from dimo_jax.apps.player import Player
 from dimo_jax.apps.restore import save_facts
 from dimo_jax.apps.summary import write_summary_report
-from dimo_jax.checkpoints import Checkpoints, config_sha256, load_config, save_config
-from dimo_jax.data.dataset import Dataset
+from dimo_jax.checkpoints import Checkpoints, config_sha256, save_config
 from dimo_jax.data.sources import load
-from dimo_jax.errors import UserError
+from dimo_jax.export.images import to_uint8
 from dimo_jax.export.metrics_log import Board, MetricsLog
 from dimo_jax.render import choose_backend
-from dimo_jax.train import stages
+from dimo_jax.train.estimate import estimate_hours
 from dimo_jax.train.loop import fit
-from dimo_jax.train.stages import Stage
 from dimo_jax.train.state import TrainState
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "numpy")
@@ -50,12 +49,13 @@ class Recorder:
         self._log.write(step, {"stage": stage, **values, "steps_per_second": rate})
         self._board.scalars(step, {**values, "steps_per_second": rate})
 
-    def images(self, step: int, stage: Stage, state: TrainState) -> None:
-        """Histograms of what density control and skinning look at."""
+    def images(self, step: int, stage: str, state: TrainState, preview: np.ndarray) -> None:
+        """Truth beside rendering of one image, and histograms of what density control and skinning look at."""
         alive = np.asarray(state.alive)
         opacities = jax.nn.sigmoid(state.params.gaussians.logit_opacities)
-        self._board.histogram(step, f"{stage.name}/opacity", np.asarray(opacities)[alive])
-        self._board.histogram(step, f"{stage.name}/radius", np.exp(np.asarray(state.params.key_points.log_radii)))
+        self._board.image(step, f"{stage}/truth_and_rendering", to_uint8(np.concatenate(list(preview), axis=1)))
+        self._board.histogram(step, f"{stage}/opacity", np.asarray(opacities)[alive])
+        self._board.histogram(step, f"{stage}/radius", np.exp(np.asarray(state.params.key_points.log_radii)))
 
     def resumed(self, step: int) -> None:
         """Drops lines of steps that will be repeated."""
@@ -69,20 +69,21 @@ def run(*, config: ConfigDict, workdir: str) -> None:
     Raises:
       UserError: bad data, a config that does not fit it, or a workdir of another run. Nothing is written then.
     """
-    if config is None:
-        raise UserError("--config: not given, expected a config file such as configs/dimo.py")
     start = time.perf_counter()
     folder = Path(workdir)
+    check_config(config)
+    check_workdir(config, folder)
     _announce(config)
-    stages.build_stages(config)
-    _check_workdir(config, folder)
     dataset = load(config.data)
-    _check_fit(config, dataset)
+    check_data(config, dataset)
     data_seconds = time.perf_counter() - start
     save_config(config, folder)
     save_facts(dataset, folder)
     logging.info("%s: %d motions, %d views, %d frames, %d px", dataset.object_name, dataset.num_motions,
                  dataset.num_views, dataset.num_frames, dataset.cameras.height)  # fmt: skip
+    if jax.default_backend() == "cpu" and config.preset in ("paper", "official"):
+        hours = estimate_hours(config, dataset)
+        logging.info("on this CPU a step takes %.1f s at first, the whole run %.0f hours or more", *hours)
     with (
         MetricsLog(folder / "metrics.jsonl") as log,
         Board(folder / "tensorboard") as board,
@@ -126,44 +127,6 @@ def _announce(config: ConfigDict) -> None:
         config.preset, chosen, jax.local_device_count(), device.device_kind,
     )  # fmt: skip
     logging.info("rasterizer: %s", choose_backend(config.render.implementation))
-
-
-def _check_workdir(config: ConfigDict, folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--workdir={folder}: found a file, expected a folder")
-    if (folder / "checkpoints").is_dir() and (folder / "config.json").exists():
-        before = load_config(folder)
-        if config_sha256(before) != config_sha256(config):
-            raise UserError(
-                f"--workdir={folder}: holds a run with another config ({_first_difference(before, config)}); "
-                "expected the same config, or another --workdir"
-            )
-    elif folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").exists():
-        raise UserError(f"--workdir={folder}: holds other files, expected a run or an empty or new folder")
-
-
-def _first_difference(before: Any, after: Any, path: str = "config") -> str:
-    if isinstance(before, (dict, ConfigDict)) and isinstance(after, (dict, ConfigDict)):
-        for key in sorted({*before, *after}):
-            if key not in before or key not in after:
-                return f"{path}.{key}"
-            found = _first_difference(before[key], after[key], f"{path}.{key}")
-            if found:
-                return found
-        return ""
-    same = json.dumps(before) == json.dumps(after)
-    return "" if same else f"{path}: {before} there, {after} here"
-
-
-def _check_fit(config: ConfigDict, dataset: Dataset) -> None:
-    stage = config.stage1
-    if not config.num_key_points <= stage.capacity or not stage.num_points <= stage.capacity:
-        raise UserError(
-            f"config.stage1.capacity: found {stage.capacity}, expected at least stage1.num_points "
-            f"({stage.num_points}) and num_key_points ({config.num_key_points})"
-        )
-    if config.batch.motions > dataset.num_motions:
-        logging.info("a batch of %d motions draws some of %d twice", config.batch.motions, dataset.num_motions)
 
 
 def peak_memory_gib() -> float:

@@ -27,8 +27,7 @@ _SCALE = (0.458, 0.448, 0.450)
 _NORM_EPSILON = 1e-10
 
 
-@flax.struct.dataclass
-class LpipsParams:
+class LpipsParams(flax.struct.PyTreeNode):
     """The fixed weights of one LPIPS network, in the order of its layers."""
 
     kernels: tuple[Array, ...]  # each [height, width, channels in, channels out]

@@ -19,8 +19,7 @@ from dimo_jax.resolve import resolve
 from dimo_jax.types import Array
 
 
-@flax.struct.dataclass
-class LossInputs:
+class LossInputs(flax.struct.PyTreeNode):
     """What a term may look at. B = motions * frames * views images; P control points."""
 
     rgb: Array  # [B,H,W,3] rendered over the background
@@ -36,6 +35,7 @@ class LossInputs:
     edges: Array  # [M,P,J] int32 motion graph
     edge_weights: Array  # [M,P,J] RBF weights along the edges
     reference: Array  # [M,F,K,3] first-stage key points at the same times (second stage)
+    opacities: Array  # [N] in 0..1, 0 for dead slots
     latents: Any  # types.Latents of the batch's motions, [M,D]
     frozen: Mapping[str, Any]  # weights that are not trained: "lpips_vgg", "lpips_alex"
 
@@ -48,6 +48,7 @@ class Term:
     function: Callable[[LossInputs], Array]
     weight: float
     start: int
+    options: Mapping[str, Any]
 
 
 def build_terms(specs: Mapping[str, Any], *, key: str) -> tuple[Term, ...]:
@@ -63,7 +64,7 @@ def build_terms(specs: Mapping[str, Any], *, key: str) -> tuple[Term, ...]:
             raise UserError(f"config.{key}.{name}: found no weight, expected a number")
         if spec["weight"]:
             function = resolve(options, key=f"{key}.{name}")
-            terms.append(Term(name, function, float(spec["weight"]), int(spec.get("start", 0))))
+            terms.append(Term(name, function, float(spec["weight"]), int(spec.get("start", 0)), options))
     return tuple(terms)
 
 

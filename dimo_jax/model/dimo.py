@@ -30,16 +30,14 @@ class Components:
     graph: Graph
 
 
-@flax.struct.dataclass
-class Neighbors:
+class Neighbors(flax.struct.PyTreeNode):
     """Which key points move what, for one motion; refreshed now and then, never differentiated."""
 
     gaussians: Array  # [N,J] int32: key points of each Gaussian (Omega of its nearest key point)
     controls: Array  # [P,J] int32: edges of the motion graph between control points
 
 
-@flax.struct.dataclass
-class Moved:
+class Moved(flax.struct.PyTreeNode):
     """A motion at one time."""
 
     gaussians: Gaussians
@@ -63,7 +61,8 @@ def build_components(config: Mapping[str, Any]) -> Components:
 
 def decode(components: Components, params: Params, z: Array, points: Array, time: Array) -> tuple[Array, Array]:
     """Eq. 4: translations [P,3] and rotations [P,4] of canonical points [P,3] for latent z [D] at time [] in 0..1."""
-    return components.decoder.apply(params.decoder, z, points, time)
+    decoded: tuple[Array, Array] = components.decoder.apply(params.decoder, z, points, time)  # type: ignore[assignment]
+    return decoded
 
 
 def decode_trajectories(

@@ -43,6 +43,7 @@ def measure(state: TrainState, components: Components, options: StepOptions, bat
         return Capacity(None)
     tied = options.tie_scales(state.params.gaussians.log_scales, state.alive)
     params = state.params.replace(gaussians=mask_dead(state.params.gaussians.replace(log_scales=tied), state.alive))
+
     @jax.jit
     def splats(batch: Batch) -> Splats:
         def one_motion(motion: Array, times: Array, cameras: Camera) -> Splats:
@@ -55,3 +56,8 @@ def measure(state: TrainState, components: Components, options: StepOptions, bat
 
     height, width = batch.cameras.height, batch.cameras.width
     return Capacity(measure_capacity(splats(batch), height=height, width=width, implementation=options.implementation))
+
+
+def with_room(options: StepOptions, room: Capacity) -> StepOptions:
+    """The options of a step whose buffers hold `room`."""
+    return replace(options, capacity=room.pairs)

@@ -17,8 +17,7 @@ from dimo_jax.geometry.neighbors import farthest_points
 from dimo_jax.types import Array, Gaussians
 
 
-@flax.struct.dataclass
-class DensityStats:
+class DensityStats(flax.struct.PyTreeNode):
     """Screen-space gradients seen since the last change."""
 
     gradients: Array  # [N] sum over images of |d loss / d mean2d| in units of half the image

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import time
@@ -19,10 +18,10 @@ from tqdm import tqdm
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.sampler import Sampler, prefetch
 from dimo_jax.errors import UserError
-from dimo_jax.losses.perceptual import load_lpips
 from dimo_jax.model.dimo import Components, build_components
 from dimo_jax.train import capacity as capacities
 from dimo_jax.train import parallel, stages
+from dimo_jax.train.frozen import load_frozen
 from dimo_jax.train.schedules import resolution_at
 from dimo_jax.train.stages import Stage
 from dimo_jax.train.state import TrainState
@@ -36,8 +35,8 @@ class Watcher(Protocol):
         """Scalars of one step."""
         ...
 
-    def images(self, step: int, stage: Stage, state: TrainState) -> None:
-        """A chance to render."""
+    def images(self, step: int, stage: str, state: TrainState, preview: np.ndarray) -> None:
+        """Pictures of one step: `preview` [2,H,W,3] in 0..1 is the truth and the rendering of one image."""
         ...
 
     def resumed(self, step: int) -> None:
@@ -122,7 +121,7 @@ class StageRunner:
         self.num_devices = count_devices(config)
         self.key = jax.random.key(config.seed + 1)
         self.times = stages.frame_times(dataset.num_frames)
-        self.frozen = _load_frozen(stage)
+        self.frozen = load_frozen(stage.options.terms)
         points_are_controls = stage.options.points_are_controls
         self.refresh = jax.jit(
             functools.partial(
@@ -200,7 +199,8 @@ class StageRunner:
                         ).pairs or 0)  # fmt: skip
                         train = self._compile(room, resolution, "more capacity")
                 if config.image_every and step % config.image_every == 0:
-                    self.watcher.images(step, stage, parallel.unreplicate(state, devices))
+                    preview = jax.device_get(parallel.unreplicate(metrics.preview, devices))
+                    self.watcher.images(step, stage.name, parallel.unreplicate(state, devices), preview)
                 if step < stage.last_step and step % config.checkpoint_every == 0:
                     self.checkpoints.save(step, parallel.unreplicate(state, devices))
                 if step >= until:
@@ -235,7 +235,7 @@ class StageRunner:
     def _compile(self, room: capacities.Capacity, resolution: int, reason: str) -> Callable[..., Any]:
         shape = f"{resolution} px" + (f", {room.pairs} pairs an image" if room.pairs is not None else "")
         logging.info("%s: compiling the step for %s (%s)", self.stage.name, shape, reason)
-        options = dataclasses.replace(self.stage.options, capacity=room.pairs)
+        options = capacities.with_room(self.stage.options, room)
         return parallel.parallelize(functools.partial(build_step, self.components, options), self.num_devices)
 
     def _log(self, step: int, resolution: int, metrics: Metrics, lost: int, bar: tqdm) -> None:
@@ -247,13 +247,3 @@ class StageRunner:
             raise UserError(f"step {step}: the loss is {scalars['loss']} (terms: {', '.join(bad) or 'none alone'})")
         bar.set_postfix(loss=f"{scalars['loss']:.4g}", psnr=f"{scalars['psnr']:.2f}", refresh=False)
         self.watcher.scalars(step, self.stage.name, scalars)
-
-
-def _load_frozen(stage: Stage) -> dict[str, Any]:
-    """Weights of the perceptual networks that the stage's terms use."""
-    networks = {
-        term.function.keywords.get("network", "vgg")  # type: ignore[attr-defined]
-        for term in stage.options.terms
-        if term.name == "lpips"
-    }
-    return {f"lpips_{network}": load_lpips(network) for network in networks}

@@ -19,14 +19,14 @@ GROUPS = ("latents", "decoder", "positions", "log_radii", "means", "log_scales",
 class GroupState(NamedTuple):
     """Steps taken, for the schedules."""
 
-    count: Array
+    steps: Array
 
 
 def label(params: Params) -> Params:
     """Names the group of every leaf: a tree like `params` with strings of `GROUPS` for leaves."""
 
     def name(path: tuple[Any, ...], _: Array) -> str:
-        names = [getattr(entry, "name", None) for entry in path]
+        names = [str(getattr(entry, "name", "")) for entry in path]
         return names[0] if names[0] in GROUPS else names[1]
 
     return jax.tree_util.tree_map_with_path(name, params)
@@ -37,13 +37,13 @@ def scale_by_groups(schedules: Mapping[str, optax.Schedule]) -> optax.GradientTr
 
     def init(params: Params) -> GroupState:
         del params
-        return GroupState(count=jnp.zeros([], jnp.int32))
+        return GroupState(steps=jnp.zeros([], jnp.int32))
 
     def update(updates: Params, state: GroupState, params: Params | None = None) -> tuple[Params, GroupState]:
         del params
-        rates = {group: schedule(state.count) for group, schedule in schedules.items()}
+        rates = {group: schedule(state.steps) for group, schedule in schedules.items()}
         scaled = jax.tree.map(lambda update, group: -rates[group] * update, updates, label(updates))
-        return scaled, GroupState(count=state.count + 1)
+        return scaled, GroupState(steps=state.steps + 1)
 
     return optax.GradientTransformation(init, update)
 

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from absl import logging
+from ml_collections import ConfigDict
 
 from dimo_jax.geometry.neighbors import farthest_points
 from dimo_jax.losses.total import build_terms
@@ -27,7 +28,7 @@ class Stage:
     """One stage: its name in the config, the steps it spans, and what its step needs."""
 
     name: str
-    config: Mapping[str, Any]
+    config: ConfigDict
     first_step: int
     last_step: int
     options: StepOptions
@@ -219,10 +220,12 @@ def report_first_stage(state: TrainState, config: Mapping[str, Any]) -> None:
     """Says how the first stage ended, and what found no room in it."""
     usable = density.prune(state.params.gaussians, state.alive, min_opacity=config["stage1"]["final_opacity"])
     alive, opaque, dropped = int(state.alive.sum()), int(usable.sum()), int(state.dropped)
-    logging.info("stage 1 ends with %d points, %d of them opaque; %d key points", alive, opaque, config.num_key_points)
+    logging.info(
+        "stage 1 ends with %d points, %d of them opaque; %d key points", alive, opaque, config["num_key_points"]
+    )
     if opaque < config["num_key_points"]:
         logging.warning(
-            "stage 1: only %d opaque points for %d key points; faint ones fill up", opaque, config.num_key_points
+            "stage 1: only %d opaque points for %d key points; faint ones fill up", opaque, config["num_key_points"]
         )
     if dropped:
         logging.warning("stage 1: %d new points found no free slot; raise config.stage1.capacity", dropped)

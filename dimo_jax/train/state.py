@@ -11,8 +11,7 @@ from dimo_jax.train.density import DensityStats
 from dimo_jax.types import Array, Params
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """Everything a checkpoint holds; all shapes are static within a stage."""
 
     step: Array  # [] int32, steps taken in all stages

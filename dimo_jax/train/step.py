@@ -37,14 +37,14 @@ class StepOptions:
     capacity: int | None
 
 
-@flax.struct.dataclass
-class Metrics:
+class Metrics(flax.struct.PyTreeNode):
     """Scalars of one step; they stay on the device until somebody logs them."""
 
     loss: Array
     terms: dict[str, Array]
     psnr: Array  # of the batch's images, over the whole frame
     overflow: Array  # Gaussian-tile pairs that found no room
+    preview: Array  # [2,H,W,3] truth and rendering of the batch's first image
 
 
 def composite_truth(images: Array, background: Array) -> tuple[Array, Array]:
@@ -93,7 +93,7 @@ def _loss(
     key: Array,
     components: Components,
     options: StepOptions,
-) -> tuple[Array, tuple[dict[str, Array], Array, Array]]:
+) -> tuple[Array, Metrics]:
     latents = Latents(mu=params.latents.mu[batch.motions], log_sigma=params.latents.log_sigma[batch.motions])
     keys = jax.vmap(lambda motion: jax.random.fold_in(key, motion))(batch.motions)
     z = jax.vmap(components.draw)(latents.mu, latents.log_sigma, keys)  # one draw per motion and step
@@ -132,13 +132,16 @@ def _loss(
         edges=edges,
         edge_weights=edge_weights,
         reference=reference,
+        opacities=jax.nn.sigmoid(shaped.gaussians.logit_opacities),
         latents=latents,
         frozen=frozen,
     )
     total, values = evaluate(options.terms, inputs, state.step - options.first_step)
     mse = jnp.mean((inputs.rgb - inputs.true_rgb) ** 2, axis=(1, 2, 3))
     psnr = jnp.mean(-10 * jnp.log10(jnp.maximum(mse, 1e-10)))
-    return total, (values, psnr, jnp.sum(rendering.overflow))
+    preview = jnp.stack([inputs.true_rgb[0], inputs.rgb[0]])
+    overflow = jnp.sum(rendering.overflow)
+    return total, Metrics(loss=total, terms=values, psnr=psnr, overflow=overflow, preview=preview)
 
 
 def build_step(
@@ -156,16 +159,15 @@ def build_step(
         probe = jnp.zeros((*batch.images.shape[:3], num_gaussians, 2))
         key = jax.random.fold_in(key, state.step)
         loss = jax.value_and_grad(_loss, argnums=(0, 1) if options.points_are_controls else 0, has_aux=True)
-        (total, (values, psnr, overflow)), gradients = loss(
-            state.params, probe, state, batch, frozen, key, components, options
-        )
+        (_, metrics), gradients = loss(state.params, probe, state, batch, frozen, key, components, options)
         stats = state.density
         if options.points_are_controls:
             gradients, probe_gradients = gradients
             stats = density.accumulate(stats, probe_gradients, (batch.cameras.height, batch.cameras.width))
-        metrics = Metrics(loss=total, terms=values, psnr=psnr, overflow=overflow)
         if axis_name is not None:
-            gradients, stats, metrics = jax.lax.pmean((gradients, stats, metrics), axis_name)
+            gradients, stats = jax.lax.pmean((gradients, stats), axis_name)
+            overflow, preview = jax.lax.psum(metrics.overflow, axis_name), metrics.preview
+            metrics = jax.lax.pmean(metrics, axis_name).replace(overflow=overflow, preview=preview)
         updates, optimizer = options.optimizer.update(gradients, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         return state.replace(step=state.step + 1, params=params, optimizer=optimizer, density=stats), metrics

@@ -53,7 +53,14 @@ def test_run_is_complete_and_beats_the_static_model(trained):
     assert summary["held_out_views"]["psnr"] > summary["static_baseline"]["psnr"] + 0.5
     assert summary["held_out_views"]["num_images"] == 2 * 1 * 5
     assert summary["held_out_frames"]["num_images"] == 2 * 4 * 1
-    for name in ("report.html", "contact_sheet.png", "latents.png", "samples.mp4", "interpolation.mp4", "gaussians.ply"):
+    for name in (
+        "report.html",
+        "contact_sheet.png",
+        "latents.png",
+        "samples.mp4",
+        "interpolation.mp4",
+        "gaussians.ply",
+    ):
         assert (trained / name).stat().st_size > 500, name
     assert len(list((trained / "videos").glob("*.mp4"))) == 2
     assert list((trained / "tensorboard").iterdir())

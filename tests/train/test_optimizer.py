@@ -47,7 +47,7 @@ def test_equals_optax_adam_over_steps():
     ours, theirs = params, params
     our_state, their_state = optimizer.init(params), reference.init(params)
     for step in range(4):
-        gradients = jax.tree.map(lambda x: jnp.cos(x * 3 + step), ours)
+        gradients = jax.tree.map(lambda x, step=step: jnp.cos(x * 3 + step), ours)
         update, our_state = optimizer.update(gradients, our_state, ours)
         ours = optax.apply_updates(ours, update)
         update, their_state = reference.update(gradients, their_state, theirs)

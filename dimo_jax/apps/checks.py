@@ -1,0 +1,245 @@
+"""What must be right before a run writes anything: the config by itself, the workdir, the data that it meets."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from dimo_jax.checkpoints import config_sha256, load_config
+from dimo_jax.data.dataset import Dataset, motions_in, train_frames, views_in
+from dimo_jax.errors import UserError
+from dimo_jax.model.dimo import build_components
+from dimo_jax.render import choose_backend
+from dimo_jax.resolve import resolve
+from dimo_jax.train import stages
+from dimo_jax.train.loop import count_devices
+
+# Integers that a run reads, and the least that each may be; 0 turns off what happens every so many steps.
+COUNTS = {
+    "seed": 0,
+    "batch.motions": 1,
+    "batch.views": 1,
+    "batch.frames": 1,
+    "num_devices": 0,
+    "data.held_out_every": 0,
+    "latent_init.dim": 1,
+    "num_key_points": 1,
+    "stage1.num_steps": 1,
+    "stage1.capacity": 1,
+    "stage1.num_points": 1,
+    "stage1.densify_from": 0,
+    "stage1.densify_until": 0,
+    "stage1.densify_every": 0,
+    "stage1.anneal_every": 0,
+    "stage1.refresh_every": 0,
+    "stage2.num_steps": 1,
+    "stage2.num_per_key_point": 1,
+    "stage2.sh_degree": 0,
+    "stage2.prune_every": 0,
+    "stage2.prune_until": 0,
+    "stage2.refresh_every": 0,
+    "log_every": 1,
+    "image_every": 0,
+    "checkpoint_every": 1,
+    "keep_checkpoints": 1,
+    "evaluation.baseline_steps": 0,
+    "evaluation.num_lpips_images": 0,
+    "evaluation.surface_points": 0,
+    "evaluation.num_samples": 0,
+    "evaluation.num_videos": 0,
+}
+# Real numbers that must be above 0; the second is the bound that they must stay under.
+POSITIVE = {
+    "radius_power": None,
+    "radius_scale": None,
+    "stage1.ball_radius": None,
+    "stage1.opacity": 1,
+    "stage1.scale": None,
+    "stage2.ball_scale": None,
+    "stage2.opacity": 1,
+}
+MAX_SH_DEGREE = 3
+# Slots that training resolves on the way; the others are resolved when its parts are built.
+LATE_SLOTS = ("stage1.densify", "stage1.prune", "stage2.prune")
+OTHERS = ("preset", "preset_chosen_by", "data", "render")
+SMALLEST_SIDE = 16  # pixels, for the network that scores the pictures
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+    """Checks all of a config that needs no data: numbers in range, phases in order, every slot resolvable.
+
+    Raises:
+      UserError: what is wrong, by its config key.
+    """
+    for key in OTHERS:
+        _get(config, key)
+    for key, least in COUNTS.items():
+        _check_count(_get(config, key), least, key)
+    for key, bound in POSITIVE.items():
+        _check_positive(_get(config, key), bound, key)
+    if config["stage2"]["sh_degree"] > MAX_SH_DEGREE:
+        raise UserError(
+            f"config.stage2.sh_degree: found {config['stage2']['sh_degree']}, expected 0 to {MAX_SH_DEGREE}"
+        )
+    for name in ("stage1", "stage2"):
+        _check_phases(_get(config, f"{name}.phases"), f"{name}.phases")
+    _check_capacity(config)
+    _check_render(config)
+    for key in ("decoder", "latent", "skinning", "graph", "deform", *LATE_SLOTS):
+        _check_slot(_get(config, key), key)
+    build_components(config)
+    stages.build_stages(config)
+    count_devices(config)  # type: ignore[arg-type]
+
+
+def _get(config: Mapping[str, Any], key: str) -> Any:
+    """The value at a dotted key."""
+    value: Any = config
+    for part in key.split("."):
+        if not isinstance(value, (Mapping, ConfigDict)) or part not in value:
+            raise UserError(f"config.{key}: not found in the config, expected as in configs/dimo.py")
+        value = value[part]
+    return value
+
+
+def _check_count(value: Any, least: int, key: str) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UserError(f"config.{key}: found {value!r}, expected an integer of at least {least}")
+
+
+def _check_positive(value: Any, bound: float | None, key: str) -> None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0 < value < (float("inf") if bound is None else bound):
+        expected = "a number above 0" + (f" and below {bound}" if bound else "")
+        raise UserError(f"config.{key}: found {value!r}, expected {expected}")
+
+
+def _check_phases(phases: Any, key: str) -> None:
+    def is_pair(phase: Any) -> bool:
+        return isinstance(phase, (tuple, list)) and len(phase) == 2 and all(type(number) is int for number in phase)
+
+    valid = isinstance(phases, (tuple, list)) and len(phases) > 0 and all(is_pair(phase) for phase in phases)
+    if valid:
+        steps, sizes = zip(*phases)
+        valid = steps[0] == 0 and list(steps) == sorted(set(steps)) and min(sizes) > 0
+    if not valid:
+        raise UserError(
+            f"config.{key}: found {phases!r}, expected pairs ((first step, pixels), ...), the first at step 0 and the "
+            "steps ascending"
+        )
+
+
+def _check_capacity(config: Mapping[str, Any]) -> None:
+    stage = config["stage1"]
+    if max(config["num_key_points"], stage["num_points"]) > stage["capacity"]:
+        raise UserError(
+            f"config.stage1.capacity: found {stage['capacity']}, expected at least stage1.num_points "
+            f"({stage['num_points']}) and num_key_points ({config['num_key_points']})"
+        )
+
+
+def _check_render(config: Mapping[str, Any]) -> None:
+    background = _get(config, "render.background")
+    if not (
+        isinstance(background, (tuple, list))
+        and len(background) == 3
+        and all(isinstance(value, (int, float)) and 0 <= value <= 1 for value in background)
+    ):
+        raise UserError(f"config.render.background: found {background!r}, expected three numbers from 0 to 1")
+    capacity = _get(config, "render.capacity")
+    if capacity is not None:
+        _check_count(capacity, 1, "render.capacity")
+    try:
+        choose_backend(_get(config, "render.implementation"))
+    except UserError as error:
+        message = str(error).removeprefix("render implementation: ")
+        raise UserError(f"config.render.implementation: {message}") from error
+
+
+def _check_slot(spec: Any, key: str) -> None:
+    if not isinstance(spec, (Mapping, ConfigDict)):
+        raise UserError(f'config.{key}: found {spec!r}, expected dict(fn="module:function", ...)')
+    resolve(spec, key=key)
+
+
+def check_folder(path: str | os.PathLike[str], flag: str) -> None:
+    """Checks that a folder exists or can be made.
+
+    Args:
+      path: of the folder.
+      flag: name of the flag that gave it, for errors.
+
+    Raises:
+      UserError: it, or what it would lie in, is a file or may not be written to.
+    """
+    folder = Path(path)
+    nearest = next(each for each in (folder, *folder.absolute().parents) if os.path.lexists(each))
+    if not nearest.is_dir():
+        where = "" if nearest == folder else f" at {nearest}"
+        raise UserError(f"--{flag}={folder}: found a file{where}, expected a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"--{flag}={folder}: found no permission to write to {nearest}, expected a folder to write to")
+
+
+def check_workdir(config: ConfigDict, folder: Path) -> None:
+    """Checks that `folder` is new, empty, or holds a run of this very config.
+
+    Raises:
+      UserError: it is a file, holds other files, or a run of another config.
+    """
+    check_folder(folder, "workdir")
+    if (folder / "checkpoints").is_dir() and (folder / "config.json").exists():
+        before = load_config(folder)
+        if config_sha256(before) != config_sha256(config):
+            raise UserError(
+                f"--workdir={folder}: holds a run with another config ({_first_difference(before, config)}); "
+                "expected the same config, or another --workdir"
+            )
+    elif folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").exists():
+        other = sorted(path.name for path in folder.iterdir())[0]
+        raise UserError(f"--workdir={folder}: holds other files ({other}), expected a run or an empty or new folder")
+
+
+def _first_difference(before: Any, after: Any, path: str = "config") -> str:
+    if isinstance(before, (dict, ConfigDict)) and isinstance(after, (dict, ConfigDict)):
+        for key in sorted({*before, *after}):
+            if key not in before or key not in after:
+                return f"{path}.{key}"
+            found = _first_difference(before[key], after[key], f"{path}.{key}")
+            if found:
+                return found
+        return ""
+    same = json.dumps(before, default=str) == json.dumps(after, default=str)
+    return "" if same else f"{path}: {before} there, {after} here"
+
+
+def check_data(config: Mapping[str, Any], dataset: Dataset) -> None:
+    """Checks that a dataset has what the config asks of it.
+
+    Raises:
+      UserError: no motion to train on, fewer views or frames than a batch takes, or pictures that are too small.
+    """
+    name, num_motions = dataset.object_name, len(motions_in(dataset, "train"))
+    if num_motions == 0:
+        raise UserError(f"config.data: no motion of {name} has the split 'train', expected at least 1")
+    if config["batch"]["motions"] > num_motions:
+        logging.info("a batch of %d motions draws some of %d twice", config["batch"]["motions"], num_motions)
+    num_views = len(views_in(dataset, "train"))
+    num_frames = len(train_frames(dataset, config["data"]["held_out_every"]))
+    for key, available in (("views", num_views), ("frames", num_frames)):
+        wanted = config["batch"][key]
+        if wanted > available:
+            raise UserError(
+                f"config.batch.{key}: found {wanted}, expected at most {available} ({key} of {name} that train)"
+            )
+    height, width = dataset.cameras.height, dataset.cameras.width
+    if min(height, width) < SMALLEST_SIDE:
+        raise UserError(
+            f"config.data: pictures of {width}x{height}, expected at least {SMALLEST_SIDE} pixels a side ({name})"
+        )

@@ -1,0 +1,96 @@
+"""Turns what absl and ml_collections say of a bad command line into one line that a user can act on."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from dimo_jax.errors import UserError
+
+_KINDS = {"int": "an integer", "float": "a number", "bool": "true or false", "string": "text"}
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the flags of `argv`; returns what is left.
+
+    Raises:
+      UserError: an unknown flag or config key, a value of the wrong type, a config file that is missing or fails.
+    """
+    path = _find_config(argv)
+    if path is not None and not Path(path.split(":", 1)[0]).is_file():
+        raise UserError(f"--config={path}: no such file, expected a config file such as configs/dimo.py")
+    try:
+        return flags.FLAGS(argv)
+    except UserError:
+        raise
+    # A config file is a program, so what it may raise is open.
+    except Exception as error:
+        config = None if path is None else _load_config(path)
+        raise UserError(_explain(error, argv, config)) from error
+
+
+def _find_config(argv: list[str]) -> str | None:
+    """The value of --config, written with "=" or as the next argument."""
+    for index, argument in enumerate(argv[1:], 1):
+        name, equals, value = argument.partition("=")
+        if name in ("--config", "-config"):
+            return value if equals else next(iter(argv[index + 1 :]), "")
+    return None
+
+
+def _load_config(path: str) -> Any:
+    """The config of a file without overrides, to tell its own failures from those of the overrides."""
+    try:
+        return flags.FLAGS["config"].parser.parse(path)
+    except UserError:
+        raise
+    except Exception as error:
+        # ml_collections puts the whole traceback into some messages; its end is the message.
+        last = (str(error).strip().splitlines() or [""])[-1]
+        message = re.sub(r"^ValueError: ", "", last) if isinstance(error, ValueError) else f"{_name(error)}: {last}"
+        raise UserError(f"--config={path}: {message}") from error
+
+
+def _name(error: BaseException) -> str:
+    return type(error).__name__
+
+
+def _explain(error: Exception, argv: list[str], config: Any) -> str:
+    if isinstance(error, flags.UnrecognizedFlagError):
+        return _explain_unknown(error.flagname)
+    for argument in argv[1:]:
+        name = argument.partition("=")[0].lstrip("-")
+        missing = _find_missing_key(name, config) if name.startswith("config.") else None
+        if missing:
+            return f"--{name}: {missing}"
+    illegal = re.match(r"flag --([^=]+)=(.*?): (.*)", str(error), re.DOTALL)
+    if isinstance(error, flags.IllegalFlagValueError) and illegal:
+        name, value, reason = illegal.groups()
+        kind = flags.FLAGS[name].parser.flag_type() if name in flags.FLAGS else ""
+        expected = _KINDS.get(kind) or " ".join(reason.split()).removeprefix("value should be ")
+        return f"--{name}: found {value!r}, expected {expected}"
+    return f"command line: {' '.join(str(error).split()) or _name(error)}"
+
+
+def _explain_unknown(name: str) -> str:
+    if name.startswith("config."):
+        return f"--{name}: no --config=FILE stands before it, expected one such as --config=configs/dimo.py"
+    near = difflib.get_close_matches(name, list(flags.FLAGS), n=1)
+    return f"--{name}: no such flag, expected " + (f"--{near[0]}?" if near else "one of those that --help lists")
+
+
+def _find_missing_key(name: str, config: Any) -> str | None:
+    """What is wrong with "config.a.b" as a key of `config`; None where nothing is."""
+    path = "config"
+    for key in name.split(".")[1:]:
+        keys = list(config) if hasattr(config, "keys") else []
+        if key not in keys:
+            near = difflib.get_close_matches(key, keys, n=1)
+            expected = f"{near[0]!r}?" if near else f"one of {', '.join(sorted(keys))}" if keys else "no key below it"
+            return f"{path} has no key {key!r}, expected {expected}"
+        path, config = f"{path}.{key}", config[key]
+    return None

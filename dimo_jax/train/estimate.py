@@ -1,0 +1,47 @@
+"""How long a run would take on this machine: measured on its own first step."""
+
+from __future__ import annotations
+
+import time
+
+import jax
+from ml_collections import ConfigDict
+
+from dimo_jax.data.dataset import Dataset
+from dimo_jax.data.sampler import Sampler
+from dimo_jax.model.dimo import build_components
+from dimo_jax.train import capacity, stages
+from dimo_jax.train.frozen import load_frozen
+from dimo_jax.train.schedules import resolution_at
+from dimo_jax.train.step import build_step
+
+
+def estimate_hours(config: ConfigDict, dataset: Dataset) -> tuple[float, float]:
+    """Times one step of the first stage and extrapolates to the whole run.
+
+    Every step is taken to cost as much as the measured one times its number of pixels, which leaves out that the second
+    stage has more Gaussians: a lower bound.
+
+    Returns:
+      Seconds of the measured step (compilation left out), and hours of the whole run.
+    """
+    components, (first, second) = build_components(config), stages.build_stages(config)
+    sizes = dict(num_motions=dataset.num_motions, num_frames=dataset.num_frames)
+    state = stages.begin_first(config, components, key=jax.random.key(config.seed), **sizes)
+    limit = dataset.cameras.height
+    measured = min(resolution_at(first.config["phases"], 0), limit)
+    sizes_of_batch = {f"batch_{name}": size for name, size in config.batch.items()}
+    batch = jax.device_put(Sampler(dataset, **sizes_of_batch, resolution=measured).sample(0))
+    room = capacity.measure(state, components, first.options, batch)
+    options = capacity.with_room(first.options, room)
+    step = jax.jit(build_step(components, options))
+    arguments = (state, batch, load_frozen(first.options.terms), jax.random.key(0))
+    jax.block_until_ready(step(*arguments))
+    start = time.perf_counter()
+    jax.block_until_ready(step(*arguments))
+    seconds = time.perf_counter() - start
+    total = 0.0
+    for stage in (first, second):
+        for local in range(stage.last_step - stage.first_step):
+            total += seconds * (min(resolution_at(stage.config["phases"], local), limit) / measured) ** 2
+    return seconds, total / 3600
