@@ -19,8 +19,7 @@ from dimo_jax.types import Array, Splats
 COUNT_LIMIT = 2**30
 
 
-@flax.struct.dataclass
-class Bins:
+class Bins(flax.struct.PyTreeNode):
     """Gaussian-tile pairs sorted by tile (row-major) and, within a tile, front to back."""
 
     ids: Array  # [capacity] int32 Gaussian index; N where the slot is unused
@@ -127,7 +126,7 @@ def bin_splats(splats: Splats, *, height: int, width: int, tile: int, capacity: 
     row = within // per_row
     tile_id = (first_row[owner] + row) * columns + first_column[owner] + within - row * per_row
     tile_id = jnp.where(used, tile_id, num_tiles)
-    tile_sorted, rank_sorted = _sort_pairs(tile_id, rank, num_tiles=num_tiles, num_ranks=num)
+    tile_sorted, rank_sorted = sort_pairs(tile_id, rank, num_tiles=num_tiles, num_ranks=num)
     starts = jnp.searchsorted(tile_sorted, lax.iota(jnp.int32, num_tiles + 1), side="left", method="scan")
     return Bins(
         ids=jnp.where(tile_sorted < num_tiles, order[rank_sorted], num),
@@ -147,7 +146,7 @@ def _expand(ends: Array, counts: Array, capacity: int) -> tuple[Array, Array]:
     return rank, lax.iota(jnp.int32, capacity) - starts[rank]
 
 
-def _sort_pairs(tile_id: Array, rank: Array, *, num_tiles: int, num_ranks: int) -> tuple[Array, Array]:
+def sort_pairs(tile_id: Array, rank: Array, *, num_tiles: int, num_ranks: int) -> tuple[Array, Array]:
     """Sorts pairs by (tile, rank). Pairs come in order of rank, so a stable sort by tile alone is the same."""
     rank_bits = max((num_ranks - 1).bit_length(), 1)
     if (num_tiles + 1) << rank_bits > 2**32:

@@ -36,7 +36,9 @@ def find_drawable(scene: Scene) -> np.ndarray:
     """[N] bool: the Gaussians that the contract draws if they reach a pixel."""
     g = scene.gaussians
     with np.errstate(all="ignore"):
-        z = (g["means"].astype(np.float64) @ scene.world_to_camera[2, :3].astype(np.float64)) + scene.world_to_camera[2, 3]
+        z = (g["means"].astype(np.float64) @ scene.world_to_camera[2, :3].astype(np.float64)) + scene.world_to_camera[
+            2, 3
+        ]
         ok = np.isfinite(g["means"]).all(-1) & (np.abs(g["means"]) < 1e12).all(-1)
         ok &= (g["log_scales"] < np.log(1e12)).all(-1) & np.isfinite(g["quats"]).all(-1)
         ok &= np.isfinite(g["sh"]).all((-1, -2)) & ~np.isnan(g["logit_opacities"]) & (z > 0.01)

@@ -46,7 +46,12 @@ def make_rotation(rng: np.random.Generator) -> np.ndarray:
 def make_cotangents(seed: int, height: int, width: int) -> dict[str, np.ndarray]:
     """Random weights of rgb, alpha, depth and normal in a scalar loss."""
     rng = np.random.default_rng(seed)
-    shapes = {"rgb": (height, width, 3), "alpha": (height, width), "depth": (height, width), "normal": (height, width, 3)}
+    shapes = {
+        "rgb": (height, width, 3),
+        "alpha": (height, width),
+        "depth": (height, width),
+        "normal": (height, width, 3),
+    }
     return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
 
 

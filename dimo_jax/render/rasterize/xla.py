@@ -7,6 +7,7 @@ recomputing what the forward pass knew, writes one row per Gaussian-tile pair, a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
@@ -299,20 +300,24 @@ def _ungroup(grouped: Array, work: _Work) -> Array:
 
 def sum_rows(rows: Array, ids: Array, num: int) -> Array:
     """Sums rows [S,C] by ids [S] in 0..num-1, in a fixed order on every device: [num,C]."""
+    return lax.platform_dependent(
+        rows, ids, cpu=functools.partial(scatter_rows, num=num), default=functools.partial(scan_rows, num=num)
+    )
 
-    def scatter(rows: Array, ids: Array) -> Array:
-        return jnp.zeros((num, rows.shape[1]), rows.dtype).at[ids].add(rows)
 
-    def scan(rows: Array, ids: Array) -> Array:
-        # Elsewhere a scatter adds with atomics, in an order that differs from run to run.
-        order = jnp.argsort(ids, stable=True)
-        ids, rows = ids[order], rows[order]
+def scatter_rows(rows: Array, ids: Array, *, num: int) -> Array:
+    """`sum_rows` for devices that scatter in order."""
+    return jnp.zeros((num, rows.shape[1]), rows.dtype).at[ids].add(rows)
 
-        def combine(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
-            return b[0], jnp.where((a[0] == b[0])[:, None], a[1] + b[1], b[1])
 
-        _, sums = lax.associative_scan(combine, (ids, rows))
-        is_last = jnp.append(ids[1:] != ids[:-1], True)
-        return jnp.zeros((num, rows.shape[1]), rows.dtype).at[jnp.where(is_last, ids, num)].set(sums, mode="drop")
+def scan_rows(rows: Array, ids: Array, *, num: int) -> Array:
+    """`sum_rows` for devices that scatter with atomics, in an order that differs from run to run."""
+    order = jnp.argsort(ids, stable=True)
+    ids, rows = ids[order], rows[order]
 
-    return lax.platform_dependent(rows, ids, cpu=scatter, default=scan)
+    def combine(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+        return b[0], jnp.where((a[0] == b[0])[:, None], a[1] + b[1], b[1])
+
+    _, sums = lax.associative_scan(combine, (ids, rows))
+    is_last = jnp.append(ids[1:] != ids[:-1], True)
+    return jnp.zeros((num, rows.shape[1]), rows.dtype).at[jnp.where(is_last, ids, num)].set(sums, mode="drop")
