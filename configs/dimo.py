@@ -209,26 +209,26 @@ def _demo() -> ConfigDict:
     config.num_key_points = 128
 
     stage = config.stage1
-    stage.num_steps = 1_500
+    stage.num_steps = 1_400
     stage.phases = ((0, 32), (500, 64))
     stage.capacity, stage.num_points = 192, 160
     stage.densify_from, stage.densify_until, stage.densify_every = 200, 1_000, 100
     stage.anneal_every = 500
-    stage.rates.update(decoder=_rate(3e-3, 5e-4, 1_500), means=_rate(1e-2, 5e-4, 1_000))
+    stage.rates.update(decoder=_rate(3e-3, 5e-4, 1_400), means=_rate(1e-2, 5e-4, 1_000))
     stage.losses.lpips.weight = 0.0
     stage.losses.ssim.weight = 0.0
     stage.losses.kl.weight = 1e-3
 
     stage = config.stage2
-    stage.num_steps = 1_600
+    stage.num_steps = 1_500
     stage.phases = ((0, 64), (400, 128))
     stage.num_per_key_point = 40
-    stage.prune_every, stage.prune_until = 400, 1_600
+    stage.prune_every, stage.prune_until = 300, 1_500
     stage.rates.update(
-        latents=_rate(5e-3, 2e-4, 1_600),
-        decoder=_rate(1e-3, 5e-5, 1_600),
+        latents=_rate(5e-3, 2e-4, 1_500),
+        decoder=_rate(1e-3, 5e-5, 1_500),
         positions=_rate(2e-4),
-        means=_rate(1e-3, 1e-4, 1_600),
+        means=_rate(1e-3, 1e-4, 1_500),
     )
     stage.losses.lpips.weight = 0.0
     stage.losses.ssim.weight = 50.0
