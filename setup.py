@@ -21,9 +21,10 @@ class OptionalBuild(build_ext):
             ext.include_dirs.append(jax.ffi.include_dir())
             super().build_extension(ext)
         except Exception as error:  # whatever a compiler, or its absence, may raise
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
             print(
-                f"dimo_jax: the native rasterizer was not compiled ({str(error).splitlines()[0]}); the xla backend "
-                "will serve. Install a C++17 compiler and reinstall to get it.",
+                f"dimo_jax: the native rasterizer was not compiled ({reason}); the xla backend will serve. "
+                "Install a C++17 compiler and reinstall to get it.",
                 file=sys.stderr,
             )
 
