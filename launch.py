@@ -7,6 +7,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from dimo_jax.apps import APPS, define_flags, options_of
+from dimo_jax.apps.command_line import parse_flags
 from dimo_jax.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/dimo.py or configs/dimo.py:paper")
@@ -30,20 +31,11 @@ def main(argv: list[str]) -> None:
     run(**options_of(run, config=CONFIG.value, workdir=WORKDIR.value))
 
 
-def parse(argv: list[str]) -> list[str]:
-    """Parses flags; whatever is wrong with them is the user's to mend."""
-    try:
-        return flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, FileNotFoundError, ImportError) as error:
-        lines = str(error).strip().splitlines()  # a config file's own failure comes with a traceback: keep its end
-        raise UserError(f"command line: {(lines or [type(error).__name__])[-1].strip()}") from error
-
-
 if __name__ == "__main__":
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().addFilter(lambda record: record.levelno > 20 or "dimo_jax" in record.pathname)
     try:
-        app.run(main, flags_parser=parse)
+        app.run(main, flags_parser=parse_flags)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         sys.exit(2)

@@ -14,10 +14,12 @@ from ml_collections import ConfigDict
 from dimo_jax.checkpoints import config_sha256, load_config
 from dimo_jax.data.dataset import Dataset, motions_in, train_frames, views_in
 from dimo_jax.errors import UserError
+from dimo_jax.losses.perceptual import load_lpips
 from dimo_jax.model.dimo import build_components
 from dimo_jax.render import choose_backend
 from dimo_jax.resolve import resolve
 from dimo_jax.train import stages
+from dimo_jax.train.frozen import load_frozen
 from dimo_jax.train.loop import count_devices
 
 # Integers that a run reads, and the least that each may be; 0 turns off what happens every so many steps.
@@ -95,7 +97,7 @@ def check_config(config: Mapping[str, Any]) -> None:
         _check_slot(_get(config, key), key)
     build_components(config)
     stages.build_stages(config)
-    count_devices(config)  # type: ignore[arg-type]
+    count_devices(config)
 
 
 def _get(config: Mapping[str, Any], key: str) -> Any:
@@ -243,3 +245,14 @@ def check_data(config: Mapping[str, Any], dataset: Dataset) -> None:
         raise UserError(
             f"config.data: pictures of {width}x{height}, expected at least {SMALLEST_SIDE} pixels a side ({name})"
         )
+
+
+def check_weights(config: Mapping[str, Any]) -> None:
+    """Reads the perceptual networks that training and evaluation use, so that a missing one is not found hours later.
+
+    Raises:
+      UserError: weights that are not installed or not what they should be.
+    """
+    for stage in stages.build_stages(config):
+        load_frozen(stage.options.terms)
+    load_lpips("vgg")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from dimo_jax.errors import UserError
 
@@ -24,13 +25,16 @@ def parse_flags(argv: list[str]) -> list[str]:
     if path is not None and not Path(path.split(":", 1)[0]).is_file():
         raise UserError(f"--config={path}: no such file, expected a config file such as configs/dimo.py")
     try:
-        return flags.FLAGS(argv)
+        rest: list[str] = flags.FLAGS(argv)
     except UserError:
         raise
     # A config file is a program, so what it may raise is open.
     except Exception as error:
         config = None if path is None else _load_config(path)
         raise UserError(_explain(error, argv, config)) from error
+    if path is not None:
+        _check_loaded(flags.FLAGS["config"].value, path)
+    return rest
 
 
 def _find_config(argv: list[str]) -> str | None:
@@ -45,14 +49,27 @@ def _find_config(argv: list[str]) -> str | None:
 def _load_config(path: str) -> Any:
     """The config of a file without overrides, to tell its own failures from those of the overrides."""
     try:
-        return flags.FLAGS["config"].parser.parse(path)
+        config = flags.FLAGS["config"].parser.parse(path)
     except UserError:
         raise
     except Exception as error:
         # ml_collections puts the whole traceback into some messages; its end is the message.
         last = (str(error).strip().splitlines() or [""])[-1]
-        message = re.sub(r"^ValueError: ", "", last) if isinstance(error, ValueError) else f"{_name(error)}: {last}"
-        raise UserError(f"--config={path}: {message}") from error
+        prefix = "" if isinstance(error, ValueError | TypeError) else f"{_name(error)}: "
+        raise UserError(f"--config={path}: {prefix}{last.removeprefix('ValueError: ')}") from error
+    _check_loaded(config, path)
+    return config
+
+
+def _check_loaded(config: Any, path: str) -> None:
+    """Checks that a config file has given a config; of a file that cannot be read we are told only on access."""
+    if isinstance(config, ConfigDict):
+        return
+    try:
+        hasattr(config, "keys")
+    except OSError as error:
+        raise UserError(f"--config={path}: {' '.join(str(error).split())}") from error
+    raise UserError(f"--config={path}: found {type(config).__name__} from get_config, expected a ConfigDict")
 
 
 def _name(error: BaseException) -> str:

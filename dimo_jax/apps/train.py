@@ -18,7 +18,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from dimo_jax.apps import gallery
-from dimo_jax.apps.checks import check_config, check_data, check_workdir
+from dimo_jax.apps.checks import check_config, check_data, check_weights, check_workdir
 from dimo_jax.apps.evaluation import evaluate
 from dimo_jax.apps.player import Player
 from dimo_jax.apps.restore import save_facts
@@ -76,6 +76,7 @@ def run(*, config: ConfigDict, workdir: str) -> None:
     _announce(config)
     dataset = load(config.data)
     check_data(config, dataset)
+    check_weights(config)
     data_seconds = time.perf_counter() - start
     save_config(config, folder)
     save_facts(dataset, folder)

@@ -75,7 +75,7 @@ def _read_image(path: Path, out: np.ndarray) -> int:
                     raise UserError(f"{path}: image mode {image.mode}, expected 8-bit RGBA or RGB")
                 out[...] = np.asarray(image.convert("RGBA"))
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be read as an image ({_one_line(error)})") from error
+        raise UserError(f"{path}: cannot be read as an image ({_one_line(error)}), expected a PNG") from error
     return 1
 
 
@@ -91,7 +91,7 @@ def _read_gif(path: Path, out: np.ndarray) -> int:
                 image.seek(index)
                 out[index] = np.asarray(image.convert("RGBA"))
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be read as a GIF ({_one_line(error)})") from error
+        raise UserError(f"{path}: cannot be read ({_one_line(error)}), expected an animated GIF") from error
     return len(out)
 
 
@@ -114,7 +114,7 @@ def _read_video(path: Path, out: np.ndarray) -> int:
         finally:
             reader.close()
     except (OSError, ValueError, RuntimeError, StopIteration) as error:
-        raise UserError(f"{path}: cannot be read as a video ({_one_line(error)})") from error
+        raise UserError(f"{path}: cannot be read ({_one_line(error)}), expected a video") from error
     if count != len(out):
         more = "more" if count > len(out) else str(count)
         raise UserError(f"{path}: {more} frames, expected {len(out)} ({FILE})")
