@@ -217,7 +217,7 @@ def _demo() -> ConfigDict:
     stage.rates.update(decoder=_rate(3e-3, 5e-4, 1_400), means=_rate(1e-2, 5e-4, 1_000))
     stage.losses.lpips.weight = 0.0
     stage.losses.ssim.weight = 0.0
-    stage.losses.kl.weight = 1e-3
+    stage.losses.kl.weight = 8e-3
 
     stage = config.stage2
     stage.num_steps = 1_500
@@ -235,7 +235,7 @@ def _demo() -> ConfigDict:
     stage.losses.normal.weight = 0.0
     stage.losses.depth.weight = 0.0
     stage.losses.arap.weight = 2.0
-    stage.losses.kl.weight = 1e-3
+    stage.losses.kl.weight = 8e-3
     stage.losses.opacity.weight = 0.1
     config.evaluation.update(num_lpips_images=64)
     return config

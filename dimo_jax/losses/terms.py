@@ -97,8 +97,11 @@ def chamfer(inputs: LossInputs) -> Array:
 
 
 def kl(inputs: LossInputs) -> Array:
-    """L_kl, Eq. 10, over the batch's motions."""
-    return latent.kl(inputs.latents)
+    """L_kl, Eq. 10, summed over the dimensions and averaged over the batch's motions.
+
+    The mean, so that a batch dealt out to several devices has the same loss; the paper's sum is M times this.
+    """
+    return latent.kl(inputs.latents, reduction="mean")
 
 
 def opacity(inputs: LossInputs) -> Array:

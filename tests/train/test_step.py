@@ -84,12 +84,12 @@ def test_due(step, expected):
 
 if __name__ == "__main__":
     assert jax.local_device_count() == 2
-    one, metrics_one, _ = run_steps(1)
-    two, metrics_two, _ = run_steps(2)
-    # The mean over two halves rounds otherwise than the mean over the whole; Adam with its tiny eps passes on the sign
-    # of a gradient, so parameters are compared through the gradients' moments and the loss.
+    # One step: Adam's tiny eps passes on little but the sign of a gradient, so rounding grows from step to step.
+    one, metrics_one, _ = run_steps(1, num_steps=1)
+    two, metrics_two, _ = run_steps(2, num_steps=1)
     for a, b in zip(jax.tree.leaves(one.optimizer[0].mu), jax.tree.leaves(two.optimizer[0].mu), strict=True):
-        np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-3 * float(jnp.max(jnp.abs(a))) + 1e-7)
-    np.testing.assert_allclose(metrics_one.loss, metrics_two.loss, rtol=1e-4)
-    np.testing.assert_allclose(metrics_one.psnr, metrics_two.psnr, rtol=1e-4)
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * float(jnp.max(jnp.abs(a))) + 1e-7)
+    np.testing.assert_allclose(one.density.gradients, 2 * two.density.gradients, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(metrics_one.loss, metrics_two.loss, rtol=1e-5)
+    np.testing.assert_allclose(metrics_one.psnr, metrics_two.psnr, rtol=1e-5)
     print("largest difference of the losses:", float(abs(metrics_one.loss - metrics_two.loss)))
