@@ -89,7 +89,7 @@ if __name__ == "__main__":
     two, metrics_two, _ = run_steps(2, num_steps=1)
     for a, b in zip(jax.tree.leaves(one.optimizer[0].mu), jax.tree.leaves(two.optimizer[0].mu), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * float(jnp.max(jnp.abs(a))) + 1e-7)
-    np.testing.assert_allclose(one.density.gradients, 2 * two.density.gradients, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(one.density.gradients, two.density.gradients, rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(metrics_one.loss, metrics_two.loss, rtol=1e-5)
     np.testing.assert_allclose(metrics_one.psnr, metrics_two.psnr, rtol=1e-5)
     print("largest difference of the losses:", float(abs(metrics_one.loss - metrics_two.loss)))
