@@ -79,6 +79,17 @@ setup(
         "tqdm",
     ],
     extras_require={
-        "test": ["pytest", "pytest-xdist", "scipy", "scikit-image", "jaxlie", "vtk", "gsply", "gaussforge", "ruff", "mypy"],
+        "test": [
+            "pytest",
+            "pytest-xdist",
+            "scipy",
+            "scikit-image",
+            "jaxlie",
+            "vtk",
+            "gsply",
+            "gaussforge",
+            "ruff",
+            "mypy",
+        ],
     },
 )

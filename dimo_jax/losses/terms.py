@@ -107,7 +107,7 @@ def kl(inputs: LossInputs) -> Array:
 def opacity(inputs: LossInputs) -> Array:
     """Mean opacity of the Gaussians in use (our addition).
 
-    At a small weight it moves only what no camera sees, such as Gaussians inside the body, whose photometric gradient is
-    zero: they fade and are pruned, and what is left lies on the surface.
+    At a small weight it moves only what no camera sees, such as Gaussians inside the body, whose photometric gradient
+    is zero: they fade and are pruned, and what is left lies on the surface.
     """
     return jnp.sum(inputs.opacities) / jnp.maximum(jnp.sum(inputs.opacities > 0), 1)
