@@ -199,7 +199,7 @@ def _official() -> ConfigDict:
 
 
 def _demo() -> ConfigDict:
-    """Two CPU cores, ten minutes: fewer motions, key points and pixels; choices measured in docs/results.md."""
+    """For two CPU cores: fewer motions, key points and pixels; choices measured in docs/results.md."""
     config = _paper()
     config.preset = "demo"
     config.data.source.update(num_motions=16, size=128)
