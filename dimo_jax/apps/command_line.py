@@ -81,7 +81,7 @@ def _explain(error: Exception, argv: list[str], config: Any) -> str:
         return _explain_unknown(error.flagname)
     for argument in argv[1:]:
         name = argument.partition("=")[0].lstrip("-")
-        missing = _find_missing_key(name, config) if name.startswith("config.") else None
+        missing = _find_missing_key(name, config) if name.startswith("config.") and "[" not in name else None
         if missing:
             return f"--{name}: {missing}"
     illegal = re.match(r"flag --([^=]+)=(.*?): (.*)", str(error), re.DOTALL)

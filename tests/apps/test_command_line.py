@@ -50,12 +50,13 @@ class Server:
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
-        assert answer, "the launch server has ended"
+        assert answer, f"the launch server has ended with code {self.process.wait(timeout=60)}"
         return Launch(int(answer), Path(paths["err"]).read_text())
 
     def close(self):
         self.process.stdin.close()
-        assert self.process.wait(timeout=60) == 0
+        code = self.process.wait(timeout=60)
+        assert code == 0, f"the launch server has ended with code {code}"
 
 
 @pytest.fixture(scope="module")
