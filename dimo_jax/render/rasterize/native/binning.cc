@@ -60,9 +60,9 @@ bool AddSplat(const Inputs& inputs, const Candidates& group, size_t first, int i
   Splat& splat = bins->splats.get()[kept];
   splat.x = x;
   splat.y = y;
-  splat.a = -0.5f * kLog2E * conic[0];
-  splat.b = -kLog2E * conic[1];
-  splat.c = -0.5f * kLog2E * conic[2];
+  splat.a = -0.5f * conic[0];
+  splat.b = -conic[1];
+  splat.c = -0.5f * conic[2];
   splat.opacity = inputs.opacities[source];
   std::memcpy(splat.features, features, sizeof(splat.features));
   splat.source = static_cast<uint32_t>(source);

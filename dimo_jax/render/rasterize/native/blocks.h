@@ -53,7 +53,7 @@ inline F RawAlpha(const Splat& splat, const Frame& frame, unsigned block, F* dx,
   *dy = V::Set(splat.y) - V::Load(frame.pixel_y[block / kBlocksAcross]);
   const F quadratic = V::Fma(V::Set(splat.a), *dx, V::Set(splat.b) * *dy);
   const F power = V::Fma(quadratic, *dx, V::Set(splat.c) * *dy * *dy);
-  const F alpha = V::Set(splat.opacity) * V::Exp2(power);
+  const F alpha = V::Set(splat.opacity) * V::Exp2(power * V::Set(kLog2E));
   *visible = V::And(V::LessEqual(power, V::Set(0.0f)), V::LessEqual(V::Set(kMinAlpha), alpha));
   return alpha;
 }

@@ -78,7 +78,7 @@ struct Inputs {
 // A Gaussian that reaches the image. One cache line.
 struct alignas(64) Splat {
   float x, y;     // mean, pixels
-  float a, b, c;  // log2(e) * (-a/2, -b, -c/2) of the conic, so that the exponent is for 2^x
+  float a, b, c;  // (-a/2, -b, -c/2) of the conic, exactly: for a needle, rounding them once more would show
   float opacity;
   float features[kFeatures];
   uint32_t source;  // index in the inputs
