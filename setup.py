@@ -11,7 +11,7 @@ NATIVE = Path("dimo_jax/render/rasterize/native")
 
 
 class OptionalBuild(build_ext):
-    """Compiles the native rasterizer where a C++17 compiler is at hand, and installs without it elsewhere."""
+    """Compiles the native code where a C++17 compiler is at hand, and installs without it elsewhere."""
 
     def build_extension(self, ext: Extension) -> None:
         """Compiles one extension; a failure costs speed, never the installation."""
@@ -23,7 +23,7 @@ class OptionalBuild(build_ext):
         except Exception as error:  # whatever a compiler, or its absence, may raise
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             print(
-                f"dimo_jax: the native rasterizer was not compiled ({reason}); the xla backend will serve. "
+                f"dimo_jax: {ext.name} was not compiled ({reason}); XLA will serve in its place. "
                 "Install a C++17 compiler and reinstall to get it.",
                 file=sys.stderr,
             )
@@ -49,6 +49,17 @@ native = Extension(
     optional=True,
 )
 
+skin = Extension(
+    "dimo_jax.model.native._skin",
+    sources=["dimo_jax/model/native/skin.cc"],
+    include_dirs=[str(NATIVE)],
+    depends=[str(NATIVE / "parallel.h")],
+    language="c++",
+    extra_compile_args=["-std=c++17", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-g0", "-pthread"],
+    extra_link_args=["-pthread"],
+    optional=True,
+)
+
 setup(
     name="dimo_jax",
     version="0.1.0",
@@ -59,7 +70,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["dimo_jax", "dimo_jax.*", "third_party", "third_party.*"]),
     package_data={"dimo_jax": ["py.typed"]},
-    ext_modules=[native],
+    ext_modules=[native, skin],
     cmdclass={"build_ext": OptionalBuild},
     install_requires=[
         "jax>=0.10,<0.12",

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from dimo_jax.geometry import quaternion, rigid
+from dimo_jax.model import native
 from dimo_jax.model.blend import blend
 from dimo_jax.types import Array
 
@@ -42,18 +43,29 @@ def linear_blend(
     unit = quaternion.normalize(rotations)
     matrices = quaternion.to_matrix(unit)
     shifts = positions + translations - jnp.sum(matrices * positions[:, None, :], axis=-1)
-    blended = blend(jnp.concatenate([matrices.reshape(-1, 9), shifts, unit], axis=-1), neighbors, weights)
-    if align:
-        gathered = unit[neighbors]
+    poses = jnp.concatenate([matrices.reshape(-1, 9), shifts, unit], axis=-1)
+    if not align and means.dtype == jnp.float32 and native.is_available():
+        moved, turned = native.blend_poses(means, quats, poses, neighbors, weights)
+        return moved, turned
+    return _blend_in_xla(means, quats, unit if align else None, poses, neighbors, weights)
+
+
+def _blend_in_xla(
+    means: Array, quats: Array, aligned: Array | None, poses: Array, neighbors: Array, weights: Array
+) -> tuple[Array, Array]:
+    """`native.blend_poses` on any device; `aligned` [K,4], if given, are quaternions to align before their sum."""
+    blended = blend(poses, neighbors, weights)
+    if aligned is not None:
+        gathered = aligned[neighbors]
         turned = jnp.sum((weights * _signs(gathered))[..., None] * gathered, axis=1)
     else:
         turned = blended[:, 12:]
     x, y, z = means[:, 0], means[:, 1], means[:, 2]
-    moved = [
+    rows = [
         blended[:, 3 * row] * x + blended[:, 3 * row + 1] * y + blended[:, 3 * row + 2] * z + blended[:, 9 + row]
         for row in range(3)
     ]
-    return jnp.stack(moved, axis=-1), quaternion.normalize(quaternion.multiply(turned, quats))
+    return jnp.stack(rows, axis=-1), quaternion.normalize(quaternion.multiply(turned, quats))
 
 
 def dual_quaternion_blend(

@@ -1,0 +1,280 @@
+// Linear blend skinning (paper Eq. 7) for CPUs: forward and backward of dimo_jax/model/native/__init__.py, called by jax.
+//
+// A pose of a key point is 16 numbers: a rotation matrix by rows, a shift, and the same rotation as a unit quaternion.
+// Work is split over poses and blocks of Gaussians; every sum runs in a fixed order, whatever the number of threads.
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "parallel.h"
+#include "xla/ffi/api/ffi.h"
+
+// One binary for all processors: the loader picks the widest clone. Address sanitizers start too late for that.
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__SANITIZE_ADDRESS__)
+#define DIMO_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define DIMO_CLONES
+#endif
+
+namespace dimo {
+namespace {
+
+namespace ffi = xla::ffi;
+using Floats = ffi::Buffer<ffi::F32>;
+using Ints = ffi::Buffer<ffi::S32>;
+
+constexpr int kPose = 16;           // numbers of a key point's pose
+constexpr size_t kBlock = 4096;     // Gaussians that one thread takes at a time
+constexpr float kLimit = 1.8446e19f;  // derivatives are clipped here, as in dimo_jax/geometry/safe.py
+
+// A pose as one vector, or as several where the processor's are shorter.
+typedef float Pose __attribute__((vector_size(kPose * sizeof(float)), aligned(sizeof(float)), may_alias));
+
+struct Shape {
+  size_t gaussians, key_points, neighbors;
+};
+
+struct Item {
+  const float *means, *quats, *poses, *weights;
+  const int32_t* neighbors;
+};
+
+inline void Multiply(const float* a, const float* b, float* out) {
+  out[0] = a[0] * b[0] - a[1] * b[1] - a[2] * b[2] - a[3] * b[3];
+  out[1] = a[0] * b[1] + a[1] * b[0] + a[2] * b[3] - a[3] * b[2];
+  out[2] = a[0] * b[2] - a[1] * b[3] + a[2] * b[0] + a[3] * b[1];
+  out[3] = a[0] * b[3] + a[1] * b[2] - a[2] * b[1] + a[3] * b[0];
+}
+
+// Length of q, 0 where every component is under float32's normal range; squares of floats cannot underflow in double.
+inline double Length(const float* q) {
+  float largest = 0.0f;
+  for (int i = 0; i < 4; ++i) largest = std::max(largest, std::fabs(q[i]));
+  if (largest < FLT_MIN) return 0.0;
+  double sum = 0.0;
+  for (int i = 0; i < 4; ++i) sum += static_cast<double>(q[i]) * q[i];
+  return std::sqrt(sum);
+}
+
+inline int32_t Clamp(int32_t index, size_t count) {
+  return std::min(std::max(index, int32_t{0}), static_cast<int32_t>(count) - 1);
+}
+
+inline __attribute__((always_inline)) void Blend(const Item& item, const Shape& shape, size_t n, float* blended) {
+  Pose sum = {};
+  for (size_t j = 0; j < shape.neighbors; ++j) {
+    const float* pose = item.poses + kPose * Clamp(item.neighbors[n * shape.neighbors + j], shape.key_points);
+    sum += item.weights[n * shape.neighbors + j] * *reinterpret_cast<const Pose*>(pose);
+  }
+  *reinterpret_cast<Pose*>(blended) = sum;
+}
+
+DIMO_CLONES void ForwardBlock(const Item& item, const Shape& shape, size_t begin, size_t end, float* means,
+                              float* quats) {
+  float blended[kPose], product[4];
+  for (size_t n = begin; n < end; ++n) {
+    Blend(item, shape, n, blended);
+    const float* p = item.means + 3 * n;
+    for (int r = 0; r < 3; ++r) {
+      const float* row = blended + 3 * r;
+      means[3 * n + r] = row[0] * p[0] + row[1] * p[1] + row[2] * p[2] + blended[9 + r];
+    }
+    Multiply(blended + 12, item.quats + 4 * n, product);
+    const double length = Length(product);
+    for (int i = 0; i < 4; ++i) {
+      quats[4 * n + i] = length == 0.0 ? (i == 0 ? 1.0f : 0.0f) : static_cast<float>(product[i] / length);
+    }
+  }
+}
+
+// Adds to d_poses [K,16]; writes the others.
+DIMO_CLONES void BackwardBlock(const Item& item, const Shape& shape, size_t begin, size_t end, const float* d_moved,
+                               const float* d_turned, float* d_means, float* d_quats, float* d_poses,
+                               float* d_weights) {
+  float blended[kPose], d_blended[kPose], dot[kPose], product[4], d_product[4], conjugate[4];
+  for (size_t n = begin; n < end; ++n) {
+    Blend(item, shape, n, blended);
+    const float* p = item.means + 3 * n;
+    const float* d = d_moved + 3 * n;
+    for (int r = 0; r < 3; ++r) {
+      for (int c = 0; c < 3; ++c) d_blended[3 * r + c] = d[r] * p[c];
+      d_blended[9 + r] = d[r];
+      d_means[3 * n + r] = blended[r] * d[0] + blended[3 + r] * d[1] + blended[6 + r] * d[2];
+    }
+    const float* q = item.quats + 4 * n;
+    Multiply(blended + 12, q, product);
+    const double length = Length(product);
+    double radial = 0.0;
+    if (length > 0.0) {
+      for (int i = 0; i < 4; ++i) radial += product[i] / length * d_turned[4 * n + i];
+    }
+    const double inverse = length > 0.0 ? std::min(1.0 / length, static_cast<double>(kLimit)) : 0.0;
+    for (int i = 0; i < 4; ++i) {
+      const double unit = length > 0.0 ? product[i] / length : 0.0;
+      d_product[i] = static_cast<float>((d_turned[4 * n + i] - unit * radial) * inverse);
+    }
+    // The product is linear in both factors; the transpose of a multiplication is that by the conjugate.
+    for (int i = 0; i < 4; ++i) conjugate[i] = i == 0 ? q[0] : -q[i];
+    Multiply(d_product, conjugate, d_blended + 12);
+    for (int i = 0; i < 4; ++i) conjugate[i] = i == 0 ? blended[12] : -blended[12 + i];
+    Multiply(conjugate, d_product, d_quats + 4 * n);
+    const Pose change = *reinterpret_cast<const Pose*>(d_blended);
+    for (size_t j = 0; j < shape.neighbors; ++j) {
+      const size_t edge = n * shape.neighbors + j;
+      const size_t row = kPose * static_cast<size_t>(Clamp(item.neighbors[edge], shape.key_points));
+      *reinterpret_cast<Pose*>(d_poses + row) += item.weights[edge] * change;
+      *reinterpret_cast<Pose*>(dot) = *reinterpret_cast<const Pose*>(item.poses + row) * change;
+      for (int half = kPose / 2; half > 0; half /= 2) {
+        for (int c = 0; c < half; ++c) dot[c] += dot[c + half];
+      }
+      d_weights[edge] = dot[0];
+    }
+  }
+}
+
+// Leading axes of the results under vmap; an operand has each of them in full, or 1 where it is shared.
+struct Batch {
+  std::vector<int64_t> axes;
+  size_t size = 1;
+
+  template <typename Dimensions>
+  Batch(const Dimensions& dimensions, size_t own_rank) {
+    for (size_t i = 0; i + own_rank < dimensions.size(); ++i) axes.push_back(dimensions[i]);
+    for (int64_t axis : axes) size *= static_cast<size_t>(axis);
+  }
+
+  template <typename Buffer>
+  size_t Offset(size_t index, const Buffer& buffer) const {
+    const auto dimensions = buffer.dimensions();
+    size_t offset = 0, stride = 1;
+    for (size_t i = dimensions.size(); i-- > axes.size();) stride *= static_cast<size_t>(dimensions[i]);
+    for (size_t i = axes.size(); i-- > 0;) {
+      if (dimensions[i] != 1) offset += index % static_cast<size_t>(axes[i]) * stride;
+      index /= static_cast<size_t>(axes[i]);
+      stride *= static_cast<size_t>(dimensions[i]);
+    }
+    return offset;
+  }
+};
+
+struct Operands {
+  const Floats &means, &quats, &poses;
+  const Ints& neighbors;
+  const Floats& weights;
+
+  Item At(const Batch& batch, size_t i) const {
+    return {means.typed_data() + batch.Offset(i, means), quats.typed_data() + batch.Offset(i, quats),
+            poses.typed_data() + batch.Offset(i, poses), weights.typed_data() + batch.Offset(i, weights),
+            neighbors.typed_data() + batch.Offset(i, neighbors)};
+  }
+  Shape Size() const {
+    const auto edges = neighbors.dimensions();
+    const auto table = poses.dimensions();
+    return {static_cast<size_t>(edges[edges.size() - 2]), static_cast<size_t>(table[table.size() - 2]),
+            static_cast<size_t>(edges[edges.size() - 1])};
+  }
+};
+
+int64_t ThreadLimit() {
+  const char* limit = std::getenv("DIMO_JAX_NUM_THREADS");
+  if (limit == nullptr || *limit == '\0') return 0;
+  char* end = nullptr;
+  const long long value = std::strtoll(limit, &end, 10);
+  if (*end != '\0' || value < 1) {
+    throw std::invalid_argument(std::string("DIMO_JAX_NUM_THREADS: found '") + limit +
+                                "', expected a positive whole number");
+  }
+  return value;
+}
+
+size_t CountBlocks(const Shape& shape) { return (shape.gaussians + kBlock - 1) / kBlock; }
+
+ffi::Error Forward(ffi::ThreadPool pool, Floats means, Floats quats, Floats poses, Ints neighbors, Floats weights,
+                   ffi::ResultBuffer<ffi::F32> moved, ffi::ResultBuffer<ffi::F32> turned) try {
+  const Operands operands{means, quats, poses, neighbors, weights};
+  const Batch batch(moved->dimensions(), 2);
+  const Shape shape = operands.Size();
+  const size_t blocks = CountBlocks(shape);
+  Workers(pool, ThreadLimit()).For(batch.size * blocks, [&](size_t unit) {
+    const size_t i = unit / blocks, begin = unit % blocks * kBlock;
+    ForwardBlock(operands.At(batch, i), shape, begin, std::min(begin + kBlock, shape.gaussians),
+                 moved->typed_data() + 3 * shape.gaussians * i, turned->typed_data() + 4 * shape.gaussians * i);
+  });
+  return ffi::Error::Success();
+} catch (const std::exception& error) {
+  return ffi::Error::Internal(error.what());
+}
+
+ffi::Error Backward(ffi::ThreadPool pool, Floats means, Floats quats, Floats poses, Ints neighbors, Floats weights,
+                    Floats d_moved, Floats d_turned, ffi::ResultBuffer<ffi::F32> d_means,
+                    ffi::ResultBuffer<ffi::F32> d_quats, ffi::ResultBuffer<ffi::F32> d_poses,
+                    ffi::ResultBuffer<ffi::F32> d_weights) try {
+  const Operands operands{means, quats, poses, neighbors, weights};
+  const Batch batch(d_means->dimensions(), 2);
+  const Shape shape = operands.Size();
+  const size_t blocks = CountBlocks(shape), table = kPose * shape.key_points, n = shape.gaussians;
+  std::vector<float> partial(blocks > 1 ? batch.size * blocks * table : 0);
+  std::memset(d_poses->typed_data(), 0, batch.size * table * sizeof(float));
+  Workers workers(pool, ThreadLimit());
+  workers.For(batch.size * blocks, [&](size_t unit) {
+    const size_t i = unit / blocks, begin = unit % blocks * kBlock;
+    float* sums = blocks > 1 ? partial.data() + unit * table : d_poses->typed_data() + i * table;
+    BackwardBlock(operands.At(batch, i), shape, begin, std::min(begin + kBlock, n),
+                  d_moved.typed_data() + batch.Offset(i, d_moved), d_turned.typed_data() + batch.Offset(i, d_turned),
+                  d_means->typed_data() + 3 * n * i, d_quats->typed_data() + 4 * n * i, sums,
+                  d_weights->typed_data() + n * shape.neighbors * i);
+  });
+  if (blocks > 1) {
+    workers.For(batch.size, [&](size_t i) {
+      float* sums = d_poses->typed_data() + i * table;
+      for (size_t block = 0; block < blocks; ++block) {
+        const float* part = partial.data() + (i * blocks + block) * table;
+        for (size_t c = 0; c < table; ++c) sums[c] += part[c];
+      }
+    });
+  }
+  return ffi::Error::Success();
+} catch (const std::exception& error) {
+  return ffi::Error::Internal(error.what());
+}
+
+}  // namespace
+}  // namespace dimo
+
+#pragma GCC visibility push(default)  // all else is hidden
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(DimoSkinForward, dimo::Forward,
+                              xla::ffi::Ffi::Bind()
+                                  .Ctx<xla::ffi::ThreadPool>()
+                                  .Arg<dimo::Floats>()
+                                  .Arg<dimo::Floats>()
+                                  .Arg<dimo::Floats>()
+                                  .Arg<dimo::Ints>()
+                                  .Arg<dimo::Floats>()
+                                  .Ret<dimo::Floats>()
+                                  .Ret<dimo::Floats>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(DimoSkinBackward, dimo::Backward,
+                              xla::ffi::Ffi::Bind()
+                                  .Ctx<xla::ffi::ThreadPool>()
+                                  .Arg<dimo::Floats>()
+                                  .Arg<dimo::Floats>()
+                                  .Arg<dimo::Floats>()
+                                  .Arg<dimo::Ints>()
+                                  .Arg<dimo::Floats>()
+                                  .Arg<dimo::Floats>()
+                                  .Arg<dimo::Floats>()
+                                  .Ret<dimo::Floats>()
+                                  .Ret<dimo::Floats>()
+                                  .Ret<dimo::Floats>()
+                                  .Ret<dimo::Floats>());
+
+#pragma GCC visibility pop
