@@ -36,7 +36,7 @@ def run(
     samples: int = 2,
     root_motion: str = "keep",
     loop: bool = False,
-    num_surface_points: int = 2000,
+    num_surface_points: int = 8192,
     num_workers: int = 0,
 ) -> None:
     """Imports a rigged, animated glTF model as a native dataset folder, and says what it found.
@@ -58,7 +58,7 @@ def run(
       samples: samples a pixel along each axis.
       root_motion: "keep", or "remove" to keep a clip that travels in place.
       loop: whether the clips repeat, so that the last frame lies before the clip's end.
-      num_surface_points: vertices whose trajectories are kept for evaluation, at most.
+      num_surface_points: points of the surface whose trajectories are kept for evaluation.
       num_workers: processes; 0 takes as many as there are processor cores.
 
     Raises:

@@ -55,6 +55,18 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Attachment:
+    """Points fixed on a mesh: each a weighted mean of three of its vertices."""
+
+    corners: np.ndarray  # [P,3] int
+    weights: np.ndarray  # [P,3], rows summing to 1
+
+    def follow(self, vertices: np.ndarray) -> np.ndarray:
+        """Positions [T,P,3] of the points on posed vertices [T,n,3]."""
+        return np.einsum("pc,tpci->tpi", self.weights, vertices[:, self.corners])
+
+
+@dataclass(frozen=True)
 class Measure:
     """What the first pass learns of a clip, in the source's units."""
 
@@ -87,8 +99,8 @@ def pose_clip(scene: Scene, clip: Clip, *, timing: Timing) -> tuple[np.ndarray, 
     return vertices, joints, float(np.linalg.norm(drift))
 
 
-def measure_clip(scene: Scene, clip: Clip, *, timing: Timing, normals: np.ndarray, chosen: np.ndarray) -> Measure:
-    """The first pass over one clip; `chosen` [P] are the vertices whose trajectories are kept."""
+def measure_clip(scene: Scene, clip: Clip, *, timing: Timing, normals: np.ndarray, points: Attachment) -> Measure:
+    """The first pass over one clip; the trajectories of `points` are kept."""
     vertices, joints, travel = pose_clip(scene, clip, timing=timing)
     if not np.isfinite(vertices).all():
         raise UserError(f"{scene.path}: clip {clip.name!r} moves vertices to infinity, expected finite transforms")
@@ -99,7 +111,7 @@ def measure_clip(scene: Scene, clip: Clip, *, timing: Timing, normals: np.ndarra
         high=used.max(axis=(0, 1)),
         movement=float(np.linalg.norm(vertices - vertices[:1], axis=-1).max()),
         travel=travel,
-        surface=vertices[:, chosen],
+        surface=points.follow(vertices),
         joints=joints,
     )
 

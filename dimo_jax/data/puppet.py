@@ -30,7 +30,7 @@ from dimo_jax.types import Camera
 RADIUS = 2.0
 FOV_DEG = 33.9
 FRAME_RATE = 12.0
-NUM_SURFACE_POINTS = 2048  # spaced by about 2 % of the height, so that the nearest one stands for the surface
+NUM_SURFACE_POINTS = 8192  # spaced by under 1 % of the height, so that the nearest one stands for the surface
 # The reference view and the eight of SV4D, and two between them for testing.
 _TRAIN_AZIMUTHS = (0, 30, 75, 120, 165, 210, 255, 300, 330)
 _TRAIN_ELEVATIONS = (8, 14, 4, 12, 18, 6, 10, 2, 16)

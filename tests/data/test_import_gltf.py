@@ -9,7 +9,8 @@ from gltf_writer import Writer, moving_square
 from dimo_jax.data.clip_passes import Timing, pose_clip
 from dimo_jax.data.framing import border_planes, fit_framing, support
 from dimo_jax.data.gltf import load_scene
-from dimo_jax.data.import_gltf import Studio, humanize, import_gltf, name_motions
+from dimo_jax.data.gltf_animation import pose_scene
+from dimo_jax.data.import_gltf import Studio, choose_surface, humanize, import_gltf, name_motions
 from dimo_jax.errors import UserError
 
 KNIGHT = Path(__file__).resolve().parents[2].parent / "shared/data/knight.glb"
@@ -61,7 +62,7 @@ def test_surface_moves_as_the_clip_says_and_stands_where_the_pictures_show_it(wa
     walk = dataset.surface[0]
     side = np.ptp(walk[0, :, 0])  # 2 in the file, and the walk covers 1
     np.testing.assert_allclose(
-        walk - walk[:1], np.linspace(0, side / 2, 5)[:, None, None] * np.array([[[1, 0, 0]] * 4]), atol=1e-6
+        walk - walk[:1], np.linspace(0, side / 2, 5)[:, None, None] * np.array([[[1, 0, 0]]]) + 0 * walk, atol=1e-6
     )
     centers = dataset.surface.mean(axis=2)  # of a square: inside of it
     pixels = np.floor(_project(centers, dataset.cameras)).astype(int)
@@ -71,6 +72,21 @@ def test_surface_moves_as_the_clip_says_and_stands_where_the_pictures_show_it(wa
                 column, row = pixels[view, motion, frame]
                 if abs(_facing(dataset.surface[motion, frame], dataset.cameras.world_to_camera[view])) > 0.2:
                     assert dataset.frames[motion, view, frame, row, column, 3] == 255
+
+
+def test_surface_points_are_the_vertices_and_cover_the_triangles_evenly(walker):
+    scene = load_scene(walker)
+    points = choose_surface(scene, num_points=400)
+    square = points.follow(pose_scene(scene, None, 0.0)[None])[0]
+    assert square.shape == (400, 3)
+    np.testing.assert_allclose(points.weights.sum(-1), 1)
+    assert len(np.unique(square[:4].round(5), axis=0)) == 4
+    low, size = square.min(axis=0), np.ptp(square, axis=0)
+    flat = (square[4:] - low)[:, size > 0] / size[size > 0]  # in the unit square
+    assert flat.shape == (396, 2)
+    counts = np.histogram2d(*flat.T, bins=2)[0]
+    assert counts.sum() == 396
+    assert counts.min() > 396 / 4 * 0.75
 
 
 def test_one_framing_keeps_all_motions_inside_and_fills_the_picture(walker):
@@ -194,7 +210,7 @@ def test_the_knight_stays_in_the_picture_and_shows_its_colours():
     )
     assert dataset.names == ("Cheer", "Death_A", "Walking_A")
     assert dataset.joints.shape == (3, 3, 41, 3)
-    assert dataset.surface.shape == (3, 3, 2000, 3)
+    assert dataset.surface.shape == (3, 3, 8192, 3)
     assert any(line.startswith("left out, hidden: ") and "Spike_Shield" in line for line in lines)
     alpha = dataset.frames[..., 3]
     assert not alpha[..., [0, -1], :].any()
