@@ -73,6 +73,14 @@ def test_moments_of_rewritten_slots_start_at_zero():
     assert bool(jnp.all(adam.mu.latents.mu != 0))
 
 
+def test_warmup_grows_linearly_and_then_changes_nothing():
+    plain = schedules.log_linear(initial=1e-2, final=1e-4, num_steps=100)
+    warm = schedules.log_linear(initial=1e-2, final=1e-4, num_steps=100, warmup_steps=10)
+    np.testing.assert_allclose([warm(s) / plain(s) for s in (0, 4, 9, 10, 50)], [0.1, 0.5, 1, 1, 1], rtol=1e-5)
+    constant = schedules.log_linear(initial=3.0, final=3.0, num_steps=1, warmup_steps=4)
+    np.testing.assert_allclose([constant(s) for s in (0, 1, 3, 9)], [0.75, 1.5, 3, 3], rtol=1e-5)
+
+
 def test_log_linear_is_straight_in_the_logarithm():
     schedule = schedules.log_linear(initial=1e-2, final=1e-4, num_steps=100, start=50)
     np.testing.assert_allclose([schedule(s) for s in (0, 50, 100, 150, 900)], [1e-2, 1e-2, 1e-3, 1e-4, 1e-4], rtol=1e-4)
