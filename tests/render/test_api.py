@@ -12,7 +12,7 @@ import scenes
 
 import dimo_jax.render
 from dimo_jax.errors import UserError
-from dimo_jax.render.rasterize import api, xla
+from dimo_jax.render.rasterize import api, rows, xla
 from dimo_jax.types import Camera, Gaussians
 
 
@@ -75,9 +75,9 @@ def test_background_of_another_shape():
 def test_both_ways_of_summing_rows_agree():
     """The way for devices whose scatter is not deterministic, run here too."""
     rng = np.random.default_rng(0)
-    rows = rng.normal(size=(500, 13)).astype(np.float32)
+    values = rng.normal(size=(500, 13)).astype(np.float32)
     ids = rng.integers(0, 40, size=500).astype(np.int32)
     expected = np.zeros((50, 13))
-    np.add.at(expected, ids, rows)
-    for sum_rows in (xla.scatter_rows, xla.scan_rows):
-        np.testing.assert_allclose(jax.jit(sum_rows, static_argnames="num")(rows, ids, num=50), expected, atol=1e-5)
+    np.add.at(expected, ids, values)
+    for sum_rows in (rows.scatter_rows, rows.scan_rows):
+        np.testing.assert_allclose(jax.jit(sum_rows, static_argnames="num")(values, ids, num=50), expected, atol=1e-5)

@@ -7,7 +7,6 @@ recomputing what the forward pass knew, writes one row per Gaussian-tile pair, a
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
@@ -17,19 +16,26 @@ from jax import lax
 
 from dimo_jax.render import tiles
 from dimo_jax.render.project import MIN_ALPHA
+from dimo_jax.render.rasterize.rows import differentiate_shape, gather_cotangents
+from dimo_jax.render.rasterize.tiling import (
+    MAX_ALPHA,
+    MIN_TRANSMITTANCE,
+    NUM_ATTRIBUTES,
+    NUM_FEATURES,
+    choose_capacity,
+    join_tiles,
+    make_table,
+    split_tiles,
+)
 from dimo_jax.render.rasterize.vjp import Outputs, Plan, differentiate
 from dimo_jax.types import Array, Splats
 
-MAX_ALPHA = 0.99
-MIN_TRANSMITTANCE = 1e-4
 # Smaller tiles than the other backends': a CPU computes every pixel of a tile that a Gaussian reaches, and at 8 pixels
 # half as many of them are in vain as at 16.
 TILE = 8
 BLOCK = 32  # Gaussians per step of a tile
 GROUP = 64  # tiles that walk together; a step's arrays of BLOCK x GROUP x TILE^2 floats stay in a CPU's cache
 PIXELS = TILE * TILE
-NUM_FEATURES = 7
-NUM_ATTRIBUTES = 6 + NUM_FEATURES
 
 State = TypeVar("State")
 
@@ -52,16 +58,8 @@ def rasterize(splats: Splats, *, height: int, width: int, capacity: int | None =
       features [H,W,7], transmittance [H,W], overflow [] int32 (pairs of the farthest Gaussians that found no room).
     """
     if capacity is None:
-        capacity = choose_capacity(splats, height=height, width=width)
+        capacity = choose_capacity(splats, height=height, width=width, tile=TILE)
     return _composite(splats, Plan(height=height, width=width, capacity=max(capacity, 1)))
-
-
-def choose_capacity(splats: Splats, *, height: int, width: int) -> int:
-    """The capacity that None stands for."""
-    rows, columns = tiles.count_tiles(height, width, tile=TILE)
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(splats)):
-        return tiles.default_capacity(splats.depths.shape[0], rows * columns)
-    return tiles.round_capacity(int(tiles.count_pairs(splats, height=height, width=width, tile=TILE)))
 
 
 class _Residuals(NamedTuple):
@@ -106,9 +104,9 @@ def _forward(splats: Splats, plan: Plan) -> tuple[Outputs, _Residuals]:
         return _walk(work, group, jnp.zeros((GROUP, NUM_FEATURES, PIXELS), jnp.float32), step)
 
     transmittance, features = lax.map(composite_group, work.groups)
-    num_images = splats.depths.shape[0]
-    transmittance = _untile(_ungroup(jnp.abs(transmittance)[:, :, None], work), num_images, plan)[..., 0]
-    return (_untile(_ungroup(features, work), num_images, plan), transmittance, bins.overflow), residuals
+    size = dict(height=plan.height, width=plan.width, tile=TILE)
+    transmittance = join_tiles(_ungroup(jnp.abs(transmittance)[:, :, None], work), **size)[..., 0]
+    return (join_tiles(_ungroup(features, work), **size), transmittance, bins.overflow), residuals
 
 
 def _backward(
@@ -119,10 +117,10 @@ def _backward(
     plan: Plan,
 ) -> Splats:
     work = _list_work(splats, residuals, plan)
-    d_features = _tile(cotangents[0], plan)
+    d_features = split_tiles(cotangents[0], tile=TILE)
     # Of each pixel, what all Gaussians and the background behind them contribute to the scalar being differentiated.
     totals = jnp.sum(outputs[0] * cotangents[0], axis=-1) + outputs[1] * cotangents[1]
-    totals = _tile(totals[..., None], plan)[:, 0]
+    totals = split_tiles(totals[..., None], tile=TILE)[:, 0]
     basis = _make_basis()
     triangle = jnp.tril(jnp.ones((BLOCK, BLOCK), jnp.float32))
 
@@ -142,7 +140,7 @@ def _backward(
             remaining = remaining - passed[-1]
             moments = jnp.einsum("bgp,mp->bgm", d_power, basis, precision="highest")
             d_block = jnp.einsum("bgp,gfp->bgf", weights, d_colors, precision="highest")
-            values = jnp.concatenate([_differentiate_shape(block.attributes, moments), d_block], axis=-1)
+            values = jnp.concatenate([differentiate_shape(block.attributes, moments), d_block], axis=-1)
             return transmittance, (remaining, rows.at[block.position].set(values, mode="drop", unique_indices=True))
 
         _, (_, rows) = _walk(work, group, (totals.at[group].get(mode="clip"), rows), step)
@@ -150,16 +148,7 @@ def _backward(
 
     rows = jnp.zeros((work.ids.shape[0], NUM_ATTRIBUTES), jnp.float32)
     rows, _ = lax.scan(differentiate_group, rows, work.groups)
-    num_images, num = splats.depths.shape
-    d_table = sum_rows(rows, work.ids, num_images * num + 1)[:-1].reshape(num_images, num, NUM_ATTRIBUTES)
-    return Splats(
-        means2d=d_table[..., 0:2],
-        conics=d_table[..., 2:5],
-        opacities=d_table[..., 5],
-        depths=jnp.zeros_like(splats.depths),
-        extents=jnp.zeros_like(splats.extents),
-        features=d_table[..., 6:],
-    )
+    return gather_cotangents(rows, work.ids, splats)
 
 
 # Compiled as one program where the caller does not compile.
@@ -168,8 +157,6 @@ _composite = jax.jit(differentiate(_forward, _backward), static_argnums=1)
 
 def _list_work(splats: Splats, residuals: _Residuals, plan: Plan) -> _Work:
     num_images, num = splats.depths.shape
-    columns = [splats.means2d, splats.conics, splats.opacities[..., None], splats.features]
-    table = jnp.concatenate(columns, axis=-1).reshape(-1, NUM_ATTRIBUTES)
     offsets = lax.iota(jnp.int32, num_images)[:, None]
     ids = jnp.where(residuals.ids < num, residuals.ids + offsets * num, num_images * num).reshape(-1)
     first = jnp.append((residuals.starts[:, :-1] + offsets * plan.capacity).reshape(-1), 0)
@@ -182,9 +169,9 @@ def _list_work(splats: Splats, residuals: _Residuals, plan: Plan) -> _Work:
     tile_id = lax.iota(jnp.int32, num_tiles + 1) % (num_rows * num_columns)
     centers = jnp.stack([tile_id % num_columns, tile_id // num_columns], axis=-1) * TILE + TILE / 2
     inside = jnp.ones((num_images, plan.height, plan.width, 1), jnp.float32)
-    inside = jnp.append(_tile(inside, plan)[:, 0], jnp.zeros((1, PIXELS)), axis=0)
+    inside = jnp.append(split_tiles(inside, tile=TILE)[:, 0], jnp.zeros((1, PIXELS)), axis=0)
     return _Work(
-        table=jnp.append(table, jnp.zeros((1, NUM_ATTRIBUTES), jnp.float32), axis=0),
+        table=make_table(splats),
         ids=ids,
         groups=groups,
         first=first,
@@ -248,18 +235,6 @@ def _attenuate(alpha: Array, transmittance: Array) -> tuple[Array, Array]:
     return lax.scan(draw, transmittance, alpha)
 
 
-def _differentiate_shape(attributes: Array, moments: Array) -> Array:
-    """Cotangents [...,6] of mean, conic and opacity from the moments of d_log_alpha over the tile's pixels."""
-    x, y, a, b, c, opacity = (attributes[..., k] for k in range(6))
-    m0, mx, my, mxx, mxy, myy = (moments[..., k] for k in range(6))
-    dx, dy = mx - x * m0, my - y * m0
-    dxx = mxx - x * (mx + dx)
-    dyy = myy - y * (my + dy)
-    dxy = mxy - x * my - y * dx
-    d_opacity = m0 / jnp.where(opacity > 0, opacity, 1.0)
-    return jnp.stack([a * dx + b * dy, b * dx + c * dy, -0.5 * dxx, -dxy, -0.5 * dyy, d_opacity], axis=-1)
-
-
 def _locate_pixels() -> tuple[Array, Array]:
     """Pixel centres [PIXELS] of a tile, relative to its centre."""
     pixel = lax.iota(jnp.int32, PIXELS)
@@ -273,22 +248,6 @@ def _make_basis() -> Array:
     return jnp.stack([jnp.ones_like(x), x, y, x * x, x * y, y * y])
 
 
-def _tile(images: Array, plan: Plan) -> Array:
-    """[I,H,W,C] -> [I*tiles,C,PIXELS], zero beyond the image."""
-    rows, columns = tiles.count_tiles(plan.height, plan.width, tile=TILE)
-    num_images, height, width, channels = images.shape
-    images = jnp.pad(images, ((0, 0), (0, rows * TILE - height), (0, columns * TILE - width), (0, 0)))
-    images = images.reshape(num_images, rows, TILE, columns, TILE, channels).transpose(0, 1, 3, 5, 2, 4)
-    return images.reshape(-1, channels, PIXELS)
-
-
-def _untile(tiled: Array, num_images: int, plan: Plan) -> Array:
-    """[I*tiles,C,PIXELS] -> [I,H,W,C]."""
-    rows, columns = tiles.count_tiles(plan.height, plan.width, tile=TILE)
-    images = tiled.reshape(num_images, rows, columns, -1, TILE, TILE).transpose(0, 1, 4, 2, 5, 3)
-    return images.reshape(num_images, rows * TILE, columns * TILE, -1)[:, : plan.height, : plan.width]
-
-
 def _ungroup(grouped: Array, work: _Work) -> Array:
     """[groups,GROUP,C,PIXELS] in the order of `work.groups` -> [I*tiles,C,PIXELS]."""
     num_tiles = work.first.shape[0] - 1
@@ -296,28 +255,3 @@ def _ungroup(grouped: Array, work: _Work) -> Array:
     return out.at[work.groups.reshape(-1)].set(
         grouped.reshape(-1, *grouped.shape[2:]), mode="drop", unique_indices=True
     )
-
-
-def sum_rows(rows: Array, ids: Array, num: int) -> Array:
-    """Sums rows [S,C] by ids [S] in 0..num-1, in a fixed order on every device: [num,C]."""
-    return lax.platform_dependent(
-        rows, ids, cpu=functools.partial(scatter_rows, num=num), default=functools.partial(scan_rows, num=num)
-    )
-
-
-def scatter_rows(rows: Array, ids: Array, *, num: int) -> Array:
-    """`sum_rows` for devices that scatter in order."""
-    return jnp.zeros((num, rows.shape[1]), rows.dtype).at[ids].add(rows)
-
-
-def scan_rows(rows: Array, ids: Array, *, num: int) -> Array:
-    """`sum_rows` for devices that scatter with atomics, in an order that differs from run to run."""
-    order = jnp.argsort(ids, stable=True)
-    ids, rows = ids[order], rows[order]
-
-    def combine(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
-        return b[0], jnp.where((a[0] == b[0])[:, None], a[1] + b[1], b[1])
-
-    _, sums = lax.associative_scan(combine, (ids, rows))
-    is_last = jnp.append(ids[1:] != ids[:-1], True)
-    return jnp.zeros((num, rows.shape[1]), rows.dtype).at[jnp.where(is_last, ids, num)].set(sums, mode="drop")
