@@ -1,0 +1,274 @@
+"""The kernels: one program per tile walks the tile's Gaussians front to back, a block of them over all its pixels.
+
+The bodies are written in `jax.numpy` on blocks [B,P] (B Gaussians, P pixels of the tile) and touch memory only through
+`ref[...]` reads and writes of whole aligned blocks: no masks, no atomics, no operation of one compiler. What belongs to
+a compiler is `_make_compiler_params`. Sizes are powers of two, which Triton asks for.
+
+Inside a block, transmittance before and after each Gaussian is a running sum of log(1 - alpha). A pixel that has
+stopped, or that lies outside the image, carries its transmittance as a negative number.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+
+from dimo_jax.render.project import MIN_ALPHA
+from dimo_jax.render.rasterize.tiling import MAX_ALPHA, MIN_TRANSMITTANCE, NUM_ATTRIBUTES, NUM_FEATURES
+from dimo_jax.types import Array
+
+Ref = Any  # Pallas has no public name for what a kernel reads and writes
+ROW = 16  # attributes of a Gaussian, and their cotangents, filled up to a power of two
+CHANNELS = 8  # of a pixel: the features, then one more number
+
+State = TypeVar("State")
+_Features = tuple[Array, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelPlan:
+    """Sizes of the kernels. `choose_plan` is the one place that sets them."""
+
+    tile: int  # pixels on a side
+    block: int  # Gaussians per step of a program
+    num_warps: int  # of 32 threads, per program
+    interpret: bool  # runs the bodies as XLA operations instead of compiling them for a GPU
+
+    @property
+    def num_pixels(self) -> int:
+        """Pixels of a tile."""
+        return self.tile * self.tile
+
+
+class _Block(NamedTuple):
+    """A block of Gaussians over the pixels of a tile."""
+
+    alpha: Array  # [B,P]
+    clamped: Array  # [B,P] bool
+    colors: tuple[Array, ...]  # 7 of [B,1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Image:
+    """The size of one image, in pixels and in tiles."""
+
+    height: int
+    width: int
+    rows: int
+    columns: int
+
+
+def choose_plan(*, tile: int = 16, interpret: bool) -> KernelPlan:
+    """Tiles of 16 pixels, blocks of 16 Gaussians (the smallest side of a Triton matrix product), a pixel per thread.
+
+    With as many threads as pixels, Triton's layout of a [B,P] block gives a thread all Gaussians of its pixel, so the
+    running sums over the block need no exchange between threads. Interpreted, larger blocks mean fewer operations.
+    """
+    return KernelPlan(tile=tile, block=32 if interpret else 16, num_warps=tile * tile // 32, interpret=interpret)
+
+
+def composite(starts: Array, table: Array, image: Image, plan: KernelPlan) -> Array:
+    """Runs the forward kernel over the tiles of all images.
+
+    Args:
+      starts: [T+1] int32, tile t owns the blocks starts[t]:starts[t+1] of the table; T is a multiple of rows x columns.
+      table: [S,16] attributes in drawing order (see `tiling.make_table`; filled up with zeros), S a multiple of
+        `plan.block`; rows that belong to no Gaussian have an opacity of 0.
+
+    Returns:
+      [T,8,P]: 7 features and the transmittance of every pixel; 1 beyond the image.
+    """
+    num_tiles = starts.shape[0] - 1
+    return _call(
+        functools.partial(_composite_tile, image=image, plan=plan),
+        "rasterize_forward",
+        num_tiles,
+        plan,
+        in_specs=[_whole(), _whole()],
+        out_specs=_per_tile(plan),
+        out_shape=jax.ShapeDtypeStruct((num_tiles, CHANNELS, plan.num_pixels), jnp.float32),
+    )(starts, table)
+
+
+def differentiate(starts: Array, table: Array, d_pixels: Array, image: Image, plan: KernelPlan) -> Array:
+    """Runs the backward kernel over the tiles of all images.
+
+    Args:
+      starts, table: as in `composite`.
+      d_pixels: [T,8,P] cotangents of the 7 features, then the sum of every output of the pixel times its cotangent.
+
+    Returns:
+      [S,16], a row per row of the table: 6 moments of d_log_alpha (see `rows.differentiate_shape`), the cotangents of
+      the 7 features, 3 zeros. Rows that no tile owns are not written.
+    """
+    return _call(
+        functools.partial(_differentiate_tile, image=image, plan=plan),
+        "rasterize_backward",
+        starts.shape[0] - 1,
+        plan,
+        in_specs=[_whole(), _whole(), _per_tile(plan)],
+        out_specs=_whole(),
+        out_shape=jax.ShapeDtypeStruct(table.shape, jnp.float32),
+    )(starts, table, d_pixels)
+
+
+def _call(body: Callable[..., None], name: str, num_tiles: int, plan: KernelPlan, **specs: Any) -> Callable[..., Array]:
+    params = None if plan.interpret else _make_compiler_params(plan)
+    call: Callable[..., Array] = pl.pallas_call(
+        body, grid=(num_tiles,), name=name, interpret=plan.interpret, compiler_params=params, **specs
+    )
+    return call
+
+
+def _make_compiler_params(plan: KernelPlan) -> Any:
+    """Chooses the compiler: the one place that knows which."""
+    from jax.experimental.pallas import triton
+
+    # There is nothing to pipeline: a while loop's loads depend on its own condition.
+    return triton.CompilerParams(num_warps=plan.num_warps, num_stages=1)
+
+
+def _whole() -> pl.BlockSpec:
+    return pl.BlockSpec(memory_space=pl.ANY)
+
+
+def _per_tile(plan: KernelPlan) -> pl.BlockSpec:
+    return pl.BlockSpec((None, CHANNELS, plan.num_pixels), lambda tile: (tile, 0, 0))
+
+
+def _composite_tile(starts_ref: Ref, table_ref: Ref, out_ref: Ref, *, image: Image, plan: KernelPlan) -> None:
+    """Body of `composite`."""
+
+    def step(index: Array, block: _Block, transmittance: Array, features: _Features) -> tuple[Array, _Features]:
+        transmittance, weights = _attenuate(block.alpha, transmittance)
+        colors = zip(features, block.colors)
+        return transmittance, tuple(feature + jnp.sum(weights * color, axis=0) for feature, color in colors)
+
+    features = (jnp.zeros(plan.num_pixels, jnp.float32),) * NUM_FEATURES
+    _, transmittance, features = _walk(starts_ref, table_ref, features, step, image=image, plan=plan)
+    for channel, values in enumerate((*features, jnp.abs(transmittance))):
+        out_ref[channel, :] = values
+
+
+def _differentiate_tile(
+    starts_ref: Ref, table_ref: Ref, d_pixels_ref: Ref, rows_ref: Ref, *, image: Image, plan: KernelPlan
+) -> None:
+    """Body of `differentiate`."""
+    x, y = _locate_pixels(plan)
+    basis = _stack_rows((jnp.ones_like(x), x, y, x * x, x * y, y * y), first=0)
+    d_colors = tuple(d_pixels_ref[channel, :] for channel in range(NUM_FEATURES))
+    d_features = _stack_rows(d_colors, first=NUM_ATTRIBUTES - NUM_FEATURES)
+
+    def step(index: Array, block: _Block, transmittance: Array, remaining: Array) -> tuple[Array, Array]:
+        gains = sum(color * d_color for color, d_color in zip(block.colors, d_colors))
+        transmittance, weights = _attenuate(block.alpha, transmittance)
+        parts = weights * gains
+        behind = remaining - jnp.cumsum(parts, axis=0)
+        # Less of a Gaussian's own part, what is behind it scales with 1 - alpha.
+        d_power = parts - behind * block.alpha / (1.0 - block.alpha)
+        d_power = jnp.where((weights > 0) & ~block.clamped, d_power, 0.0)
+        rows = _sum_pixels(d_power, basis) + _sum_pixels(weights, d_features)
+        rows_ref[_slice_block(index, plan), :] = rows
+        return transmittance, remaining - jnp.sum(parts, axis=0)
+
+    # What all Gaussians and the background behind them contribute to the scalar being differentiated.
+    remaining = d_pixels_ref[NUM_FEATURES, :]
+    index, _, _ = _walk(starts_ref, table_ref, remaining, step, image=image, plan=plan)
+
+    def clear(index: Array, carry: None) -> None:
+        rows_ref[_slice_block(index, plan), :] = jnp.zeros((plan.block, ROW), jnp.float32)
+
+    lax.fori_loop(index, starts_ref[pl.program_id(0) + 1], clear, None)
+
+
+def _walk(
+    starts_ref: Ref,
+    table_ref: Ref,
+    state: State,
+    step: Callable[[Array, _Block, Array, State], tuple[Array, State]],
+    *,
+    image: Image,
+    plan: KernelPlan,
+) -> tuple[Array, Array, State]:
+    """Takes `step` over the blocks of the program's tile, front to back, while a pixel is left to draw on.
+
+    Returns the number of the first block that was not reached, the transmittance, and the state.
+    """
+    tile = pl.program_id(0)
+    first, last = starts_ref[tile], starts_ref[tile + 1]
+    x, y = _locate_pixels(plan)
+
+    def is_open(carry: tuple[Array, Array, Array, State]) -> Array:
+        return (carry[0] < last) & (carry[1] > 0)
+
+    def advance(carry: tuple[Array, Array, Array, State]) -> tuple[Array, Array, Array, State]:
+        index, _, transmittance, state = carry
+        block = _load_block(table_ref, _slice_block(index, plan), x, y)
+        transmittance, state = step(index, block, transmittance, state)
+        return index + 1, jnp.max(transmittance), transmittance, state
+
+    transmittance = jnp.where(_find_inside(tile, x, y, image=image, plan=plan), 1.0, -1.0)
+    start = (first, jnp.max(transmittance), transmittance, state)
+    index, _, transmittance, state = lax.while_loop(is_open, advance, start)
+    return index, transmittance, state
+
+
+def _load_block(table_ref: Ref, where: Any, x: Array, y: Array) -> _Block:
+    mean_x, mean_y, a, b, c, opacity, *colors = (table_ref[where, k][:, None] for k in range(NUM_ATTRIBUTES))
+    dx, dy = x - mean_x, y - mean_y
+    alpha = opacity * jnp.exp(-0.5 * (a * dx * dx + c * dy * dy) - b * dx * dy)
+    alpha = jnp.where(alpha >= MIN_ALPHA, alpha, 0.0)
+    return _Block(alpha=jnp.minimum(alpha, MAX_ALPHA), clamped=alpha > MAX_ALPHA, colors=tuple(colors))
+
+
+def _attenuate(alpha: Array, transmittance: Array) -> tuple[Array, Array]:
+    """Transmittance [P] after a block, and the weights [B,P] in it; a weight is 0 where nothing is drawn."""
+    log_keep = jnp.log(1.0 - alpha)
+    log_kept = jnp.cumsum(log_keep, axis=0)
+    after = transmittance * jnp.exp(log_kept)
+    drawn = after >= MIN_TRANSMITTANCE
+    weights = jnp.where(drawn, transmittance * jnp.exp(log_kept - log_keep) * alpha, 0.0)
+    # Transmittance only falls, so the smallest one of those drawn is the last.
+    reached = jnp.min(jnp.where(drawn, after, jnp.abs(transmittance)), axis=0)
+    return jnp.where(jnp.min(after, axis=0) >= MIN_TRANSMITTANCE, reached, -reached), weights
+
+
+def _sum_pixels(values: Array, factors: Array) -> Array:
+    """Sums over pixels of values [B,P] times factors [16,P]: [B,16], in full float32."""
+    return lax.dot_general(values, factors, (((1,), (1,)), ((), ())), precision=lax.Precision.HIGHEST)
+
+
+def _stack_rows(vectors: tuple[Array, ...], *, first: int) -> Array:
+    """[16,P] with the vectors [P] as rows from `first` on, and zeros."""
+    row = lax.iota(jnp.int32, ROW)[:, None]
+    out = jnp.zeros((ROW, vectors[0].shape[0]), jnp.float32)
+    for k, vector in enumerate(vectors):
+        out = jnp.where(row == first + k, vector, out)
+    return out
+
+
+def _slice_block(index: Array, plan: KernelPlan) -> Any:
+    return pl.ds(pl.multiple_of(index * plan.block, plan.block), plan.block)
+
+
+def _locate_pixels(plan: KernelPlan) -> tuple[Array, Array]:
+    """Pixel centres [P] of a tile, relative to its centre."""
+    pixel, tile = lax.iota(jnp.int32, plan.num_pixels), jnp.int32(plan.tile)
+    offset = plan.tile / 2 - 0.5
+    return lax.rem(pixel, tile).astype(jnp.float32) - offset, lax.div(pixel, tile).astype(jnp.float32) - offset
+
+
+def _find_inside(tile: Array, x: Array, y: Array, *, image: Image, plan: KernelPlan) -> Array:
+    """[P] bool: the pixels of a tile that lie in the image."""
+    number = lax.rem(tile, jnp.int32(image.rows * image.columns))
+    row, column = lax.div(number, jnp.int32(image.columns)), lax.rem(number, jnp.int32(image.columns))
+    center_x = (column * plan.tile).astype(jnp.float32) + plan.tile / 2
+    center_y = (row * plan.tile).astype(jnp.float32) + plan.tile / 2
+    return (x + center_x < image.width) & (y + center_y < image.height)
