@@ -1,4 +1,4 @@
-"""The `native` backend: tile compositing in C++ for CPUs, called through `jax.ffi` (docs/native.md).
+"""The `native` backend: projection and tile compositing in C++ for CPUs, called through `jax.ffi` (docs/native.md).
 
 `setup.py` compiles the sources of this folder into `_native*.so` beside this file where it finds a compiler.
 """
@@ -13,7 +13,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from dimo_jax.types import Array, Splats
+from dimo_jax.render.rasterize.native import projection
+from dimo_jax.types import Array, Camera, Gaussians, Splats
 
 _FORWARD = "dimo_rasterize_forward"
 _BACKWARD = "dimo_rasterize_backward"
@@ -22,7 +23,7 @@ _Residuals = tuple[Splats, Array, Array]
 
 @functools.cache
 def load_library() -> ctypes.CDLL | str:
-    """Loads the compiled library and registers its two calls with jax, once.
+    """Loads the compiled library and registers its calls with jax, once.
 
     Returns:
       The library, or a sentence that says why there is none.
@@ -35,7 +36,12 @@ def load_library() -> ctypes.CDLL | str:
         )
     try:
         library = ctypes.CDLL(str(path))
-        calls = {_FORWARD: library.DimoRasterizeForward, _BACKWARD: library.DimoRasterizeBackward}
+        calls = {
+            _FORWARD: library.DimoRasterizeForward,
+            _BACKWARD: library.DimoRasterizeBackward,
+            projection.FORWARD: library.DimoProjectForward,
+            projection.BACKWARD: library.DimoProjectBackward,
+        }
     except (OSError, AttributeError) as error:
         return f"the native extension {path.name} does not load ({error}): reinstall dimo_jax to compile it anew"
     for name, call in calls.items():
@@ -59,6 +65,20 @@ def best_simd() -> str:
     if isinstance(library, str):
         raise RuntimeError(library)
     return library.DimoBestSimd().decode()
+
+
+def project(gaussians: Gaussians, camera: Camera) -> Splats:
+    """Projects N Gaussians in C++; contract, arguments and result of `dimo_jax.render.project`, in float32.
+
+    Results do not depend on the number of threads, to the bit. Reverse-mode derivatives only, as for `rasterize`.
+
+    Raises:
+      RuntimeError: the extension is missing; the message says how to get it.
+    """
+    library = load_library()
+    if isinstance(library, str):
+        raise RuntimeError(library)
+    return projection.project(gaussians, camera)
 
 
 def rasterize(splats: Splats, *, height: int, width: int, capacity: int | None) -> tuple[Array, Array, Array]:

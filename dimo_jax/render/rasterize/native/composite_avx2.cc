@@ -1,4 +1,4 @@
-// The tile kernels for AVX2 and FMA. Shared headers come before the target changes: an inline function of theirs
+// The kernels for AVX2 and FMA. Shared headers come before the target changes: an inline function of theirs
 // compiled for AVX2 could be the copy that the linker keeps for every caller.
 #include <cstdint>
 #include <cstring>
@@ -24,9 +24,10 @@ using V = Avx2;
 #include "backward.h"
 #include "forward.h"
 #include "outline.h"
+#include "projection.h"
 
 namespace dimo {
-Kernels Avx2Kernels() { return {FindCandidates, CompositeForward, CompositeBackward}; }
+Kernels Avx2Kernels() { return {FindCandidates, CompositeForward, CompositeBackward, ProjectBlock, DifferentiateProjection}; }
 }  // namespace dimo
 
 #if defined(__clang__)

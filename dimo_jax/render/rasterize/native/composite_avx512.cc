@@ -1,4 +1,4 @@
-// The tile kernels for AVX-512. Shared headers come before the target changes: an inline function of theirs
+// The kernels for AVX-512. Shared headers come before the target changes: an inline function of theirs
 // compiled for AVX-512 could be the copy that the linker keeps for every caller.
 #include <cstdint>
 #include <cstring>
@@ -25,9 +25,10 @@ using V = Avx512;
 #include "backward.h"
 #include "forward.h"
 #include "outline.h"
+#include "projection.h"
 
 namespace dimo {
-Kernels Avx512Kernels() { return {FindCandidates, CompositeForward, CompositeBackward}; }
+Kernels Avx512Kernels() { return {FindCandidates, CompositeForward, CompositeBackward, ProjectBlock, DifferentiateProjection}; }
 }  // namespace dimo
 
 #if defined(__clang__)

@@ -1,4 +1,4 @@
-// The tile kernels for any target of the compiler.
+// The kernels for any target of the compiler.
 #include <cstdint>
 #include <cstring>
 
@@ -14,7 +14,8 @@ using V = Baseline;
 #include "backward.h"
 #include "forward.h"
 #include "outline.h"
+#include "projection.h"
 
 namespace dimo {
-Kernels BaselineKernels() { return {FindCandidates, CompositeForward, CompositeBackward}; }
+Kernels BaselineKernels() { return {FindCandidates, CompositeForward, CompositeBackward, ProjectBlock, DifferentiateProjection}; }
 }  // namespace dimo

@@ -1,23 +1,21 @@
-// The two calls that jax makes, forward and backward: batches, threads and the choice of instruction set.
+// The two calls that jax makes to composite, forward and backward: batches and threads.
 //
 // Sanitizer run (the whole of it, with where S comes from, is in docs/native.md):
 //   g++ -std=c++17 -O1 -g -ffp-contract=off -fPIC -shared -pthread -fsanitize=address,undefined -isystem "$D" *.cc -o
 //   $S LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0
 //       python -m pytest tests/render/test_native.py
 #include <algorithm>
-#include <cstdlib>
-#include <cstring>
-#include <exception>
 #include <memory>
 #include <mutex>
 #include <stdexcept>
-#include <string>
 #include <vector>
 
+#include "batch.h"
 #include "binning.h"
 #include "gradients.h"
 #include "parallel.h"
 #include "scene.h"
+#include "settings.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace dimo {
@@ -26,50 +24,6 @@ namespace {
 namespace ffi = xla::ffi;
 using Floats = ffi::Buffer<ffi::F32>;
 using Ints = ffi::Buffer<ffi::S32>;
-
-enum Level { kBaseline = 0, kAvx2 = 1, kAvx512 = 2 };
-constexpr const char* kLevelNames[] = {"baseline", "avx2", "avx512"};
-
-Level BestLevel() {
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl")) {
-    return kAvx512;
-  }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return kAvx2;
-#endif
-  return kBaseline;
-}
-
-Kernels ChooseKernels() {
-  const Level best = BestLevel();
-  Level level = best;
-  const char* wanted = std::getenv("DIMO_JAX_SIMD");
-  if (wanted != nullptr && *wanted != '\0') {
-    int named = 0;
-    while (named <= kAvx512 && std::strcmp(wanted, kLevelNames[named]) != 0) ++named;
-    if (named > best) {
-      throw std::invalid_argument(std::string("DIMO_JAX_SIMD: found '") + wanted +
-                                  "', expected baseline, avx2 or avx512, at most " + kLevelNames[best] +
-                                  " on this processor");
-    }
-    level = static_cast<Level>(named);
-  }
-  return level == kAvx512 ? Avx512Kernels() : level == kAvx2 ? Avx2Kernels() : BaselineKernels();
-}
-
-int64_t ThreadLimit() {
-  const char* limit = std::getenv("DIMO_JAX_NUM_THREADS");
-  if (limit == nullptr || *limit == '\0') return 0;
-  char* end = nullptr;
-  const long long value = std::strtoll(limit, &end, 10);
-  if (*end != '\0' || value < 1) {
-    throw std::invalid_argument(std::string("DIMO_JAX_NUM_THREADS: found '") + limit +
-                                "', expected a positive whole number");
-  }
-  return value;
-}
 
 // Scratch of finished calls, for the next ones.
 class ScratchPool {
@@ -109,48 +63,6 @@ class Borrowed {
  private:
   std::vector<std::unique_ptr<Bins>> bins_;
 };
-
-// Leading axes of an operand under vmap: each is the batch's, or 1 where the operand is shared.
-class Batch {
- public:
-  template <typename Dimensions>
-  Batch(const Dimensions& dimensions, size_t own_rank) {
-    for (size_t i = 0; i + own_rank < dimensions.size(); ++i) axes_.push_back(dimensions[i]);
-    for (int64_t axis : axes_) size_ *= static_cast<size_t>(axis);
-  }
-  size_t size() const { return size_; }
-
-  // Which of the operand's own items belongs to item `index` of this batch.
-  template <typename Dimensions>
-  size_t ItemOf(size_t index, const Dimensions& dimensions) const {
-    size_t item = 0, stride = 1;
-    for (size_t i = axes_.size(); i-- > 0;) {
-      const size_t position = index % static_cast<size_t>(axes_[i]);
-      index /= static_cast<size_t>(axes_[i]);
-      if (dimensions[i] != 1) item += position * stride;
-      stride *= static_cast<size_t>(dimensions[i]);
-    }
-    return item;
-  }
-
-  template <typename Dimensions>
-  void Check(const Dimensions& dimensions, std::initializer_list<int64_t> own, const char* name) const {
-    bool fits = dimensions.size() == axes_.size() + own.size();
-    for (size_t i = 0; fits && i < axes_.size(); ++i) fits = dimensions[i] == 1 || dimensions[i] == axes_[i];
-    size_t axis = axes_.size();
-    for (int64_t size : own) fits = fits && dimensions[axis++] == size;
-    if (!fits) throw std::invalid_argument(std::string("rasterize: unexpected shape of ") + name);
-  }
-
- private:
-  std::vector<int64_t> axes_;
-  size_t size_ = 1;
-};
-
-template <typename Buffer>
-auto* ItemData(const Batch& batch, size_t index, Buffer& buffer, size_t item_size) {
-  return buffer.typed_data() + batch.ItemOf(index, buffer.dimensions()) * item_size;
-}
 
 struct Operands {
   Floats means, conics, opacities, depths, extents, features;
@@ -199,18 +111,6 @@ void ForGroups(const Batch& batch, const Operands& operands, const Kernels& kern
 size_t NumTiles(const Operands& operands) {
   return static_cast<size_t>((operands.height + kTileHeight - 1) / kTileHeight) *
          static_cast<size_t>((operands.width + kTileWidth - 1) / kTileWidth);
-}
-
-template <typename Body>
-ffi::Error Guarded(Body body) {
-  try {
-    body();
-  } catch (const std::bad_alloc&) {
-    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "rasterize: out of memory");
-  } catch (const std::exception& error) {
-    return ffi::Error(ffi::ErrorCode::kInvalidArgument, error.what());
-  }
-  return ffi::Error::Success();
 }
 
 ffi::Error Forward(ffi::ThreadPool pool, Floats means, Floats conics, Floats opacities, Floats depths, Floats extents,
@@ -333,8 +233,5 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(DimoRasterizeBackward, dimo::Backward,
                                   .Ret<dimo::Floats>()
                                   .Ret<dimo::Floats>()
                                   .Ret<dimo::Floats>());
-
-// The widest instruction set of this processor that the kernels know, under its name in DIMO_JAX_SIMD.
-extern "C" const char* DimoBestSimd() { return dimo::kLevelNames[dimo::BestLevel()]; }
 
 #pragma GCC visibility pop

@@ -11,6 +11,8 @@
 #include <sys/mman.h>
 #endif
 
+#include "project.h"
+
 namespace dimo {
 
 constexpr int kTileWidth = 16;
@@ -156,6 +158,8 @@ struct Kernels {
   FindGroup find;
   ForwardTile forward;
   BackwardTile backward;
+  ProjectForward project_forward;
+  ProjectBackward project_backward;
 };
 
 Kernels BaselineKernels();
