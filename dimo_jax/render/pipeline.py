@@ -43,7 +43,7 @@ def render(
     """
     _check_shapes(gaussians, camera, background)
     return composite(
-        project(gaussians, camera),
+        project(gaussians, camera, implementation=implementation),
         background,
         height=camera.height,
         width=camera.width,

@@ -7,12 +7,14 @@ loops, where 3x3 matrix products would become many tiny calls.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax, nn
 
 from dimo_jax.geometry import harmonics, quaternion
+from dimo_jax.render.rasterize import api
 from dimo_jax.types import Array, Camera, Gaussians, Splats
 
 NEAR = 0.01  # camera z, world units
@@ -25,8 +27,7 @@ MAX_LENGTH = 1e12
 Vector = tuple[Array, Array, Array]
 
 
-@jax.jit
-def project(gaussians: Gaussians, camera: Camera) -> Splats:
+def project(gaussians: Gaussians, camera: Camera, *, implementation: str | None = None) -> Splats:
     """Projects N Gaussians into one image (DESIGN section 4).
 
     Differentiable in the Gaussians and in the camera's pose, focal length and centre; `depths` and `extents` carry no
@@ -37,11 +38,26 @@ def project(gaussians: Gaussians, camera: Camera) -> Splats:
     Args:
       gaussians: N Gaussians without batch axes; N may be 0.
       camera: `focal` [2] or [], `center` [2].
+      implementation: a backend by name (`api.BACKENDS`), or None for the fastest one on this device. A backend without
+        a projection of its own takes XLA's, and so do float64 inputs. `native` has reverse-mode derivatives only.
 
     Returns:
       Splats of N. Features are rgb = max(0, 0.5 + SH), camera z, and the shortest axis turned towards the camera in
       world axes.
+
+    Raises:
+      dimo_jax.errors.UserError: the named backend does not exist or cannot run here.
     """
+    backend = api.load_backend(api.choose_backend(implementation))
+    of_backend: Callable[[Gaussians, Camera], Splats] | None = getattr(backend, "project", None)
+    if of_backend is None or jnp.result_type(*jax.tree.leaves((gaussians, camera))) == jnp.float64:
+        return project_in_xla(gaussians, camera)
+    return of_backend(gaussians, camera)
+
+
+@jax.jit
+def project_in_xla(gaussians: Gaussians, camera: Camera) -> Splats:
+    """`project` as XLA compiles and differentiates it; the readable reference."""
     rotation = [[camera.world_to_camera[i, j] for j in range(3)] for i in range(3)]
     shift = [camera.world_to_camera[i, 3] for i in range(3)]
     focal = jnp.broadcast_to(camera.focal, (2,))

@@ -62,7 +62,7 @@ def render_batch(gaussians: Any, cameras: Camera, probe: Array, options: StepOpt
     background = jnp.asarray(options.background)
 
     def one(g: Any, camera: Camera, shift: Array) -> Rendering:
-        splats = project(g, camera)
+        splats = project(g, camera, implementation=options.implementation)
         splats = splats.replace(means2d=splats.means2d + shift)
         return composite(
             splats,

@@ -12,7 +12,7 @@ import pytest
 import scenes
 from test_contract import DEGENERATE, DRAWN, stack, to_arguments
 
-from dimo_jax.render.project import project as project_in_xla
+from dimo_jax.render.project import project_in_xla
 from dimo_jax.render.rasterize import native
 from dimo_jax.types import Camera, Gaussians, Splats
 

@@ -162,8 +162,7 @@ inline F OfShortest(const Axes& axes, const F* values) {
 // The covariance is [[u.u, u.v], [u.v, v.v]] + dilation, relative to `unit` as in project.py:_invert_covariance.
 struct Footprint {
   F u[3], v[3], cross[3];
-  F inverse_unit, dilation;
-  F uu, uv, vv, determinant;
+  F unit, dilation;
   F inverse;  // 1 / (determinant unit^2)
   F conic[3], spread[2];
   M regular;
@@ -199,12 +198,8 @@ inline void FindFootprint(const Place& place, const Axes& axes, Footprint* out) 
   }
   out->spread[0] = unit * V::Sqrt(uu + dilation);
   out->spread[1] = unit * V::Sqrt(vv + dilation);
-  out->inverse_unit = inverse_unit;
+  out->unit = unit;
   out->dilation = dilation;
-  out->uu = uu;
-  out->uv = uv;
-  out->vv = vv;
-  out->determinant = determinant;
 }
 
 struct Reach {

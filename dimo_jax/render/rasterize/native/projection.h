@@ -116,31 +116,30 @@ struct Change {
   F mean[3], point[3], slope[2], gain[2], own[3][3], focal[2], center[2], view[3];
 };
 
-// From the conic to u and v, both relative to `unit`.
-inline void DifferentiateFootprint(const Footprint& f, const F* d_conic, F* d_u, F* d_v) {
-  const F two = Set(2.0f);
-  const F d_inverse =
-      d_conic[0] * (f.vv + f.dilation) - d_conic[1] * f.uv + d_conic[2] * (f.uu + f.dilation);
-  const F d_determinant = Set(0.0f) - d_inverse * (f.inverse / f.determinant);
-  const F d_uu = d_conic[2] * f.inverse + d_determinant * f.dilation;
-  const F d_vv = d_conic[0] * f.inverse + d_determinant * f.dilation;
-  const F d_uv = Set(0.0f) - d_conic[1] * f.inverse;
-  const F twice = two * d_determinant;
-  const F w[3] = {twice * f.cross[0], twice * f.cross[1], twice * f.cross[2]};
+// From the conic C to the 2x3 matrix U of the rows u and v in pixels, and to the logs of the scales (stored). With
+// P = C U and the cotangent G of C, that of U is -2 C G P, and that of a log scale -2 P_k^T G P_k for its column k. P is
+// written without cancellation, so that needles lose no digits, and none of it can overflow.
+inline void DifferentiateFootprint(const Footprint& f, const F* d_conic, M drawn, int i, Columns gradients, F* d_u,
+                                   F* d_v) {
+  const F minus_two = Set(-2.0f), off_diagonal = Set(0.5f) * d_conic[1];
+  const F scale = f.inverse * f.unit;
   for (int k = 0; k < 3; ++k) {
     const int l = (k + 1) % 3, m = (k + 2) % 3;
-    d_u[k] = two * d_uu * f.u[k] + d_uv * f.v[k] + (f.v[l] * w[m] - f.v[m] * w[l]);
-    d_v[k] = two * d_vv * f.v[k] + d_uv * f.u[k] + (w[l] * f.u[m] - w[m] * f.u[l]);
+    const F p_u = (f.v[l] * f.cross[m] - f.v[m] * f.cross[l] + f.dilation * f.u[k]) * scale;
+    const F p_v = (f.cross[l] * f.u[m] - f.cross[m] * f.u[l] + f.dilation * f.v[k]) * scale;
+    const F g_u = d_conic[0] * p_u + off_diagonal * p_v, g_v = off_diagonal * p_u + d_conic[2] * p_v;
+    d_u[k] = minus_two * (f.conic[0] * g_u + f.conic[1] * g_v);
+    d_v[k] = minus_two * (f.conic[1] * g_u + f.conic[2] * g_v);
+    V::Store(gradients[kLogScale + k] + i, V::KeepIf(drawn, minus_two * (p_u * g_u + p_v * g_v)));
   }
 }
 
-// From u and v to the scales (stored), the axes (set), slopes and gains; adds the rotation's part to the camera's sums.
-inline void DifferentiateAxes(const View& view, const Place& place, const Axes& axes, const Footprint& f, M drawn,
-                              const F* d_u, const F* d_v, int i, Columns gradients, Change* change, F* sums) {
+// From u and v to the axes, slopes and gains; adds the rotation's part to the camera's sums.
+inline void DifferentiateAxes(const View& view, const Place& place, const Axes& axes, M drawn, const F* d_u,
+                              const F* d_v, Change* change, F* sums) {
   for (int j = 0; j < 2; ++j) change->slope[j] = change->gain[j] = Set(0.0f);
   for (int k = 0; k < 3; ++k) {
-    V::Store(gradients[kLogScale + k] + i, V::KeepIf(drawn, d_u[k] * f.u[k] + d_v[k] * f.v[k]));
-    const F d_x = d_u[k] * f.inverse_unit * axes.scales[k], d_y = d_v[k] * f.inverse_unit * axes.scales[k];
+    const F d_x = d_u[k] * axes.scales[k], d_y = d_v[k] * axes.scales[k];
     const F third = axes.turned[2][k];
     change->gain[0] = change->gain[0] + d_x * (axes.turned[0][k] - place.slope[0] * third);
     change->gain[1] = change->gain[1] + d_y * (axes.turned[1][k] - place.slope[1] * third);
@@ -255,8 +254,8 @@ inline void DifferentiateVector(const View& view, const Columns& columns, const 
   for (int j = 0; j < 3; ++j) normal[j] = OfShortest(axes, axes.own[j]);
   const F sign = FacingSign(normal, look);
   for (int k = 0; k < kDepth; ++k) d[k] = V::Load(cotangents[k] + i);
-  DifferentiateFootprint(footprint, d + kConic, d_u, d_v);
-  DifferentiateAxes(view, place, axes, footprint, drawn, d_u, d_v, i, gradients, &change, sums);
+  DifferentiateFootprint(footprint, d + kConic, drawn, i, gradients, d_u, d_v);
+  DifferentiateAxes(view, place, axes, drawn, d_u, d_v, &change, sums);
   DifferentiatePlace(view, place, d + kPixel, d[kFeature + 3], &change);
   DifferentiateLook(columns, look, drawn, count, d + kFeature, i, gradients, &change);
   for (int j = 0; j < 3; ++j) {
