@@ -1,31 +1,21 @@
-"""Weighted sums over neighbours: by gathers and by a matrix product, forward and gradient.
+"""Skinning on this device: weighted sums by gathers and by a matrix product, and the whole of Eq. 7 in XLA and in C++.
 
 python -m bench.blend
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dimo_jax.model import blend
+from bench.timing import compile_for, median_ms
+from dimo_jax.model import blend, deform, native
 
-MOTIONS, TIMES, GAUSSIANS, KEY_POINTS, NEIGHBORS, COLUMNS = 4, 2, 5_120, 128, 8, 16
-
-
-def measure(function: Callable[..., jax.Array], *arguments: jax.Array, repeats: int = 11) -> float:
-    """Median milliseconds of the compiled function."""
-    compiled = jax.jit(function).lower(*arguments).compile()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(compiled(*arguments))
-        seconds.append(time.perf_counter() - start)
-    return 1e3 * float(np.median(seconds))
+MOTIONS, TIMES, GAUSSIANS, KEY_POINTS, NEIGHBORS, COLUMNS = 8, 3, 5_120, 128, 8, 16
 
 
 def main() -> None:
@@ -46,8 +36,32 @@ def main() -> None:
     print(f"{MOTIONS} motions x {TIMES} times, N={GAUSSIANS}, K={KEY_POINTS}, J={NEIGHBORS}, {COLUMNS} columns")
     for name, limit in (("gathers", 0), ("matrix", blend.LARGEST_MATRIX)):
         blend.LARGEST_MATRIX = limit
-        gradient = measure(jax.grad(loss, argnums=(0, 1)), tables, weights)
-        print(f"{name:8s} forward {measure(forward, tables, weights):7.1f} ms   gradient {gradient:7.1f} ms")
+        report(name, forward, jax.grad(loss, argnums=(0, 1)), tables, weights)
+
+    canonical = [jnp.asarray(rng.normal(size=(GAUSSIANS, size)), jnp.float32) for size in (3, 4)]
+    positions = jnp.asarray(rng.normal(size=(KEY_POINTS, 3)), jnp.float32)
+    translations, rotations = tables[..., :3], tables[..., 3:7]
+
+    def move(means: jax.Array, quats: jax.Array, weights: jax.Array, tables: tuple[jax.Array, ...]) -> tuple:
+        def one_time(near: jax.Array, weight: jax.Array, translation: jax.Array, rotation: jax.Array) -> tuple:
+            return deform.linear_blend(means, quats, positions, translation, rotation, near, weight)
+
+        over_times = jax.vmap(one_time, in_axes=(None, None, 0, 0))
+        return jax.vmap(over_times)(neighbors, weights, *tables)
+
+    def cost(*arguments: jax.Array) -> jax.Array:
+        return sum(jnp.sum(x**2) for x in move(*arguments))
+
+    for name, available in (("Eq. 7 in XLA", False), ("Eq. 7 in C++", native.is_available())):
+        if available or name.endswith("XLA"):
+            native.is_available = lambda available=available: available
+            gradient = jax.grad(cost, argnums=(0, 1, 2, 3))
+            report(name, lambda *a: move(*a), gradient, *canonical, weights, (translations, rotations))
+
+
+def report(name: str, forward: Callable, gradient: Callable, *arguments: Any) -> None:
+    times = [median_ms(compile_for(function, *arguments), *arguments) for function in (forward, gradient)]
+    print(f"{name:12s} forward {times[0]:7.1f} ms   value and gradient {times[1]:7.1f} ms")
 
 
 if __name__ == "__main__":

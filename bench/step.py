@@ -2,6 +2,7 @@
 
     python -m bench.step                                   # the demo's last phase, Gaussians as they begin
     python -m bench.step --workdir=runs/dimo --size=128    # a trained run's Gaussians
+    python -m bench.step --implementation=xla              # as on a machine without a C++ compiler
 
 The parts run on their own, so their sum differs from the whole, where XLA fuses across them and overlaps them. The data
 part runs ahead of the step in a thread; it is no share of it as long as it is shorter.
@@ -9,8 +10,10 @@ part runs ahead of the step in a thread; it is no share of it as long as it is s
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ from dimo_jax.data.sampler import Sampler
 from dimo_jax.data.sources import load
 from dimo_jax.losses.total import LossInputs, evaluate
 from dimo_jax.model import dimo
+from dimo_jax.model import native as native_skinning
 from dimo_jax.model.dimo import build_components
 from dimo_jax.model.gaussians import mask_dead
 from dimo_jax.render import choose_backend, composite, project
@@ -38,7 +42,7 @@ from dimo_jax.types import Batch
 PRESET = flags.DEFINE_string("preset", "demo", "preset of configs/dimo.py")
 WORKDIR = flags.DEFINE_string("workdir", None, "a finished run whose state and config are timed")
 SIZE = flags.DEFINE_integer("size", 0, "pixels; 0 takes the last phase's")
-IMPLEMENTATION = flags.DEFINE_string("implementation", None, "rasterizer backend; None takes the fastest")
+IMPLEMENTATION = flags.DEFINE_string("implementation", None, "rasterizer; xla skins in XLA too, None is the fastest")
 REPEATS = flags.DEFINE_integer("repeats", 11, "runs of each part; the median counts")
 
 
@@ -69,6 +73,8 @@ def differentiate(function: Callable[..., Any], *arguments: Any) -> jax.stages.C
 
 def main(argv: list[str]) -> None:
     del argv
+    if IMPLEMENTATION.value == "xla":
+        native_skinning.is_available = lambda: False
     config = load_config(Path(WORKDIR.value)) if WORKDIR.value else get_config(PRESET.value)
     dataset, components = load(config.data), build_components(config)
     stage = stages.build_stages(config)[1]
@@ -81,10 +87,13 @@ def main(argv: list[str]) -> None:
         batch = jax.block_until_ready(jax.device_put(sampler.sample(step)))
     data = 1e3 * (time.perf_counter() - start) / REPEATS.value
 
-    options = capacity.with_room(stage.options, capacity.measure(state, components, stage.options, batch))
+    options = stage.options
+    if IMPLEMENTATION.value:
+        options = dataclasses.replace(options, implementation=IMPLEMENTATION.value)
+    options = capacity.with_room(options, capacity.measure(state, components, options, batch))
     num_images = int(np.prod(batch.images.shape[:3]))
     print(
-        f"{jax.devices()[0].device_kind}, backend {choose_backend(IMPLEMENTATION.value)}: "
+        f"{jax.devices()[0].device_kind}, backend {choose_backend(options.implementation)}: "
         f"{config.batch.motions} motions x {config.batch.views} views x {config.batch.frames} frames, {size} px, "
         f"{int(state.alive.sum())} of {state.alive.shape[0]} Gaussians, {config.num_key_points} key points"
     )
@@ -148,7 +157,7 @@ def build_parts(
         return jax.vmap(jax.vmap(over_frames, in_axes=(None, 0)))
 
     def project_all(gaussians: Any) -> Any:
-        return over_images(project)(gaussians, batch.cameras)
+        return over_images(partial(project, implementation=options.implementation))(gaussians, batch.cameras)
 
     splats = jax.jit(project_all)(moved)
 
@@ -158,7 +167,7 @@ def build_parts(
             jnp.asarray(options.background),
             height=height,
             width=width,
-            implementation=IMPLEMENTATION.value or options.implementation,
+            implementation=options.implementation,
             capacity=options.capacity,
         ).replace(overflow=jnp.zeros([]))
         return jax.vmap(jax.vmap(jax.vmap(one)))(splats)

@@ -21,7 +21,7 @@ from dimo_jax.metrics.psnr import psnr, psnr_foreground
 from dimo_jax.metrics.ssim import ssim
 from dimo_jax.model.dimo import Components, stay
 from dimo_jax.model.gaussians import anisotropic
-from dimo_jax.train import stages
+from dimo_jax.train import capacity, stages
 from dimo_jax.train.state import TrainState
 from dimo_jax.train.step import build_step, composite_truth
 from dimo_jax.types import Array, Gaussians
@@ -125,17 +125,18 @@ def train_static(config: ConfigDict, components: Components, dataset: Dataset, s
         optimizer=stages.build_optimizer(rates, key="baseline.rates"),
         tie_scales=anisotropic,
     )
-    step = jax.jit(build_step(components, options), donate_argnums=0)
     state = jax.tree.map(jnp.copy, state)
     state = state.replace(optimizer=options.optimizer.init(state.params))
     sampler = Sampler(
         dataset,
         batch_motions=config.batch.motions,
         batch_views=config.batch.views,
-        batch_frames=config.batch.frames,
+        batch_frames=1,  # of a motion's frames, more would differ in nothing that a still model can follow
         held_out_every=config.data.held_out_every,
         seed=config.seed + 2,
     )
+    room = capacity.measure(state, components, options, jax.device_put(sampler.sample(0)))
+    step = jax.jit(build_step(components, capacity.with_room(options, room)), donate_argnums=0)
     batches = prefetch(sampler, 0)
     for _ in range(config.evaluation.baseline_steps):
         state, _ = step(state, next(batches), {}, jax.random.key(0))
