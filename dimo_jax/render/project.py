@@ -143,7 +143,8 @@ def _invert_covariance(u: Vector, v: Vector) -> tuple[Array, Array, Array]:
     cross = (u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0])
     determinant = _dot(cross, cross) + dilation * (uu + vv) + dilation * dilation
     regular = determinant > 0
-    inverse = 1.0 / jnp.where(regular, determinant, 1.0) / unit / unit
+    # A square of a quotient, because the derivative of 1 / determinant overflows where the determinant is tiny.
+    inverse = jnp.square(1.0 / unit / jnp.sqrt(jnp.where(regular, determinant, 1.0)))
     conic = jnp.stack([(vv + dilation) * inverse, -uv * inverse, (uu + dilation) * inverse], axis=-1)
     spread = unit[:, None] * jnp.sqrt(jnp.stack([uu + dilation, vv + dilation], axis=-1))
     return conic, lax.stop_gradient(spread), regular & jnp.all(jnp.isfinite(conic), axis=-1)
