@@ -152,7 +152,7 @@ def _composite_tile(starts_ref: Ref, table_ref: Ref, out_ref: Ref, *, image: Ima
         return transmittance, tuple(feature + jnp.sum(weights * color, axis=0) for feature, color in colors)
 
     features = (jnp.zeros(plan.num_pixels, jnp.float32),) * NUM_FEATURES
-    _, transmittance, features = _walk(starts_ref, table_ref, features, step, image=image, plan=plan)
+    transmittance, features = _walk(starts_ref, table_ref, features, step, lambda index: None, image=image, plan=plan)
     for channel, values in enumerate((*features, jnp.abs(transmittance))):
         out_ref[channel, :] = values
 
@@ -178,14 +178,12 @@ def _differentiate_tile(
         rows_ref[_slice_block(index, plan), :] = rows
         return transmittance, remaining - jnp.sum(parts, axis=0)
 
-    # What all Gaussians and the background behind them contribute to the scalar being differentiated.
-    remaining = d_pixels_ref[NUM_FEATURES, :]
-    index, _, _ = _walk(starts_ref, table_ref, remaining, step, image=image, plan=plan)
-
-    def clear(index: Array, carry: None) -> None:
+    def skip(index: Array) -> None:
         rows_ref[_slice_block(index, plan), :] = jnp.zeros((plan.block, ROW), jnp.float32)
 
-    lax.fori_loop(index, starts_ref[pl.program_id(0) + 1], clear, None)
+    # What all Gaussians and the background behind them contribute to the scalar being differentiated.
+    remaining = d_pixels_ref[NUM_FEATURES, :]
+    _walk(starts_ref, table_ref, remaining, step, skip, image=image, plan=plan)
 
 
 def _walk(
@@ -193,31 +191,37 @@ def _walk(
     table_ref: Ref,
     state: State,
     step: Callable[[Array, _Block, Array, State], tuple[Array, State]],
+    skip: Callable[[Array], None],
     *,
     image: Image,
     plan: KernelPlan,
-) -> tuple[Array, Array, State]:
-    """Takes `step` over the blocks of the program's tile, front to back, while a pixel is left to draw on.
+) -> tuple[Array, State]:
+    """Takes `step` over the blocks of the program's tile, front to back, while a pixel is left to draw on, then `skip`.
 
-    Returns the number of the first block that was not reached, the transmittance, and the state.
+    Returns the transmittance and the state.
     """
     tile = pl.program_id(0)
-    first, last = starts_ref[tile], starts_ref[tile + 1]
     x, y = _locate_pixels(plan)
 
-    def is_open(carry: tuple[Array, Array, Array, State]) -> Array:
-        return (carry[0] < last) & (carry[1] > 0)
+    def visit(index: Array, carry: tuple[Array, Array, State]) -> tuple[Array, Array, State]:
+        def draw(carry: tuple[Array, Array, State]) -> tuple[Array, Array, State]:
+            _, transmittance, state = carry
+            block = _load_block(table_ref, _slice_block(index, plan), x, y)
+            transmittance, state = step(index, block, transmittance, state)
+            return jnp.max(transmittance), transmittance, state
 
-    def advance(carry: tuple[Array, Array, Array, State]) -> tuple[Array, Array, Array, State]:
-        index, _, transmittance, state = carry
-        block = _load_block(table_ref, _slice_block(index, plan), x, y)
-        transmittance, state = step(index, block, transmittance, state)
-        return index + 1, jnp.max(transmittance), transmittance, state
+        def pass_by(carry: tuple[Array, Array, State]) -> tuple[Array, Array, State]:
+            skip(index)
+            return carry
+
+        # Not a while loop that ends here: Triton's compiler crashes on those whose results are not all used (see
+        # docs/decisions.md), and the rest of the list costs no more than the count.
+        return lax.cond(carry[0] > 0, draw, pass_by, carry)
 
     transmittance = jnp.where(_find_inside(tile, x, y, image=image, plan=plan), 1.0, -1.0)
-    start = (first, jnp.max(transmittance), transmittance, state)
-    index, _, transmittance, state = lax.while_loop(is_open, advance, start)
-    return index, transmittance, state
+    start = (jnp.max(transmittance), transmittance, state)
+    _, transmittance, state = lax.fori_loop(starts_ref[tile], starts_ref[tile + 1], visit, start)
+    return transmittance, state
 
 
 def _load_block(table_ref: Ref, where: Any, x: Array, y: Array) -> _Block:

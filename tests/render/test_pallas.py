@@ -1,0 +1,146 @@
+"""What only the Pallas backend promises; what all backends promise is in test_contract.py."""
+
+from __future__ import annotations
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scenes
+from jax.sharding import AbstractDevice, AbstractMesh
+
+from dimo_jax.render import tiles
+from dimo_jax.render.project import project
+from dimo_jax.render.rasterize import api, pallas
+from dimo_jax.render.rasterize.pallas import kernels
+from dimo_jax.render.rasterize.vjp import Plan
+from dimo_jax.types import Array, Camera, Gaussians, Splats
+
+HEIGHT, WIDTH = 40, 56
+NUM_TILES = 3 * 4
+COMPILED = kernels.choose_plan(interpret=False)
+INTERPRETED = kernels.choose_plan(interpret=True)
+
+
+def make_splats(seed: int) -> Splats:
+    scene = scenes.make_scene(seed, height=HEIGHT, width=WIDTH)
+    camera = Camera(*map(jnp.asarray, (scene.world_to_camera, scene.focal, scene.center)), height=HEIGHT, width=WIDTH)
+    return project(Gaussians(**jax.tree.map(jnp.asarray, scene.gaussians)), camera)
+
+
+def describe_splats(*leading: int) -> Splats:
+    """Shapes and types alone."""
+    shapes = {"means2d": (2,), "conics": (3,), "opacities": (), "depths": (), "extents": (2,), "features": (7,)}
+    return Splats(**{name: jax.ShapeDtypeStruct((*leading, 60, *shape), jnp.float32) for name, shape in shapes.items()})
+
+
+def compute_loss(splats: Splats, *, kernel_plan: kernels.KernelPlan) -> Array:
+    features, transmittance, _ = pallas.rasterize(splats, height=HEIGHT, width=WIDTH, kernel_plan=kernel_plan)
+    return jnp.sum(features**2) + jnp.sum(transmittance)
+
+
+def lower_for_cuda(function, *args) -> dict[str, str]:
+    """Lowers for a GPU that need not be there; the names of the kernels in the program, and their Triton code."""
+    mesh = AbstractMesh((), (), abstract_device=AbstractDevice("NVIDIA H100", None, "gpu"))  # jax 0.11 wants to know
+    with jax.sharding.use_abstract_mesh(mesh):
+        lines = jax.jit(function).trace(*args).lower(lowering_platforms=("cuda",)).as_text().splitlines()
+    calls = [line for line in lines if "custom_call @__gpu$xla.gpu.triton" in line]
+    return {re.search(r', name = "(\w+)"', call)[1]: call for call in calls}
+
+
+@pytest.mark.parametrize("num_images", [None, 3])
+def test_both_kernels_lower_for_cuda(num_images):
+    splats = describe_splats() if num_images is None else describe_splats(num_images)
+    forward = functools.partial(compute_loss, kernel_plan=COMPILED)
+    backward = jax.grad(forward)
+    if num_images is not None:
+        forward, backward = jax.vmap(forward), jax.vmap(backward)
+    assert set(lower_for_cuda(forward, splats)) == {"rasterize_forward"}
+    calls = lower_for_cuda(backward, splats)
+    assert set(calls) == {"rasterize_forward", "rasterize_backward"}
+    for call in calls.values():
+        assert f"grid_x = {NUM_TILES * (num_images or 1)} " in call  # all images in one launch
+        assert f"num_warps = {COMPILED.num_warps} " in call
+        # MLIR bytecode, in which the operations' names can be read. `scf.condition` belongs to a while loop, on which
+        # XLA's Triton compiler crashed.
+        assert r"\00for\00" in call
+        assert r"\00condition\00" not in call
+        assert "atomic" not in call
+
+
+def test_interpreted_kernels_do_not_lower_for_cuda():
+    """The assertions above can fail."""
+    call = functools.partial(compute_loss, kernel_plan=INTERPRETED)
+    assert not lower_for_cuda(call, describe_splats())
+
+
+@pytest.mark.parametrize("block", [COMPILED.block, 4])
+def test_results_do_not_depend_on_the_block(block):
+    """The sizes that a GPU gets, and small ones, against those of the other tests."""
+    splats = make_splats(1)
+    plan = kernels.KernelPlan(tile=16, block=block, num_warps=8, interpret=True)
+    value, gradient = jax.jit(jax.value_and_grad(functools.partial(compute_loss, kernel_plan=plan)))(splats)
+    expected = jax.jit(jax.value_and_grad(functools.partial(compute_loss, kernel_plan=INTERPRETED)))(splats)
+    np.testing.assert_allclose(value, expected[0], rtol=1e-5)
+    for one, other in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected[1])):
+        np.testing.assert_allclose(one, other, atol=1e-5 * max(1, np.abs(other).max()))
+
+
+def test_blocks_hold_the_lists_of_the_tiles():
+    splats = jax.tree.map(lambda *leaves: jnp.stack(leaves), make_splats(2), make_splats(3))
+
+    @jax.jit
+    def list_both(splats: Splats) -> tuple[tiles.Bins, pallas._Blocks]:
+        plan = Plan(height=HEIGHT, width=WIDTH, capacity=400)
+        bins = jax.vmap(lambda s: tiles.bin_splats(s, height=HEIGHT, width=WIDTH, tile=16, capacity=400))(splats)
+        return bins, pallas._list_blocks(splats, pallas._Residuals(bins.ids, bins.starts), plan, COMPILED)
+
+    bins, blocks = list_both(splats)
+    starts, table = np.asarray(blocks.starts) * COMPILED.block, np.asarray(blocks.table)
+    num, ids = splats.depths.shape[1], np.asarray(blocks.ids)
+    listed = np.zeros(ids.shape, bool)
+    for image in range(2):
+        for tile in range(NUM_TILES):
+            first, last = np.asarray(bins.starts)[image, tile : tile + 2]
+            expected = np.asarray(bins.ids)[image, first:last] + image * num
+            number = image * NUM_TILES + tile
+            span = slice(starts[number], starts[number + 1])
+            assert ids[span][: len(expected)].tolist() == expected.tolist()
+            assert (ids[span][len(expected) :] == 2 * num).all()
+            assert len(ids[span]) - len(expected) < COMPILED.block
+            listed[span] = True
+    assert (ids[~listed] == 2 * num).all()
+    assert not table[ids == 2 * num, 2:].any()
+
+
+def test_work_ends_where_every_pixel_has_stopped():
+    """What is behind a wall is never read, or its NaN would show; its rows of gradients are zeros."""
+    block = INTERPRETED.block
+    wall = np.zeros((block, kernels.ROW), np.float32)
+    wall[:, 5] = 0.99
+    wall[:, 6:13] = 1.0
+    table = jnp.asarray(np.concatenate([wall, np.full_like(wall, np.nan), np.full_like(wall, np.nan)]))
+    starts = jnp.array([0, 3], jnp.int32)
+    image = kernels.Image(height=16, width=16, rows=1, columns=1)
+    pixels = jax.jit(kernels.composite, static_argnums=(2, 3))(starts, table, image, INTERPRETED)
+    np.testing.assert_allclose(pixels[0, :7], 0.99, rtol=1e-5)
+    np.testing.assert_allclose(pixels[0, 7], 0.01, rtol=1e-5)
+    differentiate = jax.jit(kernels.differentiate, static_argnums=(3, 4))
+    rows = np.asarray(differentiate(starts, table, jnp.ones_like(pixels), image, INTERPRETED))
+    assert np.isfinite(rows[:block]).all()
+    assert rows[0, 6:13].all()
+    assert not rows[block:].any()
+
+
+def test_never_the_default_on_a_cpu_and_says_why_not_elsewhere(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    assert api.choose_backend() != "pallas"
+    assert api.choose_backend("pallas") == "pallas"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert api.choose_backend() == "pallas"
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert "the default device is a tpu" in api.why_unavailable("pallas")
+    assert api.choose_backend() == "xla"
