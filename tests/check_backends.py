@@ -3,7 +3,7 @@
 import sys
 import xml.etree.ElementTree as ElementTree
 
-BACKENDS = ("xla", "native")
+BACKENDS = ("xla", "native", "pallas")
 
 
 def main(path: str) -> int:
