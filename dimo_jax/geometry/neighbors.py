@@ -6,6 +6,8 @@ point with a component that is not finite counts as masked.
 
 from __future__ import annotations
 
+import functools
+
 import jax.numpy as jnp
 from jax import lax
 
@@ -99,7 +101,11 @@ def _select(queries: Array, points: Array, mask: Array, *, num_neighbors: int, b
         # An overflowed distance must stay nearer than a masked point, and NaN (a query's fault) must not come first.
         largest = float(jnp.finfo(squared.dtype).max)
         squared = jnp.where(squared <= largest, squared, largest)
-        negative, selected = lax.top_k(jnp.where(mask, -squared, -jnp.inf), num_neighbors)
+        squared = jnp.where(mask, squared, jnp.inf)
+        if num_neighbors == 1:  # no need to sort
+            closest = jnp.argmin(squared, axis=-1, keepdims=True)
+            return closest.astype(jnp.int32), jnp.min(squared, axis=-1, keepdims=True)
+        negative, selected = lax.top_k(-squared, num_neighbors)
         return selected.astype(jnp.int32), -negative
 
     count, dimensions = queries.shape
@@ -112,6 +118,9 @@ def _select(queries: Array, points: Array, mask: Array, *, num_neighbors: int, b
 
 
 def _squared_distance(a: Array, b: Array) -> Array:
+    dimensions = a.shape[-1]
+    if 1 <= dimensions <= 4:  # XLA vectorizes a sum of few components over the points, and not one over a short last axis
+        return functools.reduce(jnp.add, [jnp.square(a[..., i] - b[..., i]) for i in range(dimensions)])
     return jnp.sum(jnp.square(a - b), axis=-1)
 
 
