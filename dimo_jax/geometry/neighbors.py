@@ -119,7 +119,7 @@ def _select(queries: Array, points: Array, mask: Array, *, num_neighbors: int, b
 
 def _squared_distance(a: Array, b: Array) -> Array:
     dimensions = a.shape[-1]
-    if 1 <= dimensions <= 4:  # XLA vectorizes a sum of few components over the points, and not one over a short last axis
+    if 1 <= dimensions <= 4:  # XLA vectorizes a sum of components, not one over a short last axis
         return functools.reduce(jnp.add, [jnp.square(a[..., i] - b[..., i]) for i in range(dimensions)])
     return jnp.sum(jnp.square(a - b), axis=-1)
 
