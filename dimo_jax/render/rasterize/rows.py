@@ -10,20 +10,29 @@ from jax import lax
 from dimo_jax.types import Array, Splats
 
 
+def center_moments(attributes: Array, moments: Array) -> Array:
+    """Moments [...,6] about a Gaussian's mean from those about another point.
+
+    Args:
+      attributes: [...,2 or more] mean (2), relative to that point.
+      moments: [...,6] sums of d_log_alpha x (1, x, y, x^2, xy, y^2), x and y relative to that point.
+    """
+    x, y = attributes[..., 0], attributes[..., 1]
+    m0, mx, my, mxx, mxy, myy = (moments[..., k] for k in range(6))
+    dx, dy = mx - x * m0, my - y * m0
+    return jnp.stack([m0, dx, dy, mxx - x * (mx + dx), mxy - x * my - y * dx, myy - y * (my + dy)], axis=-1)
+
+
 def differentiate_shape(attributes: Array, moments: Array) -> Array:
     """Cotangents [...,6] of mean, conic and opacity from the moments of d_log_alpha over the tile's pixels.
 
     Args:
-      attributes: [...,6 or more] mean (2) relative to the tile's centre, conic (3), opacity.
-      moments: [...,6 or more] sums over the tile's pixels of d_log_alpha x (1, x, y, x^2, xy, y^2), x and y relative to
-        the tile's centre.
+      attributes: [...,6 or more] mean (2), conic (3), opacity.
+      moments: [...,6 or more] sums over the tile's pixels of d_log_alpha x (1, dx, dy, dx^2, dx dy, dy^2), dx and dy
+        from the Gaussian's mean to the pixel.
     """
-    x, y, a, b, c, opacity = (attributes[..., k] for k in range(6))
-    m0, mx, my, mxx, mxy, myy = (moments[..., k] for k in range(6))
-    dx, dy = mx - x * m0, my - y * m0
-    dxx = mxx - x * (mx + dx)
-    dyy = myy - y * (my + dy)
-    dxy = mxy - x * my - y * dx
+    a, b, c, opacity = (attributes[..., k] for k in range(2, 6))
+    m0, dx, dy, dxx, dxy, dyy = (moments[..., k] for k in range(6))
     d_opacity = m0 / jnp.where(opacity > 0, opacity, 1.0)
     return jnp.stack([a * dx + b * dy, b * dx + c * dy, -0.5 * dxx, -dxy, -0.5 * dyy, d_opacity], axis=-1)
 

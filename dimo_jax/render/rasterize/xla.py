@@ -16,7 +16,7 @@ from jax import lax
 
 from dimo_jax.render import tiles
 from dimo_jax.render.project import MIN_ALPHA
-from dimo_jax.render.rasterize.rows import differentiate_shape, gather_cotangents
+from dimo_jax.render.rasterize.rows import center_moments, differentiate_shape, gather_cotangents
 from dimo_jax.render.rasterize.tiling import (
     MAX_ALPHA,
     MIN_TRANSMITTANCE,
@@ -140,7 +140,8 @@ def _backward(
             remaining = remaining - passed[-1]
             moments = jnp.einsum("bgp,mp->bgm", d_power, basis, precision="highest")
             d_block = jnp.einsum("bgp,gfp->bgf", weights, d_colors, precision="highest")
-            values = jnp.concatenate([differentiate_shape(block.attributes, moments), d_block], axis=-1)
+            d_shape = differentiate_shape(block.attributes, center_moments(block.attributes, moments))
+            values = jnp.concatenate([d_shape, d_block], axis=-1)
             return transmittance, (remaining, rows.at[block.position].set(values, mode="drop", unique_indices=True))
 
         _, (_, rows) = _walk(work, group, (totals.at[group].get(mode="clip"), rows), step)

@@ -50,6 +50,8 @@ class KernelPlan:
 class _Block(NamedTuple):
     """A block of Gaussians over the pixels of a tile."""
 
+    dx: Array  # [B,P] from the mean to the pixel
+    dy: Array  # [B,P]
     alpha: Array  # [B,P]
     clamped: Array  # [B,P] bool
     colors: tuple[Array, ...]  # 7 of [B,1]
@@ -161,10 +163,11 @@ def _differentiate_tile(
     starts_ref: Ref, table_ref: Ref, d_pixels_ref: Ref, rows_ref: Ref, *, image: Image, plan: KernelPlan
 ) -> None:
     """Body of `differentiate`."""
-    x, y = _locate_pixels(plan)
-    basis = _stack_rows((jnp.ones_like(x), x, y, x * x, x * y, y * y), first=0)
     d_colors = tuple(d_pixels_ref[channel, :] for channel in range(NUM_FEATURES))
-    d_features = _stack_rows(d_colors, first=NUM_ATTRIBUTES - NUM_FEATURES)
+    row, column = lax.iota(jnp.int32, ROW)[:, None], lax.iota(jnp.int32, ROW)[None, :]
+    d_features = jnp.zeros((ROW, plan.num_pixels), jnp.float32)
+    for k, d_color in enumerate(d_colors):
+        d_features = jnp.where(row == NUM_ATTRIBUTES - NUM_FEATURES + k, d_color, d_features)
 
     def step(index: Array, block: _Block, transmittance: Array, remaining: Array) -> tuple[Array, Array]:
         gains = sum(color * d_color for color, d_color in zip(block.colors, d_colors))
@@ -174,7 +177,12 @@ def _differentiate_tile(
         # Less of a Gaussian's own part, what is behind it scales with 1 - alpha.
         d_power = parts - behind * block.alpha / (1.0 - block.alpha)
         d_power = jnp.where((weights > 0) & ~block.clamped, d_power, 0.0)
-        rows = _sum_pixels(d_power, basis) + _sum_pixels(weights, d_features)
+        rows = _sum_products(weights, d_features)
+        # About the mean itself: moments about the tile's centre, one more product, would lose two digits of a Gaussian
+        # as small as a pixel.
+        d_x, d_y = d_power * block.dx, d_power * block.dy
+        for k, terms in enumerate((d_power, d_x, d_y, d_x * block.dx, d_x * block.dy, d_y * block.dy)):
+            rows = jnp.where(column == k, jnp.sum(terms, axis=1)[:, None], rows)
         rows_ref[_slice_block(index, plan), :] = rows
         return transmittance, remaining - jnp.sum(parts, axis=0)
 
@@ -229,7 +237,7 @@ def _load_block(table_ref: Ref, where: Any, x: Array, y: Array) -> _Block:
     dx, dy = x - mean_x, y - mean_y
     alpha = opacity * jnp.exp(-0.5 * (a * dx * dx + c * dy * dy) - b * dx * dy)
     alpha = jnp.where(alpha >= MIN_ALPHA, alpha, 0.0)
-    return _Block(alpha=jnp.minimum(alpha, MAX_ALPHA), clamped=alpha > MAX_ALPHA, colors=tuple(colors))
+    return _Block(dx, dy, jnp.minimum(alpha, MAX_ALPHA), clamped=alpha > MAX_ALPHA, colors=tuple(colors))
 
 
 def _attenuate(alpha: Array, transmittance: Array) -> tuple[Array, Array]:
@@ -244,18 +252,9 @@ def _attenuate(alpha: Array, transmittance: Array) -> tuple[Array, Array]:
     return jnp.where(jnp.min(after, axis=0) >= MIN_TRANSMITTANCE, reached, -reached), weights
 
 
-def _sum_pixels(values: Array, factors: Array) -> Array:
+def _sum_products(values: Array, factors: Array) -> Array:
     """Sums over pixels of values [B,P] times factors [16,P]: [B,16], in full float32."""
     return lax.dot_general(values, factors, (((1,), (1,)), ((), ())), precision=lax.Precision.HIGHEST)
-
-
-def _stack_rows(vectors: tuple[Array, ...], *, first: int) -> Array:
-    """[16,P] with the vectors [P] as rows from `first` on, and zeros."""
-    row = lax.iota(jnp.int32, ROW)[:, None]
-    out = jnp.zeros((ROW, vectors[0].shape[0]), jnp.float32)
-    for k, vector in enumerate(vectors):
-        out = jnp.where(row == first + k, vector, out)
-    return out
 
 
 def _slice_block(index: Array, plan: KernelPlan) -> Any:
