@@ -133,7 +133,7 @@ def _make_compiler_params(plan: KernelPlan) -> Any:
     """Chooses the compiler: the one place that knows which."""
     from jax.experimental.pallas import triton
 
-    # There is nothing to pipeline: a while loop's loads depend on its own condition.
+    # There is nothing to pipeline: whether a step loads at all depends on the one before.
     return triton.CompilerParams(num_warps=plan.num_warps, num_stages=1)
 
 
