@@ -1,12 +1,13 @@
 """The whole model: canonical at the start, one pass equals the parts, dead slots stay dead."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from dimo_jax.model import dimo, gaussians, latents
-from dimo_jax.model.decoder import encode, motion_decoder
+from dimo_jax.model.decoder import SplitDense, encode, motion_decoder
 from dimo_jax.types import KeyPoints, Params
 
 CONFIG = dict(
@@ -75,6 +76,20 @@ def test_reparameterization_has_the_stated_mean_and_deviation():
     np.testing.assert_allclose(draws.mean(0), mu, atol=0.02)
     np.testing.assert_allclose(draws.std(0), jnp.exp(log_sigma), rtol=0.03)
     np.testing.assert_array_equal(latents.plain_code(mu, log_sigma, keys[0]), mu)
+
+
+def test_split_layer_is_a_dense_layer_over_the_concatenation():
+    keys = jax.random.split(jax.random.key(5), 4)
+    point, frame, hidden = (jax.random.normal(k, s) for k, s in zip(keys, [(7, 5), (3,), (7, 4)], strict=False))
+    split, dense = SplitDense(6, dtype=jnp.float32), nn.Dense(6)
+    variables = split.init(keys[3], point, frame, hidden)
+    variables["params"]["bias"] += 0.3
+    together = jnp.concatenate([point, jnp.broadcast_to(frame, (7, 3)), hidden], axis=-1)
+    expected = dense.init(keys[3], together)
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, expected)
+    np.testing.assert_allclose(
+        split.apply(variables, point, frame, hidden), dense.apply(variables, together), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_decoder_sizes_are_the_papers():
