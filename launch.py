@@ -9,6 +9,7 @@ from ml_collections import config_flags
 from dimo_jax.apps import APPS, define_flags, options_of
 from dimo_jax.apps.command_line import parse_flags
 from dimo_jax.errors import UserError
+from dimo_jax.memory import keep_freed_memory
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/dimo.py or configs/dimo.py:paper")
 WORKDIR = flags.DEFINE_string("workdir", "runs/dimo", "Folder of the run: checkpoints, metrics, pictures, report")
@@ -32,6 +33,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().addFilter(lambda record: record.levelno > 20 or "dimo_jax" in record.pathname)
     try:

@@ -28,6 +28,7 @@ from dimo_jax.checkpoints import Checkpoints, load_config
 from dimo_jax.data.sampler import Sampler
 from dimo_jax.data.sources import load
 from dimo_jax.losses.total import LossInputs, evaluate
+from dimo_jax.memory import keep_freed_memory
 from dimo_jax.model import dimo
 from dimo_jax.model import native as native_skinning
 from dimo_jax.model.dimo import build_components
@@ -217,4 +218,5 @@ def build_parts(
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # as launch.py does
     app.run(main)

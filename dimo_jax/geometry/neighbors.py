@@ -46,7 +46,7 @@ def nearest(
     )
     # The value comes from the search, the gradient from a second evaluation: compiled apart, the two may differ in the
     # last bit, which would break the ascending order.
-    squared = _squared_distance(queries[:, None, :], points[selected])
+    squared = squared_distance(queries[:, None, :], points[selected])
     difference = jnp.where(jnp.isinf(squared), 0.0, squared - lax.stop_gradient(squared))
     squared = frozen + difference
     return selected, jnp.where(mask[selected], squared, jnp.inf)
@@ -84,7 +84,7 @@ def farthest_points(points: Array, *, num_points: int, mask: Array | None = None
     def choose(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
         choices, nearest_chosen = state
         latest = choices[i - 1]
-        distance = _squared_distance(points, points[latest])
+        distance = squared_distance(points, points[latest])
         distance = jnp.where(mask, distance, jnp.inf)
         nearest_chosen = jnp.minimum(nearest_chosen, distance).at[latest].set(chosen)
         return choices.at[i].set(jnp.argmax(nearest_chosen).astype(jnp.int32)), nearest_chosen
@@ -97,7 +97,7 @@ def _select(queries: Array, points: Array, mask: Array, *, num_neighbors: int, b
     """Indices [N,J] and squared distances [N,J] of the nearest points."""
 
     def search(block: Array) -> tuple[Array, Array]:
-        squared = _squared_distance(block[:, None, :], points)
+        squared = squared_distance(block[:, None, :], points)
         # An overflowed distance must stay nearer than a masked point, and NaN (a query's fault) must not come first.
         largest = float(jnp.finfo(squared.dtype).max)
         squared = jnp.where(squared <= largest, squared, largest)
@@ -117,7 +117,8 @@ def _select(queries: Array, points: Array, mask: Array, *, num_neighbors: int, b
     return selected.reshape(-1, num_neighbors)[:count], squared.reshape(-1, num_neighbors)[:count]
 
 
-def _squared_distance(a: Array, b: Array) -> Array:
+def squared_distance(a: Array, b: Array) -> Array:
+    """|a - b|^2 of points a [..., D] and b [..., D], whose leading axes broadcast."""
     dimensions = a.shape[-1]
     if 1 <= dimensions <= 4:  # XLA vectorizes a sum of components, not one over a short last axis
         return functools.reduce(jnp.add, [jnp.square(a[..., i] - b[..., i]) for i in range(dimensions)])

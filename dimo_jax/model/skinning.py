@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from dimo_jax.geometry.neighbors import squared_distance
 from dimo_jax.types import Array
 
 
@@ -21,7 +22,7 @@ def rbf_weights(points: Array, positions: Array, log_radii: Array) -> Array:
     Returns:
       Weights [N,J], non-negative, summing to 1 over J.
     """
-    squared_distances = jnp.sum((points[:, None] - positions) ** 2, axis=-1)
+    squared_distances = squared_distance(points[:, None], positions)
     return jax.nn.softmax(-0.5 * squared_distances * jnp.exp(-log_radii), axis=-1)
 
 
@@ -30,6 +31,6 @@ def rbf_weights_authors(points: Array, positions: Array, log_radii: Array, *, fl
 
     Shapes as in `rbf_weights`, but r_k is a length.
     """
-    squared_distances = jax.lax.stop_gradient(jnp.sum((points[:, None] - positions) ** 2, axis=-1))
+    squared_distances = jax.lax.stop_gradient(squared_distance(points[:, None], positions))
     weights = jnp.exp(-0.5 * squared_distances * jnp.exp(-2.0 * log_radii)) + floor
     return weights / jnp.sum(weights, axis=-1, keepdims=True)

@@ -95,15 +95,28 @@ DIMO_CLONES void ForwardBlock(const Item& item, const Shape& shape, size_t begin
   }
 }
 
-// Adds to d_poses [K,16]; writes the others.
+inline bool AreZero(const float* values, int count) {
+  for (int i = 0; i < count; ++i) {
+    if (values[i] != 0.0f) return false;  // NaN is not 0
+  }
+  return true;
+}
+
+// Adds to d_poses [K,16]; writes the others. A Gaussian that no image feels, as a dead one, costs next to nothing.
 DIMO_CLONES void BackwardBlock(const Item& item, const Shape& shape, size_t begin, size_t end, const float* d_moved,
                                const float* d_turned, float* d_means, float* d_quats, float* d_poses,
                                float* d_weights) {
   float blended[kPose], d_blended[kPose], dot[kPose], product[4], d_product[4], conjugate[4];
   for (size_t n = begin; n < end; ++n) {
-    Blend(item, shape, n, blended);
     const float* p = item.means + 3 * n;
     const float* d = d_moved + 3 * n;
+    if (AreZero(d, 3) && AreZero(d_turned + 4 * n, 4)) {
+      std::fill_n(d_means + 3 * n, 3, 0.0f);
+      std::fill_n(d_quats + 4 * n, 4, 0.0f);
+      std::fill_n(d_weights + shape.neighbors * n, shape.neighbors, 0.0f);
+      continue;
+    }
+    Blend(item, shape, n, blended);
     for (int r = 0; r < 3; ++r) {
       for (int c = 0; c < 3; ++c) d_blended[3 * r + c] = d[r] * p[c];
       d_blended[9 + r] = d[r];
