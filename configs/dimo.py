@@ -209,30 +209,30 @@ def _demo() -> ConfigDict:
     config.num_key_points = 128
 
     stage = config.stage1
-    stage.num_steps = 1_400
-    stage.phases = ((0, 32), (500, 64))
-    stage.capacity, stage.num_points = 192, 160
-    stage.densify_from, stage.densify_until, stage.densify_every = 200, 1_000, 100
-    stage.anneal_every = 500
-    stage.rates.update(decoder=_rate(3e-3, 5e-4, 1_400, warmup_steps=50), means=_rate(1e-2, 5e-4, 1_000))
+    stage.num_steps = 1_200
+    stage.phases = ((0, 32), (430, 64))
+    stage.capacity, stage.num_points = 160, 144
+    stage.densify_from, stage.densify_until, stage.densify_every = 170, 840, 85
+    stage.anneal_every = 430
+    stage.rates.update(decoder=_rate(3e-3, 5e-4, 1_200, warmup_steps=50), means=_rate(1e-2, 5e-4, 860))
     stage.losses.lpips.weight = 0.0
     stage.losses.ssim.weight = 0.0
     stage.losses.kl.weight = 8e-3
 
     stage = config.stage2
-    stage.num_steps = 1_600
-    stage.phases = ((0, 64), (400, 128))
+    stage.num_steps = 2_000
+    stage.phases = ((0, 64), (500, 128))
     stage.num_per_key_point = 48
-    stage.prune_every, stage.prune_until = 200, 1_600
+    stage.prune_every, stage.prune_until = 200, 2_000
     stage.prune.min_opacity = 0.05
     stage.rates.update(
-        latents=_rate(5e-3, 2e-4, 1_600),
-        decoder=_rate(1e-3, 5e-5, 1_600),
+        latents=_rate(5e-3, 2e-4, 2_000),
+        decoder=_rate(1e-3, 5e-5, 2_000),
         positions=_rate(2e-4),
-        means=_rate(3e-3, 1e-4, 1_600),
-        log_scales=_rate(1e-2, 2e-3, 1_600),
-        quats=_rate(1e-2, 2e-3, 1_600),
-        sh=_rate(2e-2, 2e-3, 1_600),
+        means=_rate(3e-3, 1e-4, 2_000),
+        log_scales=_rate(1e-2, 2e-3, 2_000),
+        quats=_rate(1e-2, 2e-3, 2_000),
+        sh=_rate(2e-2, 2e-3, 2_000),
     )
     stage.losses.lpips.weight = 0.0
     stage.losses.ssim.weight = 0.0
