@@ -59,7 +59,7 @@ def test_writes_a_dataset_that_reads_back(model, tmp_path, capsys):
     assert dataset.view_splits == ("train", "train", "test")
     assert dataset.surface.shape == (1, 3, 8192, 3)
     step = dataset.surface[0, 1:] - dataset.surface[0, :-1]
-    np.testing.assert_allclose(step / dataset.height, np.full((2, 3, 3), [0.25, 0, 0]), atol=1e-5)
+    np.testing.assert_allclose(step / dataset.height, np.full((2, 8192, 3), [0.25, 0, 0]), atol=1e-5)
     assert np.asarray(dataset.frames)[..., 3].any()
     assert os.listdir(out.parent) == ["out"]
     said = capsys.readouterr().out
