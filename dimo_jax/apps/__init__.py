@@ -14,13 +14,16 @@ APPS = {
     "train": "dimo_jax.apps.train",
     "sample": "dimo_jax.apps.sample",
     "import_data": "dimo_jax.apps.import_data",
+    "evaluate": "dimo_jax.apps.evaluate",
 }
 
 
 def define_flags() -> None:
     """Flags of single apps, None until the user sets them; one that an app does not take is refused when it runs."""
     flags.DEFINE_string("source", None, "import_data: the .glb or .gltf file to import")
-    flags.DEFINE_string("out", None, "import_data: the folder to write; sample: the folder for videos")
+    flags.DEFINE_string(
+        "out", None, "import_data: the folder to write; sample: the folder for videos; evaluate: of evaluation.json"
+    )
     flags.DEFINE_string("clips", None, "import_data: clips by name or pattern, separated by commas")
     flags.DEFINE_string("test_clips", None, "import_data: clips kept from training, likewise")
     flags.DEFINE_string("hide", None, "import_data: nodes to leave out, by name or pattern, separated by commas")
@@ -37,8 +40,13 @@ def define_flags() -> None:
     flags.DEFINE_integer("num_workers", None, "import_data: processes that render (0: one a core)")
     flags.DEFINE_integer("num_frames", None, "import_data, sample: frames of every video")
     flags.DEFINE_integer("size", None, "import_data, sample: side of the pictures in pixels")
-    flags.DEFINE_integer("num_samples", None, "sample: how many motions to draw")
-    flags.DEFINE_integer("seed", None, "sample: random seed")
+    flags.DEFINE_integer("num_samples", None, "sample, evaluate: how many motions to draw")
+    flags.DEFINE_integer("seed", None, "sample, evaluate: random seed")
+    flags.DEFINE_string("gt", None, "evaluate: folder of true pictures, <object>/eval_<view>/<frame>.png")
+    flags.DEFINE_string("pred", None, "evaluate: folder of pictures to score, in the same layout")
+    flags.DEFINE_string("clip", None, "evaluate: Hugging Face CLIP folder (config.json, model.safetensors)")
+    flags.DEFINE_integer("num_lpips_images", None, "evaluate: about so many images for LPIPS (0: all)")
+    flags.DEFINE_integer("num_videos", None, "evaluate: about so many videos for FVD (0: all)")
 
 
 def options_of(run: Callable[..., Any], **common: Any) -> dict[str, Any]:
