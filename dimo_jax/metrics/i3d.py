@@ -119,7 +119,7 @@ def _max_pool(x: Array, window: tuple[int, ...], stride: tuple[int, ...]) -> Arr
 
 
 def _gather_taps(x: Array, window: int, stride: int) -> Array:
-    """[B,T,H,W,C] to [B,T',H,W,window C]: what each place of a window in time sees ("SAME": the odd zero at the end)."""
+    """[B,T,H,W,C] to [B,T',H,W,window C]: what a window in time sees ("SAME": the odd zero at the end)."""
     size = x.shape[1]
     count = -(-size // stride)
     missing = max((count - 1) * stride + window - size, 0)

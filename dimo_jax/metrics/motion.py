@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ def measure_flow(frames: np.ndarray) -> np.ndarray:
         raise UserError(f"optical flow: found pictures of {size}, expected at least {SMALLEST_SIDE} pixels a side")
     method = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     grey = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in frames]
-    flows = [method.calc(a, b, None) for a, b in zip(grey, grey[1:])]
+    flows = [method.calc(a, b, None) for a, b in itertools.pairwise(grey)]
     return np.asarray(flows, np.float32).reshape(len(frames) - 1, *frames.shape[1:3], 2)
 
 
