@@ -1,8 +1,8 @@
 """Frechet Video Distance: how far the distribution of some videos lies from that of others.
 
 Source: Unterthiner et al., "Towards Accurate Generative Models of Video: A New Metric & Challenges", 2018. As there,
-and in the implementations that papers share: frames resized to 224 x 224 (bilinear, no antialiasing), values in -1..1, all
-frames of a video at once, the 400 logits of I3D (RGB, Kinetics-400) averaged over time, one row a video; then the
+and in the implementations that papers share: frames resized to 224 x 224 (bilinear, no antialiasing), values in -1..1,
+all frames of a video at once, the 400 logits of I3D (RGB, Kinetics-400) averaged over time, one row a video; then the
 Frechet distance between the Gaussians that have the rows' means and covariances (over n - 1).
 
 FVD depends on how many videos there are and how long they are: compare figures of equal numbers only. With few videos
