@@ -90,7 +90,9 @@ def fit(config: ConfigDict, dataset: Dataset, checkpoints: Store, watcher: Watch
     sizes = dict(num_motions=dataset.num_motions, num_frames=dataset.num_frames)
     restored = checkpoints.restore_latest(lambda step: stages.template(config, components, step=step, **sizes))
     if restored is None:
-        state = stages.begin_first(config, components, key=jax.random.key(config.seed), **sizes)
+        # Compiled as a whole: one by one, its operations take seconds to compile.
+        begin = jax.jit(functools.partial(stages.begin_first, config, components, **sizes))
+        state = begin(key=jax.random.key(config.seed))
     else:
         logging.info("resuming after step %d", restored[0])
         watcher.resumed(restored[0])
@@ -145,13 +147,13 @@ class StageRunner:
                 step = until
         if stage.options.points_are_controls:
             stages.report_first_stage(state, config)
-            state = stages.begin_second(
-                state,
-                jax.random.fold_in(self.key, step),
+            begin = functools.partial(
+                stages.begin_second,
                 config=config,
                 components=self.components,
                 num_frames=self.dataset.num_frames,
             )
+            state = jax.jit(begin)(state, jax.random.fold_in(self.key, step))
         self.checkpoints.save(step, state)
         return state
 
