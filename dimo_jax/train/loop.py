@@ -91,8 +91,8 @@ def fit(config: ConfigDict, dataset: Dataset, checkpoints: Store, watcher: Watch
     restored = checkpoints.restore_latest(lambda step: stages.template(config, components, step=step, **sizes))
     if restored is None:
         # Compiled as a whole: one by one, its operations take seconds to compile.
-        begin = jax.jit(functools.partial(stages.begin_first, config, components, **sizes))
-        state = begin(key=jax.random.key(config.seed))
+        begin = jax.jit(lambda key: stages.begin_first(config, components, **sizes, key=key))
+        state = begin(jax.random.key(config.seed))
     else:
         logging.info("resuming after step %d", restored[0])
         watcher.resumed(restored[0])
