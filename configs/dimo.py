@@ -241,7 +241,7 @@ def _demo() -> ConfigDict:
     stage.losses.arap.weight = 2.0
     stage.losses.kl.weight = 8e-3
     stage.losses.opacity.weight = 2.0
-    config.evaluation.update(baseline_steps=300, num_lpips_images=32)
+    config.evaluation.update(baseline_steps=300, num_lpips_images=16)
     return config
 
 
