@@ -24,9 +24,13 @@ def define_flags() -> None:
     flags.DEFINE_string("clips", None, "import_data: clips by name or pattern, separated by commas")
     flags.DEFINE_string("test_clips", None, "import_data: clips kept from training, likewise")
     flags.DEFINE_string("hide", None, "import_data: nodes to leave out, by name or pattern, separated by commas")
-    flags.DEFINE_string("azimuths", None, "import_data: degrees of the cameras that train, separated by commas")
+    flags.DEFINE_string(
+        "azimuths",
+        None,
+        "import_data: degrees of the cameras that train, separated by commas; sample: the orbit, as FROM,TO",
+    )
     flags.DEFINE_string("test_azimuths", None, "import_data: degrees of the cameras held out")
-    flags.DEFINE_float("elevation", None, "import_data: degrees of the cameras above the horizon")
+    flags.DEFINE_float("elevation", None, "import_data, sample: degrees of the cameras above the horizon")
     flags.DEFINE_float("radius", None, "import_data: distance of the cameras")
     flags.DEFINE_float("fov_deg", None, "import_data: field of view in degrees")
     flags.DEFINE_float("margin", None, "import_data: share of the picture that stays free at each border")
@@ -39,6 +43,11 @@ def define_flags() -> None:
     flags.DEFINE_integer("size", None, "import_data, sample: side of the pictures in pixels")
     flags.DEFINE_integer("num_samples", None, "sample: how many motions to draw")
     flags.DEFINE_integer("seed", None, "sample: random seed")
+    flags.DEFINE_enum("prior", None, ["data", "standard"], "sample: Gaussian fitted to the training codes, or N(0, I)")
+    flags.DEFINE_string("around", None, "sample: name of a training motion to vary")
+    flags.DEFINE_float("spread", None, "sample: width of the draw around it, 1 being the prior's")
+    flags.DEFINE_float("frame_rate", None, "sample: frames a second of the video")
+    flags.DEFINE_enum("camera", None, ["fixed", "orbit"], "sample: a camera of the data, or an orbit like it")
 
 
 def options_of(run: Callable[..., Any], **common: Any) -> dict[str, Any]:
