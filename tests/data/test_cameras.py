@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 
-from dimo_jax.data.cameras import orbit, resize
+from dimo_jax.data.cameras import orbit, orbit_like, place_on_orbit, resize
+from dimo_jax.errors import UserError
 from dimo_jax.types import Camera
 
 
