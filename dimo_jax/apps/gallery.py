@@ -32,14 +32,21 @@ class Picture:
     is_video: bool
 
 
-def compare_motion(player: Player, dataset: Dataset, motion: int, views: np.ndarray) -> np.ndarray:
-    """Truth above prediction for some views: a labelled video [T,H',W',3] uint8."""
-    clip = player.play(player.latent(motion), dataset.times)
+def compare_code(
+    player: Player, z: Array, dataset: Dataset, motion: int, views: np.ndarray, *, labels: list[str]
+) -> np.ndarray:
+    """Truth above what the model makes of code z [D], for some views: a labelled video [T,H',W',3] uint8."""
+    clip = player.play(z, dataset.times)
     predicted = to_uint8(player.render(clip.gaussians, select_cameras(dataset.cameras, views))[0])
     truth = to_uint8(np.asarray(composite_truth(jnp.asarray(dataset.frames[motion, views]), player.background)[0]))
     tiles = upscale(np.stack([truth, predicted]), min_height=192)
-    labels = [f"{dataset.view_names[v]} ({dataset.view_splits[v]})" for v in views]
     return grid(tiles, row_labels=["truth", "prediction"], column_labels=labels)
+
+
+def compare_motion(player: Player, dataset: Dataset, motion: int, views: np.ndarray) -> np.ndarray:
+    """Truth above prediction for some views of a training motion: a labelled video [T,H',W',3] uint8."""
+    labels = [f"{dataset.view_names[v]} ({dataset.view_splits[v]})" for v in views]
+    return compare_code(player, player.latent(motion), dataset, motion, views, labels=labels)
 
 
 def write_comparisons(player: Player, dataset: Dataset, folder: Path, *, num_videos: int) -> list[Picture]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,7 @@ class Player:
     def __init__(self, config: ConfigDict, components: Components, state: TrainState, *, num_frames: int) -> None:
         """`num_frames` is that of the training videos: the motion graph is built over their times."""
         self.params: Params = state.params.replace(gaussians=mask_dead(state.params.gaussians, state.alive))
+        self.components = components
         self.alive = np.asarray(state.alive)
         self.background = jnp.asarray(config.render.background, jnp.float32)
         self._capacity: int | None = config.render.capacity
@@ -50,6 +52,12 @@ class Player:
             jax.jit(functools.partial(draw, implementation=self.implementation), static_argnames="capacity")
             for draw in (_render_all, _film)
         )
+
+    def with_params(self, params: Params) -> Player:
+        """The same player with other parameters, whose dead Gaussians are masked already; this one is not changed."""
+        other = copy.copy(self)
+        other.params = params
+        return other
 
     def latent(self, motion: int) -> Array:
         """The mean code mu_m [D] of a training motion."""
