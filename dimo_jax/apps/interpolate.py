@@ -150,7 +150,8 @@ def measure_walk(model: Restored, codes: Array, *, ends: Any, morph: Gaussians) 
     """Whether bodies keep their shape and move smoothly on a path between motions.
 
     The surface stands for the centres of the Gaussians in use; up to `NUM_ANCHORS` of them are watched with their six
-    nearest neighbours in the canonical pose. Frames are those of training.
+    nearest neighbours. Their distances are compared with those at time 0, the pose that the motions have in common (its
+    mean over the training motions). Frames are those of training.
 
     Args:
       model: the restored run.
@@ -166,23 +167,26 @@ def measure_walk(model: Restored, codes: Array, *, ends: Any, morph: Gaussians) 
     """
     player = model.player
     alive = np.flatnonzero(player.alive)
-    rest = jnp.asarray(player.params.gaussians.means)[alive]
-    anchors = jnp.asarray(np.arange(0, len(alive), max(1, len(alive) // NUM_ANCHORS)), jnp.int32)
-    edges = shape.surface_edges(rest, anchors)
     times = frame_times(model.num_frames)
+    anchors = jnp.asarray(np.arange(0, len(alive), max(1, len(alive) // NUM_ANCHORS)), jnp.int32)
 
     def tracks_of(gaussians: Gaussians) -> Array:
         return gaussians.means[:, alive]
+
+    def play(z: Array) -> Array:
+        return tracks_of(player.play(z, times).gaussians)
+
+    known = {str(model.facts["names"][motion]): player.latent(int(motion)) for motion in model.trained_motions}
+    rest = jnp.mean(jnp.stack([play(z)[0] for z in known.values()]), axis=0)
+    edges = shape.surface_edges(rest, anchors)
 
     def measure(tracks: Array) -> dict[str, float]:
         change = shape.neighbor_distance_change(tracks, rest, anchors, edges)
         return dict(distance_change=float(jnp.mean(change)), roughness=float(shape.roughness(tracks)))
 
-    training = {
-        str(model.facts["names"][motion]): measure(tracks_of(player.play(player.latent(int(motion)), times).gaussians))
-        for motion in tqdm(model.trained_motions, desc="measuring", unit="motion", delay=2.0, leave=False)
-    }
-    tracks = [tracks_of(player.play(z, times).gaussians) for z in codes]
+    bar = tqdm(known.items(), desc="measuring", unit="motion", delay=2.0, leave=False)
+    training = {name: measure(play(z)) for name, z in bar}
+    tracks = [play(z) for z in codes]
     stations = [measure(each) for each in tracks]
     passed = set(ends)
     between = [station for index, station in enumerate(stations) if index not in passed] or stations

@@ -82,11 +82,10 @@ def run(
     model = restore(Path(workdir))
     dataset = read_dataset(source) if source else load(load_config(Path(workdir)).data)
     chosen, fitted_views = choose_motions(dataset, motion), choose_views(dataset, views)
-    if fit_size > dataset.cameras.height:
-        raise UserError(
-            f"--fit_size: found {fit_size}, expected at most {dataset.cameras.height} (the pictures' height)"
-        )
-    size = fit_size or min(dataset.cameras.height, LARGEST_FIT)
+    height = dataset.cameras.height
+    if fit_size > height:
+        raise UserError(f"--fit_size: found {fit_size}, expected at most {height}, the pictures' height")
+    size = fit_size or min(height, LARGEST_FIT)
     folder = Path(out or Path(workdir) / "reconstructions")
     folder.mkdir(parents=True, exist_ok=True)
     common = dict(views=fitted_views, size=size, start=start, seed=seed)
@@ -127,8 +126,8 @@ def choose_motions(dataset: Dataset, names: str) -> np.ndarray:
         found = motions_in(dataset, "test")
         if not len(found):
             raise UserError(
-                f"--motion: not given, and no motion of {dataset.object_name} has the split 'test'; expected --motion=NAME"
-                " or --source=FOLDER with such motions"
+                f"--motion: not given, and no motion of {dataset.object_name} has the split 'test'; "
+                "expected --motion=NAME or --source=FOLDER with such motions"
             )
         return found
     for name in split(names):
@@ -231,7 +230,7 @@ def choose_start(
 
 
 def score_code(player: Player, z: Array, dataset: Dataset, motion: int, fitted: np.ndarray) -> dict[str, Any]:
-    """PSNR of a code's motion, over the frame and the foreground, on `fitted_views` and on `other_views` (None if none)."""
+    """PSNR of a code's motion, over the frame and the foreground: `fitted_views`, and `other_views` (None if none)."""
     clip = player.play(z, dataset.times)
     others = np.setdiff1d(np.arange(dataset.num_views), fitted)
     scores: dict[str, Any] = {}
@@ -300,6 +299,6 @@ def describe(result: dict[str, Any]) -> str:
 
     tuned = f", with the decoder {figures('finetuned')}" if "finetuned" in result else ""
     return (
-        f"{result['motion']}: PSNR on fitted / other views {figures('start')} dB at the start ({result['started_from']}), "
-        f"{figures('code')} from the code alone{tuned}; {result['seconds']:.0f} s"
+        f"{result['motion']}: PSNR on fitted / other views {figures('start')} dB at the start "
+        f"({result['started_from']}), {figures('code')} from the code alone{tuned}; {result['seconds']:.0f} s"
     )
