@@ -26,6 +26,37 @@ def init_latents(
     return Latents(mu=mu, log_sigma=jnp.full((num_motions, dim), log_sigma, jnp.float32))
 
 
+def number_codes(
+    key: Array, *, num_motions: int, dim: int = 32, mu_std: float = 1.0, log_sigma: float = -20.0
+) -> Latents:
+    """No latent space: each motion is told apart by its number alone, as a time is by its value.
+
+    The number m / M in 0..1 is encoded by sines and cosines of rising frequency (as positions and times are), so that
+    the decoder can tell neighbours apart; nothing is learned, nothing arranges alike motions side by side, and a code
+    between two numbers means nothing. For the ablation of paper Table 5, with a learning rate of 0.
+
+    Args:
+      key: not used.
+      num_motions: M.
+      dim: D; an odd one repeats no column.
+      mu_std: factor of the codes, whose entries lie in -1..1.
+      log_sigma: log of every standard deviation.
+    """
+    del key
+    numbers = (jnp.arange(num_motions) + 0.5) / num_motions
+    angles = jnp.pi * numbers[:, None] * 2.0 ** (jnp.arange((dim + 1) // 2) % 8)
+    mu = mu_std * jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)[:, :dim]
+    return Latents(mu=mu, log_sigma=jnp.full((num_motions, dim), log_sigma, jnp.float32))
+
+
+def zero_codes(
+    key: Array, *, num_motions: int, dim: int = 32, mu_std: float = 0.0, log_sigma: float = -20.0
+) -> Latents:
+    """No code at all: the decoder cannot tell motions apart and learns their mean. `key` and `mu_std` are not used."""
+    del key, mu_std
+    return Latents(mu=jnp.zeros((num_motions, dim)), log_sigma=jnp.full((num_motions, dim), log_sigma, jnp.float32))
+
+
 def reparameterize(mu: Array, log_sigma: Array, key: Array) -> Array:
     """Eq. 5: z = mu + sigma * eps with eps ~ N(0, I); mu and log_sigma [D] of one motion -> z [D].
 

@@ -91,6 +91,9 @@ def fit(config: ConfigDict, dataset: Dataset, checkpoints: Store, watcher: Watch
     restored = checkpoints.restore_latest(lambda step: stages.template(config, components, step=step, **sizes))
     if restored is None:
         state = stages.begin_first(config, components, key=jax.random.key(config.seed), **sizes)
+        if config.stage1.num_steps == 0:
+            logging.info("no first stage: %d key points from its first points", config.num_key_points)
+            state = _skip_first(config, components, state, num_frames=dataset.num_frames)
     else:
         logging.info("resuming after step %d", restored[0])
         watcher.resumed(restored[0])
@@ -102,6 +105,12 @@ def fit(config: ConfigDict, dataset: Dataset, checkpoints: Store, watcher: Watch
         state = StageRunner(config, dataset, components, stage, checkpoints, watcher).run(state)
         seconds[stage.name] = time.perf_counter() - start
     return Trained(components, state, seconds)
+
+
+def _skip_first(config: ConfigDict, components: Components, state: TrainState, *, num_frames: int) -> TrainState:
+    """The second stage's first state, where there is no first stage (paper Table 5, without motion pre-training)."""
+    key = jax.random.fold_in(jax.random.key(config.seed + 1), 0)
+    return stages.begin_second(state, key, config=config, components=components, num_frames=num_frames)
 
 
 class StageRunner:
