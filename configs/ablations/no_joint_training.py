@@ -3,8 +3,9 @@
     python launch.py --config=configs/ablations/no_joint_training.py:demo@3 --workdir=runs/alone_3
     python -m bench.ablate --out=runs/ablations --configs=configs/ablations/no_joint_training.py:demo
 
-The first trains motion 3, the second all of them one after the other, and takes the mean of their scores. Each takes the preset's steps with one motion, one view and two frames a step: 16 such runs of the demo see 32 images a
-step altogether, the joint run 24.
+The first trains motion 3, the second all of them one after the other, and takes the mean of their scores. Each takes
+the preset's steps with one motion, one view and two frames a step: 16 such runs of the demo see 32 images a step
+altogether, the joint run 24.
 """
 
 from __future__ import annotations
