@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -88,13 +87,14 @@ def fit_code(
       description: beside the progress bar.
 
     Raises:
-      UserError: the loss is not finite.
+      UserError: the loss or the code is not finite.
     """
     num_views, num_frames = images.shape[:2]
     chex.assert_shape(images, (num_views, num_frames, cameras.height, cameras.width, 4))
     optimizer = _build_optimizer(options)
     find = jax.jit(lambda z, decoder: find_neighbors(components, params.replace(decoder=decoder), z, graph_times))
-    variables = {"z": jnp.asarray(z)} | ({"decoder": params.decoder} if options.decoder_rate else {})
+    z = jnp.asarray(z, jnp.float32)  # a weak type would compile the step twice
+    variables = {"z": z} | ({"decoder": params.decoder} if options.decoder_rate else {})
     state = FitState(variables=variables, optimizer=optimizer.init(variables))
     capacity = options.capacity
     step = jax.jit(build_fit_step(components, move, optimizer, options, capacity=capacity))
@@ -117,8 +117,9 @@ def fit_code(
         losses.append(loss)
         overflowed.append(overflow)
     history = np.asarray(losses, np.float32)
-    if history.size and not math.isfinite(history[-1]):
-        raise UserError(f"{description}: the loss is {history[-1]} after {len(history)} steps, expected a finite one")
+    # A code that is not finite draws nothing, whose loss is finite.
+    if not np.isfinite(history).all() or not bool(jnp.all(jnp.isfinite(state.variables["z"]))):
+        raise UserError(f"{description}: loss or code are no longer finite after {len(history)} steps")
     decoder = state.variables.get("decoder", params.decoder)
     return Fitted(z=state.variables["z"], params=params.replace(decoder=decoder), losses=history)
 

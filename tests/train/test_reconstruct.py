@@ -82,6 +82,6 @@ def test_the_step_compiles_once(model):
     assert float(loss) < 1e-3  # near the truth all along; what is left are the pictures' 8 bits and Adam's steps
 
 
-def test_a_loss_that_is_not_finite_is_reported(model):
-    with pytest.raises(UserError, match="fitting: the loss is nan after 2 steps"):
+def test_a_code_that_is_not_finite_is_reported(model):
+    with pytest.raises(UserError, match="fitting: loss or code are no longer finite after 2 steps"):
         fit(model, jnp.full(4, jnp.nan), num_steps=2)
