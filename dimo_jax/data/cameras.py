@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -110,5 +111,7 @@ def orbit_like(
     size = dict(height=camera.height, width=camera.width)
     cameras = orbit(azimuths_deg, elevations_deg, radius=distance, fov_deg=45.0, target=target.tolist(), **size)
     count = len(cameras.focal)
-    lens = {name: np.tile(np.asarray(getattr(camera, name), np.float32), (count, 1)) for name in ("focal", "center")}
+    lens: Any = {
+        name: np.tile(np.asarray(getattr(camera, name), np.float32), (count, 1)) for name in ("focal", "center")
+    }
     return dataclasses.replace(cameras, **lens)
