@@ -62,6 +62,7 @@ def _paper() -> ConfigDict:
         size=512,
         num_train_views=9,
         num_test_views=2,
+        num_test_motions=0,  # of num_motions, kept from training
     )
     config.data.held_out_every = 5  # every fifth frame tests, the others train
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -86,6 +87,27 @@ def surface_height(surface: np.ndarray) -> float:
     """The object's height: extent along +Y of `surface` [M,T,P,3] in the first frame of the first motion."""
     first = surface[0, 0, :, 1]
     return float(first.max() - first.min())
+
+
+def select_motions(dataset: Dataset, motions: Sequence[int]) -> Dataset:
+    """The same recording with some of its motions only, in the order of their indices `motions`; `height` stays."""
+    first, count = motions[0], len(motions)
+    in_a_row = tuple(motions) == tuple(range(first, first + count))
+    rows = slice(first, first + count) if in_a_row else np.asarray(motions)  # a slice leaves a memmap on the disk
+
+    def pick(array: np.ndarray | None) -> np.ndarray | None:
+        return None if array is None else array[rows]
+
+    return dataclasses.replace(
+        dataset,
+        frames=dataset.frames[rows],
+        names=tuple(dataset.names[i] for i in motions),
+        captions=tuple(dataset.captions[i] for i in motions),
+        splits=tuple(dataset.splits[i] for i in motions),
+        paraphrases=tuple(dataset.paraphrases[i] for i in motions) if dataset.paraphrases else (),
+        surface=pick(dataset.surface),
+        joints=pick(dataset.joints),
+    )
 
 
 def motions_in(dataset: Dataset, split: str) -> np.ndarray:
