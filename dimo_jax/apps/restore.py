@@ -32,6 +32,9 @@ def save_facts(dataset: Dataset, workdir: Path) -> None:
         object_name=dataset.object_name,
         names=dataset.names,
         captions=dataset.captions,
+        splits=dataset.splits,
+        paraphrases=dataset.sentences,
+        test_paraphrases=dataset.test_paraphrases,
         num_frames=dataset.num_frames,
         frame_rate=dataset.frame_rate,
         camera=dict(
