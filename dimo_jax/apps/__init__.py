@@ -13,6 +13,7 @@ from dimo_jax.errors import UserError
 APPS = {
     "train": "dimo_jax.apps.train",
     "sample": "dimo_jax.apps.sample",
+    "text": "dimo_jax.apps.text",
     "import_data": "dimo_jax.apps.import_data",
 }
 
@@ -20,7 +21,7 @@ APPS = {
 def define_flags() -> None:
     """Flags of single apps, None until the user sets them; one that an app does not take is refused when it runs."""
     flags.DEFINE_string("source", None, "import_data: the .glb or .gltf file to import")
-    flags.DEFINE_string("out", None, "import_data: the folder to write; sample: the folder for videos")
+    flags.DEFINE_string("out", None, "import_data: the folder to write; sample, text: the folder for videos")
     flags.DEFINE_string("clips", None, "import_data: clips by name or pattern, separated by commas")
     flags.DEFINE_string("test_clips", None, "import_data: clips kept from training, likewise")
     flags.DEFINE_string("hide", None, "import_data: nodes to leave out, by name or pattern, separated by commas")
@@ -35,10 +36,15 @@ def define_flags() -> None:
     flags.DEFINE_bool("loop", None, "import_data: whether the clips repeat")
     flags.DEFINE_integer("num_surface_points", None, "import_data: true surface points to keep")
     flags.DEFINE_integer("num_workers", None, "import_data: processes that render (0: one a core)")
-    flags.DEFINE_integer("num_frames", None, "import_data, sample: frames of every video")
-    flags.DEFINE_integer("size", None, "import_data, sample: side of the pictures in pixels")
+    flags.DEFINE_integer("num_frames", None, "import_data, sample, text: frames of every video")
+    flags.DEFINE_integer("size", None, "import_data, sample, text: side of the pictures in pixels")
     flags.DEFINE_integer("num_samples", None, "sample: how many motions to draw")
     flags.DEFINE_integer("seed", None, "sample: random seed")
+    flags.DEFINE_string("prompt", None, "text: what the object shall do, such as 'waves the left hand'")
+    flags.DEFINE_string("bert", None, "text: folder of a Hugging Face BERT; default: all-MiniLM-L6-v2, fetched once")
+    flags.DEFINE_enum(
+        "evaluate_captions", None, ["held_out", "leave_one_out"], "text: the sentences to evaluate instead of a prompt"
+    )
 
 
 def options_of(run: Callable[..., Any], **common: Any) -> dict[str, Any]:

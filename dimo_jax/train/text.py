@@ -91,7 +91,7 @@ def fit_projector(
     num_steps: int = 400,
     rate: float = 3e-3,
     decay: float = 1e-2,
-    noise: float = 0.5,
+    noise: float = 1.0,
     contrast: float = 1.0,
     num_members: int = 4,
 ) -> Projector:
