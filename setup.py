@@ -60,6 +60,9 @@ skin = Extension(
     optional=True,
 )
 
+# For --app=text: reading a BERT's weights and tokenizer.
+TEXT = ["safetensors", "tokenizers"]
+
 setup(
     name="dimo_jax",
     version="0.1.0",
@@ -90,7 +93,9 @@ setup(
         "tqdm",
     ],
     extras_require={
+        "text": TEXT,
         "test": [
+            *TEXT,
             "pytest",
             "pytest-xdist",
             "scipy",
