@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from dimo_jax.errors import UserError
 from dimo_jax.export.atomic import replace_file
-from dimo_jax.model.bert import TextEncoder, load_encoder
+from dimo_jax.model.bert import TextEncoder
 from dimo_jax.model.text import Projector, Scaling, build_projector, project, unit
 from dimo_jax.resolve import resolve
 
@@ -115,19 +115,21 @@ def fit(options: Mapping[str, Any], embeddings: Sequence[np.ndarray], codes: np.
     return module, jax.block_until_ready(train(module, embeddings, codes))
 
 
-def load_speaker(options: Mapping[str, Any], sentences: Sentences, codes: np.ndarray, workdir: Path) -> Speaker:
+def load_speaker(
+    options: Mapping[str, Any], encoder: TextEncoder, sentences: Sentences, codes: np.ndarray, workdir: Path
+) -> Speaker:
     """The projector of a run: from `workdir`, where it was trained on just these sentences and codes, or trained now.
 
     Args:
       options: see `text_options`.
+      encoder: as the options ask for.
       sentences: of the run.
       codes: [N,D] latent codes of the N motions.
       workdir: of the run; the projector is kept there.
 
     Raises:
-      UserError: an encoder or a slot that cannot be had.
+      UserError: a slot that cannot be resolved.
     """
-    encoder = load_encoder(options["bert"], pooling=options["pooling"])
     module = build_projector(options["projector"], num_features=codes.shape[1])
     key = _key(options, encoder, sentences, codes)
     flat = tuple(sentence for each in sentences.train for sentence in each)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from dimo_jax.apps.captions import Sentences, Speaker
 from dimo_jax.apps.checks import check_folder
 from dimo_jax.apps.gallery import write_latents
 from dimo_jax.apps.restore import Restored, restore
+from dimo_jax.checkpoints import load_config
 from dimo_jax.errors import UserError
 from dimo_jax.export.atomic import replace_file
 from dimo_jax.model import dimo
+from dimo_jax.model.bert import TextEncoder, load_encoder
 from dimo_jax.train.stages import frame_times
 
 NUM_NEAREST = 3
@@ -59,13 +62,16 @@ def run(
     if out:
         check_folder(out, "out")
     folder = Path(workdir)
-    model = restore(folder)
+    options = captions.text_options(load_config(folder), bert=bert)
+    with ThreadPoolExecutor(1) as pool:  # reading and compiling the encoder leaves a core free for the model
+        prepared = pool.submit(_prepare, options, prompt)
+        model = restore(folder)
+        encoder = prepared.result()
     sentences = captions.read_sentences(model.facts)
     codes = np.asarray(model.player.params.latents.mu)[list(sentences.motions)]
-    options = captions.text_options(model.player.config, bert=bert)
     if evaluate_captions == "held_out" and not any(sentences.test):
         raise UserError(f"--evaluate_captions=held_out: {folder} has no held-out sentences, expected some in its data")
-    speaker = captions.load_speaker(options, sentences, codes, folder)
+    speaker = captions.load_speaker(options, encoder, sentences, codes, folder)
     target = Path(out or folder / "text")
     if prompt:
         _generate(model, speaker, sentences, prompt, target, num_frames=num_frames, size=size)
@@ -78,6 +84,14 @@ def run(
         parts = np.split(speaker.embeddings, np.flatnonzero(np.diff(speaker.owners)) + 1)
         answers = captions.leave_one_out(options, sentences, parts, codes)
     _evaluate(model, sentences, codes, answers, target / f"{evaluate_captions}.json")
+
+
+def _prepare(options: Mapping[str, Any], prompt: str) -> TextEncoder:
+    """The encoder, compiled for the prompt."""
+    encoder = load_encoder(options["bert"], pooling=options["pooling"])
+    if prompt:
+        encoder.embed([prompt])
+    return encoder
 
 
 def _check_flags(prompt: str, evaluate_captions: str, num_frames: int, size: int) -> None:

@@ -32,13 +32,6 @@ class Letters:
         return np.array([[each.count(c) for c in "walkevsjum "] for each in sentences], np.float32)
 
 
-@pytest.fixture
-def letters(monkeypatch):
-    asked = []
-    monkeypatch.setattr(captions, "load_encoder", lambda folder, pooling: asked.append(folder) or Letters())
-    return asked
-
-
 def test_only_trained_motions_and_nonempty_sentences_count():
     sentences = captions.read_sentences(FACTS)
     assert sentences.motions == (0, 1)
@@ -50,34 +43,34 @@ def test_only_trained_motions_and_nonempty_sentences_count():
         captions.read_sentences(old | dict(captions=["a", " ", "c"]))
 
 
-def test_the_projector_is_kept_until_something_changes(tmp_path, letters, monkeypatch):
+def test_the_projector_is_kept_until_something_changes(tmp_path, monkeypatch):
     sentences = captions.read_sentences(FACTS)
-    first = captions.load_speaker(OPTIONS, sentences, CODES, tmp_path)
+    first = captions.load_speaker(OPTIONS, Letters(), sentences, CODES, tmp_path)
     answer = first.codes(Letters().embed(["walks", "waves"]))
     np.testing.assert_array_equal(np.argmin(np.linalg.norm(answer[:, None] - CODES, axis=-1), axis=1), [0, 1])
     fits = []
     whole = captions.fit
     monkeypatch.setattr(captions, "fit", lambda *a: fits.append(1) or whole(*a))
-    again = captions.load_speaker(OPTIONS, sentences, CODES, tmp_path)
+    again = captions.load_speaker(OPTIONS, Letters(), sentences, CODES, tmp_path)
     assert not fits
     np.testing.assert_array_equal(again.codes(Letters().embed(["walks", "waves"])), answer)
-    captions.load_speaker(OPTIONS, sentences, CODES + 1, tmp_path)
+    captions.load_speaker(OPTIONS, Letters(), sentences, CODES + 1, tmp_path)
     assert len(fits) == 1
     (tmp_path / captions.FILE).write_bytes(b"PK damaged")
-    captions.load_speaker(OPTIONS, sentences, CODES, tmp_path)
+    captions.load_speaker(OPTIONS, Letters(), sentences, CODES, tmp_path)
     assert len(fits) == 2
     assert [path.name for path in tmp_path.iterdir()] == [captions.FILE]
 
 
-def test_nearest_sentences_come_one_a_motion_by_cosine(tmp_path, letters):
-    speaker = captions.load_speaker(OPTIONS, captions.read_sentences(FACTS), CODES, tmp_path)
+def test_nearest_sentences_come_one_a_motion_by_cosine(tmp_path):
+    speaker = captions.load_speaker(OPTIONS, Letters(), captions.read_sentences(FACTS), CODES, tmp_path)
     (first, motion, sentence), (second, other, _) = speaker.nearest(Letters().embed(["a wave"])[0], num=3)
     assert (motion, sentence, other) == (1, "a wave", 0)
     assert first == pytest.approx(1.0)
     assert second < first
 
 
-def test_leave_one_out_needs_two_sentences(letters):
+def test_leave_one_out_needs_two_sentences():
     sentences = captions.read_sentences(FACTS)
     embeddings = [Letters().embed(each) for each in sentences.train]
     answers = captions.leave_one_out(OPTIONS, sentences, embeddings, CODES)
