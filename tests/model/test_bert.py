@@ -79,7 +79,10 @@ def _without(key):
 
 BAD = {
     "another model": (dict(config=CONFIG | {"model_type": "gpt2"}), "model_type is 'gpt2', expected 'bert'"),
-    "no size": (dict(config=_without("hidden_size")), "hidden_size is None, expected a positive integer"),
+    "no size": (
+        dict(config=_without("hidden_size"), weights=random_weights(CONFIG)),
+        "hidden_size is None, expected a positive integer",
+    ),
     "heads": (dict(config=CONFIG | {"num_attention_heads": 5}), "expected a multiple of num_attention_heads"),
     "act": (dict(config=CONFIG | {"hidden_act": "gulp"}), "hidden_act is 'gulp', expected one of gelu"),
     "positions": (dict(config=CONFIG | {"position_embedding_type": "relative_key"}), "expected 'absolute'"),

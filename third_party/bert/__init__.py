@@ -74,7 +74,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     for key in _SIZES:
         value = config.get(key)
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1 << 24:
-            raise UserError(f"{path}: {key} is {str(value)[:40]!r}, expected a positive integer")
+            raise UserError(f"{path}: {key} is {str(value)[:40]}, expected a positive integer")
     if config["hidden_size"] % config["num_attention_heads"]:
         raise UserError(
             f"{path}: hidden_size is {config['hidden_size']}, expected a multiple of num_attention_heads "
