@@ -161,7 +161,7 @@ def _write(path: Path, key: str, projector: Projector, embeddings: np.ndarray) -
     for name in ("input_mean", "input_scale", "code_mean", "code_scale"):
         arrays[f"scaling/{name}"] = np.asarray(getattr(scaling, name))
     with replace_file(path) as temporary:
-        np.savez(temporary, key=np.asarray(key), embeddings=embeddings, **arrays)
+        np.savez(temporary, key=np.asarray(key), embeddings=embeddings, **arrays)  # type: ignore[arg-type]
 
 
 def _read(path: Path, key: str) -> tuple[Projector, np.ndarray] | None:

@@ -226,7 +226,7 @@ def build_params(files: BertFiles) -> BertParams:
     params = BertParams(
         words=weights["embeddings.word_embeddings.weight"],  # type: ignore[arg-type]
         positions=weights["embeddings.position_embeddings.weight"],  # type: ignore[arg-type]
-        kind=weights["embeddings.token_type_embeddings.weight"][0],  # type: ignore[arg-type]
+        kind=weights["embeddings.token_type_embeddings.weight"][0],
         norm=norm("embeddings.LayerNorm"),
         layers=jax.tree.map(lambda *arrays: np.stack(arrays), *layers),
         pooler=dense("pooler.dense") if "pooler.dense.weight" in weights else None,

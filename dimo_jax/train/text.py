@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -55,7 +56,7 @@ def _train(
     decay: float,
     noise: float,
     contrast: float,
-) -> Array:
+) -> Any:
     """Variables of one network after training on scaled inputs [S,E] of motions [S] with scaled codes [M,D]."""
     num_motions = codes.shape[0]
     counts = jnp.zeros(num_motions, jnp.int32).at[motions].add(1)
@@ -71,7 +72,7 @@ def _train(
         seen = _mix(inputs, motions, starts, counts, mix_key)
         seen = seen + noise * jax.random.normal(noise_key, seen.shape)
 
-        def loss(variables: Array) -> Array:
+        def loss(variables: Any) -> Array:
             outputs = module.apply(variables, seen)
             return _loss(outputs, codes, motions, weights, contrast)  # type: ignore[arg-type]
 
@@ -79,7 +80,7 @@ def _train(
         return (optax.apply_updates(variables, updates), state), None
 
     (variables, _), _ = jax.lax.scan(step, (variables, optimizer.init(variables)), jnp.arange(num_steps))
-    return variables  # type: ignore[no-any-return]
+    return variables
 
 
 def fit_projector(
@@ -125,7 +126,7 @@ def fit_projector(
     inputs = scale_inputs(scaling, flat)
     targets = (jnp.asarray(codes) - scaling.code_mean) / scaling.code_scale
     options = dict(num_steps=num_steps, rate=rate, decay=decay, noise=noise, contrast=contrast)
-    train = functools.partial(_train, module=module, **options)  # type: ignore[arg-type]
+    train = functools.partial(_train, module=module, **options)
     keys = jax.random.split(jax.random.key(seed), num_members)
     # One after the other: the same sums in the same order, whatever the number of networks.
     members = jax.lax.map(lambda key: train(key, inputs, targets, motions), keys)
