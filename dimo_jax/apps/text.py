@@ -26,6 +26,7 @@ from dimo_jax.export.atomic import replace_file
 from dimo_jax.model import dimo
 from dimo_jax.model.bert import TextEncoder, load_encoder
 from dimo_jax.train.stages import frame_times
+from third_party.bert import minilm
 
 NUM_NEAREST = 3
 EVALUATIONS = ("held_out", "leave_one_out")
@@ -63,6 +64,7 @@ def run(
         check_folder(out, "out")
     folder = Path(workdir)
     options = captions.text_options(load_config(folder), bert=bert)
+    _keep_compiled()
     with ThreadPoolExecutor(1) as pool:  # reading and compiling the encoder leaves a core free for the model
         prepared = pool.submit(_prepare, options, prompt)
         model = restore(folder)
@@ -84,6 +86,16 @@ def run(
         parts = np.split(speaker.embeddings, np.flatnonzero(np.diff(speaker.owners)) + 1)
         answers = captions.leave_one_out(options, sentences, parts, codes)
     _evaluate(model, sentences, codes, answers, target / f"{evaluate_captions}.json")
+
+
+def _keep_compiled() -> None:
+    """Lets this process keep compiled programs beside the encoder, unless the user has named a place for them.
+
+    Compiling is the larger part of a prompt; the second prompt of a run finds everything done.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(minilm.cache_folder().parent / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def _prepare(options: Mapping[str, Any], prompt: str) -> TextEncoder:
