@@ -75,6 +75,9 @@ skin = Extension(
     optional=True,
 )
 
+# For --app=text: reading a BERT's weights and tokenizer.
+TEXT = ["safetensors", "tokenizers"]
+
 setup(
     name="dimo_jax",
     version="0.1.0",
@@ -105,7 +108,9 @@ setup(
         "tqdm",
     ],
     extras_require={
+        "text": TEXT,
         "test": [
+            *TEXT,
             "pytest",
             "pytest-xdist",
             "scipy",

@@ -15,6 +15,7 @@ APPS = {
     "sample": "dimo_jax.apps.sample",
     "interpolate": "dimo_jax.apps.interpolate",
     "reconstruct": "dimo_jax.apps.reconstruct",
+    "text": "dimo_jax.apps.text",
     "import_data": "dimo_jax.apps.import_data",
 }
 
@@ -41,8 +42,8 @@ def define_flags() -> None:
     flags.DEFINE_bool("loop", None, "import_data: whether the clips repeat")
     flags.DEFINE_integer("num_surface_points", None, "import_data: true surface points to keep")
     flags.DEFINE_integer("num_workers", None, "import_data: processes that render (0: one a core)")
-    flags.DEFINE_integer("num_frames", None, "import_data, sample, interpolate: frames of every video")
-    flags.DEFINE_integer("size", None, "import_data, sample, interpolate: side of the pictures in pixels")
+    flags.DEFINE_integer("num_frames", None, "import_data, sample, interpolate, text: frames of every video")
+    flags.DEFINE_integer("size", None, "import_data, sample, interpolate, text: side of the pictures in pixels")
     flags.DEFINE_integer("num_samples", None, "sample: how many motions to draw")
     flags.DEFINE_integer("seed", None, "sample, reconstruct: random seed")
     flags.DEFINE_enum("prior", None, ["data", "standard"], "sample: Gaussian fitted to the training codes, or N(0, I)")
@@ -59,6 +60,11 @@ def define_flags() -> None:
     flags.DEFINE_integer("fit_size", None, "reconstruct: height of the pictures that are fitted")
     flags.DEFINE_float("frame_rate", None, "sample, interpolate: frames a second of the video")
     flags.DEFINE_enum("camera", None, ["fixed", "orbit"], "sample, interpolate: the data's camera, or an orbit")
+    flags.DEFINE_string("prompt", None, "text: what the object shall do, such as 'waves the left hand'")
+    flags.DEFINE_string("bert", None, "text: folder of a Hugging Face BERT; default: all-MiniLM-L6-v2, fetched once")
+    flags.DEFINE_enum(
+        "evaluate_captions", None, ["held_out", "leave_one_out"], "text: the sentences to evaluate instead of a prompt"
+    )
 
 
 def options_of(run: Callable[..., Any], **common: Any) -> dict[str, Any]:

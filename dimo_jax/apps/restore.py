@@ -34,6 +34,8 @@ def save_facts(dataset: Dataset, workdir: Path) -> None:
         names=dataset.names,
         captions=dataset.captions,
         splits=dataset.splits,
+        paraphrases=dataset.sentences,
+        test_paraphrases=dataset.test_paraphrases,
         num_frames=dataset.num_frames,
         frame_rate=dataset.frame_rate,
         camera=dict(
