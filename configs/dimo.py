@@ -62,6 +62,7 @@ def _paper() -> ConfigDict:
         size=512,
         num_train_views=9,
         num_test_views=2,
+        num_test_motions=0,  # of num_motions, kept from training
     )
     config.data.held_out_every = 5  # every fifth frame tests, the others train
 
@@ -166,6 +167,14 @@ def _paper() -> ConfigDict:
         kl=dict(fn=f"{TERMS}:kl", weight=0.05),
     )
 
+    config.text = ConfigDict()  # read by --app=text, after training
+    config.text.bert = ""  # a Hugging Face BERT folder; empty: all-MiniLM-L6-v2, downloaded on first use
+    config.text.pooling = "auto"  # mean, cls, pooler; auto: as the folder says
+    config.text.projector = dict(fn="dimo_jax.model.text:mlp", width=128, depth=1)
+    config.text.fit = dict(
+        fn="dimo_jax.train.text:fit_projector", num_steps=400, noise=1.0, contrast=1.0, num_members=4
+    )
+
     config.log_every = 50  # steps between lines of metrics.jsonl
     config.image_every = 500  # steps between images in TensorBoard
     config.checkpoint_every = 500
@@ -190,6 +199,9 @@ def _official() -> ConfigDict:
     config.graph = dict(fn="dimo_jax.model.graph:canonical_neighbors", num_neighbors=4)
     config.radius_power = 1.0  # r_k is a length
     config.stage2.num_steps = 10_000
+    config.text.pooling = "pooler"  # of bert-base-cased, whose folder is config.text.bert
+    config.text.projector = dict(fn="dimo_jax.model.text:linear")
+    config.text.fit.update(noise=0.0, contrast=0.0, num_members=1)
     for stage in (config.stage1, config.stage2):
         stage.losses.arap = dict(fn=f"{TERMS}:arap_rigid", weight=10.0, radius=0.1, num_neighbors=10)
         stage.losses.kl.weight = 0.0
@@ -241,7 +253,7 @@ def _demo() -> ConfigDict:
     stage.losses.arap.weight = 2.0
     stage.losses.kl.weight = 8e-3
     stage.losses.opacity.weight = 2.0
-    config.evaluation.update(baseline_steps=300, num_lpips_images=32)
+    config.evaluation.update(baseline_steps=300, num_lpips_images=16)
     return config
 
 

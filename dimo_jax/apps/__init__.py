@@ -13,6 +13,9 @@ from dimo_jax.errors import UserError
 APPS = {
     "train": "dimo_jax.apps.train",
     "sample": "dimo_jax.apps.sample",
+    "interpolate": "dimo_jax.apps.interpolate",
+    "reconstruct": "dimo_jax.apps.reconstruct",
+    "text": "dimo_jax.apps.text",
     "import_data": "dimo_jax.apps.import_data",
     "evaluate": "dimo_jax.apps.evaluate",
 }
@@ -20,16 +23,18 @@ APPS = {
 
 def define_flags() -> None:
     """Flags of single apps, None until the user sets them; one that an app does not take is refused when it runs."""
-    flags.DEFINE_string("source", None, "import_data: the .glb or .gltf file to import")
-    flags.DEFINE_string(
-        "out", None, "import_data: the folder to write; sample: the folder for videos; evaluate: of evaluation.json"
-    )
+    flags.DEFINE_string("source", None, "import_data: the .glb or .gltf file to import; reconstruct: a dataset folder")
+    flags.DEFINE_string("out", None, "import_data: the folder to write; others: the folder for their results")
     flags.DEFINE_string("clips", None, "import_data: clips by name or pattern, separated by commas")
     flags.DEFINE_string("test_clips", None, "import_data: clips kept from training, likewise")
     flags.DEFINE_string("hide", None, "import_data: nodes to leave out, by name or pattern, separated by commas")
-    flags.DEFINE_string("azimuths", None, "import_data: degrees of the cameras that train, separated by commas")
+    flags.DEFINE_string(
+        "azimuths",
+        None,
+        "import_data: degrees of the cameras that train; sample, interpolate: the orbit, as FROM,TO",
+    )
     flags.DEFINE_string("test_azimuths", None, "import_data: degrees of the cameras held out")
-    flags.DEFINE_float("elevation", None, "import_data: degrees of the cameras above the horizon")
+    flags.DEFINE_float("elevation", None, "import_data, sample, interpolate: degrees of the cameras above the horizon")
     flags.DEFINE_float("radius", None, "import_data: distance of the cameras")
     flags.DEFINE_float("fov_deg", None, "import_data: field of view in degrees")
     flags.DEFINE_float("margin", None, "import_data: share of the picture that stays free at each border")
@@ -38,10 +43,29 @@ def define_flags() -> None:
     flags.DEFINE_bool("loop", None, "import_data: whether the clips repeat")
     flags.DEFINE_integer("num_surface_points", None, "import_data: true surface points to keep")
     flags.DEFINE_integer("num_workers", None, "import_data: processes that render (0: one a core)")
-    flags.DEFINE_integer("num_frames", None, "import_data, sample: frames of every video")
-    flags.DEFINE_integer("size", None, "import_data, sample: side of the pictures in pixels")
+    flags.DEFINE_integer("num_frames", None, "import_data, sample, interpolate, text: frames of every video")
+    flags.DEFINE_integer("size", None, "import_data, sample, interpolate, text: side of the pictures in pixels")
     flags.DEFINE_integer("num_samples", None, "sample, evaluate: how many motions to draw")
-    flags.DEFINE_integer("seed", None, "sample, evaluate: random seed")
+    flags.DEFINE_integer("seed", None, "sample, reconstruct, evaluate: random seed")
+    flags.DEFINE_enum("prior", None, ["data", "standard"], "sample: Gaussian fitted to the training codes, or N(0, I)")
+    flags.DEFINE_string("around", None, "sample: name of a training motion to vary")
+    flags.DEFINE_float("spread", None, "sample: width of the draw around it, 1 being the prior's")
+    flags.DEFINE_string("motions", None, "interpolate: names of training motions, separated by commas")
+    flags.DEFINE_enum("path", None, ["linear", "spherical"], "interpolate: the line between codes")
+    flags.DEFINE_integer("num_steps", None, "interpolate: columns from a motion to the next, both counted")
+    flags.DEFINE_string("motion", None, "reconstruct: names of motions to fit, separated by commas")
+    flags.DEFINE_string("views", None, "reconstruct: indices of the views to fit, separated by commas")
+    flags.DEFINE_integer("steps", None, "reconstruct: steps of the latent code")
+    flags.DEFINE_enum("start", None, ["nearest", "mean"], "reconstruct: the training code to start from")
+    flags.DEFINE_integer("finetune_decoder", None, "reconstruct: steps of the decoder's copy, afterwards")
+    flags.DEFINE_integer("fit_size", None, "reconstruct: height of the pictures that are fitted")
+    flags.DEFINE_float("frame_rate", None, "sample, interpolate: frames a second of the video")
+    flags.DEFINE_enum("camera", None, ["fixed", "orbit"], "sample, interpolate: the data's camera, or an orbit")
+    flags.DEFINE_string("prompt", None, "text: what the object shall do, such as 'waves the left hand'")
+    flags.DEFINE_string("bert", None, "text: folder of a Hugging Face BERT; default: all-MiniLM-L6-v2, fetched once")
+    flags.DEFINE_enum(
+        "evaluate_captions", None, ["held_out", "leave_one_out"], "text: the sentences to evaluate instead of a prompt"
+    )
     flags.DEFINE_string("gt", None, "evaluate: folder of true pictures, <object>/eval_<view>/<frame>.png")
     flags.DEFINE_string("pred", None, "evaluate: folder of pictures to score, in the same layout")
     flags.DEFINE_string("clip", None, "evaluate: Hugging Face CLIP folder (config.json, model.safetensors)")

@@ -32,7 +32,7 @@ COUNTS = {
     "data.held_out_every": 0,
     "latent_init.dim": 1,
     "num_key_points": 1,
-    "stage1.num_steps": 1,
+    "stage1.num_steps": 0,
     "stage1.capacity": 1,
     "stage1.num_points": 1,
     "stage1.densify_from": 0,
@@ -93,9 +93,10 @@ def check_config(config: Mapping[str, Any]) -> None:
         _check_phases(_get(config, f"{name}.phases"), f"{name}.phases")
     _check_capacity(config)
     _check_render(config)
-    for key in ("decoder", "latent", "skinning", "graph", "deform", *LATE_SLOTS):
+    for key in ("decoder", "latent", "skinning", "graph", "deform", "text.projector", "text.fit", *LATE_SLOTS):
         _check_slot(_get(config, key), key)
     build_components(config)
+    stages.resolve_latent_init(config)
     stages.build_stages(config)
     count_devices(config)
 

@@ -234,7 +234,7 @@ def score_folders(
         objects[pair.name] = own.summary() | videos
     names = [name for name in next(iter(objects.values())) if not name.startswith("num_")]
     average = {name: _average([row[name] for row in objects.values()]) for name in names}
-    sums = {name: sum(row[name] for row in objects.values()) for name in ("num_images", "num_lpips_images")}
+    sums = {name: sum(int(row[name] or 0) for row in objects.values()) for name in ("num_images", "num_lpips_images")}
     whole = together.summary()
     average |= sums | {name: whole[name] for name in ("fvd", "num_fvd_videos", "num_videos")}
     return dict(average=average, objects=objects, missing=missing | together.missing)

@@ -18,6 +18,7 @@ from dimo_jax.export.plots import plot_latents
 from dimo_jax.export.ply import write_gaussians
 from dimo_jax.export.trajectories import draw_trajectory_video, write_trajectories
 from dimo_jax.export.video import write_video
+from dimo_jax.model import latents
 from dimo_jax.train.step import composite_truth
 from dimo_jax.types import Array, Camera
 
@@ -31,14 +32,21 @@ class Picture:
     is_video: bool
 
 
-def compare_motion(player: Player, dataset: Dataset, motion: int, views: np.ndarray) -> np.ndarray:
-    """Truth above prediction for some views: a labelled video [T,H',W',3] uint8."""
-    clip = player.play(player.latent(motion), dataset.times)
+def compare_code(
+    player: Player, z: Array, dataset: Dataset, motion: int, views: np.ndarray, *, labels: list[str]
+) -> np.ndarray:
+    """Truth above what the model makes of code z [D], for some views: a labelled video [T,H',W',3] uint8."""
+    clip = player.play(z, dataset.times)
     predicted = to_uint8(player.render(clip.gaussians, select_cameras(dataset.cameras, views))[0])
     truth = to_uint8(np.asarray(composite_truth(jnp.asarray(dataset.frames[motion, views]), player.background)[0]))
     tiles = upscale(np.stack([truth, predicted]), min_height=192)
-    labels = [f"{dataset.view_names[v]} ({dataset.view_splits[v]})" for v in views]
     return grid(tiles, row_labels=["truth", "prediction"], column_labels=labels)
+
+
+def compare_motion(player: Player, dataset: Dataset, motion: int, views: np.ndarray) -> np.ndarray:
+    """Truth above prediction for some views of a training motion: a labelled video [T,H',W',3] uint8."""
+    labels = [f"{dataset.view_names[v]} ({dataset.view_splits[v]})" for v in views]
+    return compare_code(player, player.latent(motion), dataset, motion, views, labels=labels)
 
 
 def write_comparisons(player: Player, dataset: Dataset, folder: Path, *, num_videos: int) -> list[Picture]:
@@ -70,26 +78,28 @@ def write_contact_sheet(player: Player, dataset: Dataset, path: Path, *, num_fra
     return Picture(path, "Every motion from a held-out view: truth and prediction side by side, by frame", False)
 
 
-def draw_samples(player: Player, *, key: Array, num_samples: int) -> Array:
-    """New latents [S,D] from a Gaussian fitted to the codes of the training motions.
+def draw_samples(player: Player, *, key: Array, num_samples: int, motions: Any = None) -> Array:
+    """New latents [S,D] from a Gaussian fitted to the codes of the training motions (`motions`; default: all).
 
     The paper samples N(0, I); at a small KL weight the codes fill only part of it, so their own mean and covariance
     describe where motions lie.
     """
     mu = player.params.latents.mu
-    mean, centered = jnp.mean(mu, axis=0), mu - jnp.mean(mu, axis=0)
-    weights = jax.random.normal(key, (num_samples, mu.shape[0])) / jnp.sqrt(max(mu.shape[0] - 1, 1))
-    return mean + weights @ centered
+    codes = mu if motions is None else jnp.asarray(mu)[np.asarray(motions)]
+    return latents.draw_fitted(key, codes, num_samples=num_samples)
 
 
 def write_latents(
-    player: Player, latents: Array, times: Any, camera: Camera, path: Path, *, labels: list[str], rate: float
+    player: Player, codes: Array, times: Any, camera: Camera, path: Path, *, labels: list[str], rate: float
 ) -> None:
-    """A video of several latents' motions side by side, seen by one camera."""
+    """A video of several latents' motions side by side, seen by one camera, or by one per frame (leading axis T)."""
     videos = []
-    for z in latents:
+    for z in codes:
         clip = player.play(z, times)
-        videos.append(to_uint8(player.render(clip.gaussians, jax.tree.map(lambda x: x[None], camera))[0][0]))
+        if np.ndim(camera.world_to_camera) == 3:
+            videos.append(to_uint8(player.film(clip.gaussians, camera)))
+        else:
+            videos.append(to_uint8(player.render(clip.gaussians, jax.tree.map(lambda x: x[None], camera))[0][0]))
     write_video(grid(upscale(np.stack(videos), min_height=192)[None], column_labels=labels), path, frame_rate=rate)
 
 
@@ -140,8 +150,8 @@ def write_gallery(config: ConfigDict, dataset: Dataset, player: Player, workdir:
     view = [*views_in(dataset, "test"), *views_in(dataset, "train")][0]
     camera = jax.tree.map(lambda x: jnp.asarray(x)[view], dataset.cameras)
     key = jax.random.key(config.seed + 3)
-    samples = draw_samples(player, key=key, num_samples=config.evaluation.num_samples)
     motions = motions_in(dataset, "train")
+    samples = draw_samples(player, key=key, num_samples=config.evaluation.num_samples, motions=motions)
     sections = {"Contact sheet": [write_contact_sheet(player, dataset, workdir / "contact_sheet.png")]}
     sections["Motions"] = write_comparisons(
         player, dataset, workdir / "videos", num_videos=config.evaluation.num_videos
@@ -153,12 +163,12 @@ def write_gallery(config: ConfigDict, dataset: Dataset, player: Player, workdir:
     if len(motions) > 1:
         sections["Interpolation"] = [write_interpolation(player, dataset, camera, workdir / "interpolation.mp4")]
     sections["Key points"] = write_trajectory_views(player, dataset, camera, workdir / "trajectories", num=2)
-    latents = player.params.latents
+    codes = player.params.latents
     plot_latents(
-        np.asarray(latents.mu)[motions],
+        np.asarray(codes.mu)[motions],
         [dataset.names[m] for m in motions],
         workdir / "latents.png",
-        sigma=np.exp(np.asarray(latents.log_sigma)[motions]),
+        sigma=np.exp(np.asarray(codes.log_sigma)[motions]),
         samples=np.asarray(samples),
     )
     sections["Latent space"] = [Picture(workdir / "latents.png", "Codes of the motions, two main axes", False)]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from dimo_jax.apps.options import parse_numbers, split
 from dimo_jax.data.clip_passes import Timing
 from dimo_jax.data.import_gltf import Studio, import_gltf
 from dimo_jax.data.native import write_dataset
@@ -67,13 +68,13 @@ def run(
     target = _check_paths(source, out)
     dataset = import_gltf(
         source,
-        clips=_split(clips),
-        hide=_split(hide),
-        test_clips=_split(test_clips),
+        clips=split(clips),
+        hide=split(hide),
+        test_clips=split(test_clips),
         timing=Timing(num_frames=num_frames, loop=loop, root_motion=root_motion),
         studio=Studio(
-            azimuths_deg=_numbers("azimuths", azimuths),
-            test_azimuths_deg=_numbers("test_azimuths", test_azimuths),
+            azimuths_deg=parse_numbers("azimuths", azimuths),
+            test_azimuths_deg=parse_numbers("test_azimuths", test_azimuths),
             elevation_deg=elevation,
             radius=radius,
             fov_deg=fov_deg,
@@ -103,14 +104,3 @@ def _check_paths(source: str, out: str) -> Path:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{out}: exists and is not an empty folder, expected a new one")
     return target
-
-
-def _split(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _numbers(name: str, text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in _split(text))
-    except ValueError as error:
-        raise UserError(f"{name}: found {text!r}, expected numbers separated by commas") from error

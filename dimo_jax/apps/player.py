@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +18,10 @@ from dimo_jax.model import dimo
 from dimo_jax.model.dimo import Components
 from dimo_jax.model.gaussians import mask_dead
 from dimo_jax.render import render
+from dimo_jax.resolve import resolve
 from dimo_jax.train import stages
 from dimo_jax.train.state import TrainState
+from dimo_jax.train.step import Move
 from dimo_jax.types import Array, Camera, Gaussians, Params
 
 
@@ -34,15 +38,28 @@ class Player:
 
     def __init__(self, config: ConfigDict, components: Components, state: TrainState, *, num_frames: int) -> None:
         """`num_frames` is that of the training videos: the motion graph is built over their times."""
+        self.components = components
         self.params: Params = state.params.replace(gaussians=mask_dead(state.params.gaussians, state.alive))
+        self.components = components
         self.alive = np.asarray(state.alive)
         self.background = jnp.asarray(config.render.background, jnp.float32)
         self._capacity: int | None = config.render.capacity
         graph_times = stages.frame_times(num_frames)
-        self._animate = jax.jit(functools.partial(dimo.animate, components, graph_times=graph_times))
-        self._render = jax.jit(
-            functools.partial(_render_all, implementation=config.render.implementation), static_argnames="capacity"
+        self.move: Move = resolve(config.stage2.move, key="stage2.move")
+        how: dict[str, Any] = dict(graph_times=graph_times, move=self.move)
+        self._animate = jax.jit(functools.partial(dimo.animate, components, **how))
+        self._walk = jax.jit(functools.partial(_walk, components, **how))
+        self.implementation: str | None = config.render.implementation
+        self._render, self._film = (
+            jax.jit(functools.partial(draw, implementation=self.implementation), static_argnames="capacity")
+            for draw in (_render_all, _film)
         )
+
+    def with_params(self, params: Params) -> Player:
+        """The same player with other parameters, whose dead Gaussians are masked already; this one is not changed."""
+        other = copy.copy(self)
+        other.params = params
+        return other
 
     def latent(self, motion: int) -> Array:
         """The mean code mu_m [D] of a training motion."""
@@ -53,6 +70,11 @@ class Player:
         gaussians, key_points = self._animate(self.params, z=z, times=jnp.asarray(times, jnp.float32))
         return Clip(gaussians, key_points)
 
+    def walk(self, codes: Array, times: Any) -> Clip:
+        """One clip whose code changes while its time runs: codes [T,D] and times [T], one of each per frame."""
+        gaussians, key_points = self._walk(self.params, codes, jnp.asarray(times, jnp.float32))
+        return Clip(gaussians, key_points)
+
     def render(self, gaussians: Gaussians, cameras: Camera) -> tuple[np.ndarray, np.ndarray]:
         """Gaussians with a leading axis T seen by cameras with a leading axis V.
 
@@ -61,23 +83,49 @@ class Player:
 
         Where the backend's static buffers prove too small they grow, and the pictures are rendered again.
         """
+        return self._render_with_room(self._render, gaussians, cameras)
+
+    def film(self, gaussians: Gaussians, cameras: Camera) -> np.ndarray:
+        """A moving camera: Gaussians and cameras with one leading axis T -> RGB [T,H,W,3], float32 in 0..1."""
+        return self._render_with_room(self._film, gaussians, cameras)[0]
+
+    def _render_with_room(self, draw: Any, gaussians: Gaussians, cameras: Camera) -> tuple[np.ndarray, np.ndarray]:
         while True:
-            rgb, alpha, overflow = self._render(gaussians, cameras, self.background, capacity=self._capacity)
+            rgb, alpha, overflow = draw(gaussians, cameras, self.background, capacity=self._capacity)
             if not int(overflow):
                 return np.asarray(rgb), np.asarray(alpha)
             self._capacity = 2 * (self._capacity or 65_536)
             logging.info("render buffers grow to %d pairs an image", self._capacity)
 
 
-def _render_all(
-    gaussians: Gaussians, cameras: Camera, background: Array, *, implementation: str | None, capacity: int | None
-) -> tuple[Array, Array, Array]:
-    def one(camera: Camera, g: Gaussians) -> tuple[Array, Array, Array]:
-        rendering = render(g, camera, background, implementation=implementation, capacity=capacity)
-        return rendering.rgb, rendering.alpha, rendering.overflow
+def _walk(
+    components: Components, params: Params, codes: Array, times: Array, *, graph_times: Array, move: Move
+) -> tuple[Any, Array]:
+    def one(code_and_time: tuple[Array, Array]) -> tuple[Any, Array]:
+        z, time = code_and_time
+        return dimo.animate(components, params, z, time[None], graph_times, move=move)
 
-    per_camera = jax.vmap(one, in_axes=(None, 0))
-    rgb, alpha, overflow = jax.vmap(per_camera, in_axes=(0, None))(cameras, gaussians)
+    moved = jax.lax.map(one, (codes, times))
+    return jax.tree.map(lambda x: x[:, 0], moved)
+
+
+def _render_one(
+    gaussians: Gaussians, camera: Camera, background: Array, *, implementation: str | None, capacity: int | None
+) -> tuple[Array, Array, Array]:
+    rendering = render(gaussians, camera, background, implementation=implementation, capacity=capacity)
+    return rendering.rgb, rendering.alpha, rendering.overflow
+
+
+def _film(gaussians: Gaussians, cameras: Camera, background: Array, **options: Any) -> tuple[Array, Array, Array]:
+    one: Callable[..., tuple[Array, Array, Array]] = functools.partial(_render_one, **options)
+    rgb, alpha, overflow = jax.vmap(one, in_axes=(0, 0, None))(gaussians, cameras, background)
+    return rgb, alpha, jnp.sum(overflow)
+
+
+def _render_all(gaussians: Gaussians, cameras: Camera, background: Array, **options: Any) -> tuple[Array, Array, Array]:
+    one: Callable[..., tuple[Array, Array, Array]] = functools.partial(_render_one, **options)
+    per_camera = jax.vmap(one, in_axes=(0, None, None))
+    rgb, alpha, overflow = jax.vmap(per_camera, in_axes=(None, 0, None))(gaussians, cameras, background)
     return rgb, alpha, jnp.sum(overflow)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ def save_facts(dataset: Dataset, workdir: Path) -> None:
         object_name=dataset.object_name,
         names=dataset.names,
         captions=dataset.captions,
+        splits=dataset.splits,
+        paraphrases=dataset.sentences,
+        test_paraphrases=dataset.test_paraphrases,
         num_frames=dataset.num_frames,
         frame_rate=dataset.frame_rate,
         camera=dict(
@@ -63,6 +67,26 @@ class Restored:
     def frame_rate(self) -> float:
         """Frames a second of a training video."""
         return float(self.facts["frame_rate"])
+
+    @property
+    def trained_motions(self) -> np.ndarray:
+        """Indices [n] of the motions that the model was trained on; the others' codes mean nothing."""
+        splits = self.facts.get("splits") or ["train"] * len(self.facts["names"])
+        return np.flatnonzero(np.asarray(splits) == "train")
+
+    def find_motion(self, name: str, *, flag: str) -> int:
+        """The index of a training motion by its name.
+
+        Raises:
+          UserError: there is none of that name; the message lists a few that exist.
+        """
+        known = {str(self.facts["names"][i]): int(i) for i in self.trained_motions}
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3)
+            some = ", ".join([*near, *(other for other in known if other not in near)][:6])
+            more = f" and {len(known) - 6} more" if len(known) > 6 else ""
+            raise UserError(f"--{flag}: found {name!r}, expected a training motion: {some}{more}")
+        return known[name]
 
     def camera(self, size: int = 0) -> Camera:
         """A camera of the data, its picture `size` pixels high (0: as in the data)."""

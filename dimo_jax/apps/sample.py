@@ -2,42 +2,149 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from absl import logging
 
 from dimo_jax.apps.checks import check_folder
 from dimo_jax.apps.gallery import draw_samples, write_latents
-from dimo_jax.apps.restore import restore
+from dimo_jax.apps.options import check_least, parse_numbers
+from dimo_jax.apps.player import Player
+from dimo_jax.apps.restore import Restored, restore
+from dimo_jax.data.cameras import orbit_like, place_on_orbit
 from dimo_jax.errors import UserError
+from dimo_jax.render import choose_backend
 from dimo_jax.train.stages import frame_times
+from dimo_jax.types import Array, Camera
+
+PRIORS = ("data", "standard")
+PATHS = ("fixed", "orbit")
 
 
 def run(
-    *, workdir: str, out: str = "", num_samples: int = 4, num_frames: int = 0, seed: int = 0, size: int = 0
+    *,
+    workdir: str,
+    out: str = "",
+    num_samples: int = 4,
+    prior: str = "data",
+    around: str = "",
+    spread: float = 0.5,
+    num_frames: int = 0,
+    frame_rate: float = 0.0,
+    seed: int = 0,
+    size: int = 0,
+    camera: str = "fixed",
+    azimuths: str = "",
+    elevation: float | None = None,
 ) -> None:
-    """Draws motions from the latent space of the run in `workdir` and writes them as one video.
+    """Draws motions from the latent space of the run in `workdir`, writes them as one video and prints what they cost.
 
     Args:
       workdir: of a training run.
       out: folder for `samples_<seed>.mp4`; default: `workdir`/samples.
       num_samples: how many motions.
+      prior: "data", the Gaussian fitted to the codes of the training motions, or "standard", N(0, I) as in the paper.
+      around: name of a training motion to vary; empty draws from the prior. Its code mu is drawn around with the
+        prior's covariance: z = mu + spread * noise, where noise is a draw of the prior without its mean. The learned
+        sigma of a motion is far smaller, about that of one motion seen twice.
+      spread: see there; 0 gives the motion itself, 1 the prior's full width.
       num_frames: frames of each (time is continuous); default: as in training.
+      frame_rate: frames a second of the video; default: so that the motion takes as long as in training.
       seed: of the draw.
-      size: side of the pictures in pixels; default: as in training.
+      size: height of the pictures in pixels; default: as in training.
+      camera: "fixed" is a camera of the data, "orbit" circles at its distance and with its field of view.
+      azimuths: "FROM,TO" in degrees of the orbit; default: once around, from the data's camera.
+      elevation: degrees of the orbit above the horizon; default: that of the data's camera.
+
+    Raises:
+      UserError: bad flags, an unknown motion, or no finished run there; nothing is written.
     """
-    for name, value in (("num_samples", num_samples), ("num_frames", num_frames + 1), ("size", size + 1)):
-        if value < 1:
-            raise UserError(f"--{name}: found {value - (name != 'num_samples')}, expected a positive number")
+    check_least(1, num_samples=num_samples)
+    check_least(0, num_frames=num_frames, frame_rate=frame_rate, size=size, spread=spread, seed=seed)
+    for name, value, known in (("prior", prior, PRIORS), ("camera", camera, PATHS)):
+        if value not in known:
+            raise UserError(f"--{name}: found {value!r}, expected one of {', '.join(known)}")
     if out:
         check_folder(out, "out")
     model = restore(Path(workdir))
-    camera = model.camera(size)
-    codes = draw_samples(model.player, key=jax.random.key(seed), num_samples=num_samples)
+    frames = num_frames or model.num_frames
+    path_of_camera = make_camera_path(model.camera(size), camera, frames, azimuths=azimuths, elevation=elevation)
+    codes = draw_codes(model, seed=seed, num_samples=num_samples, prior=prior, around=around, spread=spread)
     path = Path(out or Path(workdir) / "samples") / f"samples_{seed}.mp4"
-    labels = [f"sample {i + 1}" for i in range(num_samples)]
-    times = frame_times(num_frames or model.num_frames)
-    write_latents(model.player, codes, times, camera, path, labels=labels, rate=model.frame_rate)
+    labels = [f"sample {i + 1}" if not around else f"{around} {i + 1}" for i in range(num_samples)]
+    rate = frame_rate or model.frame_rate * frames / model.num_frames
+    write_latents(model.player, codes, frame_times(frames), path_of_camera, path, labels=labels, rate=rate)
     logging.info("wrote %s", path)
+    print(describe_cost(model.player, codes[0], frames, model.camera(size)))
     print(path)
+
+
+def draw_codes(
+    model: Restored, *, seed: int, num_samples: int, prior: str = "data", around: str = "", spread: float = 0.5
+) -> Array:
+    """New codes [num_samples,D]; arguments as in `run`.
+
+    Raises:
+      UserError: `around` names no training motion.
+    """
+    key = jax.random.key(seed)
+    mean = jnp.zeros(model.player.params.latents.mu.shape[1])
+    if prior == "standard":
+        draws = jax.random.normal(key, (num_samples, len(mean)))
+    else:
+        motions = model.trained_motions
+        draws = draw_samples(model.player, key=key, num_samples=num_samples, motions=motions)
+        mean = jnp.mean(jnp.asarray(model.player.params.latents.mu)[motions], axis=0)
+    if not around:
+        return draws
+    return model.player.latent(model.find_motion(around, flag="around")) + spread * (draws - mean)
+
+
+def make_camera_path(
+    camera: Camera, kind: str, num_frames: int, *, azimuths: str = "", elevation: float | None = None
+) -> Camera:
+    """The camera itself ("fixed"), or one a frame on an orbit like it ("orbit"); other arguments as in `run`.
+
+    Raises:
+      UserError: a range that is none, or one given to a camera that stands still.
+    """
+    if kind == "fixed":
+        for flag, value in (("azimuths", azimuths or None), ("elevation", elevation)):
+            if value is not None:
+                raise UserError(
+                    f"--{flag}: found {value}, which a fixed camera has not; expected --camera=orbit with it"
+                )
+        return camera
+    azimuth, own_elevation, _ = place_on_orbit(camera)
+    first, last = parse_numbers("azimuths", azimuths, count=2) if azimuths else (azimuth, azimuth + 360.0)
+    degrees = np.linspace(first, last, num_frames, endpoint=bool(azimuths))  # a whole turn ends before its beginning
+    return orbit_like(camera, degrees, own_elevation if elevation is None else elevation)
+
+
+def describe_cost(player: Player, z: Array, num_frames: int, camera: Camera, *, repeats: int = 3) -> str:
+    """What one pass costs, after compilation: milliseconds of decoding and skinning, and of rendering a frame."""
+    times = frame_times(num_frames)
+    cameras = jax.tree.map(lambda x: jnp.asarray(x)[None], camera)
+    clip = player.play(z, times)
+    deform = _median_ms(lambda: player.play(z, times).gaussians, repeats)
+    draw = _median_ms(lambda: player.render(clip.gaussians, cameras), repeats) / num_frames
+    return (
+        f"one pass: {deform:.1f} ms for a motion of {num_frames} frames (decoding and skinning), {draw:.1f} ms a frame "
+        f"to render ({camera.width}x{camera.height}, {choose_backend(player.implementation)}, "
+        f"{jax.devices()[0].device_kind})"
+    )
+
+
+def _median_ms(call: Any, repeats: int) -> float:
+    jax.block_until_ready(call())  # compiles
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(call())
+        seconds.append(time.perf_counter() - start)
+    return 1e3 * float(np.median(seconds))

@@ -71,17 +71,20 @@ def _check_same(what: str, truth: list, pred: list, gt_folder: Path, pred_folder
 def _find_pair(gt: Path, pred: Path) -> Pair:
     views = _views(gt)
     _check_same("views", [f"eval_{v}" for v in views], [f"eval_{v}" for v in _views(pred)], gt, pred)
-    found: dict[Path, tuple[tuple[Path, ...], ...]] = {gt: (), pred: ()}
+    true_paths: list[tuple[Path, ...]] = []
+    pred_paths: list[tuple[Path, ...]] = []
     first = None
     for view in views:
-        numbers = {side: _frames(side / f"eval_{view}") for side in (gt, pred)}
-        _check_same("frames", list(numbers[gt]), list(numbers[pred]), gt / f"eval_{view}", pred / f"eval_{view}")
-        first = first or (gt / f"eval_{view}", len(numbers[gt]))
-        if len(numbers[gt]) != first[1]:
-            raise UserError(f"{gt / f'eval_{view}'}: {len(numbers[gt])} frames, expected {first[1]} as in {first[0]}")
-        for side in (gt, pred):
-            found[side] += (tuple(numbers[side].values()),)
-    return Pair(gt.name, found[pred], found[gt], _check_sizes([p for side in found.values() for v in side for p in v]))
+        name = f"eval_{view}"
+        true_frames, pred_frames = _frames(gt / name), _frames(pred / name)
+        _check_same("frames", list(true_frames), list(pred_frames), gt / name, pred / name)
+        first = first or (gt / name, len(true_frames))
+        if len(true_frames) != first[1]:
+            raise UserError(f"{gt / name}: {len(true_frames)} frames, expected {first[1]} as in {first[0]}")
+        true_paths.append(tuple(true_frames.values()))
+        pred_paths.append(tuple(pred_frames.values()))
+    size = _check_sizes([path for view in (*true_paths, *pred_paths) for path in view])
+    return Pair(gt.name, tuple(pred_paths), tuple(true_paths), size)
 
 
 def _frames(folder: Path) -> dict[int, Path]:

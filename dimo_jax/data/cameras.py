@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from dimo_jax.errors import UserError
 from dimo_jax.types import Camera
 
 
 def orbit(
     azimuths_deg: Sequence[float] | np.ndarray,
-    elevations_deg: Sequence[float] | np.ndarray,
+    elevations_deg: float | Sequence[float] | np.ndarray,
     *,
     radius: float,
     fov_deg: float,
@@ -68,3 +70,48 @@ def resize(camera: Camera, height: int, width: int) -> Camera:
     return dataclasses.replace(
         camera, focal=camera.focal * scale, center=camera.center * scale, height=height, width=width
     )
+
+
+def place_on_orbit(camera: Camera) -> tuple[float, float, float]:
+    """Azimuth and elevation (degrees) and distance at which one camera stands around the point that it looks at.
+
+    That point is the one of its optical axis that lies nearest to the world's origin, where objects stand.
+
+    Raises:
+      UserError: the camera does not look towards the origin.
+    """
+    pose = np.asarray(camera.world_to_camera, np.float64)
+    forward = pose[2, :3]
+    distance = float(pose[:3, :3].T @ pose[:3, 3] @ forward)  # minus the eye's position, along the view
+    if distance <= 0:
+        raise UserError("the stored camera looks away from the world's origin, expected one that looks at the object")
+    azimuth, elevation = np.arctan2(-forward[0], -forward[2]), np.arcsin(np.clip(-forward[1], -1, 1))
+    return float(np.rad2deg(azimuth)), float(np.rad2deg(elevation)), distance
+
+
+def orbit_like(
+    camera: Camera, azimuths_deg: Sequence[float] | np.ndarray, elevations_deg: float | Sequence[float] | np.ndarray
+) -> Camera:
+    """An orbit with the distance, the field of view and the picture of one camera, around what it looks at.
+
+    Args:
+      camera: world_to_camera [4,4], focal [2], center [2].
+      azimuths_deg: [V] as in `orbit`.
+      elevations_deg: [V], or one number for all.
+
+    Returns:
+      Cameras with float32 NumPy arrays and a leading axis V.
+
+    Raises:
+      UserError: the camera does not look towards the origin.
+    """
+    _, _, distance = place_on_orbit(camera)
+    pose = np.asarray(camera.world_to_camera, np.float64)
+    target = -pose[:3, :3].T @ pose[:3, 3] + distance * pose[2, :3]
+    size = dict(height=camera.height, width=camera.width)
+    cameras = orbit(azimuths_deg, elevations_deg, radius=distance, fov_deg=45.0, target=target.tolist(), **size)
+    count = len(cameras.focal)
+    lens: Any = {
+        name: np.tile(np.asarray(getattr(camera, name), np.float32), (count, 1)) for name in ("focal", "center")
+    }
+    return dataclasses.replace(cameras, **lens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -33,6 +34,7 @@ class Dataset:
     joints: np.ndarray | None = None  # [M,T,Jn,3] float32 world positions
     height: float | None = None  # extent along +Y of the surface in the first frame of the first motion, world units
     paraphrases: tuple[tuple[str, ...], ...] = ()  # [M] sentences of the same meaning, the caption first; () if none
+    test_paraphrases: tuple[tuple[str, ...], ...] = ()  # [M] likewise, kept from training `text`; () if none
 
     def __post_init__(self) -> None:
         """Checks that the parts agree in size; a mistake here is the calling program's, not the user's."""
@@ -40,8 +42,9 @@ class Dataset:
             raise ValueError(f"frames: {self.frames.dtype} {self.frames.shape}, expected uint8 [M,V,T,H,W,4]")
         num_motions, num_views, num_frames, height, width, _ = self.frames.shape
         per_motion = {"names": self.names, "captions": self.captions, "splits": self.splits}
-        if self.paraphrases:
-            per_motion["paraphrases"] = self.paraphrases  # type: ignore[assignment]
+        for name in ("paraphrases", "test_paraphrases"):
+            if getattr(self, name):
+                per_motion[name] = getattr(self, name)
         per_view = {"view_names": self.view_names, "view_splits": self.view_splits}
         for fields, count in ((per_motion, num_motions), (per_view, num_views)):
             for name, values in fields.items():
@@ -60,6 +63,11 @@ class Dataset:
             value = getattr(self, name)
             if value is not None and (value.ndim != 4 or value.shape[:2] != (num_motions, num_frames)):
                 raise ValueError(f"{name}: {value.shape}, expected [{num_motions},{num_frames},points,3]")
+
+    @property
+    def sentences(self) -> tuple[tuple[str, ...], ...]:
+        """Per motion the sentences that train `text`: its paraphrases, or the caption where there are none."""
+        return self.paraphrases or tuple((caption,) for caption in self.captions)
 
     @property
     def num_motions(self) -> int:
@@ -86,6 +94,28 @@ def surface_height(surface: np.ndarray) -> float:
     """The object's height: extent along +Y of `surface` [M,T,P,3] in the first frame of the first motion."""
     first = surface[0, 0, :, 1]
     return float(first.max() - first.min())
+
+
+def select_motions(dataset: Dataset, motions: Sequence[int]) -> Dataset:
+    """The same recording with some of its motions only, in the order of their indices `motions`; `height` stays."""
+    first, count = motions[0], len(motions)
+    in_a_row = tuple(motions) == tuple(range(first, first + count))
+    rows = slice(first, first + count) if in_a_row else np.asarray(motions)  # a slice leaves a memmap on the disk
+
+    def pick(array: np.ndarray | None) -> np.ndarray | None:
+        return None if array is None else array[rows]
+
+    return dataclasses.replace(
+        dataset,
+        frames=dataset.frames[rows],
+        names=tuple(dataset.names[i] for i in motions),
+        captions=tuple(dataset.captions[i] for i in motions),
+        splits=tuple(dataset.splits[i] for i in motions),
+        paraphrases=tuple(dataset.paraphrases[i] for i in motions) if dataset.paraphrases else (),
+        test_paraphrases=tuple(dataset.test_paraphrases[i] for i in motions) if dataset.test_paraphrases else (),
+        surface=pick(dataset.surface),
+        joints=pick(dataset.joints),
+    )
 
 
 def motions_in(dataset: Dataset, split: str) -> np.ndarray:

@@ -217,6 +217,7 @@ def read_dataset(folder: str | os.PathLike[str]) -> Dataset:
         joints=truth["joints"],
         height=None if surface is None else surface_height(surface),
         paraphrases=description.paraphrases,
+        test_paraphrases=description.test_paraphrases,
     )
 
 

@@ -3,7 +3,7 @@
 schema_version: 1
 object_name, frame_rate, image: {width, height}
 views: [{name, split, world_to_camera: 4x4, focal: [fx, fy], center: [cx, cy]}]
-motions: [{name, caption, split, num_views, num_frames, paraphrases (optional)}]
+motions: [{name, caption, split, num_views, num_frames, paraphrases (optional), test_paraphrases (optional)}]
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Description:
     frame_rate: float
     object_name: str
     paraphrases: tuple[tuple[str, ...], ...]
+    test_paraphrases: tuple[tuple[str, ...], ...]
     num_frames: int
 
 
@@ -147,9 +148,16 @@ def _dimension(table: Any, key: str, most: int, where: str) -> int:
     return value
 
 
-def _parse_motions(motions: list[Any], num_views: int, path: Path) -> tuple[list[str], list[str], list[str], list, int]:
-    """Names, captions, splits, paraphrases and the common number of frames."""
-    names, captions, splits, sentences, counts = [], [], [], [], []
+def _parse_sentences(motion: Any, key: str, where: str) -> tuple[str, ...]:
+    sentences = _get(motion, key, list, where, default=[])
+    if not all(isinstance(sentence, str) for sentence in sentences):
+        raise UserError(f"{where}: {key} has values that are no strings")
+    return tuple(sentences)
+
+
+def _parse_motions(motions: list[Any], num_views: int, path: Path) -> tuple[list[str], list[str], list[str], int]:
+    """Names, captions, splits and the common number of frames."""
+    names, captions, splits, counts = [], [], [], []
     for index, motion in enumerate(motions):
         where = f"{path}: motions[{index}]"
         names.append(check_name(_get(motion, "name", str, where), where))
@@ -162,12 +170,18 @@ def _parse_motions(motions: list[Any], num_views: int, path: Path) -> tuple[list
         counts.append(_dimension(motion, "num_frames", 1 << 20, where))
         if counts[-1] != counts[0]:
             raise UserError(f"{where}: num_frames is {counts[-1]}, expected {counts[0]} as in motion {names[0]}")
-        extra = _get(motion, "paraphrases", list, where, default=[])
-        if not all(isinstance(sentence, str) for sentence in extra):
-            raise UserError(f"{where}: paraphrases has values that are no strings")
-        sentences.append(tuple(extra) or (captions[-1],))
     _check_distinct(names, "motion", path)
-    return names, captions, splits, sentences, counts[0]
+    return names, captions, splits, counts[0]
+
+
+def _parse_paraphrases(motions: list[Any], path: Path) -> tuple[tuple, tuple]:
+    """Per motion the sentences that train (the caption, where there are no others) and those that test; () if none."""
+    train, test = [], []
+    for motion in motions:
+        where = f"{path}: motion {motion['name']}"
+        train.append(_parse_sentences(motion, "paraphrases", where) or (motion["caption"],))
+        test.append(_parse_sentences(motion, "test_paraphrases", where))
+    return tuple(train) if any(len(each) > 1 for each in train) else (), tuple(test) if any(test) else ()
 
 
 def read_description(folder: Path) -> Description:
@@ -191,8 +205,8 @@ def read_description(folder: Path) -> Description:
         if not entries:
             raise UserError(f"{path}: {key} is empty, expected at least 1")
     view_names, view_splits, cameras = _parse_views(views, height, width, path)
-    names, captions, splits, sentences, num_frames = _parse_motions(motions, len(views), path)
-    paraphrased = any(len(each) > 1 for each in sentences)
+    names, captions, splits, num_frames = _parse_motions(motions, len(views), path)
+    train_sentences, test_sentences = _parse_paraphrases(motions, path)
     return Description(
         cameras=cameras,
         names=tuple(names),
@@ -202,7 +216,8 @@ def read_description(folder: Path) -> Description:
         view_splits=tuple(view_splits),
         frame_rate=frame_rate,
         object_name=_get(table, "object_name", str, str(path)),
-        paraphrases=tuple(sentences) if paraphrased else (),
+        paraphrases=train_sentences,
+        test_paraphrases=test_sentences,
         num_frames=num_frames,
     )
 
@@ -239,8 +254,9 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         }
         for name, caption, split in zip(dataset.names, dataset.captions, dataset.splits)
     ]
-    for motion, sentences in zip(motions, dataset.paraphrases):
-        motion["paraphrases"] = list(sentences)
+    for key in ("paraphrases", "test_paraphrases"):
+        for motion, sentences in zip(motions, getattr(dataset, key)):
+            motion[key] = list(sentences)
     return {
         "schema_version": SCHEMA_VERSION,
         "object_name": dataset.object_name,

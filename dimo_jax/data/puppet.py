@@ -24,6 +24,7 @@ from dimo_jax.data import cameras, dataset, puppet_body, puppet_catalog, puppet_
 from dimo_jax.data.cameras import orbit
 from dimo_jax.data.dataset import Dataset, surface_height
 from dimo_jax.data.puppet_catalog import MOTIONS, Motion
+from dimo_jax.data.puppet_sentences import MORE, TEST
 from dimo_jax.errors import UserError
 from dimo_jax.types import Camera
 
@@ -215,5 +216,6 @@ def make_puppet(
         surface=surface,
         joints=np.stack([pose.joints for pose in poses]).astype(np.float32),
         height=surface_height(surface),
-        paraphrases=tuple(motion.sentences for motion in motions),
+        paraphrases=tuple((*motion.sentences, *MORE[motion.name]) for motion in motions),
+        test_paraphrases=tuple(TEST[motion.name] for motion in motions),
     )

@@ -344,8 +344,10 @@ def attach_points(num_points: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     parts, local, world = parts[seen], local[seen], world[seen].astype(np.float32)
     chosen = np.zeros(num_points, int)
     gap = np.full(len(world), np.inf, np.float32)
+    x, y, z = (np.ascontiguousarray(axis) for axis in world.T)  # a tenth of the time of sums over a trailing axis of 3
     for step in range(1, num_points):
-        gap = np.minimum(gap, np.sum((world - world[chosen[step - 1]]) ** 2, axis=-1))
+        last = chosen[step - 1]
+        np.minimum(gap, (x - x[last]) ** 2 + (y - y[last]) ** 2 + (z - z[last]) ** 2, out=gap)
         chosen[step] = int(np.argmax(gap))
     return parts[chosen], local[chosen]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dimo_jax.data.dataset import Dataset
+from dimo_jax.data.dataset import Dataset, select_motions
 from dimo_jax.data.native import read_dataset
 from dimo_jax.errors import UserError
 from dimo_jax.resolve import resolve
@@ -16,11 +16,23 @@ def load(config: Mapping[str, Any]) -> Dataset:
 
     Args:
       config: `path`, a native dataset folder, wins where it is not empty; otherwise `source`, a component such as
-        `dict(fn="dimo_jax.data.puppet:make_puppet", num_motions=16)`, is called and returns the Dataset.
+        `dict(fn="dimo_jax.data.puppet:make_puppet", num_motions=16)`, is called and returns the Dataset. `motions`,
+        where it is given, are the indices of the motions to keep.
 
     Raises:
       UserError: neither is given, the folder is not a dataset, or the source cannot be resolved.
     """
+    dataset = _load_all(config)
+    motions = config.get("motions")
+    if not motions:
+        return dataset
+    for motion in motions:
+        if not isinstance(motion, int) or not 0 <= motion < dataset.num_motions:
+            raise UserError(f"config.data.motions: found {motion!r}, expected 0 to {dataset.num_motions - 1}")
+    return select_motions(dataset, tuple(motions))
+
+
+def _load_all(config: Mapping[str, Any]) -> Dataset:
     path = config.get("path")
     if path:
         return read_dataset(path)

@@ -62,7 +62,7 @@ def preprocess(frames: np.ndarray, *, size: int = 224) -> np.ndarray:
     resized = np.stack([np.asarray(Image.fromarray(f).resize(new, Image.Resampling.BICUBIC)) for f in frames])
     top, left = (new[1] - size) // 2, (new[0] - size) // 2
     cut = resized[:, top : top + size, left : left + size]
-    return (cut.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
+    return (cut.astype(np.float32) / 255 - np.asarray(MEAN, np.float32)) / np.asarray(STD, np.float32)
 
 
 def embed_images(clip: ClipVision, frames: np.ndarray) -> np.ndarray:

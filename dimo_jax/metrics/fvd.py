@@ -18,7 +18,7 @@ from dimo_jax.metrics.i3d import SIDE, check_length, i3d_logits, load_i3d
 from dimo_jax.types import Array
 
 
-def video_features(videos: Array) -> np.ndarray:
+def video_features(videos: Array | np.ndarray) -> np.ndarray:
     """The rows that `frechet_distance` compares; one video at a time goes through the network.
 
     Args:

@@ -112,7 +112,7 @@ def move_by_key_points(components: Components, params: Params, neighbors: Neighb
 
 
 def move_points(components: Components, params: Params, neighbors: Neighbors, z: Array, time: Array) -> Moved:
-    """First stage, and the ablation without motion factorization: every Gaussian asks the decoder for its own pose.
+    """First stage: every Gaussian asks the decoder for its own pose.
 
     Arguments as in `move_by_key_points`; `neighbors` is not used.
     """
@@ -124,13 +124,39 @@ def move_points(components: Components, params: Params, neighbors: Neighbors, z:
     return Moved(gaussians=gaussians.replace(means=means, quats=quats), controls=means)
 
 
+def move_without_key_points(
+    components: Components, params: Params, neighbors: Neighbors, z: Array, time: Array
+) -> Moved:
+    """The second stage without motion factorization (paper Table 5): every Gaussian asks the decoder for its own pose.
+
+    The key points move no Gaussian; they are decoded all the same, so that the losses on trajectories (Eq. 9, Chamfer)
+    regularize the decoder as they do in the full model. Arguments as in `move_by_key_points`.
+    """
+    del neighbors
+    gaussians, positions = params.gaussians, params.key_points.positions
+    points = jnp.concatenate([positions, gaussians.means])
+    translations, rotations = decode(components, params, z, points, time)
+    count = positions.shape[0]
+    means = gaussians.means + translations[count:]
+    quats = quaternion.multiply(quaternion.normalize(rotations[count:]), quaternion.normalize(gaussians.quats))
+    return Moved(gaussians=gaussians.replace(means=means, quats=quats), controls=positions + translations[:count])
+
+
 def stay(components: Components, params: Params, neighbors: Neighbors, z: Array, time: Array) -> Moved:
     """No motion at all: the static model that a run is compared with. Arguments as in `move_by_key_points`."""
     del components, neighbors, z, time
     return Moved(gaussians=params.gaussians, controls=params.key_points.positions)
 
 
-def animate(components: Components, params: Params, z: Array, times: Array, graph_times: Array) -> tuple[Any, Array]:
+def animate(
+    components: Components,
+    params: Params,
+    z: Array,
+    times: Array,
+    graph_times: Array,
+    *,
+    move: Callable[..., Moved] = move_by_key_points,
+) -> tuple[Any, Array]:
     """A motion from its latent code in one pass.
 
     Args:
@@ -139,10 +165,11 @@ def animate(components: Components, params: Params, z: Array, times: Array, grap
       times: [T] in 0..1, any number and spacing.
       graph_times: times over which the motion graph is built (those of training), so that the result does not depend
         on `times`.
+      move: how the Gaussians follow, as the second stage was trained (`config.stage2.move`).
 
     Returns:
       Gaussians with a leading axis T, and key point positions [T,K,3].
     """
     neighbors = find_neighbors(components, params, z, graph_times)
-    moved = jax.vmap(lambda time: move_by_key_points(components, params, neighbors, z, time))(times)
+    moved = jax.vmap(lambda time: move(components, params, neighbors, z, time))(times)
     return moved.gaussians, moved.controls

@@ -90,7 +90,12 @@ def fit(config: ConfigDict, dataset: Dataset, checkpoints: Store, watcher: Watch
     sizes = dict(num_motions=dataset.num_motions, num_frames=dataset.num_frames)
     restored = checkpoints.restore_latest(lambda step: stages.template(config, components, step=step, **sizes))
     if restored is None:
-        state = stages.begin_first(config, components, key=jax.random.key(config.seed), **sizes)
+        # Compiled as a whole: one by one, its operations take seconds to compile.
+        begin = jax.jit(lambda key: stages.begin_first(config, components, **sizes, key=key))
+        state = begin(jax.random.key(config.seed))
+        if config.stage1.num_steps == 0:
+            logging.info("no first stage: %d key points from its first points", config.num_key_points)
+            state = _begin_second(config, components, state, step=0, num_frames=dataset.num_frames)
     else:
         logging.info("resuming after step %d", restored[0])
         watcher.resumed(restored[0])
@@ -102,6 +107,14 @@ def fit(config: ConfigDict, dataset: Dataset, checkpoints: Store, watcher: Watch
         state = StageRunner(config, dataset, components, stage, checkpoints, watcher).run(state)
         seconds[stage.name] = time.perf_counter() - start
     return Trained(components, state, seconds)
+
+
+def _begin_second(
+    config: ConfigDict, components: Components, state: TrainState, *, step: int, num_frames: int
+) -> TrainState:
+    """The second stage's first state, compiled as a whole; at step 0 that of a run without motion pre-training."""
+    begin = functools.partial(stages.begin_second, config=config, components=components, num_frames=num_frames)
+    return jax.jit(begin)(state, jax.random.fold_in(jax.random.key(config.seed + 1), step))
 
 
 class StageRunner:
@@ -145,13 +158,7 @@ class StageRunner:
                 step = until
         if stage.options.points_are_controls:
             stages.report_first_stage(state, config)
-            state = stages.begin_second(
-                state,
-                jax.random.fold_in(self.key, step),
-                config=config,
-                components=self.components,
-                num_frames=self.dataset.num_frames,
-            )
+            state = _begin_second(config, self.components, state, step=step, num_frames=self.dataset.num_frames)
         self.checkpoints.save(step, state)
         return state
 

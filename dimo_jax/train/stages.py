@@ -13,14 +13,14 @@ from ml_collections import ConfigDict
 
 from dimo_jax.geometry.neighbors import farthest_points
 from dimo_jax.losses.total import build_terms
-from dimo_jax.model import dimo, gaussians, latents
+from dimo_jax.model import dimo, gaussians
 from dimo_jax.model.dimo import Components, Neighbors
 from dimo_jax.resolve import resolve
 from dimo_jax.train import density
 from dimo_jax.train.optimizer import build_optimizer
 from dimo_jax.train.state import TrainState
 from dimo_jax.train.step import StepOptions
-from dimo_jax.types import Array, KeyPoints, Params
+from dimo_jax.types import Array, KeyPoints, Latents, Params
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def begin_first(
         opacity=stage["opacity"],
         scale=stage["scale"],
     )
-    codes = latents.init_latents(latent_key, num_motions=num_motions, **config["latent_init"])
+    codes = resolve_latent_init(config)(latent_key, num_motions=num_motions)
     variables = components.decoder.init(decoder_key, codes.mu[0], points.means[:1], jnp.zeros([]))
     num_key_points = config["num_key_points"]
     params = Params(
@@ -95,6 +95,15 @@ def begin_first(
         dropped=jnp.zeros([], jnp.int32),
     )
     return _strong(refresh(state, components, times=frame_times(num_frames), points_are_controls=True))
+
+
+def resolve_latent_init(config: Mapping[str, Any]) -> Callable[..., Latents]:
+    """How codes begin: a function (key, num_motions=...) -> `types.Latents`; `init_latents` where `fn` is not given.
+
+    Raises:
+      UserError: it cannot be resolved.
+    """
+    return resolve({"fn": "dimo_jax.model.latents:init_latents", **config["latent_init"]}, key="latent_init")
 
 
 def _strong(state: TrainState) -> TrainState:

@@ -373,7 +373,9 @@ def test_sample_without_a_checkpoint(place, refuses):
 @pytest.mark.parametrize(
     ("flag", "says"),
     [
-        ("--num_samples=0", "--num_samples: found 0, expected a positive number"),
+        ("--num_samples=0", "--num_samples: found 0, expected at least 1"),
+        ("--spread=-1", "--spread: found -1, expected at least 0"),
+        ("--prior=gauss", "--prior: found 'gauss', expected one of"),
         ("--num_samples=x", "--num_samples: found 'x', expected an integer"),
         ("--clips=Walk", "--clips: found a flag that this app does not take"),
         ("--out=taken", "--out=taken: found a file, expected a folder"),
@@ -382,6 +384,24 @@ def test_sample_without_a_checkpoint(place, refuses):
 def test_sample_with_bad_flags(flag, says, place, refuses):
     (place / "taken").write_text("mine")
     refuses("--app=sample", "--workdir=run", flag, says=[says])
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--app=interpolate"], "--motions: not given, expected --motions=..., which this app needs"),
+        (["--app=interpolate", "--motions=walk"], "--motions: found 'walk', expected two names or more"),
+        (["--app=interpolate", "--motions=a,b", "--num_steps=1"], "--num_steps: found 1, expected at least 2"),
+        (["--app=interpolate", "--motions=a,b"], "--workdir=run: no such folder, expected the workdir"),
+        (["--app=reconstruct", "--steps=-1"], "--steps: found -1, expected at least 0"),
+        (["--app=reconstruct", "--start=far"], "--start: found 'far', expected one of"),
+        (["--app=reconstruct", "--out=taken"], "--out=taken: found a file, expected a folder"),
+    ],
+    ids=lambda value: (value if isinstance(value, str) else value[-1])[:40],
+)
+def test_interpolate_and_reconstruct_with_bad_flags(flags, says, place, refuses):
+    (place / "taken").write_text("mine")
+    refuses("--workdir=run", *flags, says=[says])
 
 
 @pytest.fixture

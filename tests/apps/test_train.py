@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 
 from configs.dimo import get_config
-from dimo_jax.apps import sample, train
+from dimo_jax.apps import interpolate, reconstruct, sample, train
 from dimo_jax.apps.restore import restore
 from dimo_jax.checkpoints import Checkpoints
+from dimo_jax.data.dataset import select_motions
+from dimo_jax.data.native import write_dataset
+from dimo_jax.data.sources import load
+from dimo_jax.errors import UserError
 from dimo_jax.export.metrics_log import read_metrics
 
 
@@ -107,7 +111,89 @@ def test_damaged_checkpoint_is_named_and_the_one_before_it_used(trained, tmp_pat
 def test_sample_renders_new_motions_of_any_length(trained, tmp_path, capsys):
     sample.run(workdir=str(trained), out=str(tmp_path), num_samples=2, num_frames=9, seed=5)
     path = tmp_path / "samples_5.mp4"
-    assert capsys.readouterr().out.strip() == str(path)
+    cost, printed = capsys.readouterr().out.splitlines()
+    assert cost.startswith("one pass: ")
+    assert "9 frames" in cost
+    assert printed == str(path)
     import imageio.v3 as iio
 
     assert len(iio.imread(path)) == 9
+
+
+@pytest.mark.slow
+def test_sample_around_a_motion_on_an_orbit(trained, tmp_path):
+    model = restore(trained)
+    name = model.facts["names"][1]
+    still = sample.draw_codes(model, seed=1, num_samples=2, around=name, spread=0.0)
+    np.testing.assert_allclose(still, np.tile(model.player.latent(1), (2, 1)), atol=1e-6)
+    standard = sample.draw_codes(model, seed=1, num_samples=2, prior="standard")
+    np.testing.assert_array_equal(standard, jax.random.normal(jax.random.key(1), (2, 32)))
+    sample.run(workdir=str(trained), out=str(tmp_path), num_samples=1, around=name, camera="orbit", num_frames=4)
+    import imageio.v3 as iio
+
+    frames = iio.imread(tmp_path / "samples_0.mp4").astype(int)
+    assert np.abs(frames[0] - frames[2]).mean() > 1  # seen from the other side
+    with pytest.raises(UserError, match=rf"--around: found 'nope', expected a training motion: .*{name}"):
+        sample.run(workdir=str(trained), out=str(tmp_path / "none"), around="nope")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["linear", "spherical"])
+def test_interpolation_is_drawn_and_measured(trained, tmp_path, path):
+    names = restore(trained).facts["names"]
+    interpolate.run(workdir=str(trained), motions=",".join(names), out=str(tmp_path), path=path, num_steps=3)
+    stem = f"{names[0]}_{names[1]}_{path}"
+    report = json.loads((tmp_path / f"{stem}.json").read_text())
+    assert report["shares"] == [0, 0.5, 1]
+    assert set(report["training"]) == set(names)
+    first, last = (report["training"][name]["distance_change"] for name in names)
+    assert report["stations"][0]["distance_change"] == pytest.approx(first, rel=1e-4)
+    expected = report["stations"][1]["distance_change"] / (0.5 * (first + last))
+    assert report["distance_change_ratio"] == pytest.approx(expected, rel=1e-4)
+    assert report["evenness"] >= 1
+    import imageio.v3 as iio
+
+    assert len(iio.imread(tmp_path / f"{stem}_grid.mp4")) == 6
+    assert len(iio.imread(tmp_path / f"{stem}_morph.mp4")) == 12
+
+
+@pytest.fixture(scope="module")
+def unseen(tmp_path_factory):
+    """A folder with two motions, the second of which has the split "test" and is none of the run's."""
+    config = make_config()
+    config.data.source.update(num_motions=3, num_test_motions=1)
+    dataset = select_motions(load(config.data), (0, 2))
+    folder = tmp_path_factory.mktemp("unseen") / "data"
+    write_dataset(dataset, folder)
+    return folder, dataset.names[1]
+
+
+@pytest.mark.slow
+def test_unseen_motion_is_fitted_by_its_code_alone(trained, unseen, tmp_path):
+    folder, name = unseen
+    before = final_parameters(trained)
+    options = dict(workdir=str(trained), source=str(folder), out=str(tmp_path), steps=300, views="0,3,6")
+    reconstruct.run(**options, finetune_decoder=20)
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    (result,) = scores["motions"]
+    assert result["motion"] == name
+    assert (result["code"]["fitted_views"]["num_images"], result["code"]["other_views"]["num_images"]) == (18, 36)
+    losses = result["losses"]  # every tenth step's; its batches differ, so means count
+    assert np.mean(losses[20:30]) < 0.9 * np.mean(losses[:4])
+    assert result["finetuned"]["fitted_views"]["psnr"] > result["code"]["fitted_views"]["psnr"]
+    code = np.load(tmp_path / f"{name}.npz")
+    assert np.abs(code["z"] - code["start"]).max() > 1e-3
+    assert (tmp_path / f"{name}.mp4").stat().st_size > 500
+    assert (tmp_path / f"{name}_decoder.npz").stat().st_size > 500
+    for a, b in zip(before, final_parameters(trained), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for flags, says in (
+        (dict(motion="nope"), "--motion: found 'nope', expected a motion of puppet"),
+        (dict(views="0,99"), "--views: found '0,99', expected distinct numbers from 0 to 8"),
+        (dict(fit_size=64), "--fit_size: found 64, expected at most 32"),
+        (dict(source=""), "--motion: not given, and no motion of puppet has the split 'test'"),
+    ):
+        with pytest.raises(UserError, match=says):
+            reconstruct.run(**options | dict(out=str(tmp_path / "none")) | flags)
+    assert not (tmp_path / "none").exists()

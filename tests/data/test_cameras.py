@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 
-from dimo_jax.data.cameras import orbit, resize
+from dimo_jax.data.cameras import orbit, orbit_like, place_on_orbit, resize
+from dimo_jax.errors import UserError
 from dimo_jax.types import Camera
 
 
@@ -75,3 +77,20 @@ def test_resize_keeps_the_relative_position_of_every_point():
     before, _ = project(camera, 0, point)
     after, _ = project(smaller, 0, point)
     np.testing.assert_allclose(after, before * [48 / 96, 32 / 128], atol=1e-4)
+
+
+def test_orbit_like_a_camera_repeats_it_and_keeps_distance_and_lens():
+    one = jax.tree.map(lambda x: x[0], orbit([52.0], [10.0], radius=2.5, fov_deg=40.0, height=48, width=64))
+    azimuth, elevation, distance = place_on_orbit(one)
+    assert (azimuth, elevation, distance) == pytest.approx((52.0, 10.0, 2.5), abs=1e-4)
+    around = orbit_like(one, [azimuth, azimuth + 90], elevation)
+    np.testing.assert_allclose(around.world_to_camera[0], one.world_to_camera, atol=1e-6)
+    np.testing.assert_array_equal(around.focal, np.tile(one.focal, (2, 1)))
+    eye = -around.world_to_camera[1, :3, :3].T @ around.world_to_camera[1, :3, 3]
+    assert np.linalg.norm(eye) == pytest.approx(2.5, abs=1e-5)
+
+
+def test_orbit_like_a_camera_that_looks_away_is_refused():
+    away = orbit([0.0], [0.0], radius=-2.0, fov_deg=40.0, height=8, width=8)
+    with pytest.raises(UserError, match="looks away"):
+        place_on_orbit(jax.tree.map(lambda x: x[0], away))

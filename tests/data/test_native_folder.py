@@ -38,6 +38,7 @@ def make(truth: bool = True) -> Dataset:
         joints=rng.normal(size=(2, 3, 4, 3)).astype(np.float32) if truth else None,
         height=surface_height(surface) if truth else None,
         paraphrases=(("It walks.", "Walking."), ("Es läuft.", "Running.")) if truth else (),
+        test_paraphrases=(("A walk.",), ()) if truth else (),
     )
 
 
@@ -138,6 +139,7 @@ JSON_ERRORS = {
     "frames differ": (lambda t: t["motions"][1].update(num_frames=4), "num_frames is 4, expected 3 as in motion walk"),
     "view count": (lambda t: t["motions"][1].update(num_views=3), "num_views is 3, expected 2"),
     "paraphrases": (lambda t: t["motions"][0].update(paraphrases=[1]), "paraphrases has values that are no strings"),
+    "test words": (lambda t: t["motions"][1].update(test_paraphrases="x"), "test_paraphrases is 'x', expected list"),
     "no camera": (lambda t: t["views"][1].pop("world_to_camera"), "view side: key 'world_to_camera' is missing"),
     "camera shape": (lambda t: t["views"][0].update(world_to_camera=[[1, 0], [0, 1]]), r"has shape \[2, 2\]"),
     "camera ragged": (lambda t: t["views"][0].update(world_to_camera=[[1], [0, 1]]), "not an array of numbers"),

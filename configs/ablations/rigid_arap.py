@@ -1,0 +1,19 @@
+"""Variant: the authors' form of the ARAP term, with a best-fit rotation per point, instead of Eq. 9.
+
+python launch.py --config=configs/ablations/rigid_arap.py:demo --workdir=runs/rigid_arap
+"""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from configs import dimo
+
+
+def get_config(preset: str = "auto") -> ConfigDict:
+    """The preset with `arap_rigid` at the weight that Eq. 9 had."""
+    config = dimo.get_config(preset)
+    for stage in (config.stage1, config.stage2):
+        weight = stage.losses.arap.weight
+        stage.losses.arap = dict(fn="dimo_jax.losses.terms:arap_rigid", weight=weight, radius=0.1, num_neighbors=10)
+    return config

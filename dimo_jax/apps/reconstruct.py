@@ -1,0 +1,304 @@
+"""`--app=reconstruct`: finds the code of motions that training never saw, from their videos."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import flax.traverse_util
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from tqdm import tqdm
+
+from dimo_jax.apps.checks import check_folder
+from dimo_jax.apps.gallery import compare_code
+from dimo_jax.apps.options import check_least, parse_numbers, split
+from dimo_jax.apps.player import Player, select_cameras
+from dimo_jax.apps.restore import Restored, restore
+from dimo_jax.checkpoints import load_config
+from dimo_jax.data.cameras import resize
+from dimo_jax.data.dataset import Dataset, motions_in, views_in
+from dimo_jax.data.native import read_dataset
+from dimo_jax.data.sampler import downsample
+from dimo_jax.data.sources import load
+from dimo_jax.errors import UserError
+from dimo_jax.export.atomic import replace_file
+from dimo_jax.export.video import write_video
+from dimo_jax.metrics.psnr import psnr, psnr_foreground
+from dimo_jax.train.reconstruct import FitOptions, Fitted, fit_code
+from dimo_jax.train.stages import frame_times
+from dimo_jax.train.step import composite_truth
+from dimo_jax.types import Array
+
+STARTS = ("nearest", "mean")
+LARGEST_FIT = 128  # pixels; a latent code does not profit from more
+NUM_TRAINING = 8  # training motions scored for comparison
+DECODER_RATE = 1e-4
+
+
+def run(
+    *,
+    workdir: str,
+    source: str = "",
+    motion: str = "",
+    views: str = "",
+    out: str = "",
+    steps: int = 300,
+    start: str = "nearest",
+    finetune_decoder: int = 0,
+    fit_size: int = 0,
+    seed: int = 0,
+) -> None:
+    """Fits the latent code of unseen motions; decoder, key points and Gaussians stay as they are.
+
+    For every motion, `out` gets `<motion>.mp4` (truth above prediction), `<motion>.npz` (z, and the code it started
+    from) and, for all of them, `scores.json`. The run itself is not changed.
+
+    Args:
+      workdir: of a training run.
+      source: a native dataset folder with the motions' videos; default: the data of the run.
+      motion: names, separated by commas; default: all motions there with the split "test".
+      views: indices of the views to fit, separated by commas; default: those that train. One is enough.
+      out: folder for the results; default: `workdir`/reconstructions.
+      steps: of the latent code.
+      start: "nearest", the training code whose pictures look most like the motion's, or "mean" of those codes.
+      finetune_decoder: steps in which the decoder, too, learns at a small rate, afterwards and on a copy of it, which
+        is saved as `<motion>_decoder.npz`; the comparison is then the fine-tuned one.
+      fit_size: height of the pictures that are fitted; default: the data's, at most 128.
+      seed: of the batches.
+
+    Raises:
+      UserError: bad flags, no such motion or view, or no finished run there; nothing is written.
+    """
+    check_least(0, steps=steps, finetune_decoder=finetune_decoder, fit_size=fit_size, seed=seed)
+    if start not in STARTS:
+        raise UserError(f"--start: found {start!r}, expected one of {', '.join(STARTS)}")
+    if out:
+        check_folder(out, "out")
+    model = restore(Path(workdir))
+    dataset = read_dataset(source) if source else load(load_config(Path(workdir)).data)
+    chosen, fitted_views = choose_motions(dataset, motion), choose_views(dataset, views)
+    height = dataset.cameras.height
+    if fit_size > height:
+        raise UserError(f"--fit_size: found {fit_size}, expected at most {height}, the pictures' height")
+    size = fit_size or min(height, LARGEST_FIT)
+    folder = Path(out or Path(workdir) / "reconstructions")
+    folder.mkdir(parents=True, exist_ok=True)
+    common: dict[str, Any] = dict(views=fitted_views, size=size, start=start, seed=seed)
+    results = []
+    for index in chosen:
+        begin = time.perf_counter()
+        result, player, z = reconstruct(model, dataset, int(index), steps=steps, finetune=finetune_decoder, **common)
+        result["seconds"] = time.perf_counter() - begin
+        results.append(result)
+        write_result(folder, dataset, int(index), player, z, result, fitted_views, tuned=finetune_decoder > 0)
+        print(describe(result))
+    report: dict[str, Any] = dict(
+        source=source or "the run's data",
+        fitted_views=[dataset.view_names[v] for v in fitted_views],
+        fit_size=size,
+        steps=steps,
+        finetune_steps=finetune_decoder,
+        motions=[{name: value for name, value in result.items() if name != "start_code"} for result in results],
+        mean=mean_scores([result["fitted"] for result in results]),
+        training_motions=None if source else score_training(model.player, dataset, fitted_views),
+    )
+    with replace_file(folder / "scores.json") as temporary:
+        temporary.write_text(json.dumps(report, indent=1))
+    if report["training_motions"]:
+        known = report["training_motions"]["other_views"] or report["training_motions"]["fitted_views"]
+        print(f"training motions on the same views: {known['psnr']:.2f} dB")
+    logging.info("wrote videos, codes and scores.json")
+    print(folder)
+
+
+def choose_motions(dataset: Dataset, names: str) -> np.ndarray:
+    """Indices [n] of the motions by name; without names those of split "test".
+
+    Raises:
+      UserError: an unknown name, or no motion to take.
+    """
+    if not names:
+        found = motions_in(dataset, "test")
+        if not len(found):
+            raise UserError(
+                f"--motion: not given, and no motion of {dataset.object_name} has the split 'test'; "
+                "expected --motion=NAME or --source=FOLDER with such motions"
+            )
+        return found
+    for name in split(names):
+        if name not in dataset.names:
+            some = ", ".join(dataset.names[:6])
+            raise UserError(f"--motion: found {name!r}, expected a motion of {dataset.object_name}: {some}, ...")
+    return np.asarray([dataset.names.index(name) for name in split(names)])
+
+
+def choose_views(dataset: Dataset, text: str) -> np.ndarray:
+    """Indices [n] of the views to fit; without any those that train.
+
+    Raises:
+      UserError: no such view, or one twice.
+    """
+    if not text:
+        return views_in(dataset, "train")
+    numbers = parse_numbers("views", text)
+    valid = all(number == int(number) and 0 <= number < dataset.num_views for number in numbers)
+    if not valid or len(set(numbers)) != len(numbers) or not numbers:
+        raise UserError(f"--views: found {text!r}, expected distinct numbers from 0 to {dataset.num_views - 1}")
+    return np.asarray(numbers, np.int32)
+
+
+def reconstruct(
+    model: Restored,
+    dataset: Dataset,
+    motion: int,
+    *,
+    views: np.ndarray,
+    steps: int = 300,
+    finetune: int = 0,
+    size: int = LARGEST_FIT,
+    start: str = "nearest",
+    seed: int = 0,
+) -> tuple[dict[str, Any], Player, Array]:
+    """Fits one motion; arguments as in `run`.
+
+    Returns:
+      Scores (`start`, `code`, `finetuned`, `fitted`: the last of them, each by `score_code`; `started_from`, `losses`,
+      and the array `start_code`), the player with the decoder that was fitted, and the code [D].
+    """
+    player, name = model.player, dataset.names[motion]
+    z, origin = choose_start(model, dataset, motion, views, size, kind=start)
+    result: dict[str, Any] = dict(motion=name, started_from=origin, start_code=np.asarray(z))
+    result["start"] = score_code(player, z, dataset, motion, views)
+    codes = np.asarray(player.params.latents.mu)[model.trained_motions]
+    spread = float(np.mean(np.std(codes, axis=0))) or 1.0
+    width = max(1, round(size * dataset.cameras.width / dataset.cameras.height))
+    images = downsample(np.asarray(dataset.frames[motion][views]), size, width)
+    cameras = resize(select_cameras(dataset.cameras, views), size, width)
+    options = FitOptions(
+        num_steps=steps,
+        code_rate=0.05 * spread,  # in the codes' own unit
+        background=tuple(np.asarray(player.background).tolist()),
+        implementation=player.implementation,
+    )
+
+    def fit(params: Any, z: Array, options: FitOptions, what: str) -> Fitted:
+        return fit_code(
+            player.components, params, z, images, cameras, dataset.times, move=player.move, options=options, seed=seed,
+            graph_times=frame_times(model.num_frames), description=f"{name}: {what}",
+        )  # fmt: skip
+
+    fitted = fit(player.params, z, options, "code")
+    result["code"] = result["fitted"] = score_code(player, fitted.z, dataset, motion, views)
+    losses = [fitted.losses]
+    if finetune:
+        tuned = dataclasses.replace(
+            options, num_steps=finetune, code_rate=0.2 * options.code_rate, decoder_rate=DECODER_RATE
+        )
+        fitted = fit(player.params, fitted.z, tuned, "decoder")
+        player = player.with_params(fitted.params)
+        result["finetuned"] = result["fitted"] = score_code(player, fitted.z, dataset, motion, views)
+        losses.append(fitted.losses)
+    result["losses"] = [float(x) for x in np.concatenate(losses)[::10]]
+    return result, player, fitted.z
+
+
+def choose_start(
+    model: Restored, dataset: Dataset, motion: int, views: np.ndarray, size: int, *, kind: str
+) -> tuple[Array, str]:
+    """The code [D] to begin with, and what it is called: see `run`."""
+    player = model.player
+    codes = jnp.asarray(player.params.latents.mu)[model.trained_motions]
+    if kind == "mean":
+        return jnp.mean(codes, axis=0), "mean"
+    width = max(1, round(size * dataset.cameras.width / dataset.cameras.height))
+    few = views[:: max(1, len(views) // 2)][:2]
+    frames = np.unique(np.linspace(0, dataset.num_frames - 1, 5).round().astype(int)[1:])
+    cameras = resize(select_cameras(dataset.cameras, few), size, width)
+    images = downsample(np.asarray(dataset.frames[motion][np.ix_(few, frames)]), size, width)
+    truth = np.asarray(composite_truth(jnp.asarray(images), player.background)[0])
+    errors = []
+    for z in tqdm(codes, desc="looking for the nearest motion", unit="motion", delay=2.0, leave=False):
+        rgb, _ = player.render(player.play(z, dataset.times[frames]).gaussians, cameras)
+        errors.append(float(np.mean((rgb - truth) ** 2)))
+    best = int(np.argmin(errors))
+    return codes[best], str(model.facts["names"][model.trained_motions[best]])
+
+
+def score_code(player: Player, z: Array, dataset: Dataset, motion: int, fitted: np.ndarray) -> dict[str, Any]:
+    """PSNR of a code's motion, over the frame and the foreground: `fitted_views`, and `other_views` (None if none)."""
+    clip = player.play(z, dataset.times)
+    others = np.setdiff1d(np.arange(dataset.num_views), fitted)
+    scores: dict[str, Any] = {}
+    for name, views in (("fitted_views", fitted), ("other_views", others)):
+        scores[name] = None
+        if len(views):
+            rgb = jnp.asarray(player.render(clip.gaussians, select_cameras(dataset.cameras, views))[0])
+            truth, alpha = composite_truth(jnp.asarray(dataset.frames[motion][views]), player.background)
+            scores[name] = dict(
+                psnr=float(jnp.mean(psnr(rgb, truth))),
+                psnr_foreground=float(jnp.nanmean(psnr_foreground(rgb, truth, alpha > 0.5))),
+                num_images=int(np.prod(rgb.shape[:2])),
+            )
+    return scores
+
+
+def mean_scores(scores: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means of what `score_code` gives, over motions."""
+    means: dict[str, Any] = {}
+    for name in ("fitted_views", "other_views"):
+        known = [score[name] for score in scores if score[name]]
+        means[name] = {key: float(np.mean([k[key] for k in known])) for key in known[0]} if known else None
+    return means
+
+
+def score_training(player: Player, dataset: Dataset, views: np.ndarray) -> dict[str, Any]:
+    """Mean scores of some of the motions that the model was trained on, for comparison."""
+    motions = motions_in(dataset, "train")
+    chosen = motions[:: max(1, len(motions) // NUM_TRAINING)][:NUM_TRAINING]
+    bar = tqdm(chosen, desc="training motions, for comparison", unit="motion", delay=2.0, leave=False)
+    return mean_scores([score_code(player, player.latent(int(m)), dataset, int(m), views) for m in bar])
+
+
+def write_result(
+    folder: Path,
+    dataset: Dataset,
+    motion: int,
+    player: Player,
+    z: Array,
+    result: dict[str, Any],
+    fitted: np.ndarray,
+    *,
+    tuned: bool,
+) -> None:
+    """Writes the files of one motion into `folder`."""
+    name = dataset.names[motion]
+    others = np.setdiff1d(np.arange(dataset.num_views), fitted)
+    views = np.asarray([*fitted[:2], *others[-2:]])
+    labels = [f"{dataset.view_names[v]} ({'fitted' if v in fitted else 'not used'})" for v in views]
+    video = compare_code(player, z, dataset, motion, views, labels=labels)
+    write_video(video, folder / f"{name}.mp4", frame_rate=dataset.frame_rate)
+    with replace_file(folder / f"{name}.npz") as temporary:
+        np.savez(temporary, z=np.asarray(z), start=result["start_code"], fitted_views=fitted)
+    if tuned:
+        weights: dict[str, Any] = flax.traverse_util.flatten_dict(player.params.decoder, sep="/")
+        with replace_file(folder / f"{name}_decoder.npz") as temporary:
+            np.savez(temporary, allow_pickle=False, **{key: np.asarray(value) for key, value in weights.items()})
+
+
+def describe(result: dict[str, Any]) -> str:
+    """One line about a motion that was fitted."""
+
+    def figures(key: str) -> str:
+        pair = [result[key][name] for name in ("fitted_views", "other_views")]
+        return " / ".join("-" if x is None else f"{x['psnr']:.2f}" for x in pair)
+
+    tuned = f", with the decoder {figures('finetuned')}" if "finetuned" in result else ""
+    return (
+        f"{result['motion']}: PSNR on fitted / other views {figures('start')} dB at the start "
+        f"({result['started_from']}), {figures('code')} from the code alone{tuned}; {result['seconds']:.0f} s"
+    )

@@ -1,0 +1,189 @@
+"""`--app=text`: a sentence to a motion, and how well sentences are understood that training never saw."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from tqdm import tqdm
+
+from dimo_jax.apps import captions
+from dimo_jax.apps.captions import Sentences, Speaker
+from dimo_jax.apps.checks import check_folder
+from dimo_jax.apps.gallery import write_latents
+from dimo_jax.apps.restore import Restored, restore
+from dimo_jax.checkpoints import load_config
+from dimo_jax.errors import UserError
+from dimo_jax.export.atomic import replace_file
+from dimo_jax.model import dimo
+from dimo_jax.model.bert import TextEncoder, load_encoder
+from dimo_jax.train.stages import frame_times
+from third_party.bert import minilm
+
+NUM_NEAREST = 3
+EVALUATIONS = ("held_out", "leave_one_out")
+
+
+def run(
+    *,
+    workdir: str,
+    prompt: str = "",
+    evaluate_captions: str = "",
+    bert: str = "",
+    out: str = "",
+    num_frames: int = 0,
+    size: int = 0,
+) -> None:
+    """Generates the motion that a sentence describes, or evaluates sentences whose motion is known.
+
+    The first call on a run trains the projector from sentences to latent codes, in seconds, and keeps it in `workdir`.
+
+    Args:
+      workdir: of a training run.
+      prompt: what the object shall do; prints the training captions that are most like it.
+      evaluate_captions: "held_out" asks for the held-out paraphrases of the data; "leave_one_out" for training
+        paraphrases, each from a projector trained without it.
+      bert: folder of a Hugging Face BERT; default: `config.text.bert`, or all-MiniLM-L6-v2, downloaded once.
+      out: folder for `<prompt>.mp4` or `<evaluation>.json`; default: `workdir`/text.
+      num_frames: frames of the video (time is continuous); default: as in training.
+      size: side of the pictures in pixels; default: as in training.
+
+    Raises:
+      UserError: neither or both of prompt and evaluation, or what `restore` and `load_speaker` raise.
+    """
+    _check_flags(prompt, evaluate_captions, num_frames, size)
+    if out:
+        check_folder(out, "out")
+    folder = Path(workdir)
+    options = captions.text_options(load_config(folder), bert=bert)
+    _keep_compiled()
+    with ThreadPoolExecutor(1) as pool:  # reading and compiling the encoder leaves a core free for the model
+        prepared = pool.submit(_prepare, options, prompt)
+        model = restore(folder)
+        encoder = prepared.result()
+    sentences = captions.read_sentences(model.facts)
+    codes = np.asarray(model.player.params.latents.mu)[list(sentences.motions)]
+    if evaluate_captions == "held_out" and not any(sentences.test):
+        raise UserError(f"--evaluate_captions=held_out: {folder} has no held-out sentences, expected some in its data")
+    speaker = captions.load_speaker(options, encoder, sentences, codes, folder)
+    target = Path(out or folder / "text")
+    if prompt:
+        _generate(model, speaker, sentences, prompt, target, num_frames=num_frames, size=size)
+        return
+    if evaluate_captions == "held_out":
+        asked = [(m, sentence) for m, each in enumerate(sentences.test) for sentence in each]
+        found = np.asarray(speaker.codes(speaker.encoder.embed([sentence for _, sentence in asked])))
+        answers = [(m, sentence, code) for (m, sentence), code in zip(asked, found)]
+    else:
+        parts = np.split(speaker.embeddings, np.flatnonzero(np.diff(speaker.owners)) + 1)
+        answers = captions.leave_one_out(options, sentences, parts, codes)
+    _evaluate(model, sentences, codes, answers, target / f"{evaluate_captions}.json")
+
+
+def _keep_compiled() -> None:
+    """Lets this process keep compiled programs beside the encoder, unless the user has named a place for them.
+
+    Compiling is the larger part of a prompt; the second prompt of a run finds everything done.
+    """
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        jax.config.update("jax_compilation_cache_dir", str(minilm.cache_folder().parent / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _prepare(options: Mapping[str, Any], prompt: str) -> TextEncoder:
+    """The encoder, compiled for the prompt."""
+    encoder = load_encoder(options["bert"], pooling=options["pooling"])
+    if prompt:
+        encoder.embed([prompt])
+    return encoder
+
+
+def _check_flags(prompt: str, evaluate_captions: str, num_frames: int, size: int) -> None:
+    if evaluate_captions and evaluate_captions not in EVALUATIONS:
+        raise UserError(f"--evaluate_captions: found {evaluate_captions!r}, expected one of {', '.join(EVALUATIONS)}")
+    if bool(prompt.strip()) == bool(evaluate_captions):
+        found = "both" if evaluate_captions else f"--prompt={prompt!r}"
+        raise UserError(f'--prompt: found {found}, expected --prompt="words", or --evaluate_captions alone')
+    for name, value in (("num_frames", num_frames), ("size", size)):
+        if value < 0:
+            raise UserError(f"--{name}: found {value}, expected a positive number")
+
+
+def file_name(prompt: str) -> str:
+    """A plain file name made of a prompt's first words: letters, digits and underscores of any script."""
+    return re.sub(r"\W+", "_", prompt.lower()).strip("_")[:60].rstrip("_") or "prompt"
+
+
+def _generate(
+    model: Restored, speaker: Speaker, sentences: Sentences, prompt: str, folder: Path, *, num_frames: int, size: int
+) -> None:
+    embedding = speaker.encoder.embed([prompt])
+    for cosine, motion, sentence in speaker.nearest(embedding[0], num=NUM_NEAREST):
+        print(f"similarity {cosine:.2f}  {sentences.names[motion]}: {sentence}")
+    path, times = folder / f"{file_name(prompt)}.mp4", frame_times(num_frames or model.num_frames)
+    label = prompt if len(prompt) <= 30 else f"{prompt[:29]}…"
+    codes, camera = speaker.codes(embedding), model.camera(size)
+    write_latents(model.player, codes, times, camera, path, labels=[label], rate=model.frame_rate)
+    logging.info("wrote %s", path)
+    print(path)
+
+
+def _find_trajectories(model: Restored, codes: Sequence[np.ndarray] | np.ndarray, *, name: str) -> np.ndarray:
+    """Key point trajectories [n,T,K,3] at the times of training."""
+    player, times = model.player, frame_times(model.num_frames)
+    key_points = player.params.key_points.positions
+    decode = jax.jit(lambda z: dimo.decode_trajectories(player.components, player.params, z, key_points, times)[0])
+    return np.stack([np.asarray(decode(jnp.asarray(z))) for z in tqdm(codes, desc=name, unit="motion", delay=1.0)])
+
+
+def trajectory_distances(trajectories: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """Mean distance of corresponding key points over time: [n,T,K,3] and [N,T,K,3] -> [n,N] world units."""
+    return np.stack([np.linalg.norm(each - references, axis=-1).mean(axis=(1, 2)) for each in trajectories])
+
+
+def _evaluate(
+    model: Restored, sentences: Sentences, codes: np.ndarray, answers: list[tuple[int, str, np.ndarray]], path: Path
+) -> None:
+    references = _find_trajectories(model, codes, name="training motions")
+    found = _find_trajectories(model, [code for _, _, code in answers], name="sentences")
+    distances = trajectory_distances(found, references)
+    ranks = np.argsort(distances, axis=1, kind="stable")
+    rows: list[dict[str, Any]] = []
+    for (motion, sentence, _), order, row in zip(answers, ranks, distances):
+        rows.append(
+            dict(
+                motion=sentences.names[motion],
+                sentence=sentence,
+                nearest=sentences.names[order[0]],
+                right=bool(order[0] == motion),
+                distance=round(float(row[motion]), 5),
+                nearest_distance=round(float(row[order[0]]), 5),
+            )
+        )
+    owners = np.asarray([motion for motion, _, _ in answers])
+    share = float(np.mean(ranks[:, 0] == owners))
+    among_three = float(np.mean(np.any(ranks[:, :3] == owners[:, None], axis=1)))
+    for row in rows:
+        if not row["right"]:
+            print(f"{row['motion']}: {row['sentence']!r} became {row['nearest']}")
+    summary = dict(
+        evaluation=path.stem,
+        num_motions=len(codes),
+        num_sentences=len(rows),
+        share_right=share,
+        share_among_three=among_three,
+        sentences=rows,
+    )
+    with replace_file(path) as temporary:
+        temporary.write_text(json.dumps(summary, indent=1, ensure_ascii=False), encoding="utf-8")
+    print(f"right motion nearest: {share:.1%} of {len(rows)} sentences, {len(codes)} motions ({path.stem})")
+    print(f"among the three nearest: {among_three:.1%}")
+    print(path)

@@ -1,0 +1,131 @@
+"""`--app=text`: its sentences, the kept projector, its evaluation, and what it refuses."""
+
+import json
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dimo_jax.apps import captions, text
+from dimo_jax.data.puppet_catalog import MOTIONS
+from dimo_jax.data.puppet_sentences import MORE, TEST
+from dimo_jax.errors import UserError
+
+FACTS = dict(
+    names=["walk", "wave", "jump"],
+    captions=["walks", "waves", "jumps"],
+    splits=["train", "train", "test"],
+    paraphrases=[["walks", "a walk"], ["waves", "a wave"], ["jumps"]],
+    test_paraphrases=[["it walks"], ["hello"], ["hop"]],
+)
+OPTIONS = captions.DEFAULTS | dict(fit=dict(fn="dimo_jax.train.text:fit_projector", num_steps=60, num_members=2))
+CODES = np.array([[1.0, 0.0], [-1.0, 2.0]], np.float32)
+
+
+class Letters:
+    """An encoder that counts letters."""
+
+    pooling, sha256 = "mean", "letters"
+
+    def embed(self, sentences):
+        return np.array([[each.count(c) for c in "walkevsjum "] for each in sentences], np.float32)
+
+
+def test_only_trained_motions_and_nonempty_sentences_count():
+    sentences = captions.read_sentences(FACTS)
+    assert sentences.motions == (0, 1)
+    assert sentences.train == (("walks", "a walk"), ("waves", "a wave"))
+    assert sentences.test == (("it walks",), ("hello",))
+    old = {key: FACTS[key] for key in ("names", "captions")}
+    assert captions.read_sentences(old).train == (("walks",), ("waves",), ("jumps",))
+    with pytest.raises(UserError, match="motion 'wave' has no caption"):
+        captions.read_sentences(old | dict(captions=["a", " ", "c"]))
+
+
+def test_the_projector_is_kept_until_something_changes(tmp_path, monkeypatch):
+    sentences = captions.read_sentences(FACTS)
+    first = captions.load_speaker(OPTIONS, Letters(), sentences, CODES, tmp_path)
+    answer = first.codes(Letters().embed(["walks", "waves"]))
+    np.testing.assert_array_equal(np.argmin(np.linalg.norm(answer[:, None] - CODES, axis=-1), axis=1), [0, 1])
+    fits = []
+    whole = captions.fit
+    monkeypatch.setattr(captions, "fit", lambda *a: fits.append(1) or whole(*a))
+    again = captions.load_speaker(OPTIONS, Letters(), sentences, CODES, tmp_path)
+    assert not fits
+    np.testing.assert_array_equal(again.codes(Letters().embed(["walks", "waves"])), answer)
+    captions.load_speaker(OPTIONS, Letters(), sentences, CODES + 1, tmp_path)
+    assert len(fits) == 1
+    (tmp_path / captions.FILE).write_bytes(b"PK damaged")
+    captions.load_speaker(OPTIONS, Letters(), sentences, CODES, tmp_path)
+    assert len(fits) == 2
+    assert [path.name for path in tmp_path.iterdir()] == [captions.FILE]
+
+
+def test_nearest_sentences_come_one_a_motion_by_cosine(tmp_path):
+    speaker = captions.load_speaker(OPTIONS, Letters(), captions.read_sentences(FACTS), CODES, tmp_path)
+    (first, motion, sentence), (second, other, _) = speaker.nearest(Letters().embed(["a wave"])[0], num=3)
+    assert (motion, sentence, other) == (1, "a wave", 0)
+    assert first == pytest.approx(1.0)
+    assert second < first
+
+
+def test_leave_one_out_needs_two_sentences():
+    sentences = captions.read_sentences(FACTS)
+    embeddings = [Letters().embed(each) for each in sentences.train]
+    answers = captions.leave_one_out(OPTIONS, sentences, embeddings, CODES)
+    assert [(m, s) for m, s, _ in answers] == [(0, "a walk"), (1, "a wave")]
+    single = captions.read_sentences({key: FACTS[key] for key in ("names", "captions")})
+    with pytest.raises(UserError, match="motion 'walk' has one sentence, expected at least 2"):
+        captions.leave_one_out(OPTIONS, single, embeddings, CODES)
+
+
+def test_evaluation_counts_the_nearest_trajectories(tmp_path, monkeypatch, capsys):
+    # A motion moves its 2 key points straight away from 0, as fast as its code says.
+    def find(model, codes, *, name):
+        return np.stack([np.full((3, 2, 3), code[0]) for code in codes])
+
+    monkeypatch.setattr(text, "_find_trajectories", find)
+    answers = [(0, "a", np.array([0.8, 0])), (1, "b", np.array([-0.4, 0])), (1, "c", np.array([0.3, 0]))]
+    text._evaluate(SimpleNamespace(), captions.read_sentences(FACTS), CODES, answers, tmp_path / "held_out.json")
+    written = json.loads((tmp_path / "held_out.json").read_text())
+    assert written["share_right"] == pytest.approx(2 / 3)
+    assert [row["nearest"] for row in written["sentences"]] == ["walk", "wave", "walk"]
+    assert written["sentences"][0]["distance"] == pytest.approx(0.2 * np.sqrt(3), abs=1e-4)
+    assert "wave: 'c' became walk" in capsys.readouterr().out
+
+
+def test_distances_are_means_over_time_and_points():
+    a, b = np.zeros((1, 4, 2, 3)), np.zeros((2, 4, 2, 3))
+    b[1, 0, 0] = [0, 3, 4]
+    np.testing.assert_allclose(text.trajectory_distances(a, b), [[0, 5 / 8]])
+
+
+@pytest.mark.parametrize(("prompt", "name"), [
+    ("Waves the left hand.", "waves_the_left_hand"), ("../../etc", "etc"), ("¿?", "prompt"), ("x" * 200, "x" * 60),
+    ("winkt mit der Hand, größer", "winkt_mit_der_hand_größer"),
+])  # fmt: skip
+def test_files_are_named_after_the_prompt(prompt, name):
+    assert text.file_name(prompt) == name
+
+
+@pytest.mark.parametrize(("flags", "says"), [
+    (dict(), "--prompt: found"),
+    (dict(prompt="  "), "--prompt: found"),
+    (dict(prompt="walk", evaluate_captions="held_out"), "found both"),
+    (dict(evaluate_captions="all"), "--evaluate_captions: found 'all', expected one of held_out, leave_one_out"),
+    (dict(prompt="walk", size=-1), "--size: found -1"),
+    (dict(prompt="walk"), "no such folder"),
+])  # fmt: skip
+def test_bad_flags_are_refused_before_anything_is_written(tmp_path, flags, says):
+    with pytest.raises(UserError, match=says):
+        text.run(workdir=str(tmp_path / "none"), **flags)
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_puppet_motion_has_distinct_sentences_for_training_and_for_testing():
+    names = [motion.name for motion in MOTIONS]
+    assert set(names) == set(MORE) == set(TEST)
+    plain = [s.lower().strip(". ") for m in MOTIONS for s in (*m.sentences, *MORE[m.name], *TEST[m.name])]
+    assert len(set(plain)) == len(plain) == 8 * len(MOTIONS)
+    assert jnp.all(jnp.array([len(s) for s in plain]) < 120)
