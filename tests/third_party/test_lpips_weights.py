@@ -11,7 +11,7 @@ import pytest
 
 import third_party.lpips as lpips_weights
 from dimo_jax.errors import UserError
-from third_party.lpips.restricted import load_arrays
+from third_party.restricted import load_arrays
 
 VGG_CHANNELS = [64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
 ALEX_CHANNELS = [64, 192, 384, 256, 256]
