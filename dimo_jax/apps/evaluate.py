@@ -174,8 +174,9 @@ def _stride(count: int, wanted: int) -> int:
 def _measure_diversity(player: Player, dataset: Dataset, *, num_samples: int, seed: int) -> dict[str, Any]:
     """Mean pairwise trajectory distance of the key points, of new motions and of the training motions."""
     unit = dataset.height or 1.0
-    sampled = draw_samples(player, key=jax.random.key(seed), num_samples=num_samples)
-    trained = [player.latent(int(motion)) for motion in motions_in(dataset, "train")]
+    motions = motions_in(dataset, "train")
+    sampled = draw_samples(player, key=jax.random.key(seed), num_samples=num_samples, motions=motions)
+    trained = [player.latent(int(motion)) for motion in motions]
     found: dict[str, Any] = {"unit": "object height" if dataset.height else "world unit", "num_samples": num_samples}
     for name, codes in (("samples", sampled), ("training_motions", trained)):
         trajectories = [np.asarray(player.play(z, dataset.times).key_points) for z in codes]
