@@ -107,8 +107,42 @@ def intersect(origin: Components, direction: Components, radii: tuple[Array, Arr
     return jnp.minimum(cone, jnp.minimum(sphere(0.0, low), sphere(length, high)))
 
 
-def _hit_tile(tile: dict[str, Array]) -> tuple[Array, Array, Array]:
-    """First hit of every ray of one tile: depth [R] (inf: none), which of the J primitives [R], local point [R,3].
+def _texture(tile: dict[str, Array], points: Components) -> Components:
+    """Colours [J,R] each of texture coordinates [J,R] on their primitives."""
+    x, y, z = points
+    wave = tile["stripe_waves"][..., None]
+    phase = x * wave[:, 0] + y * wave[:, 1] + z * wave[:, 2]
+    striped = jnp.any(wave != 0, axis=1) & (phase - jnp.floor(phase) < 0.5)
+    color = [jnp.where(striped, tile["stripe_colors"][:, i, None], tile["colors"][:, i, None]) for i in range(3)]
+    for number in range(tile["decal_centers"].shape[1]):
+        center, scale = tile["decal_centers"][:, number, :, None], tile["decal_scales"][:, number, :, None]
+        offset = [(value - center[:, i]) * scale[:, i] for i, value in enumerate(points)]
+        painted = sum(value * value for value in offset) < 1  # never where the centre is NaN: no decal
+        color = [jnp.where(painted, tile["decal_colors"][:, number, i, None], color[i]) for i in range(3)]
+    return color[0], color[1], color[2]
+
+
+def _shade(tile: dict[str, Array], points: Components) -> Components:
+    """Lit colours [J,R] each, 0..1, of local, unscaled surface points [J,R]; tile["lights"] [J,3] are in local frames.
+
+    The normal points away from the centre of the sphere of the hull that touches the surface there.
+    """
+    x, y, z = points
+    radii, length = tile["radii"][..., None], tile["length"][:, None]
+    scale, light = tile["scale"][..., None], tile["lights"][..., None]
+    sine = (radii[:, 0] - radii[:, 1]) / jnp.where(length > 0, length, jnp.inf)
+    distance = jnp.sqrt(x * x + z * z)
+    along = jnp.clip(y - distance * (sine / jnp.sqrt(1 - sine * sine)), 0, length)
+    normal = (x / scale[:, 0], (y - along) / scale[:, 1], z / scale[:, 2])
+    size = jnp.sqrt(sum(value * value for value in normal))
+    facing = sum(value * light[:, i] for i, value in enumerate(normal)) / size
+    shade = AMBIENT + 0.5 * DIFFUSE * (1 + facing)
+    colors = _texture(tile, (x * scale[:, 0], y * scale[:, 1], z * scale[:, 2]))
+    return tuple(jnp.minimum(color * shade, 1.0) for color in colors)  # type: ignore[return-value]
+
+
+def _draw_tile(tile: dict[str, Array]) -> tuple[Array, Array]:
+    """One tile's pixels [TILE,TILE,4] uint8, straight alpha, and the least depth of their rays (inf: none hits).
 
     The R rays run over [offset,TILE,TILE], so that a pixel's average is a sum of contiguous blocks.
     """
@@ -125,75 +159,22 @@ def _hit_tile(tile: dict[str, Array]) -> tuple[Array, Array, Array]:
     hits = intersect(origin, directions, radii, tile["length"][:, None])  # type: ignore[arg-type]
     hits = jnp.where(tile["ids"][:, None] >= 0, hits, jnp.inf)
     depth = jnp.min(hits, axis=0)
+    hit = jnp.isfinite(depth)
     # On a CPU, plain minima and a masked sum over the few primitives cost a fraction of an argmin and a gather.
     order = jnp.arange(hits.shape[0])[:, None]
     nearest = jnp.min(jnp.where(hits == depth, order, hits.shape[0] - 1), axis=0)
-    reach = jnp.where(jnp.isfinite(depth), depth, 0.0)
-    points = [jnp.sum(jnp.where(order == nearest, o + reach * d, 0.0), axis=0) for o, d in zip(origin, directions)]
-    return depth, nearest.astype(jnp.uint8), jnp.stack(points, axis=-1)
+    reach = jnp.where(hit, depth, 0.0)
+    colors = _shade(tile, tuple(o + reach * d for o, d in zip(origin, directions)))  # type: ignore[arg-type]
+    seen = [jnp.sum(jnp.where((order == nearest) & hit, color, 0.0), axis=0) for color in colors]
+    red, green, blue, alpha = (jnp.sum(value.reshape(shape), axis=0) for value in (*seen, hit.astype(jnp.float32)))
+    covered = jnp.maximum(alpha, 1.0)
+    pixels = jnp.stack([red / covered, green / covered, blue / covered, alpha / len(_OFFSETS)], axis=-1)
+    return jnp.rint(255 * pixels).astype(jnp.uint8), jnp.min(depth.reshape(shape), axis=0)
 
 
 @jax.jit
-def _hit_tiles(tiles: dict[str, Array]) -> tuple[Array, Array, Array]:
-    return jax.vmap(_hit_tile)(tiles)
-
-
-def _texture(cones: RoundCones, index: int, points: np.ndarray) -> np.ndarray:
-    """Colours [n,3] of texture coordinates [n,3] on one primitive."""
-    palette = np.concatenate([cones.colors[[index]], cones.stripe_colors[[index]], cones.decal_colors[index]])
-    entry = np.zeros(len(points), np.uint8)
-    wave = cones.stripe_waves[index].astype(np.float32)
-    if wave.any():
-        np.less((points @ wave) % 1.0, 0.5, out=entry, casting="unsafe")
-    for number in np.flatnonzero(np.isfinite(cones.decal_centers[index]).all(axis=-1)):
-        center, radii = cones.decal_centers[index, number], cones.decal_radii[index, number]
-        offset = points * (1 / radii).astype(np.float32) - (center / radii).astype(np.float32)
-        entry[np.einsum("ni,ni->n", offset, offset) < 1] = number + 2
-    return palette.astype(np.float32)[entry]
-
-
-def _shade(cones: RoundCones, index: int, points: np.ndarray, lights: np.ndarray) -> np.ndarray:
-    """Lit colours [n,4], alpha 1, of local, unscaled surface points [n,3]; lights [n,3] in the primitive's frame.
-
-    The normal points away from the centre of the sphere of the hull that touches the surface there.
-    """
-    radii, length, scale = cones.radii[index], cones.length[index], cones.scale[index].astype(np.float32)
-    normals = points.copy()
-    if length > 0:
-        sine = (radii[0] - radii[1]) / length
-        distance = np.sqrt(points[:, 0] ** 2 + points[:, 2] ** 2)
-        normals[:, 1] -= np.clip(points[:, 1] - distance * np.float32(sine / np.sqrt(1 - sine**2)), 0, length)
-    normals /= scale
-    facing = np.einsum("ni,ni->n", normals, lights) / np.sqrt(np.einsum("ni,ni->n", normals, normals))
-    shade = np.float32(AMBIENT) + np.float32(0.5 * DIFFUSE) * (1 + facing)
-    lit = np.ones((len(points), 4), np.float32)
-    np.minimum(_texture(cones, index, points * scale) * shade[:, None], 1.0, out=lit[:, :3])
-    return lit
-
-
-def _shade_rays(
-    cones: RoundCones, ids: np.ndarray, points: np.ndarray, frame: np.ndarray, lights: np.ndarray
-) -> np.ndarray:
-    """RGB and hit [n,R,4] float32 of rays; ids [n,R] int8 (-1: no hit), points [n,R,3], frame [n], lights [F,P,3]."""
-    num_rays = ids.shape[1]
-    flat, flat_points = ids.ravel(), points.reshape(-1, 3)
-    order = np.argsort(flat, kind="stable")
-    bounds = np.searchsorted(flat[order], np.arange(len(cones.length) + 1))
-    colors = np.zeros((flat.size, 4), np.float32)
-    local_lights = np.swapaxes(lights, 0, 1).astype(np.float32)
-    for index in range(len(cones.length)):
-        rays = order[bounds[index] : bounds[index + 1]]
-        if len(rays):
-            colors[rays] = _shade(cones, index, flat_points[rays], local_lights[index, frame[rays // num_rays]])
-    return colors.reshape(*ids.shape, 4)
-
-
-def _pixels(colors: np.ndarray) -> np.ndarray:
-    """Averages rays [n,R,4] to pixels [n,TILE,TILE,4] uint8, straight alpha."""
-    sums = colors.reshape(-1, len(_OFFSETS), TILE, TILE, 4).sum(axis=1)
-    sums[..., :3] /= np.maximum(sums[..., 3:], 1.0)
-    sums[..., 3] /= len(_OFFSETS)
-    return np.rint(255 * sums).astype(np.uint8)
+def _draw_tiles(tiles: dict[str, Array]) -> tuple[Array, Array]:
+    return jax.vmap(_draw_tile)(tiles)
 
 
 def _local_maps(
@@ -276,6 +257,7 @@ def cast(
     num_views, num_frames = reach.shape[:2]
     frames = np.zeros((num_views, num_frames, rows, TILE, columns, TILE, 4), np.uint8)
     depths = np.full(frames.shape[:-1], np.inf, np.float32) if with_depth else None
+    constants = vars(cones) | {"decal_scales": 1 / cones.decal_radii}
     for where, ids in _chunks(reach):
         view, frame, tile = where.T
         row, column = np.divmod(tile, columns)
@@ -283,19 +265,18 @@ def cast(
             "ids": ids,
             "origins": origins[view[:, None], frame[:, None], ids],
             "maps": maps[view[:, None], frame[:, None], ids],
-            "radii": cones.radii[ids],
-            "length": cones.length[ids],
+            "lights": lights[frame[:, None], ids],
+            **{name: value[ids] for name, value in constants.items()},
             "corner": np.stack([column, row], axis=-1) * TILE,
             "focal": cameras.focal[view],
             "center": cameras.center[view],
         }
         padded = {name: np.resize(value, (_CHUNK, *value.shape[1:])) for name, value in tiles.items()}
         padded = {name: value.astype(np.int32 if name == "ids" else np.float32) for name, value in padded.items()}
-        depth, nearest, points = (np.asarray(value)[: len(where)] for value in _hit_tiles(padded))
-        hit_ids = np.where(np.isfinite(depth), np.take_along_axis(ids, nearest, axis=-1), -1).astype(np.int8)
-        frames[view, frame, row, :, column] = _pixels(_shade_rays(cones, hit_ids, points, frame, lights))
+        pixels, depth = (np.asarray(value)[: len(where)] for value in _draw_tiles(padded))
+        frames[view, frame, row, :, column] = pixels
         if depths is not None:
-            depths[view, frame, row, :, column] = depth.reshape(-1, len(_OFFSETS), TILE, TILE).min(axis=1)
+            depths[view, frame, row, :, column] = depth
         if on_progress is not None:
             on_progress()
     shape = (num_views, num_frames, rows * TILE, columns * TILE)
