@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
+from tqdm import tqdm
 
 from dimo_jax.apps.player import Player, select_cameras
 from dimo_jax.data.dataset import Dataset, motions_in, views_in
@@ -93,13 +94,8 @@ def write_latents(
     player: Player, codes: Array, times: Any, camera: Camera, path: Path, *, labels: list[str], rate: float
 ) -> None:
     """A video of several latents' motions side by side, seen by one camera, or by one per frame (leading axis T)."""
-    videos = []
-    for z in codes:
-        clip = player.play(z, times)
-        if np.ndim(camera.world_to_camera) == 3:
-            videos.append(to_uint8(player.film(clip.gaussians, camera)))
-        else:
-            videos.append(to_uint8(player.render(clip.gaussians, jax.tree.map(lambda x: x[None], camera))[0][0]))
+    bar = tqdm(codes, desc="rendering", unit="motion", delay=2.0, leave=False)
+    videos = [to_uint8(player.film(player.play(z, times).gaussians, camera)) for z in bar]
     write_video(grid(upscale(np.stack(videos), min_height=192)[None], column_labels=labels), path, frame_rate=rate)
 
 
@@ -129,7 +125,7 @@ def write_trajectory_views(
     for index in np.argsort(-travel)[:num]:
         motion = int(motions[index])
         clip = player.play(player.latent(motion), dataset.times)
-        images = to_uint8(player.render(clip.gaussians, jax.tree.map(lambda x: x[None], camera))[0][0])
+        images = to_uint8(player.film(clip.gaussians, camera))
         path = folder / f"{motion:03d}_{dataset.names[motion]}.mp4"
         video = draw_trajectory_video(trajectories[index], camera, upscale(images, min_height=384), num_tail=8)
         write_video(video, path, frame_rate=dataset.frame_rate)

@@ -7,25 +7,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from tqdm import tqdm
 
 from dimo_jax.apps.checks import check_folder
+from dimo_jax.apps.gallery import write_latents
 from dimo_jax.apps.options import check_least, split
 from dimo_jax.apps.player import Player
 from dimo_jax.apps.restore import Restored, restore
 from dimo_jax.apps.sample import PATHS, make_camera_path
 from dimo_jax.errors import UserError
 from dimo_jax.export.atomic import replace_file
-from dimo_jax.export.images import grid, to_uint8, upscale
+from dimo_jax.export.images import to_uint8, upscale
 from dimo_jax.export.video import write_video
 from dimo_jax.metrics import shape
 from dimo_jax.model import latents
 from dimo_jax.train.stages import frame_times
-from dimo_jax.types import Array, Camera, Gaussians
+from dimo_jax.types import Array, Gaussians
 
 LINES: dict[str, Callable[..., Array]] = {
     "linear": latents.interpolate_linear,
@@ -87,7 +87,7 @@ def run(
     stations = latents.walk(codes, jnp.asarray(shares), interpolate=LINES[path])
     stem = Path(out or Path(workdir) / "interpolations") / f"{'_'.join(names)}_{path}"
     rate = frame_rate or model.frame_rate
-    write_grid(
+    write_latents(
         model.player,
         stations,
         frame_times(num_frames or model.num_frames),
@@ -97,7 +97,7 @@ def run(
         rate=rate,
     )
     morph = play_morph(model.player, codes, morph_frames, line=LINES[path])
-    video = film(model.player, morph, path_of_camera)
+    video = to_uint8(model.player.film(morph, path_of_camera))
     write_video(upscale(video, min_height=384), stem.with_name(f"{stem.name}_morph.mp4"), frame_rate=rate)
     measured = measure_walk(model, stations, ends=range(0, len(stations), num_steps - 1), morph=morph)
     report = dict(motions=names, path=path, shares=shares.tolist(), **measured)
@@ -121,29 +121,10 @@ def label_shares(names: tuple[str, ...], num_steps: int) -> list[str]:
     return labels
 
 
-def write_grid(
-    player: Player, codes: Array, times: Array, camera: Camera, path: Path, *, labels: list[str], rate: float
-) -> None:
-    """A video with a column for each of the codes [S,D]."""
-    cameras = jax.tree.map(lambda x: jnp.asarray(x)[None], camera)
-    videos = [
-        to_uint8(player.render(player.play(z, times).gaussians, cameras)[0][0])
-        for z in tqdm(codes, desc="rendering", unit="motion", delay=2.0, leave=False)
-    ]
-    write_video(grid(upscale(np.stack(videos), min_height=192)[None], column_labels=labels), path, frame_rate=rate)
-
-
 def play_morph(player: Player, codes: Array, num_frames: int, *, line: Callable[..., Array]) -> Gaussians:
     """One clip of Gaussians, leading axis T, in which the code walks through `codes` [C,D] while time runs."""
     shares = jnp.linspace(0, 1, num_frames)
     return player.walk(latents.walk(codes, shares, interpolate=line), frame_times(num_frames)).gaussians
-
-
-def film(player: Player, gaussians: Gaussians, camera: Camera) -> np.ndarray:
-    """A clip seen by one camera or by one per frame: [T,H,W,3] uint8."""
-    if np.ndim(camera.world_to_camera) == 3:
-        return to_uint8(player.film(gaussians, camera))
-    return to_uint8(player.render(gaussians, jax.tree.map(lambda x: jnp.asarray(x)[None], camera))[0][0])
 
 
 def measure_walk(model: Restored, codes: Array, *, ends: Any, morph: Gaussians) -> dict[str, Any]:

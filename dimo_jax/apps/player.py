@@ -85,9 +85,15 @@ class Player:
         """
         return self._render_with_room(self._render, gaussians, cameras)
 
-    def film(self, gaussians: Gaussians, cameras: Camera) -> np.ndarray:
-        """A moving camera: Gaussians and cameras with one leading axis T -> RGB [T,H,W,3], float32 in 0..1."""
-        return self._render_with_room(self._film, gaussians, cameras)[0]
+    def film(self, gaussians: Gaussians, camera: Camera) -> np.ndarray:
+        """Gaussians with a leading axis T seen by one camera, or by one per frame (leading axis T).
+
+        Returns:
+          RGB [T,H,W,3], float32 in 0..1.
+        """
+        if np.ndim(camera.world_to_camera) == 3:
+            return self._render_with_room(self._film, gaussians, camera)[0]
+        return self.render(gaussians, jax.tree.map(lambda x: jnp.asarray(x)[None], camera))[0][0]
 
     def _render_with_room(self, draw: Any, gaussians: Gaussians, cameras: Camera) -> tuple[np.ndarray, np.ndarray]:
         while True:
