@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from dimo_jax.errors import UserError
+from dimo_jax.geometry.neighbors import nearest
 
 SMALLEST_SIDE = 16  # pixels, under which the optical flow has no pyramid to work on
 
@@ -111,7 +113,8 @@ def trajectory_error(points: np.ndarray, truth: np.ndarray) -> tuple[float, floa
       The mean error over points and frames after the first, and that of points that stay where they are (the mean
       length of the true displacements), both in world units. NaN for a single frame.
     """
-    matched = truth[:, _nearest(points[0], truth[0])]
+    found, _ = nearest(jnp.asarray(points[0]), jnp.asarray(truth[0]), num_neighbors=1)
+    matched = truth[:, np.asarray(found)[:, 0]]
     true = matched[1:] - matched[:1]
     error = np.linalg.norm((points[1:] - points[:1]) - true, axis=-1)
     if not error.size:
@@ -135,13 +138,7 @@ def joint_error(key_points: np.ndarray, joints: np.ndarray, *, num_neighbors: in
       World units, 0 where every joint's key points move rigidly with it. NaN for a single frame.
     """
     between = np.linalg.norm(joints[0][:, None] - key_points[0][None], axis=-1)
-    nearest = np.argsort(between, axis=1, kind="stable")[:, :num_neighbors]
-    distances = np.linalg.norm(key_points[:, nearest] - joints[:, :, None], axis=-1)
+    close = np.argsort(between, axis=1, kind="stable")[:, :num_neighbors]
+    distances = np.linalg.norm(key_points[:, close] - joints[:, :, None], axis=-1)
     changes = np.abs(distances[1:] - distances[:1])
     return float(changes.mean()) if changes.size else float("nan")
-
-
-def _nearest(queries: np.ndarray, points: np.ndarray, block: int = 512) -> np.ndarray:
-    """Index [N] of the nearest of points [P,3] to each of queries [N,3]."""
-    blocks = [queries[i : i + block] for i in range(0, len(queries), block)]
-    return np.concatenate([np.argmin(((q[:, None] - points[None]) ** 2).sum(-1), axis=1) for q in blocks])
