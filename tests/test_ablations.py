@@ -32,28 +32,6 @@ TRAINED = [spec for spec in SPECS if Path(spec.partition(":")[0]).stem in ("no_f
 BASE = f"{ROOT}/configs/dimo.py:smoke"
 
 
-class Nothing:
-    """Keeps no states; remembers the scalars."""
-
-    def __init__(self):
-        self.rows = []
-
-    def save(self, step, state):
-        self.last = step
-
-    def restore_latest(self, template_at):
-        return None
-
-    def scalars(self, step, stage, values):
-        self.rows.append((stage, dict(values)))
-
-    def images(self, step, stage, state, preview):
-        pass
-
-    def resumed(self, step):
-        pass
-
-
 @pytest.fixture(autouse=True)
 def cached(tmp_path_factory, monkeypatch):
     """One cache of the tiny puppet for all cases."""
@@ -68,12 +46,11 @@ def check_terms(spec, terms):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", TRAINED, ids=ablate.name_run)
-def test_ablation_trains(spec):
+def test_ablation_trains(spec, watcher):
     config = ablate.load_config(spec, 1.0)
     check_config(config)
     dataset = load(config.data)
     check_data(config, dataset)
-    watcher = Nothing()
     trained = fit(config, dataset, watcher, watcher)
     state = trained.state
     assert int(state.step) == watcher.last == 4

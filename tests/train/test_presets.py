@@ -11,28 +11,6 @@ from dimo_jax.train.estimate import estimate_hours
 from dimo_jax.train.loop import fit
 
 
-class Nothing:
-    """Keeps no states; remembers the scalars."""
-
-    def __init__(self):
-        self.rows = []
-
-    def save(self, step, state):
-        pass
-
-    def restore_latest(self, template_at):
-        return None
-
-    def scalars(self, step, stage, values):
-        self.rows.append((stage, dict(values)))
-
-    def images(self, step, stage, state, preview):
-        pass
-
-    def resumed(self, step):
-        pass
-
-
 def make_small(preset):
     config = get_config(preset)
     config.data.source.update(num_motions=2, num_frames=6, size=32, num_train_views=3, num_test_views=1)
@@ -51,10 +29,9 @@ def make_small(preset):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["paper", "official"])
-def test_both_stages_run_with_every_term(preset, tmp_path, monkeypatch):
+def test_both_stages_run_with_every_term(preset, watcher, tmp_path, monkeypatch):
     monkeypatch.setenv("DIMO_JAX_CACHE", str(tmp_path))
     config = make_small(preset)
-    watcher = Nothing()
     trained = fit(config, load(config.data), watcher, watcher)
     assert int(trained.state.step) == 6
     terms = {stage: {name for s, row in watcher.rows if s == stage for name in row} for stage in ("stage1", "stage2")}
