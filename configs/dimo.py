@@ -154,6 +154,7 @@ def _paper() -> ConfigDict:
         quats=_rate(5e-3),
         logit_opacities=_rate(5e-2),
         sh=_rate(1e-2),
+        projector=_rate(1e-3),  # with text.joint
     )
     config.stage2.losses = dict(
         rgb=dict(fn=f"{TERMS}:rgb", weight=5000.0, kind="l2"),
@@ -165,11 +166,13 @@ def _paper() -> ConfigDict:
         arap=dict(fn=f"{TERMS}:arap", weight=10.0),
         chamfer=dict(fn=f"{TERMS}:chamfer", weight=10.0),
         opacity=dict(fn=f"{TERMS}:opacity", weight=0.0),
+        text=dict(fn=f"{TERMS}:text", weight=1.0, contrast=1.0),  # with text.joint
         kl=dict(fn=f"{TERMS}:kl", weight=0.05),
     )
 
     config.text = ConfigDict()  # read by --app=text, after training
     config.text.bert = ""  # a Hugging Face BERT folder; empty: all-MiniLM-L6-v2, downloaded on first use
+    config.text.joint = False  # train the projector together with the latents, in the second stage
     config.text.pooling = "auto"  # mean, cls, pooler; auto: as the folder says
     config.text.projector = dict(fn="dimo_jax.model.text:mlp", width=128, depth=1)
     config.text.fit = dict(

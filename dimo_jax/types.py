@@ -98,6 +98,12 @@ class Params(flax.struct.PyTreeNode):
     gaussians: Gaussians
 
 
+class JointParams(Params):
+    """What training moves with `config.text.joint`."""
+
+    projector: Any  # the text projector's variables
+
+
 class Rasterize(Protocol):
     """A compositing backend: splats to one image. Differentiable in everything but `depths` and `extents`."""
 

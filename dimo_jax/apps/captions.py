@@ -19,10 +19,20 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from dimo_jax.data.dataset import Dataset
 from dimo_jax.errors import UserError
 from dimo_jax.export.atomic import replace_file
-from dimo_jax.model.bert import TextEncoder
-from dimo_jax.model.text import Projector, Scaling, build_projector, project, unit
+from dimo_jax.model.bert import TextEncoder, load_encoder
+from dimo_jax.model.text import (
+    Projector,
+    Scaling,
+    SentenceInputs,
+    build_projector,
+    find_scaling,
+    project,
+    stack_sentences,
+    unit,
+)
 from dimo_jax.resolve import resolve
 
 FILE = "text_projector.npz"
@@ -72,6 +82,21 @@ def read_sentences(facts: Mapping[str, Any]) -> Sentences:
     )
 
 
+def read_joint_sentences(config: ConfigDict, dataset: Dataset) -> SentenceInputs:
+    """The training sentences of a dataset as `config.text.joint` wants them.
+
+    Raises:
+      UserError: a motion without words, or what `load_encoder` raises.
+    """
+    options = text_options(config)
+    sentences = read_sentences(
+        dict(names=dataset.names, captions=dataset.captions, splits=dataset.splits, paraphrases=dataset.sentences)
+    )
+    encoder = load_encoder(options["bert"], pooling=options["pooling"])
+    embeddings = [encoder.embed(each) for each in sentences.train]
+    return stack_sentences(embeddings, sentences.motions, num_motions=dataset.num_motions)
+
+
 @dataclass(frozen=True)
 class Speaker:
     """Turns sentences into latent codes."""
@@ -116,7 +141,13 @@ def fit(options: Mapping[str, Any], embeddings: Sequence[np.ndarray], codes: np.
 
 
 def load_speaker(
-    options: Mapping[str, Any], encoder: TextEncoder, sentences: Sentences, codes: np.ndarray, workdir: Path
+    options: Mapping[str, Any],
+    encoder: TextEncoder,
+    sentences: Sentences,
+    codes: np.ndarray,
+    workdir: Path,
+    *,
+    trained: Any = None,
 ) -> Speaker:
     """The projector of a run: from `workdir`, where it was trained on just these sentences and codes, or trained now.
 
@@ -126,32 +157,53 @@ def load_speaker(
       sentences: of the run.
       codes: [N,D] latent codes of the N motions.
       workdir: of the run; the projector is kept there.
+      trained: variables of the projector of a run that has trained it with its latents (`config.text.joint`).
 
     Raises:
       UserError: a slot that cannot be resolved.
     """
     module = build_projector(options["projector"], num_features=codes.shape[1])
-    key = _key(options, encoder, sentences, codes)
+    key = _key(options, encoder, sentences, codes, joint=trained is not None)
     flat = tuple(sentence for each in sentences.train for sentence in each)
     owners = np.repeat(np.arange(len(sentences.train)), [len(each) for each in sentences.train])
     found = _read(workdir / FILE, key)
     if found is None:
         start = time.perf_counter()
-        logging.info("training the text projector on %d sentences (once)", len(flat))
+        logging.info("%s the text projector on %d sentences (once)", "reading" if trained else "training", len(flat))
         embeddings = encoder.embed(flat)
-        module, projector = fit(options, np.split(embeddings, np.flatnonzero(np.diff(owners)) + 1), codes)
+        if trained is None:
+            module, projector = fit(options, np.split(embeddings, np.flatnonzero(np.diff(owners)) + 1), codes)
+        else:
+            projector = join_projector(trained, embeddings, num_features=codes.shape[1])
         _write(workdir / FILE, key, projector, embeddings)
-        logging.info("trained it in %.1f s", time.perf_counter() - start)
+        logging.info("done in %.1f s", time.perf_counter() - start)
     else:
         projector, embeddings = found
     return Speaker(encoder, module, projector, flat, owners, embeddings)
 
 
-def _key(options: Mapping[str, Any], encoder: TextEncoder, sentences: Sentences, codes: np.ndarray) -> str:
+def _key(
+    options: Mapping[str, Any], encoder: TextEncoder, sentences: Sentences, codes: np.ndarray, *, joint: bool
+) -> str:
     """A hash of everything that a projector depends on."""
-    told = dict(projector=options["projector"], fit=options["fit"], pooling=encoder.pooling, bert=encoder.sha256)
+    told = dict(
+        joint=joint, projector=options["projector"], fit=options["fit"], pooling=encoder.pooling, bert=encoder.sha256
+    )
     words = json.dumps([told, sentences.motions, sentences.train], sort_keys=True, default=dict)
     return hashlib.sha256(words.encode() + np.ascontiguousarray(codes, np.float32).tobytes()).hexdigest()
+
+
+def join_projector(variables: Any, embeddings: np.ndarray, *, num_features: int) -> Projector:
+    """The projector of a run that has trained it with its latents: one network, codes in their own unit.
+
+    Args:
+      variables: of the network.
+      embeddings: [S,E] of all training sentences, in the order of the motions.
+      num_features: D, the length of a code.
+    """
+    scaling = find_scaling(jnp.asarray(embeddings), jnp.zeros((1, num_features)))
+    scaling = scaling.replace(code_scale=jnp.ones([]))
+    return Projector(members=jax.tree.map(lambda x: jnp.asarray(x)[None], variables), scaling=scaling)
 
 
 def _write(path: Path, key: str, projector: Projector, embeddings: np.ndarray) -> None:

@@ -25,8 +25,11 @@ from dimo_jax.types import Camera
 FACTS_FILE = "facts.json"
 
 
-def save_facts(dataset: Dataset, workdir: Path) -> None:
-    """Writes what later commands need to know of the data: sizes, names, one camera."""
+def save_facts(dataset: Dataset, workdir: Path, *, num_text_features: int = 0) -> None:
+    """Writes what later commands need to know of the data: sizes, names, one camera.
+
+    `num_text_features` is the length of a sentence's embedding, for a projector that is trained with the latents.
+    """
     view = [*views_in(dataset, "test"), *views_in(dataset, "train")][0]
     cameras = dataset.cameras
     facts = dict(
@@ -38,6 +41,7 @@ def save_facts(dataset: Dataset, workdir: Path) -> None:
         test_paraphrases=dataset.test_paraphrases,
         num_frames=dataset.num_frames,
         frame_rate=dataset.frame_rate,
+        num_text_features=num_text_features,
         camera=dict(
             world_to_camera=np.asarray(cameras.world_to_camera)[view].tolist(),
             focal=np.asarray(cameras.focal)[view].tolist(),
@@ -113,7 +117,11 @@ def restore(workdir: Path) -> Restored:
     if not (workdir / "checkpoints").is_dir():
         raise absent  # before the folder is made to look into it
     components = build_components(config)
-    sizes = dict(num_motions=len(facts["names"]), num_frames=facts["num_frames"])
+    sizes = dict(
+        num_motions=len(facts["names"]),
+        num_frames=facts["num_frames"],
+        num_text_features=facts.get("num_text_features", 0),
+    )
     with Checkpoints(workdir, keep=config.keep_checkpoints) as checkpoints:
         found = checkpoints.restore_latest(lambda step: stages.template(config, components, step=step, **sizes))
     if found is None:

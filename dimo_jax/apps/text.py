@@ -73,7 +73,8 @@ def run(
     codes = np.asarray(model.player.params.latents.mu)[list(sentences.motions)]
     if evaluate_captions == "held_out" and not any(sentences.test):
         raise UserError(f"--evaluate_captions=held_out: {folder} has no held-out sentences, expected some in its data")
-    speaker = captions.load_speaker(options, encoder, sentences, codes, folder)
+    trained = getattr(model.player.params, "projector", None)
+    speaker = captions.load_speaker(options, encoder, sentences, codes, folder, trained=trained)
     target = Path(out or folder / "text")
     if prompt:
         _generate(model, speaker, sentences, prompt, target, num_frames=num_frames, size=size)

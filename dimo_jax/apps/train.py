@@ -18,6 +18,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from dimo_jax.apps import gallery
+from dimo_jax.apps.captions import read_joint_sentences
 from dimo_jax.apps.checks import check_config, check_data, check_weights, check_workdir
 from dimo_jax.apps.evaluation import evaluate
 from dimo_jax.apps.player import Player
@@ -79,7 +80,8 @@ def run(*, config: ConfigDict, workdir: str) -> None:
     check_weights(config)
     data_seconds = time.perf_counter() - start
     save_config(config, folder)
-    save_facts(dataset, folder)
+    sentences = read_joint_sentences(config, dataset) if config.text.joint else None
+    save_facts(dataset, folder, num_text_features=0 if sentences is None else sentences.inputs.shape[-1])
     logging.info("%s: %d motions, %d views, %d frames, %d px", dataset.object_name, dataset.num_motions,
                  dataset.num_views, dataset.num_frames, dataset.cameras.height)  # fmt: skip
     if jax.default_backend() == "cpu" and config.preset in ("paper", "official"):
@@ -90,7 +92,7 @@ def run(*, config: ConfigDict, workdir: str) -> None:
         Board(folder / "tensorboard") as board,
         Checkpoints(folder, keep=config.keep_checkpoints) as checkpoints,
     ):
-        trained = fit(config, dataset, checkpoints, Recorder(log, board))
+        trained = fit(config, dataset, checkpoints, Recorder(log, board), sentences=sentences)
     evaluation_start = time.perf_counter()
     player = Player(config, trained.components, trained.state, num_frames=dataset.num_frames)
     results = evaluate(config, trained.components, dataset, trained.state, player)

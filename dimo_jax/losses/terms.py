@@ -104,6 +104,16 @@ def kl(inputs: LossInputs) -> Array:
     return latent.kl(inputs.latents, reduction="mean")
 
 
+def text(inputs: LossInputs, *, contrast: float = 1.0) -> Array:
+    """Sentences against the codes of their motions, both of which move (`config.text.joint`; our form).
+
+    The paper trains the projector afterwards, on codes that stand still, and names joint training as open (Sec. 5). The
+    loss is that of `train.text:fit_projector`: the squared error, and `contrast` times how badly a sentence tells its
+    motion's code from those of all others.
+    """
+    return latent.sentence_loss(inputs.sentences, contrast=contrast)
+
+
 def opacity(inputs: LossInputs) -> Array:
     """Mean opacity of the Gaussians in use (our addition).
 

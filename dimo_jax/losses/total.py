@@ -38,6 +38,7 @@ class LossInputs(flax.struct.PyTreeNode):
     opacities: Array  # [N] in 0..1, 0 for dead slots
     latents: Any  # types.Latents of the batch's motions, [M,D]
     frozen: Mapping[str, Any]  # weights that are not trained: "lpips_vgg", "lpips_alex"
+    sentences: Any = None  # losses.latent.ProjectedSentences, where the text projector is trained with the latents
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from dimo_jax.geometry import quaternion
+from dimo_jax.model.text import build_projector
 from dimo_jax.resolve import resolve
 from dimo_jax.types import Array, Deform, Gaussians, Graph, Params, Skinning
 
@@ -28,6 +29,7 @@ class Components:
     skinning: Skinning
     deform: Deform
     graph: Graph
+    projector: nn.Module | None = None  # of sentences, where it is trained together with the latents
 
 
 class Neighbors(flax.struct.PyTreeNode):
@@ -45,17 +47,23 @@ class Moved(flax.struct.PyTreeNode):
 
 
 def build_components(config: Mapping[str, Any]) -> Components:
-    """Resolves the model's slots `decoder`, `latent`, `skinning`, `deform` and `graph` of a config.
+    """Resolves the model's slots `decoder`, `latent`, `skinning`, `deform`, `graph` and `text.projector` of a config.
+
+    The last only with `config.text.joint`.
 
     Raises:
       UserError: a slot that cannot be resolved; the message names its key.
     """
+    text = config.get("text", {})
     return Components(
         decoder=resolve(config["decoder"], key="decoder")(),
         draw=resolve(config["latent"], key="latent"),
         skinning=resolve(config["skinning"], key="skinning"),
         deform=resolve(config["deform"], key="deform"),
         graph=resolve(config["graph"], key="graph"),
+        projector=build_projector(text["projector"], num_features=config["latent_init"]["dim"])
+        if text.get("joint", False)
+        else None,
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dimo_jax.resolve import resolve
 from dimo_jax.types import Array
@@ -57,6 +58,13 @@ class Scaling(flax.struct.PyTreeNode):
     code_scale: Array  # []
 
 
+class SentenceInputs(flax.struct.PyTreeNode):
+    """The sentences of all motions as a projector sees them; motions may have different numbers of them."""
+
+    inputs: Array  # [M,S,E], see `scale_inputs`; zeros where a motion has fewer than S
+    weights: Array  # [M,S], of each motion summing to 1, 0 where there is no sentence (or the motion has none)
+
+
 class Projector(flax.struct.PyTreeNode):
     """A trained projector: several networks, whose mean counts."""
 
@@ -99,6 +107,25 @@ def find_scaling(embeddings: Array, codes: Array) -> Scaling:
 def scale_inputs(scaling: Scaling, embeddings: Array) -> Array:
     """Embeddings [..., E] as the networks see them."""
     return (unit(embeddings) - scaling.input_mean) / scaling.input_scale
+
+
+def stack_sentences(embeddings: Sequence[np.ndarray], motions: Sequence[int], *, num_motions: int) -> SentenceInputs:
+    """The sentences that train a projector together with the latents.
+
+    Args:
+      embeddings: per motion of `motions` [s,E], at least one row each.
+      motions: their indices among all `num_motions`.
+      num_motions: M, with those that have no sentences.
+    """
+    flat = jnp.asarray(np.concatenate(embeddings))
+    scaling = find_scaling(flat, jnp.zeros((1, 1)))
+    most = max(len(rows) for rows in embeddings)
+    inputs = np.zeros((num_motions, most, flat.shape[1]), np.float32)
+    weights = np.zeros((num_motions, most), np.float32)
+    for motion, rows in zip(motions, embeddings, strict=True):
+        inputs[motion, : len(rows)] = scale_inputs(scaling, jnp.asarray(rows))
+        weights[motion, : len(rows)] = 1 / len(rows)
+    return SentenceInputs(inputs=jnp.asarray(inputs), weights=jnp.asarray(weights))
 
 
 def project(module: nn.Module, projector: Projector, embeddings: Array) -> Array:

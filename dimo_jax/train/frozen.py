@@ -6,9 +6,14 @@ from typing import Any
 
 from dimo_jax.losses.perceptual import load_lpips
 from dimo_jax.losses.total import Term
+from dimo_jax.model.text import SentenceInputs
 
 
-def load_frozen(terms: tuple[Term, ...]) -> dict[str, Any]:
-    """Weights of the perceptual networks of a stage's terms, by the names that `losses.terms.lpips` looks for."""
+def load_frozen(terms: tuple[Term, ...], sentences: SentenceInputs | None = None) -> dict[str, Any]:
+    """Weights of the perceptual networks of a stage's terms, by the names that `losses.terms.lpips` looks for.
+
+    `sentences` join them where the text projector is trained with the latents.
+    """
     networks = {term.options.get("network", "vgg") for term in terms if term.name == "lpips"}
-    return {f"lpips_{network}": load_lpips(network) for network in networks}
+    weights: dict[str, Any] = {f"lpips_{network}": load_lpips(network) for network in networks}
+    return weights if sentences is None else weights | {"sentences": sentences}

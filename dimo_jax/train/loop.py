@@ -19,6 +19,7 @@ from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.sampler import Sampler, prefetch
 from dimo_jax.errors import UserError
 from dimo_jax.model.dimo import Components, build_components
+from dimo_jax.model.text import SentenceInputs
 from dimo_jax.train import capacity as capacities
 from dimo_jax.train import parallel, stages
 from dimo_jax.train.frozen import load_frozen
@@ -79,8 +80,15 @@ def count_devices(config: ConfigDict) -> int:
     return math.gcd(local, motions)
 
 
-def fit(config: ConfigDict, dataset: Dataset, checkpoints: Store, watcher: Watcher) -> Trained:
-    """Trains, or goes on where the last checkpoint stands.
+def fit(
+    config: ConfigDict,
+    dataset: Dataset,
+    checkpoints: Store,
+    watcher: Watcher,
+    *,
+    sentences: SentenceInputs | None = None,
+) -> Trained:
+    """Trains, or goes on where the last checkpoint stands. `sentences` are needed with `config.text.joint`.
 
     Raises:
       UserError: the config does not fit the data, or the loss is no longer finite.
@@ -88,6 +96,8 @@ def fit(config: ConfigDict, dataset: Dataset, checkpoints: Store, watcher: Watch
     components = build_components(config)
     seconds = {"stage1": 0.0, "stage2": 0.0}
     sizes = dict(num_motions=dataset.num_motions, num_frames=dataset.num_frames)
+    if sentences is not None:
+        sizes["num_text_features"] = sentences.inputs.shape[-1]
     restored = checkpoints.restore_latest(lambda step: stages.template(config, components, step=step, **sizes))
     if restored is None:
         # Compiled as a whole: one by one, its operations take seconds to compile.
@@ -104,7 +114,7 @@ def fit(config: ConfigDict, dataset: Dataset, checkpoints: Store, watcher: Watch
         if int(state.step) >= stage.last_step:
             continue
         start = time.perf_counter()
-        state = StageRunner(config, dataset, components, stage, checkpoints, watcher).run(state)
+        state = StageRunner(config, dataset, components, stage, checkpoints, watcher, sentences).run(state)
         seconds[stage.name] = time.perf_counter() - start
     return Trained(components, state, seconds)
 
@@ -128,13 +138,14 @@ class StageRunner:
         stage: Stage,
         checkpoints: Store,
         watcher: Watcher,
+        sentences: SentenceInputs | None = None,
     ) -> None:
         self.config, self.dataset, self.components = config, dataset, components
         self.stage, self.checkpoints, self.watcher = stage, checkpoints, watcher
         self.num_devices = count_devices(config)
         self.key = jax.random.key(config.seed + 1)
         self.times = stages.frame_times(dataset.num_frames)
-        self.frozen = load_frozen(stage.options.terms)
+        self.frozen = load_frozen(stage.options.terms, sentences)
         points_are_controls = stage.options.points_are_controls
         self.refresh = jax.jit(
             functools.partial(

@@ -14,6 +14,7 @@ from dimo_jax.resolve import resolve
 from dimo_jax.types import Array, Params
 
 GROUPS = ("latents", "decoder", "positions", "log_radii", "means", "log_scales", "quats", "logit_opacities", "sh")
+OPTIONAL_GROUPS = ("projector",)  # rate 0 where none is given
 
 
 class GroupState(NamedTuple):
@@ -23,11 +24,11 @@ class GroupState(NamedTuple):
 
 
 def label(params: Params) -> Params:
-    """Names the group of every leaf: a tree like `params` with strings of `GROUPS` for leaves."""
+    """Names the group of every leaf: a tree like `params` with strings of `GROUPS` and `OPTIONAL_GROUPS` for leaves."""
 
     def name(path: tuple[Any, ...], _: Array) -> str:
         names = [str(getattr(entry, "name", "")) for entry in path]
-        return names[0] if names[0] in GROUPS else names[1]
+        return names[0] if names[0] in (*GROUPS, *OPTIONAL_GROUPS) else names[1]
 
     return jax.tree_util.tree_map_with_path(name, params)
 
@@ -52,7 +53,7 @@ def build_optimizer(rates: Mapping[str, Any], *, key: str, eps: float = 1e-15) -
     """Adam (eps 1e-15 as in 3DGS and the authors' code) with a schedule per group.
 
     Args:
-      rates: for each of `GROUPS` a number or a schedule component dict(fn=..., ...).
+      rates: for each of `GROUPS` (and `OPTIONAL_GROUPS`) a number or a schedule component dict(fn=..., ...).
       key: config key of `rates`, for errors.
       eps: of Adam.
 
@@ -64,8 +65,8 @@ def build_optimizer(rates: Mapping[str, Any], *, key: str, eps: float = 1e-15) -
     if missing:
         raise UserError(f"config.{key}: no learning rate for {sorted(missing)[0]!r}, expected one for each of {GROUPS}")
     schedules = {}
-    for group in GROUPS:
-        rate = rates[group]
+    for group in (*GROUPS, *OPTIONAL_GROUPS):
+        rate = rates.get(group, 0.0)
         is_number = isinstance(rate, int | float)
         schedules[group] = optax.constant_schedule(rate) if is_number else resolve(rate, key=f"{key}.{group}")()
     return optax.chain(optax.scale_by_adam(eps=eps), scale_by_groups(schedules))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from dimo_jax.train import density
 from dimo_jax.train.optimizer import build_optimizer
 from dimo_jax.train.state import TrainState
 from dimo_jax.train.step import StepOptions
-from dimo_jax.types import Array, KeyPoints, Latents, Params
+from dimo_jax.types import Array, JointParams, KeyPoints, Latents, Params
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,15 @@ class Stage:
 def build_stages(config: Mapping[str, Any]) -> tuple[Stage, Stage]:
     """Both stages from the config; raises UserError for a slot that cannot be resolved."""
     stages, first_step = [], 0
+    text = config.get("text", {})
+    joint = text.get("joint", False)
     for name in ("stage1", "stage2"):
         stage = config[name]
+        # The term needs the projector's variables, which only `text.joint` brings.
+        losses = {term: spec for term, spec in stage["losses"].items() if term != "text" or joint}
         options = StepOptions(
             move=resolve(stage["move"], key=f"{name}.move"),
-            terms=build_terms(stage["losses"], key=f"{name}.losses"),
+            terms=build_terms(losses, key=f"{name}.losses"),
             optimizer=build_optimizer(stage["rates"], key=f"{name}.rates"),
             tie_scales=resolve(stage["scales"], key=f"{name}.scales"),
             first_step=first_step,
@@ -49,6 +54,7 @@ def build_stages(config: Mapping[str, Any]) -> tuple[Stage, Stage]:
             background=tuple(config["render"]["background"]),
             implementation=config["render"]["implementation"],
             capacity=config["render"]["capacity"],
+            text_noise=float(text["fit"].get("noise", 0.0)) if joint else 0.0,
         )
         last_step = first_step + stage["num_steps"]
         stages.append(Stage(name, stage, first_step, last_step, options))
@@ -62,9 +68,18 @@ def frame_times(num_frames: int) -> Array:
 
 
 def begin_first(
-    config: Mapping[str, Any], components: Components, *, num_motions: int, num_frames: int, key: Array
+    config: Mapping[str, Any],
+    components: Components,
+    *,
+    num_motions: int,
+    num_frames: int,
+    key: Array,
+    num_text_features: int = 0,
 ) -> TrainState:
-    """The state at step 0: points in a ball, latents near the origin, a decoder that says "stay"."""
+    """The state at step 0: points in a ball, latents near the origin, a decoder that says "stay".
+
+    `num_text_features` is the length of a sentence's embedding, where a projector is trained with the latents.
+    """
     stage, options = config["stage1"], build_stages(config)[0].options
     point_key, latent_key, decoder_key = jax.random.split(key, 3)
     points, alive = gaussians.init_points(
@@ -84,6 +99,10 @@ def begin_first(
         key_points=KeyPoints(positions=jnp.zeros((num_key_points, 3)), log_radii=jnp.zeros(num_key_points)),
         gaussians=points,
     )
+    if components.projector is not None:
+        projector = components.projector.init(jax.random.fold_in(decoder_key, 1), jnp.zeros((1, num_text_features)))
+        parts = {field.name: getattr(params, field.name) for field in dataclasses.fields(params)}
+        params = JointParams(**parts, projector=projector)
     state = TrainState(
         step=jnp.zeros([], jnp.int32),
         params=params,
@@ -210,12 +229,26 @@ def begin_second(
 
 
 def template(
-    config: Mapping[str, Any], components: Components, *, step: int, num_motions: int, num_frames: int
+    config: Mapping[str, Any],
+    components: Components,
+    *,
+    step: int,
+    num_motions: int,
+    num_frames: int,
+    num_text_features: int = 0,
 ) -> TrainState:
     """Shapes and types of the state after `step` steps, without computing anything: what a checkpoint must hold."""
     key = jax.random.key(0)
     first = jax.eval_shape(
-        lambda k: begin_first(config, components, num_motions=num_motions, num_frames=num_frames, key=k), key
+        lambda k: begin_first(
+            config,
+            components,
+            num_motions=num_motions,
+            num_frames=num_frames,
+            num_text_features=num_text_features,
+            key=k,
+        ),
+        key,
     )
     if step < build_stages(config)[0].last_step:
         return first

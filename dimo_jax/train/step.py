@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from dimo_jax.losses.latent import ProjectedSentences
 from dimo_jax.losses.total import LossInputs, Term, evaluate
 from dimo_jax.model.dimo import Components, Moved, Neighbors
 from dimo_jax.model.gaussians import mask_dead
 from dimo_jax.render import composite, project
 from dimo_jax.train import density
 from dimo_jax.train.state import TrainState
-from dimo_jax.types import Array, Batch, Camera, Latents, Params, Rendering
+from dimo_jax.types import Array, Batch, Camera, JointParams, Latents, Params, Rendering
 
 Move = Callable[[Components, Params, Neighbors, Array, Array], Moved]
 
@@ -35,6 +36,7 @@ class StepOptions:
     background: tuple[float, float, float]
     implementation: str | None
     capacity: int | None
+    text_noise: float = 0.0  # added to the sentences, whose own deviation is 1
 
 
 class Metrics(flax.struct.PyTreeNode):
@@ -82,6 +84,27 @@ def _control_points(params: Params, options: StepOptions) -> tuple[Array, Array]
     if options.points_are_controls:
         return params.gaussians.means, 2 * jnp.mean(params.gaussians.log_scales, axis=-1)
     return params.key_points.positions, params.key_points.log_radii
+
+
+def _project_sentences(
+    params: Params, batch: Batch, frozen: Mapping[str, Any], key: Array, components: Components, options: StepOptions
+) -> ProjectedSentences | None:
+    """What the projector makes of the sentences of a batch's motions; None where it is not trained with the latents."""
+    if not isinstance(params, JointParams) or options.points_are_controls or "sentences" not in frozen:
+        return None
+    assert components.projector is not None
+    known = jnp.any(frozen["sentences"].weights > 0, axis=1)
+    sentences = jax.tree.map(lambda x: x[batch.motions], frozen["sentences"])
+    keys = jax.vmap(lambda motion: jax.random.fold_in(jax.random.fold_in(key, motion), 1))(batch.motions)
+    noise = jax.vmap(lambda k: jax.random.normal(k, sentences.inputs.shape[1:]))(keys)
+    seen = sentences.inputs + options.text_noise * noise
+    return ProjectedSentences(
+        outputs=components.projector.apply(params.projector, seen),  # type: ignore[arg-type]
+        weights=sentences.weights,
+        motions=batch.motions,
+        codes=params.latents.mu,
+        known=known,
+    )
 
 
 def _loss(
@@ -135,6 +158,7 @@ def _loss(
         opacities=jax.nn.sigmoid(shaped.gaussians.logit_opacities),
         latents=latents,
         frozen=frozen,
+        sentences=_project_sentences(shaped, batch, frozen, key, components, options),
     )
     total, values = evaluate(options.terms, inputs, state.step - options.first_step)
     mse = jnp.mean((inputs.rgb - inputs.true_rgb) ** 2, axis=(1, 2, 3))

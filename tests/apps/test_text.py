@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from dimo_jax.apps import captions, text
 from dimo_jax.data.puppet_catalog import MOTIONS
 from dimo_jax.data.puppet_sentences import MORE, TEST
 from dimo_jax.errors import UserError
+from dimo_jax.model.text import build_projector, stack_sentences
 
 FACTS = dict(
     names=["walk", "wave", "jump"],
@@ -60,6 +62,20 @@ def test_the_projector_is_kept_until_something_changes(tmp_path, monkeypatch):
     captions.load_speaker(OPTIONS, Letters(), sentences, CODES, tmp_path)
     assert len(fits) == 2
     assert [path.name for path in tmp_path.iterdir()] == [captions.FILE]
+
+
+def test_a_projector_trained_with_the_latents_is_taken_as_it_is(tmp_path, monkeypatch):
+    sentences = captions.read_sentences(FACTS)
+    flat = [sentence for each in sentences.train for sentence in each]
+    module = build_projector(OPTIONS["projector"], num_features=2)
+    variables = module.init(jax.random.key(0), jnp.zeros((1, 11)))
+    monkeypatch.setattr(captions, "fit", None)  # nothing may be trained
+    speaker = captions.load_speaker(OPTIONS, Letters(), sentences, CODES, tmp_path, trained=variables)
+    # What training saw of a sentence is what a prompt makes of it.
+    stacked = stack_sentences([Letters().embed(each) for each in sentences.train], (0, 1), num_motions=3)
+    seen = module.apply(variables, stacked.inputs[:2].reshape(4, -1))
+    np.testing.assert_allclose(speaker.codes(Letters().embed(flat)), seen, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(stacked.weights, [[0.5, 0.5], [0.5, 0.5], [0, 0]])
 
 
 def test_nearest_sentences_come_one_a_motion_by_cosine(tmp_path):

@@ -1,4 +1,4 @@
-"""KL divergence against SciPy's integration-free entropy and a Monte Carlo estimate."""
+"""KL divergence against SciPy's integration-free entropy and a Monte Carlo estimate; sentences against a slow form."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import norm
 
 from dimo_jax.errors import UserError
-from dimo_jax.losses.latent import kl
+from dimo_jax.losses.latent import ProjectedSentences, kl, sentence_loss
 from dimo_jax.types import Latents
 
 
@@ -58,3 +58,36 @@ def test_gradient_matches_its_closed_form_also_far_out():
 def test_unknown_reduction():
     with pytest.raises(UserError, match="kl reduction: found 'max', expected 'sum' or 'mean'"):
         kl(Latents(mu=jnp.zeros((1, 1)), log_sigma=jnp.zeros((1, 1))), reduction="max")
+
+
+def make_sentences():
+    rng = np.random.default_rng(3)
+    return ProjectedSentences(
+        outputs=jnp.asarray(rng.normal(size=(2, 3, 5)), jnp.float32),
+        weights=jnp.asarray([[0.5, 0.5, 0.0], [1 / 3, 1 / 3, 1 / 3]], jnp.float32),
+        motions=jnp.asarray([3, 1]),
+        codes=jnp.asarray(rng.normal(size=(4, 5)), jnp.float32),
+        known=jnp.asarray([True, True, False, True]),
+    )
+
+
+def test_sentence_loss_equals_its_slow_form():
+    given, contrast = make_sentences(), 0.7
+    expected = 0.0
+    for row, motion in enumerate([3, 1]):
+        for sentence in range(3):
+            distance = np.mean((np.asarray(given.outputs[row, sentence]) - np.asarray(given.codes)) ** 2, axis=1)
+            others = np.exp(-4 * distance[[0, 1, 3]])  # motion 2 has no sentences
+            loss = distance[motion] - contrast * np.log(np.exp(-4 * distance[motion]) / others.sum())
+            expected += float(given.weights[row, sentence]) * loss / 2
+    np.testing.assert_allclose(sentence_loss(given, contrast=contrast), expected, rtol=1e-5)
+
+
+def test_sentence_loss_moves_sentences_and_codes_but_nothing_that_does_not_count():
+    given = make_sentences()
+    d_outputs, d_codes = jax.grad(
+        lambda outputs, codes: sentence_loss(given.replace(outputs=outputs, codes=codes), contrast=1.0), argnums=(0, 1)
+    )(given.outputs, given.codes)
+    np.testing.assert_array_equal(np.any(d_outputs != 0, axis=-1), np.asarray(given.weights) > 0)
+    np.testing.assert_array_equal(np.any(d_codes != 0, axis=-1), given.known)
+    assert bool(jnp.all(jnp.isfinite(d_outputs)))

@@ -15,6 +15,7 @@ from dimo_jax.data.cameras import orbit
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.sampler import Sampler
 from dimo_jax.model.dimo import build_components
+from dimo_jax.model.text import stack_sentences
 from dimo_jax.train import parallel, stages
 from dimo_jax.train.step import build_step, composite_truth
 
@@ -93,3 +94,26 @@ if __name__ == "__main__":
     np.testing.assert_allclose(metrics_one.loss, metrics_two.loss, rtol=1e-5)
     np.testing.assert_allclose(metrics_one.psnr, metrics_two.psnr, rtol=1e-5)
     print("largest difference of the losses:", float(abs(metrics_one.loss - metrics_two.loss)))
+
+
+def test_the_text_projector_learns_together_with_the_latents():
+    config = get_config("smoke")
+    config.text.joint = True
+    config.stage2.num_per_key_point = 1
+    components = build_components(config)
+    stage = stages.build_stages(config)[1]
+    sizes = dict(num_motions=2, num_frames=4, num_text_features=7)
+    first = stages.begin_first(config, components, **sizes, key=jax.random.key(0))
+    state = stages.begin_second(first, jax.random.key(1), config=config, components=components, num_frames=4)
+    embeddings = np.random.default_rng(0).normal(size=(2, 3, 7)).astype(np.float32)
+    sentences = stack_sentences(list(embeddings), (0, 1), num_motions=2)
+    sampler = make_setup()[3]
+    step = jax.jit(build_step(components, stage.options))
+    before = state.params
+    for i in range(2):
+        state, metrics = step(state, sampler.sample(i), {"sentences": sentences}, jax.random.key(1))
+    assert float(metrics.terms["text"]) > 0
+    for old, new in zip(jax.tree.leaves(before.projector), jax.tree.leaves(state.params.projector)):
+        assert float(jnp.max(jnp.abs(new - old))) > 0
+    restored = stages.template(config, components, step=config.stage1.num_steps, **sizes)
+    assert jax.tree.structure(restored) == jax.tree.structure(state)
