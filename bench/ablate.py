@@ -3,40 +3,90 @@
     python -m bench.ablate --out=runs/ablations    # the demo and the paper's ablations
     python -m bench.ablate --out=runs/quarter --budget=0.25 \\
         --configs=configs/dimo.py:demo,configs/ablations/rigid_arap.py:demo
+    python -m bench.ablate --out=runs/small --set=stage2.num_per_key_point=12 --set=batch.frames=2
 
 Each variant runs in a process of its own, with its workdir below `--out`. What has finished is not run again, and what
 was interrupted goes on, so the same command with more configs extends the table. The budget is a share of each config's
-steps, with every schedule shortened alike. A config file with `list_presets` (no_joint_training.py) becomes several
-runs, whose means make one row. All rows are scored on the same views and motions as long as their data are the same.
+steps, with every schedule shortened alike; "@0.02" behind a config gives it a budget of its own, for variants whose
+step costs more. A config file with `list_presets` (no_joint_training.py) becomes several runs that make one row.
+
+Every motion that a run was trained on is scored over all held-out views: PSNR and LPIPS (AlexNet) over the frames that
+trained, FVD over whole videos. Where some row lacks motions of another (one model per motion, for a few of them), a
+second table has all rows on the motions that they share.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib.util
-import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict
 
+from dimo_jax.apps.evaluation import Scores
+from dimo_jax.apps.player import Player, select_cameras
+from dimo_jax.apps.train import learn
 from dimo_jax.checkpoints import config_sha256
+from dimo_jax.data.dataset import Dataset, motions_in, train_frames, views_in
 from dimo_jax.errors import UserError
+from dimo_jax.export.atomic import replace_file
+from dimo_jax.metrics.fvd import frechet_distance, video_features
+from dimo_jax.train.step import composite_truth
 
 TABLE_5 = ("no_factorization", "no_latent_space", "no_pretraining", "no_joint_training")
 DEFAULT = ["configs/dimo.py:demo", *(f"configs/ablations/{name}.py:demo" for name in TABLE_5)]
-COLUMNS = (("psnr", "PSNR (dB)"), ("psnr_foreground", "PSNR fg (dB)"), ("ssim", "SSIM"), ("lpips_vgg", "LPIPS"))
+IMAGE_SCORES = ("psnr", "psnr_foreground", "ssim", "lpips_alex")
+FILE = "ablation.npz"
 STEPS = ("_from", "_until", "_every")
-COUNTS = ("num_images", "num_lpips_images")
 
 CONFIGS = flags.DEFINE_list("configs", DEFAULT, "config files with their config strings, separated by commas")
 OUT = flags.DEFINE_string("out", "runs/ablations", "folder of all runs and of table.md")
 BUDGET = flags.DEFINE_float("budget", 1.0, "share of each config's steps", lower_bound=1e-6)
+SET = flags.DEFINE_multi_string("set", [], "KEY=VALUE, a change to every config; may be given several times")
 ONE = flags.DEFINE_string("one", None, "run this config in this process, in the workdir --out, and end")
+
+
+class Plan(NamedTuple):
+    """What one row of the table trains."""
+
+    spec: str  # "path.py:string"
+    budget: float
+    changes: tuple[str, ...] = ()  # "key=value"
+
+
+@dataclass(frozen=True)
+class Result:
+    """Scores of one run, one entry a motion."""
+
+    names: tuple[str, ...]  # [m]
+    scores: dict[str, np.ndarray]  # by name of `IMAGE_SCORES`, [m] means over held-out views and trained frames
+    predicted: np.ndarray  # [m,V,400] features of whole held-out videos
+    truth: np.ndarray  # [m,V,400]
+    steps: int
+    seconds: float  # of training, in the run's last process
+
+
+def parse_plan(text: str, *, budget: float, changes: Sequence[str] = ()) -> Plan:
+    """A config of `--configs`, whose own budget may stand behind the last "@": "no_factorization.py:demo@0.02".
+
+    A whole number there is part of the config string (`no_joint_training.py:demo@3`).
+    """
+    spec, _, own = text.rpartition("@")
+    if spec and "." in own:
+        try:
+            return Plan(spec, float(own), tuple(changes))
+        except ValueError as error:
+            raise UserError(f"--configs={text}: found {own!r} after the @, expected a share of the steps") from error
+    return Plan(text, budget, tuple(changes))
 
 
 def load_module(spec: str) -> tuple[Any, str]:
@@ -56,14 +106,32 @@ def load_module(spec: str) -> tuple[Any, str]:
     return module, preset
 
 
-def load_config(spec: str, budget: float) -> ConfigDict:
-    """The config of "path.py:string", with its steps scaled by `budget`."""
-    module, preset = load_module(spec)
+def load_config(plan: Plan) -> ConfigDict:
+    """The config of a plan, with its steps scaled by the budget."""
+    module, preset = load_module(plan.spec)
     try:
         config = module.get_config(preset) if preset else module.get_config()
     except ValueError as error:
-        raise UserError(f"--configs={spec}: {error}") from error
-    return scale_steps(config, budget)
+        raise UserError(f"--configs={plan.spec}: {error}") from error
+    for change in plan.changes:
+        _change(config, change)
+    return scale_steps(config, plan.budget)
+
+
+def _change(config: ConfigDict, change: str) -> None:
+    key, _, text = change.partition("=")
+    *path, last = key.split(".")
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    try:
+        for part in path:
+            config = config[part]
+        config[last]  # a key that nothing reads would change nothing in silence
+        config[last] = value
+    except (KeyError, TypeError) as error:
+        raise UserError(f"--set={change}: {error.args[0]}; expected KEY=VALUE of a key of the config") from error
 
 
 def scale_steps(config: ConfigDict, share: float) -> ConfigDict:
@@ -91,111 +159,192 @@ def scale_steps(config: ConfigDict, share: float) -> ConfigDict:
     return config
 
 
-def expand(spec: str) -> list[str]:
+def expand(plan: Plan) -> list[Plan]:
     """The runs that a config stands for: itself, or those of its file's `list_presets`."""
-    module, preset = load_module(spec)
+    module, preset = load_module(plan.spec)
     if not hasattr(module, "list_presets"):
-        return [spec]
-    return [f"{spec.partition(':')[0]}:{each}" for each in module.list_presets(preset)]
+        return [plan]
+    path = plan.spec.partition(":")[0]
+    return [plan._replace(spec=f"{path}:{each}") for each in module.list_presets(preset)]
 
 
 def name_run(spec: str) -> str:
     """A folder's name for a config: "configs/ablations/rigid_arap.py:demo" -> "rigid_arap_demo"."""
     path, _, preset = spec.partition(":")
-    return "_".join(part for part in (Path(path).stem, preset.replace("@", "_")) if part)
+    return "_".join(part for part in (Path(path).stem, preset.replace("@", "_").replace("+", "_")) if part)
 
 
-def launch(spec: str, workdir: Path, budget: float) -> str:
+def launch(plan: Plan, workdir: Path) -> str:
     """Trains a config in a process of its own; returns what went wrong, or "". What it prints goes to `log.txt`."""
     workdir.parent.mkdir(parents=True, exist_ok=True)
     log = workdir.parent / f"{workdir.name}.log"
-    command = [sys.executable, "-m", "bench.ablate", f"--one={spec}", f"--out={workdir}", f"--budget={budget!r}"]
+    command = [sys.executable, "-m", "bench.ablate", f"--one={plan.spec}", f"--out={workdir}"]
     with log.open("w") as file:
-        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
+        done = subprocess.run(
+            [*command, f"--budget={plan.budget!r}", *(f"--set={change}" for change in plan.changes)],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
     if done.returncode == 0:
         return ""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return f"{(lines or ['no output'])[-1][:200]} ({log})"
 
 
-def read_finished(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
-    """The summary of a run that has ended with this very config, or None."""
+def train_and_score(plan: Plan, workdir: Path) -> None:
+    """Trains a config in this process and keeps its scores in `workdir/ablation.npz`."""
+    config = load_config(plan)
+    dataset, trained, _ = learn(config, workdir)
+    player = Player(config, trained.components, trained.state, num_frames=dataset.num_frames)
+    steps = config.stage1.num_steps + config.stage2.num_steps
+    result = score(player, dataset, config, steps=steps, seconds=sum(trained.seconds.values()))
+    write_result(workdir, result, config)
+
+
+def score(player: Player, dataset: Dataset, config: ConfigDict, *, steps: int, seconds: float) -> Result:
+    """Scores of all training motions of a run on the held-out views."""
+    views, frames = views_in(dataset, "test"), train_frames(dataset, config.data.held_out_every)
+    cameras = select_cameras(dataset.cameras, views)
+    names: list[str] = []
+    means: dict[str, list[float]] = {name: [] for name in IMAGE_SCORES}
+    features: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for motion in motions_in(dataset, "train"):
+        rgb, _ = player.render(player.play(player.latent(int(motion)), dataset.times).gaussians, cameras)
+        truth, alpha = composite_truth(jnp.asarray(dataset.frames[motion, views]), player.background)
+        for rows, videos in zip(features, (rgb, np.asarray(truth))):
+            rows.append(video_features(videos))
+        scores = Scores(("alex",))
+        pictures = [x[:, frames].reshape(-1, *x.shape[2:]) for x in (jnp.asarray(rgb), truth, alpha)]
+        scores.add(pictures[0], pictures[1], pictures[2] > 0.5, np.arange(len(pictures[0])))
+        summary = scores.summary()
+        for name in IMAGE_SCORES:
+            means[name].append(float(summary[name] or 0.0))
+        names.append(dataset.names[motion])
+    arrays = {name: np.asarray(values) for name, values in means.items()}
+    return Result(tuple(names), arrays, np.stack(features[0]), np.stack(features[1]), steps, seconds)
+
+
+def write_result(workdir: Path, result: Result, config: ConfigDict) -> None:
+    """Keeps a run's scores in its workdir, with the hash of its config."""
+    with replace_file(workdir / FILE) as temporary:
+        np.savez(
+            temporary,
+            allow_pickle=False,
+            config=np.asarray(config_sha256(config)),
+            names=np.asarray(result.names),
+            predicted=result.predicted,
+            truth=result.truth,
+            steps=np.asarray(result.steps),
+            seconds=np.asarray(result.seconds),
+            **result.scores,
+        )
+
+
+def read_result(workdir: Path, config: ConfigDict) -> Result | None:
+    """The scores of a run that has ended with this very config, or None."""
     try:
-        summary: dict[str, Any] = json.loads((workdir / "summary.json").read_text())
+        with np.load(workdir / FILE, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError):
         return None
-    return summary if summary.get("config_sha256") == config_sha256(config) else None
+    if str(arrays["config"]) != config_sha256(config):
+        return None
+    return Result(
+        names=tuple(str(name) for name in arrays["names"]),
+        scores={name: arrays[name] for name in IMAGE_SCORES},
+        predicted=arrays["predicted"],
+        truth=arrays["truth"],
+        steps=int(arrays["steps"]),
+        seconds=float(arrays["seconds"]),
+    )
 
 
 def run_all(
-    specs: Sequence[str], out: Path, budget: float, *, start: Callable[[str, Path, float], str] = launch
-) -> tuple[list[dict[str, Any]], list[str]]:
+    plans: Sequence[Plan], out: Path, *, start: Callable[[Plan, Path], str] = launch
+) -> tuple[dict[str, list[Result]], list[str]]:
     """Runs what has not finished.
 
     Returns:
-      A row per config (`name`, `num_runs`, `steps`, `seconds` of training, and the mean scores on held-out views), and
-      what failed. A config with a failed run has no row.
+      The results of each config's runs by its name, and what failed. A config with a failed run has no results.
     """
-    rows, failures = [], []
-    for spec in specs:
-        summaries = []
-        runs = expand(spec)
+    rows: dict[str, list[Result]] = {}
+    failures = []
+    for plan in plans:
+        results = []
+        runs = expand(plan)
         for run in runs:
-            config, workdir = load_config(run, budget), out / name_run(run)
-            summary = read_finished(workdir, config)
-            print(f"{run}: {'finished before' if summary else 'training in ' + str(workdir)}", flush=True)
-            if summary is None:
-                reason = start(run, workdir, budget)
-                summary = read_finished(workdir, config)
-                if summary is None:
-                    failures.append(f"{run}: {reason or 'ended without summary.json'}")
+            config, workdir = load_config(run), out / name_run(run.spec)
+            result = read_result(workdir, config)
+            print(f"{run.spec}: {'finished before' if result else f'training in {workdir}'}", flush=True)
+            if result is None:
+                begin = time.perf_counter()
+                reason = start(run, workdir)
+                result = read_result(workdir, config)
+                if result is None:
+                    failures.append(f"{run.spec}: {reason or f'ended without {FILE}'}")
                     continue
-            summaries.append(summary | {"steps": config.stage1.num_steps + config.stage2.num_steps})
-        if len(summaries) == len(runs):
-            rows.append(make_row(name_run(spec), summaries))
+                print(f"{run.spec}: {time.perf_counter() - begin:.0f} s", flush=True)
+            results.append(result)
+        if len(results) == len(runs):
+            rows[name_run(plan.spec)] = results
     return rows, failures
 
 
-def make_row(name: str, summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One row: means of the scores over runs, sums of their training's seconds."""
-    scores = [summary["held_out_views"] for summary in summaries]
-    keys = [key for key, value in scores[0].items() if key not in COUNTS and isinstance(value, int | float)]
-    row: dict[str, Any] = {key: float(np.mean([score[key] for score in scores])) for key in keys}
-    seconds = sum(summary["seconds"]["stage1"] + summary["seconds"]["stage2"] for summary in summaries)
-    return row | dict(name=name, num_runs=len(summaries), steps=summaries[0]["steps"], seconds=seconds)
-
-
-def make_table(rows: Sequence[dict[str, Any]], *, budget: float) -> str:
-    """Markdown; scores that a summary has beyond `COLUMNS` get columns of their own."""
-    known = {key for key, _ in COLUMNS} | {"name", "num_runs", "steps", "seconds"}
-    more = sorted({key for row in rows for key in row} - known)
-    columns = [*COLUMNS, *((key, key) for key in more)]
-    lines = ["| model | " + " | ".join(title for _, title in columns) + " | runs x steps | seconds |"]
-    lines.append("|" + "---|" * (len(columns) + 3))
-    for row in rows:
-        values = [f"{row[key]:.2f}" if "PSNR" in title else f"{row[key]:.4f}" for key, title in columns if key in row]
-        values += ["-"] * (len(columns) - len(values))
-        lines.append(
-            f"| {row['name']} | "
-            + " | ".join(values)
-            + f" | {row['num_runs']} x {row['steps']} | {row['seconds']:.0f} |"
+def make_row(name: str, results: Sequence[Result], motions: Sequence[str]) -> str:
+    """One line of the table: means over `motions`, one FVD over all their videos, sums of training's seconds."""
+    known = [(result, [result.names.index(m) for m in motions if m in result.names]) for result in results]
+    values = {
+        score: float(np.mean(np.concatenate([result.scores[score][chosen] for result, chosen in known])))
+        for score in IMAGE_SCORES
+    }
+    predicted, truth = (
+        np.concatenate([side[chosen].reshape(-1, side.shape[-1]) for side, chosen in sides])
+        for sides in (
+            [(result.predicted, chosen) for result, chosen in known],
+            [(result.truth, chosen) for result, chosen in known],
         )
-    note = f"Held-out views; {budget:g} of each config's steps; seconds of training in the last process of each run."
-    return "\n".join([*lines, "", note, ""])
+    )
+    fvd = f"{frechet_distance(predicted, truth):.1f}" if len(predicted) > 1 else "-"
+    seconds = sum(result.seconds for result in results)
+    return (
+        f"| {name} | {values['psnr']:.2f} | {values['psnr_foreground']:.2f} | {values['ssim']:.4f} | "
+        f"{values['lpips_alex']:.4f} | {fvd} | {len(results)} x {results[0].steps} | {seconds:.0f} |"
+    )
+
+
+def make_tables(rows: dict[str, list[Result]], *, budget: float) -> str:
+    """Markdown: all rows that have every motion and, where some have fewer, all rows on the motions that they share."""
+    motions = {name: [motion for result in results for motion in result.names] for name, results in rows.items()}
+    every = max(motions.values(), key=len)
+    shared = [motion for motion in every if all(motion in names for names in motions.values())]
+    parts = [(every, [name for name in rows if set(every) <= set(motions[name])])]
+    if len(shared) < len(every):
+        parts.append((shared, list(rows) if shared else []))
+    lines = []
+    for chosen, names in parts:
+        lines += [f"{len(chosen)} motions:", ""]
+        lines.append("| model | PSNR (dB) | PSNR fg (dB) | SSIM | LPIPS (AlexNet) | FVD | runs x steps | seconds |")
+        lines.append("|" + "---|" * 8)
+        lines += [make_row(name, rows[name], chosen) for name in names]
+        lines.append("")
+    lines.append(
+        f"Held-out views; {budget:g} of each config's steps; seconds of training in the last process of each run."
+    )
+    return "\n".join([*lines, ""])
 
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"found {argv[1]!r}, expected only --flags")
     if ONE.value:
-        from dimo_jax.apps import train
-
-        train.run(config=load_config(ONE.value, BUDGET.value), workdir=OUT.value)
+        train_and_score(Plan(ONE.value, BUDGET.value, tuple(SET.value)), Path(OUT.value))
         return
     out = Path(OUT.value)
-    rows, failures = run_all(CONFIGS.value, out, BUDGET.value)
+    plans = [parse_plan(text, budget=BUDGET.value, changes=SET.value) for text in CONFIGS.value]
+    rows, failures = run_all(plans, out)
     if rows:
-        table = make_table(rows, budget=BUDGET.value)
+        table = make_tables(rows, budget=BUDGET.value)
         (out / "table.md").write_text(table)
         print(f"\n{table}\n{out / 'table.md'}")
     if failures:

@@ -3,9 +3,9 @@
     python launch.py --config=configs/ablations/no_joint_training.py:demo@3 --workdir=runs/alone_3
     python -m bench.ablate --out=runs/ablations --configs=configs/ablations/no_joint_training.py:demo
 
-The first trains motion 3, the second all of them one after the other, and takes the mean of their scores. Each takes
-the preset's steps with one motion, one view and two frames a step: 16 such runs of the demo see 32 images a step
-altogether, the joint run 24.
+The first trains motion 3, the second all of them one after the other (":demo@3+5": these two), for one row of a table.
+Each takes the preset's steps with one motion, one view and two frames a step: 16 such runs of the demo see 32 images a
+step altogether, the joint run 24.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def get_config(preset: str = "auto") -> ConfigDict:
 
 
 def list_presets(preset: str) -> list[str]:
-    """One config string per motion of a preset, for `bench.ablate`; a string with its motion stands for itself."""
-    if "@" in preset:
-        return [preset]
-    config = dimo.get_config(preset)
-    motions = motions_in(load(config.data), "train")
-    return [f"{preset}@{motion}" for motion in motions]
+    """One config string per training motion, for `bench.ablate`; "demo@3+5" stands for these two motions."""
+    name, _, motions = preset.partition("@")
+    if motions:
+        return [f"{name}@{motion}" for motion in motions.split("+")]
+    config = dimo.get_config(name)
+    return [f"{name}@{motion}" for motion in motions_in(load(config.data), "train")]

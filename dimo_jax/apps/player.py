@@ -38,7 +38,6 @@ class Player:
 
     def __init__(self, config: ConfigDict, components: Components, state: TrainState, *, num_frames: int) -> None:
         """`num_frames` is that of the training videos: the motion graph is built over their times."""
-        self.components = components
         self.params: Params = state.params.replace(gaussians=mask_dead(state.params.gaussians, state.alive))
         self.components = components
         self.alive = np.asarray(state.alive)

@@ -25,12 +25,13 @@ from dimo_jax.apps.player import Player
 from dimo_jax.apps.restore import save_facts
 from dimo_jax.apps.summary import write_summary_report
 from dimo_jax.checkpoints import Checkpoints, config_sha256, save_config
+from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.sources import load
 from dimo_jax.export.images import to_uint8
 from dimo_jax.export.metrics_log import Board, MetricsLog
 from dimo_jax.render import choose_backend
 from dimo_jax.train.estimate import estimate_hours
-from dimo_jax.train.loop import fit
+from dimo_jax.train.loop import Trained, fit
 from dimo_jax.train.state import TrainState
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "numpy")
@@ -72,27 +73,7 @@ def run(*, config: ConfigDict, workdir: str) -> None:
     """
     start = time.perf_counter()
     folder = Path(workdir)
-    check_config(config)
-    check_workdir(config, folder)
-    _announce(config)
-    dataset = load(config.data)
-    check_data(config, dataset)
-    check_weights(config)
-    data_seconds = time.perf_counter() - start
-    save_config(config, folder)
-    sentences = read_joint_sentences(config, dataset) if config.text.joint else None
-    save_facts(dataset, folder, num_text_features=0 if sentences is None else sentences.inputs.shape[-1])
-    logging.info("%s: %d motions, %d views, %d frames, %d px", dataset.object_name, dataset.num_motions,
-                 dataset.num_views, dataset.num_frames, dataset.cameras.height)  # fmt: skip
-    if jax.default_backend() == "cpu" and config.preset in ("paper", "official"):
-        hours = estimate_hours(config, dataset)
-        logging.info("on this CPU a step takes %.1f s at first, the whole run %.0f hours or more", *hours)
-    with (
-        MetricsLog(folder / "metrics.jsonl") as log,
-        Board(folder / "tensorboard") as board,
-        Checkpoints(folder, keep=config.keep_checkpoints) as checkpoints,
-    ):
-        trained = fit(config, dataset, checkpoints, Recorder(log, board), sentences=sentences)
+    dataset, trained, data_seconds = learn(config, folder)
     evaluation_start = time.perf_counter()
     player = Player(config, trained.components, trained.state, num_frames=dataset.num_frames)
     results = evaluate(config, trained.components, dataset, trained.state, player)
@@ -120,6 +101,40 @@ def run(*, config: ConfigDict, workdir: str) -> None:
     _write_json(summary, folder / "summary.json")
     report = write_summary_report(folder, summary, sections, config)
     print(f"report:  {report.resolve()}\nsummary: {(folder / 'summary.json').resolve()}")
+
+
+def learn(config: ConfigDict, folder: Path) -> tuple[Dataset, Trained, float]:
+    """Trains in the workdir `folder`, or goes on there, without looking at the result.
+
+    Returns:
+      The data, the trained model, and the seconds that loading the data took.
+
+    Raises:
+      UserError: as `run`.
+    """
+    start = time.perf_counter()
+    check_config(config)
+    check_workdir(config, folder)
+    _announce(config)
+    dataset = load(config.data)
+    check_data(config, dataset)
+    check_weights(config)
+    data_seconds = time.perf_counter() - start
+    save_config(config, folder)
+    sentences = read_joint_sentences(config, dataset) if config.text.joint else None
+    save_facts(dataset, folder, num_text_features=0 if sentences is None else sentences.inputs.shape[-1])
+    logging.info("%s: %d motions, %d views, %d frames, %d px", dataset.object_name, dataset.num_motions,
+                 dataset.num_views, dataset.num_frames, dataset.cameras.height)  # fmt: skip
+    if jax.default_backend() == "cpu" and config.preset in ("paper", "official"):
+        hours = estimate_hours(config, dataset)
+        logging.info("on this CPU a step takes %.1f s at first, the whole run %.0f hours or more", *hours)
+    with (
+        MetricsLog(folder / "metrics.jsonl") as log,
+        Board(folder / "tensorboard") as board,
+        Checkpoints(folder, keep=config.keep_checkpoints) as checkpoints,
+    ):
+        trained = fit(config, dataset, checkpoints, Recorder(log, board), sentences=sentences)
+    return dataset, trained, data_seconds
 
 
 def _announce(config: ConfigDict) -> None:
