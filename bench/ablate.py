@@ -18,6 +18,7 @@ second table has all rows on the motions that they share.
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib.util
 import subprocess
 import sys
@@ -198,12 +199,22 @@ def train_and_score(plan: Plan, workdir: Path) -> None:
     dataset, trained, _ = learn(config, workdir)
     player = Player(config, trained.components, trained.state, num_frames=dataset.num_frames)
     steps = config.stage1.num_steps + config.stage2.num_steps
-    result = score(player, dataset, config, steps=steps, seconds=sum(trained.seconds.values()))
+    seconds = sum(trained.seconds.values())
+    result = score(player, dataset, config, steps=steps, seconds=seconds, cache=workdir.parent / "truth")
     write_result(workdir, result, config)
 
 
-def score(player: Player, dataset: Dataset, config: ConfigDict, *, steps: int, seconds: float) -> Result:
-    """Scores of all training motions of a run on the held-out views."""
+def true_features(videos: np.ndarray, cache: Path) -> np.ndarray:
+    """`video_features` of true videos [V,T,H,W,3], kept in the folder `cache` for the other runs."""
+    path = cache / f"{hashlib.sha256(np.ascontiguousarray(videos).tobytes()).hexdigest()}.npy"
+    if not path.exists():
+        with replace_file(path) as temporary, temporary.open("wb") as file:
+            np.save(file, video_features(videos), allow_pickle=False)
+    return np.asarray(np.load(path, allow_pickle=False))
+
+
+def score(player: Player, dataset: Dataset, config: ConfigDict, *, steps: int, seconds: float, cache: Path) -> Result:
+    """Scores of all training motions of a run on the held-out views; `cache` as in `true_features`."""
     views, frames = views_in(dataset, "test"), train_frames(dataset, config.data.held_out_every)
     cameras = select_cameras(dataset.cameras, views)
     names: list[str] = []
@@ -212,8 +223,8 @@ def score(player: Player, dataset: Dataset, config: ConfigDict, *, steps: int, s
     for motion in motions_in(dataset, "train"):
         rgb, _ = player.render(player.play(player.latent(int(motion)), dataset.times).gaussians, cameras)
         truth, alpha = composite_truth(jnp.asarray(dataset.frames[motion, views]), player.background)
-        for rows, videos in zip(features, (rgb, np.asarray(truth))):
-            rows.append(video_features(videos))
+        features[0].append(video_features(rgb))
+        features[1].append(true_features(np.asarray(truth), cache))
         scores = Scores(("alex",))
         pictures = [x[:, frames].reshape(-1, *x.shape[2:]) for x in (jnp.asarray(rgb), truth, alpha)]
         scores.add(pictures[0], pictures[1], pictures[2] > 0.5, np.arange(len(pictures[0])))

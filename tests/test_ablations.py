@@ -210,7 +210,7 @@ def test_a_run_is_scored_by_motion(tmp_path):
     state = stages.begin_first(config, components, **sizes, key=jax.random.key(0))
     state = stages.begin_second(state, jax.random.key(1), config=config, components=components, num_frames=10)
     player = Player(config, components, state, num_frames=10)
-    result = ablate.score(player, dataset, config, steps=4, seconds=1.0)
+    result = ablate.score(player, dataset, config, steps=4, seconds=1.0, cache=tmp_path / "truth")
     assert result.names == tuple(dataset.names)
     assert result.predicted.shape == result.truth.shape == (3, 1, 400)
     clip = player.play(player.latent(1), dataset.times)
@@ -219,6 +219,8 @@ def test_a_run_is_scored_by_motion(tmp_path):
     frames = [0, 1, 2, 3, 5, 6, 7, 8]  # every fifth is held out
     error = np.mean((rgb - np.asarray(truth))[0, frames] ** 2, axis=(1, 2, 3))
     assert result.scores["psnr"][1] == pytest.approx(np.mean(-10 * np.log10(error)), abs=1e-3)
+    assert len(list((tmp_path / "truth").glob("*.npy"))) == 3
+    np.testing.assert_array_equal(ablate.true_features(np.asarray(truth), tmp_path / "truth"), result.truth[1])
     ablate.write_result(tmp_path, result, config)
     again = ablate.read_result(tmp_path, config)
     np.testing.assert_array_equal(again.scores["lpips_alex"], result.scores["lpips_alex"])
