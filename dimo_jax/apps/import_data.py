@@ -94,9 +94,7 @@ def run(
     kind = detect(Path(source))
     print(f"{source}: {KINDS[kind]}")
     if kind == "native":
-        raise UserError(
-            f"{source}: is a dataset folder already, expected other data (train on it, or --check={source})"
-        )
+        raise UserError(f"{source}: is a dataset folder already, expected other data (or --check={source})")
     if kind == "authors_model":
         # Late, because it brings jax and everything that trains, which takes seconds.
         from dimo_jax.apps.import_model import import_model

@@ -195,7 +195,8 @@ def _describe_data(dataset: str, model: MotionModel, num_frames: int, source: Pa
         raise UserError(f"{dataset}: its motions and those of motion_order.json differ in {odd!r}, expected the same")
     if model.names and model.names != found.names:
         raise UserError(
-            f"{dataset}: its motions stand in another order than in motion_order.json, expected {', '.join(model.names)}"
+            f"{dataset}: its motions stand in another order than in motion_order.json, expected "
+            f"{', '.join(model.names)}"
         )
     return found
 

@@ -5,7 +5,7 @@
                {"name": "side", "split": "test", "world_to_camera": [4 x 4], "focal": [fx, fy], "center": [cx, cy]},
                {"name": "back", "camera_to_world": [4 x 4], "axes": "opengl", "fov_deg": 40}],
      "motions": [{"name": "walk", "caption": "It walks.", "split": "train",
-                  "clips": {"front": "walk_front.mp4", "side": "walk/side"}, "masks": {"front": "walk_front_mask.mp4"}}]}
+                  "clips": {"front": "walk_front.mp4", "side": "walk/side"}, "masks": {"front": "walk_mask.mp4"}}]}
 
 Only `views` is needed: a motion is then every folder beside the file, its clips are `<motion>/<view>.mp4` (or another
 video, or a GIF, or a folder of images) and its masks `<motion>/<view>_mask.*`.
@@ -54,7 +54,8 @@ def _parse_pose(view: Any, where: str) -> np.ndarray:
     given = [key for key in ("world_to_camera", "camera_to_world", "azimuth_deg") if key in view]
     if len(given) != 1:
         raise UserError(
-            f"{where}: found {' and '.join(given) or 'no pose'}, expected one of world_to_camera, camera_to_world, azimuth_deg"
+            f"{where}: found {' and '.join(given) or 'no pose'}, expected one of world_to_camera, camera_to_world and "
+            "azimuth_deg"
         )
     if given[0] == "azimuth_deg":
         azimuth = _number(view, "azimuth_deg", where, -1e6, 1e6)

@@ -90,7 +90,7 @@ def settle(matte: Matte, first: np.ndarray, *, has_masks: bool, where: str) -> M
             )
     if how == "masks" and not has_masks:
         raise UserError(f"{where}: found no masks beside it, expected them for --matte=masks")
-    key = matte.color if matte.color is not None else tuple(int(round(float(c))) for c in color)
+    key = matte.color if matte.color is not None else tuple(round(float(c)) for c in color)
     return Matte(how=how, color=key, tolerance=matte.tolerance, enclosed=matte.enclosed)  # type: ignore[arg-type]
 
 
@@ -143,9 +143,10 @@ def key_out(frame: np.ndarray, matte: Matte) -> np.ndarray:
 
 
 def resize(frame: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A picture [H,W,4] uint8 at another size, filtered over the whole footprint of each pixel, colours weighed by alpha.
+    """A picture [H,W,4] uint8 at another size, filtered over each pixel's whole footprint.
 
-    Transparent pixels have no say in the colours beside them, which a plain resize would let bleed into the edges.
+    Colours are weighed by alpha: transparent pixels have no say in those beside them, which a plain resize would let
+    bleed into the edges.
     """
     if frame.shape[:2] == (height, width):
         return frame

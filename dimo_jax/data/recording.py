@@ -166,7 +166,7 @@ def read_clip(clip: Clip, mask: Clip | None, matte: Matte, height: int, width: i
     """All frames of one clip, cut out and resized: [T,height,width,4] uint8.
 
     Raises:
-      UserError: damaged files, a mask of another size or length, no background that the matte finds, or too many frames.
+      UserError: damaged files, a mask of another size or length, no background to be found, or too many frames.
     """
     if mask is not None and (mask.height, mask.width) != (clip.height, clip.width):
         raise UserError(

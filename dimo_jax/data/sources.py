@@ -62,7 +62,8 @@ def load(config: Mapping[str, Any]) -> Dataset:
     """Loads the dataset of `config.data`.
 
     Args:
-      config: `path`, a dataset folder (native, or in the authors' layout), wins where it is not empty; otherwise `source`, a component such as
+      config: `path`, a dataset folder (native, or in the authors' layout), wins where it
+        is not empty; otherwise `source`, a component such as
         `dict(fn="dimo_jax.data.puppet:make_puppet", num_motions=16)`, is called and returns the Dataset. `motions`,
         where it is given, are the indices of the motions to keep.
 

@@ -41,7 +41,7 @@ def default_azimuths(folder: Path, num_novel_views: int) -> tuple[float, ...]:
     if num_novel_views == len(FOUR_VIEWS) - 1:
         return FOUR_VIEWS
     raise UserError(
-        f"{folder}: {num_novel_views} novel views, expected 8 or 4, or --azimuths with the degrees of view 0 and all others"
+        f"{folder}: {num_novel_views} novel views, expected 8 or 4 (or --azimuths, of view 0 and all others)"
     )
 
 

@@ -79,8 +79,8 @@ def read_motion_model(folder: Path, *, step: int = 0) -> MotionModel:
     width, num_inputs = _shape(state, "deformnet.0.weight", path)
     if num_inputs != _ENCODED + mu.shape[1]:
         raise UserError(
-            f"{path}: {num_inputs} inputs, expected {_ENCODED + mu.shape[1]} (position and time in {POSITION_BANDS} and "
-            f"{TIME_BANDS} bands, and a code of {mu.shape[1]})"
+            f"{path}: {num_inputs} inputs, expected {_ENCODED + mu.shape[1]} (position in {POSITION_BANDS} bands, time "
+            f"in {TIME_BANDS}, and a code of {mu.shape[1]})"
         )
     wide = [n for n in range(1, depth) if _shape(state, f"deformnet.{n}.weight", path)[1] == width + num_inputs]
     if len(wide) != 1:
