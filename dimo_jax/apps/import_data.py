@@ -84,8 +84,8 @@ def run(
       UserError: bad input; nothing has been written.
     """
     options = {name: value for name, value in locals().items() if value is not None}
-    for name in ("source", "out", "check", "config"):
-        options.pop(name, None)
+    for name in ("source", "out", "check"):
+        options.pop(name)
     if check:
         _refuse(options | ({"source": source} if source else {}), check_data, "a check")
         check_data(check, out=out)
@@ -100,7 +100,7 @@ def run(
         from dimo_jax.apps.import_model import import_model
 
         _refuse(options, import_model, KINDS[kind])
-        import_model(Path(source), target, config=config, **options)
+        import_model(Path(source), target, **options)
         return
     readers: dict[str, Callable[..., Dataset]] = {
         "gltf": import_model_file,
