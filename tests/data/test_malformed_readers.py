@@ -78,7 +78,9 @@ def edit(name, change):
 
 def cut(name):
     """Leaves half of a file."""
-    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[: (folder / name).stat().st_size // 2])
+    return lambda folder: (folder / name).write_bytes(
+        (folder / name).read_bytes()[: (folder / name).stat().st_size // 2]
+    )
 
 
 def png(width, height):
@@ -134,7 +136,9 @@ POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\
 PLAYLIST = b"ffconcat version 1.0\nfile '/etc/hostname'\n"
 CHECK, TRAIN, IMPORT = "check", "train", "import"
 CASES = {
-    "native, unknown schema": ("native", CHECK, edit("dataset.json", lambda t: t.update(schema_version=9)), "expected 1"),
+    "native, unknown schema": (
+        "native", CHECK, edit("dataset.json", lambda t: t.update(schema_version=9)), "expected 1",
+    ),
     "native, NaN matrix": (
         "native", CHECK, edit("dataset.json", lambda t: t["views"][0].update(world_to_camera=NAN_POSE)), "not finite",
     ),
@@ -144,7 +148,7 @@ CASES = {
     "native, two cameras of one name": (
         "native", CHECK, edit("dataset.json", lambda t: t["views"][1].update(name="view_00")), "occurs twice",
     ),
-    "native, truncated image": ("native", TRAIN, cut("walk/view_00/00001.png"), "00001.png: cannot be read as an image"),
+    "native, truncated image": ("native", TRAIN, cut("walk/view_00/00001.png"), "00001.png: cannot be read"),
     "native, decompression bomb": ("native", TRAIN, write("walk/view_00/00000.png", png(60000, 60000)), "00000.png: "),
     "native, mixed sizes": (
         "native", TRAIN, write("walk/view_00/00000.png", png(31, 32)), "image of 31x32, expected 32x32",
@@ -173,10 +177,12 @@ CASES = {
         "authors", IMPORT, edit("info.json", lambda t: t.update(elevations_deg=[0])), "1 elevations_deg, expected 2",
     ),
     "authors, path in a name": (
-        "authors", IMPORT, edit("info.json", lambda t: t.update(input_videos=["../authors/walk"])), "no plain folder name",
+        "authors", IMPORT, edit("info.json", lambda t: t.update(input_videos=["../data/walk"])), "no plain folder name",
     ),
     "authors, broken JSON": ("authors", IMPORT, cut("info.json"), "info.json: not valid JSON"),
-    "videos, unknown schema": ("videos", IMPORT, edit("cameras.json", lambda t: t.update(schema_version=2)), "expected 1"),
+    "videos, unknown schema": (
+        "videos", IMPORT, edit("cameras.json", lambda t: t.update(schema_version=2)), "expected 1",
+    ),
     "videos, two cameras of one name": (
         "videos", IMPORT, edit("cameras.json", lambda t: t["views"][1].update(name="front")), "occurs twice",
     ),
@@ -193,7 +199,7 @@ CASES = {
     "videos, link out": ("videos", IMPORT, link_out, "is a link out of the folder"),
     "videos, truncated video": ("videos", IMPORT, cut("walk/front.mp4"), "front.mp4: "),
     "videos, a playlist for a video": ("videos", IMPORT, write("walk/front.mp4", PLAYLIST), "finds no video in it"),
-    "videos, a program for an image": ("videos", IMPORT, write("walk/side/000.png", POSTSCRIPT), "000.png: cannot be read"),
+    "videos, a program for an image": ("videos", IMPORT, write("walk/side/000.png", POSTSCRIPT), "000.png: cannot"),
     "sv4d, a view missing": (
         "sv4d", IMPORT, lambda f: (f / "000000_v002.mp4").unlink(), "000000_v002.mp4: no such file",
     ),

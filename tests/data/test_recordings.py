@@ -136,7 +136,9 @@ def test_videos_of_every_kind_with_a_camera_file(tmp_path):
     folder = write_cameras(tmp_path / "set", views, image={"width": 32, "height": 32}, frame_rate=10, motions=[motion])
     frames = disc_frames(4)
     write_video(folder / "go/mp4.mp4", frames)
-    rgba = np.stack([np.dstack([f, np.round(255 * draw_disc(i / 3)[1])]) for i, f in enumerate(frames)]).astype(np.uint8)
+    rgba = np.stack([np.dstack([f, np.round(255 * draw_disc(i / 3)[1])]) for i, f in enumerate(frames)]).astype(
+        np.uint8
+    )
     write_video(folder / "go/webm.webm", rgba, codec=("-c:v", "libvpx-vp9", "-lossless", "1", "-pix_fmt", "yuva420p"))
     images = [Image.fromarray(frame) for frame in frames]
     images[0].save(folder / "go/gif.gif", save_all=True, append_images=images[1:], duration=100)
@@ -173,7 +175,7 @@ def test_masks_lie_beside_videos_and_sizes_may_differ(tmp_path):
         write_video(folder / f"walk/{view}.mp4", noisy)
         masks = np.stack([np.repeat(draw_disc(t, size=size)[1][..., None] * 255, 3, -1) for t in (0, 1)])
         write_video(folder / f"walk/{view}_mask.mp4", np.round(masks).astype(np.uint8))
-    with pytest.raises(UserError, match="pictures of 64x64, .*expected one size"):
+    with pytest.raises(UserError, match=r"pictures of 64x64, .*expected one size"):
         assemble(describe_videos(folder))
     dataset = assemble(describe_videos(folder), sampling=Sampling(size=32))
     for view in range(2):
@@ -243,7 +245,9 @@ def test_captions_are_edited_in_a_plain_file(tmp_path):
 def test_alpha_of_a_webm_survives_and_lengths_are_known(tmp_path):
     frames = np.zeros((5, 16, 16, 4), np.uint8)
     frames[:, 4:12, 4:12] = (200, 100, 50, 255)
-    write_video(tmp_path / "a.webm", frames, rate=7, codec=("-c:v", "libvpx-vp9", "-lossless", "1", "-pix_fmt", "yuva420p"))
+    write_video(
+        tmp_path / "a.webm", frames, rate=7, codec=("-c:v", "libvpx-vp9", "-lossless", "1", "-pix_fmt", "yuva420p")
+    )
     clip = open_clip(tmp_path / "a.webm")
     assert clip.frame_rate == pytest.approx(7, abs=0.01)
     decoded = np.stack(list(clip.frames()))
