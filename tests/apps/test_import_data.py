@@ -70,7 +70,7 @@ def test_writes_a_dataset_that_reads_back(model, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"source": ""}, "--source, --out: found ''"),
+        ({"source": ""}, "--source: not given, expected --source=..."),
         ({"source": "absent.glb"}, "absent.glb: no such file"),
         ({"source": "in"}, "in: no such file or folder"),
         ({"source": os.curdir}, "found none of dataset.json, cameras.json, info.json"),
