@@ -165,7 +165,7 @@ CASES = {
     "authors, truncated mask": ("authors", IMPORT, cut("walk/view_00/01_mask.npy"), "01_mask.npy: cannot be read"),
     "authors, image of no size": ("authors", IMPORT, write("walk/view_00/00.png", png(0, 0)), "00.png: "),
     "authors, decompression bomb": (
-        "authors", IMPORT, write("walk/view_00/00.png", png(60000, 60000)), "expected 1 to 8192 pixels a side",
+        "authors", IMPORT, write("walk/view_00/00.png", png(60000, 60000)), "decompression bomb",
     ),
     "authors, mixed sizes": ("authors", IMPORT, write("walk/view_00/01.png", png(31, 32)), "01.png: image of 31x32"),
     "authors, code in a mask": ("authors", IMPORT, pickled_mask, "00_mask.npy: cannot be read"),
