@@ -28,7 +28,7 @@ MAX_FRAMES = 20_000
 _MODES = {"RGBA", "RGB", "L", "LA", "P", "PA", "1"}  # 8 bits or fewer a channel
 _DAMAGE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 # What ffmpeg may take a file for: playlists, which name other files or addresses, are not among it.
-_SAFE = ["-protocol_whitelist", "file", "-format_whitelist", "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"]
+SAFE_INPUT = ["-protocol_whitelist", "file", "-format_whitelist", "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"]
 _WITH_ALPHA = {"vp9": ["-c:v", "libvpx-vp9"], "vp8": ["-c:v", "libvpx"]}  # ffmpeg's own decoders leave alpha out
 
 
@@ -219,7 +219,7 @@ def _read(path: Path, codec: str = "") -> Any:
     options = _WITH_ALPHA.get(codec.split(" ")[0], [])
     # An absolute path cannot be taken for an option or for an address.
     return imageio_ffmpeg.read_frames(
-        str(path.absolute()), pix_fmt="rgba", bits_per_pixel=32, input_params=[*_SAFE, *options]
+        str(path.absolute()), pix_fmt="rgba", bits_per_pixel=32, input_params=[*SAFE_INPUT, *options]
     )
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from dimo_jax.data.captions import read_captions, write_captions
-from dimo_jax.data.clips import FORMATS
+from dimo_jax.data.clips import FORMATS, SAFE_INPUT
 from dimo_jax.data.dataset import Dataset, surface_height
 from dimo_jax.data.jobs import one_line, run_all
 from dimo_jax.data.native_schema import FILE, Description, describe, read_description
@@ -79,7 +79,7 @@ def _read_video(path: Path, out: np.ndarray) -> int:
         return _read_gif(path, out)
     count = 0
     try:
-        reader = imageio_ffmpeg.read_frames(str(path), pix_fmt="rgb24")
+        reader = imageio_ffmpeg.read_frames(str(path.absolute()), pix_fmt="rgb24", input_params=SAFE_INPUT)
         try:
             _check_size(path, next(reader)["size"], out)
             for data in reader:
