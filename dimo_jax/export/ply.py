@@ -164,12 +164,12 @@ def read_gaussians(path: Path | str) -> Gaussians:
     rows = read_vertices(path, [name for name in _field_names(0) if name not in ("nx", "ny", "nz")])
     num = len(rows)
     num_rest = sum(name.startswith("f_rest_") for name in rows.dtype.names or ())
-    num_bases = num_rest // 3 + 1
-    if num_rest % 3 or math.isqrt(num_bases) ** 2 != num_bases:
-        raise UserError(f"{path}: found {num_rest} properties f_rest_*, expected 0, 9, 24 or 45")
     absent = [name for name in _field_names(num_rest)[9:] if name not in (rows.dtype.names or ())]
     if absent:
         raise UserError(f"{path}: found no property {absent[0]!r}, expected the properties of a 3DGS PLY file")
+    num_bases = num_rest // 3 + 1
+    if num_rest % 3 or math.isqrt(num_bases) ** 2 != num_bases:
+        raise UserError(f"{path}: found {num_rest} properties f_rest_*, expected 0, 9, 24 or 45")
 
     def columns(*fields: str) -> np.ndarray:
         return np.stack([rows[name].astype(np.float32) for name in fields], axis=-1)

@@ -65,6 +65,7 @@ def test_files_that_torch_made_are_run_as_torch_runs_them(tmp_path):
     assert alpha.max() > 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vae", [False, True])
 def test_a_model_of_full_width_from_live_torch(tmp_path, vae):
     pytest.importorskip("torch", reason="torch is not installed; the stored files are tested without it")
