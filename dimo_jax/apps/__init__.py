@@ -17,6 +17,7 @@ APPS = {
     "reconstruct": "dimo_jax.apps.reconstruct",
     "text": "dimo_jax.apps.text",
     "import_data": "dimo_jax.apps.import_data",
+    "distill": "dimo_jax.apps.distill",
     "evaluate": "dimo_jax.apps.evaluate",
 }
 
@@ -25,6 +26,9 @@ def define_flags() -> None:
     """Flags of single apps, None until the user sets them; one that an app does not take is refused when it runs."""
     flags.DEFINE_string("source", None, "import_data: the .glb or .gltf file to import; reconstruct: a dataset folder")
     flags.DEFINE_string("out", None, "import_data: the folder to write; others: the folder for their results")
+    flags.DEFINE_string("image", None, "distill: the picture of the object")
+    flags.DEFINE_string("prompts", None, "distill: text file with a motion a line, instead of a language model's")
+    flags.DEFINE_bool("dry_run", None, "distill: only print the plan, what it costs, and what is missing")
     flags.DEFINE_string("clips", None, "import_data: clips by name or pattern, separated by commas")
     flags.DEFINE_string("test_clips", None, "import_data: clips kept from training, likewise")
     flags.DEFINE_string("hide", None, "import_data: nodes to leave out, by name or pattern, separated by commas")
