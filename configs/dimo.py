@@ -194,6 +194,9 @@ def _official() -> ConfigDict:
     config = _paper()
     config.preset = "official"
     config.batch.views = 2
+    config.decoder.skip = 5  # their "skip at 4" joins the inputs to what layer 4 gives
+    config.decoder.lowest_frequency = 1.0
+    config.deform.unit = False
     config.latent = dict(fn="dimo_jax.model.latents:plain_code")
     config.skinning = dict(fn="dimo_jax.model.skinning:rbf_weights_authors")
     config.graph = dict(fn="dimo_jax.model.graph:canonical_neighbors", num_neighbors=4)

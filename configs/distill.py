@@ -78,7 +78,6 @@ def _cogvideox() -> ConfigDict:
         fn="dimo_jax.distill.masks:color_key",  # or :given, or :rembg
         color=placeholder(tuple),
         tolerance=placeholder(float),
-        softness=placeholder(float),
         folder=placeholder(str),
         model=placeholder(str),
         model_path=placeholder(str),

@@ -9,7 +9,8 @@ from __future__ import annotations
 import collections
 import io
 import pickle
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -27,13 +28,18 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Resolves the names in `_ALLOWED` and no other."""
+class RestrictedUnpickler(pickle.Unpickler):
+    """Resolves the names that it is given and no other."""
+
+    def __init__(self, file: BinaryIO, allowed: Mapping[tuple[str, str], Any]) -> None:
+        super().__init__(file)
+        self._allowed = allowed
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
+        """What stands for `module.name`; raises UnpicklingError for a name that is not allowed."""
+        if (module, name) not in self._allowed:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return _ALLOWED[module, name]
+        return self._allowed[module, name]
 
 
 def load_arrays(data: bytes, *, source: str) -> Any:
@@ -47,7 +53,7 @@ def load_arrays(data: bytes, *, source: str) -> Any:
       UserError: the pickle refers to anything but NumPy's array reconstruction and plain containers, or is damaged.
     """
     try:
-        return _ArrayUnpickler(io.BytesIO(data)).load()
+        return RestrictedUnpickler(io.BytesIO(data), _ALLOWED).load()
     except Exception as error:  # a damaged pickle fails with nearly any exception
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{source}: refused ({reason}), expected a pickle of NumPy arrays only") from error

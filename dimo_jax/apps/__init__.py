@@ -24,11 +24,20 @@ APPS = {
 
 def define_flags() -> None:
     """Flags of single apps, None until the user sets them; one that an app does not take is refused when it runs."""
-    flags.DEFINE_string("source", None, "import_data: the .glb or .gltf file to import; reconstruct: a dataset folder")
+    flags.DEFINE_string("source", None, "import_data: a glTF file or a folder to import; reconstruct: a dataset folder")
     flags.DEFINE_string("out", None, "import_data: the folder to write; others: the folder for their results")
-    flags.DEFINE_string("image", None, "distill: the picture of the object")
-    flags.DEFINE_string("prompts", None, "distill: text file with a motion a line, instead of a language model's")
-    flags.DEFINE_bool("dry_run", None, "distill: only print the plan, what it costs, and what is missing")
+    flags.DEFINE_string("check", None, "import_data: a dataset folder to look for mistakes in, instead of importing")
+    flags.DEFINE_enum(
+        "matte",
+        None,
+        ["auto", "alpha", "masks", "key", "none"],
+        "import_data: what makes a video's background transparent",
+    )
+    flags.DEFINE_string("key_color", None, "import_data: the background's colour, such as white, #00ff00, or auto")
+    flags.DEFINE_float("key_tolerance", None, "import_data: how far from that colour, of 255, the background may be")
+    flags.DEFINE_bool("key_enclosed", None, "import_data: also remove that colour where the object encloses it")
+    flags.DEFINE_string("dataset", None, "import_data: folder of the data that the authors' model was trained on")
+    flags.DEFINE_integer("step", None, "import_data: intermediate checkpoint of the authors' model")
     flags.DEFINE_string("clips", None, "import_data: clips by name or pattern, separated by commas")
     flags.DEFINE_string("test_clips", None, "import_data: clips kept from training, likewise")
     flags.DEFINE_string("hide", None, "import_data: nodes to leave out, by name or pattern, separated by commas")
@@ -63,7 +72,7 @@ def define_flags() -> None:
     flags.DEFINE_enum("start", None, ["nearest", "mean"], "reconstruct: the training code to start from")
     flags.DEFINE_integer("finetune_decoder", None, "reconstruct: steps of the decoder's copy, afterwards")
     flags.DEFINE_integer("fit_size", None, "reconstruct: height of the pictures that are fitted")
-    flags.DEFINE_float("frame_rate", None, "sample, interpolate: frames a second of the video")
+    flags.DEFINE_float("frame_rate", None, "import_data, sample, interpolate: frames a second of the videos")
     flags.DEFINE_enum("camera", None, ["fixed", "orbit"], "sample, interpolate: the data's camera, or an orbit")
     flags.DEFINE_string("prompt", None, "text: what the object shall do, such as 'waves the left hand'")
     flags.DEFINE_string("bert", None, "text: folder of a Hugging Face BERT; default: all-MiniLM-L6-v2, fetched once")
@@ -75,6 +84,9 @@ def define_flags() -> None:
     flags.DEFINE_string("clip", None, "evaluate: Hugging Face CLIP folder (config.json, model.safetensors)")
     flags.DEFINE_integer("num_lpips_images", None, "evaluate: about so many images for LPIPS (0: all)")
     flags.DEFINE_integer("num_videos", None, "evaluate: about so many videos for FVD (0: all)")
+    flags.DEFINE_string("image", None, "distill: the picture of the object")
+    flags.DEFINE_string("prompts", None, "distill: text file with a motion a line, instead of a language model's")
+    flags.DEFINE_bool("dry_run", None, "distill: only print the plan, what it costs, and what is missing")
 
 
 def options_of(run: Callable[..., Any], **common: Any) -> dict[str, Any]:

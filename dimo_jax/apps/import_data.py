@@ -1,6 +1,9 @@
-"""Turns somebody's model into a dataset folder: `python launch.py --app=import_data --source=FILE.glb --out=FOLDER`.
+"""Turns data of other programs into a dataset folder: `python launch.py --app=import_data --source=... --out=FOLDER`.
 
-For the knight of the development data, which carries all its swords and shields at once:
+The kind of the source is detected and said: a rigged glTF or GLB, the authors' layout, an output folder of SV4D,
+videos beside a `cameras.json`, or the authors' trained model (which becomes a workdir). `--check=FOLDER` looks for
+mistakes in a dataset instead. Formats: docs/data.md. For the knight of the development data, which carries all its
+swords and shields at once:
 
     python launch.py --app=import_data --source=../shared/data/knight.glb --out=knight \
         --clips='Walking_A,Running_A,Jump_Full_Short,1H_Melee_Attack_*,Cheer,Death_B,Sit_*_Down' \
@@ -9,20 +12,126 @@ For the knight of the development data, which carries all its swords and shields
 
 from __future__ import annotations
 
+import inspect
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+from ml_collections import ConfigDict
+
+from dimo_jax.apps import import_videos
+from dimo_jax.apps.check_data import check_data
 from dimo_jax.apps.options import parse_numbers, split
 from dimo_jax.data.clip_passes import Timing
+from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.import_gltf import Studio, import_gltf
 from dimo_jax.data.native import write_dataset
+from dimo_jax.data.sources import detect
 from dimo_jax.errors import UserError
+
+KINDS = {
+    "gltf": "a glTF model",
+    "native": "a dataset of ours",
+    "authors": "data in the authors' layout",
+    "authors_model": "the authors' trained model",
+    "videos": "videos with a camera file",
+    "sv4d": "output of SV4D",
+}
 
 
 def run(
     *,
+    source: str = "",
+    out: str = "",
+    check: str = "",
+    config: ConfigDict | None = None,
+    clips: str | None = None,
+    hide: str | None = None,
+    test_clips: str | None = None,
+    num_frames: int | None = None,
+    frame_rate: float | None = None,
+    size: int | None = None,
+    azimuths: str | None = None,
+    test_azimuths: str | None = None,
+    elevation: float | None = None,
+    radius: float | None = None,
+    fov_deg: float | None = None,
+    margin: float | None = None,
+    samples: int | None = None,
+    root_motion: str | None = None,
+    loop: bool | None = None,
+    num_surface_points: int | None = None,
+    num_workers: int | None = None,
+    matte: str | None = None,
+    key_color: str | None = None,
+    key_tolerance: float | None = None,
+    key_enclosed: bool | None = None,
+    dataset: str | None = None,
+    step: int | None = None,
+) -> None:
+    """Imports data, says what it found, and writes a dataset folder (or a workdir); or checks a dataset.
+
+    Args:
+      source: a .glb or .gltf file, or a folder of one of the kinds above.
+      out: the folder to write; it must not exist, or be empty. With `check`, the folder for the pictures.
+      check: a dataset folder to look for mistakes in, instead of importing.
+      config: for the authors' model alone.
+      clips, hide, ...: each kind takes some of the others, see `import_model_file`, `import_videos` and `import_model`;
+        one that the kind does not take is refused.
+
+    Raises:
+      UserError: bad input; nothing has been written.
+    """
+    options = {name: value for name, value in locals().items() if value is not None}
+    for name in ("source", "out", "check", "config"):
+        options.pop(name, None)
+    if check:
+        _refuse(options | ({"source": source} if source else {}), check_data, "a check")
+        check_data(check, out=out)
+        return
+    target = _check_paths(source, out)
+    kind = detect(Path(source))
+    print(f"{source}: {KINDS[kind]}")
+    if kind == "native":
+        raise UserError(f"{source}: is a dataset folder already, expected other data (or --check={source})")
+    if kind == "authors_model":
+        # Late, because it brings jax and everything that trains, which takes seconds.
+        from dimo_jax.apps.import_model import import_model
+
+        _refuse(options, import_model, KINDS[kind])
+        import_model(Path(source), target, config=config, **options)
+        return
+    readers: dict[str, Callable[..., Dataset]] = {
+        "gltf": import_model_file,
+        "authors": import_videos.import_authors,
+        "videos": import_videos.import_videos,
+        "sv4d": import_videos.import_sv4d,
+    }
+    _refuse(options, readers[kind], KINDS[kind])
+    data = readers[kind](source, **options)
+    write_dataset(data, target)
+    print(
+        f"wrote {data.num_motions} motions x {data.num_views} views x {data.num_frames} frames of "
+        f"{data.cameras.width}x{data.cameras.height}, {data.frame_rate:g} frames a second, to {target}: "
+        f"{', '.join(data.names)}"
+    )
+    print(f"captions to edit: {target / 'captions.txt'}")
+    print(f"train on it: python launch.py --config=configs/dimo.py --config.data.path={target}")
+
+
+def _refuse(options: Mapping[str, Any], function: Callable[..., Any], kind: str) -> None:
+    """Raises UserError for an option that a kind of data has no use for."""
+    takes = inspect.signature(function).parameters
+    for name in options:
+        if name not in takes:
+            known = ", ".join(f"--{other}" for other in takes if other not in ("source", "target", "folder"))
+            raise UserError(f"--{name}: found a flag that {kind} does not take, expected some of {known}")
+
+
+def import_model_file(
     source: str,
-    out: str,
+    *,
     clips: str = "",
     hide: str = "",
     test_clips: str = "",
@@ -39,12 +148,11 @@ def run(
     loop: bool = False,
     num_surface_points: int = 8192,
     num_workers: int = 0,
-) -> None:
-    """Imports a rigged, animated glTF model as a native dataset folder, and says what it found.
+) -> Dataset:
+    """A rigged, animated glTF model as a dataset.
 
     Args:
       source: a .glb or .gltf file.
-      out: the folder to write; it must not exist, or be empty.
       clips: clip names or patterns, separated by commas; empty takes every clip that moves.
       hide: names or patterns of nodes to leave out, separated by commas.
       test_clips: names or patterns of the clips kept from training.
@@ -63,10 +171,9 @@ def run(
       num_workers: processes; 0 takes as many as there are processor cores.
 
     Raises:
-      UserError: bad input; nothing has been written.
+      UserError: bad input.
     """
-    target = _check_paths(source, out)
-    dataset = import_gltf(
+    return import_gltf(
         source,
         clips=split(clips),
         hide=split(hide),
@@ -86,20 +193,12 @@ def run(
         num_workers=num_workers or os.cpu_count() or 1,
         report=print,
     )
-    write_dataset(dataset, target)
-    print(
-        f"wrote {dataset.num_motions} motions x {dataset.num_views} views x {dataset.num_frames} frames of {size} px, "
-        f"{dataset.frame_rate:g} frames a second, to {target}: {', '.join(dataset.names)}"
-    )
-    print(f"train on it: python launch.py --config=configs/dimo.py --config.data.path={target}")
 
 
 def _check_paths(source: str, out: str) -> Path:
     """The folder to write, after a check of both paths that costs nothing."""
     if not source or not out:
-        raise UserError(f"--source, --out: found {source!r} and {out!r}, expected a .glb or .gltf file and a folder")
-    if Path(source).is_dir():
-        raise UserError(f"{source}: is a folder, expected a .glb or .gltf file")
+        raise UserError(f"--source, --out: found {source!r} and {out!r}, expected data to import and a folder to write")
     target = Path(out)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{out}: exists and is not an empty folder, expected a new one")

@@ -22,9 +22,8 @@ from dimo_jax.apps.restore import Restored, restore
 from dimo_jax.checkpoints import load_config
 from dimo_jax.data.cameras import resize
 from dimo_jax.data.dataset import Dataset, motions_in, views_in
-from dimo_jax.data.native import read_dataset
 from dimo_jax.data.sampler import downsample
-from dimo_jax.data.sources import load
+from dimo_jax.data.sources import load, read_folder
 from dimo_jax.errors import UserError
 from dimo_jax.export.atomic import replace_file
 from dimo_jax.export.video import write_video
@@ -80,7 +79,7 @@ def run(
     if out:
         check_folder(out, "out")
     model = restore(Path(workdir))
-    dataset = read_dataset(source) if source else load(load_config(Path(workdir)).data)
+    dataset = read_folder(source) if source else load(load_config(Path(workdir)).data)
     chosen, fitted_views = choose_motions(dataset, motion), choose_views(dataset, views)
     height = dataset.cameras.height
     if fit_size > height:

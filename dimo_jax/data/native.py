@@ -4,6 +4,7 @@ dataset.json
 <motion>/<view>/00000.png ...   8-bit RGBA, straight alpha (RGB and grey read as opaque), or
 <motion>/<view>.mp4|.webm|.gif  opaque, whatever the background (a GIF keeps its transparency)
 <motion>/truth.npz              optional: surface [T,P,3], joints [T,Jn,3], world units
+captions.txt                    optional: sentences that replace those of dataset.json, see `data.captions`
 """
 
 from __future__ import annotations
@@ -15,47 +16,24 @@ import shutil
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable
 from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
+from dimo_jax.data.captions import read_captions, write_captions
+from dimo_jax.data.clips import FORMATS
 from dimo_jax.data.dataset import Dataset, surface_height
+from dimo_jax.data.jobs import one_line, run_all
 from dimo_jax.data.native_schema import FILE, Description, describe, read_description
 from dimo_jax.errors import UserError
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".gif")
 MAX_TRUTH_BYTES = 2 << 30  # of one motion, after decompression
-_Source = tuple[Callable[[Path, np.ndarray], int], Path, int | slice]  # reader, file, which frames of the view
+Source = tuple[Callable[[Path, np.ndarray], int], Path, int | slice]  # reader, file, which frames of the view
 _MODES = {"RGBA", "RGB", "L", "LA", "P", "PA", "1"}  # 8 bits or fewer a channel
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _run_all(jobs: Sequence[Callable[[], int]], total: int, description: str) -> None:
-    """Runs jobs in threads (decoding releases the interpreter lock); progress appears after two seconds.
-
-    The first failure cancels what has not begun and is raised.
-    """
-    with (
-        tqdm(total=total, desc=description, unit="image", delay=2.0, leave=False) as progress,
-        ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool,
-    ):
-        futures = [pool.submit(job) for job in jobs]
-        for future in futures:
-            future.add_done_callback(lambda f: progress.update(0 if f.cancelled() or f.exception() else f.result()))
-        done, waiting = wait(futures, return_when=FIRST_EXCEPTION)
-        for future in waiting:
-            future.cancel()
-        for future in futures:
-            if future in done:
-                future.result()
 
 
 def _check_size(path: Path, size: tuple[int, int], out: np.ndarray) -> None:
@@ -69,20 +47,20 @@ def _read_image(path: Path, out: np.ndarray) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 _check_size(path, image.size, out)
                 if image.mode not in _MODES:
                     raise UserError(f"{path}: image mode {image.mode}, expected 8-bit RGBA or RGB")
                 out[...] = np.asarray(image.convert("RGBA"))
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be read as an image ({_one_line(error)}), expected a PNG") from error
+        raise UserError(f"{path}: cannot be read as an image ({one_line(error)}), expected a PNG") from error
     return 1
 
 
 def _read_gif(path: Path, out: np.ndarray) -> int:
     """Decodes an animated GIF into out [T,H,W,4]."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             _check_size(path, image.size, out)
             found = getattr(image, "n_frames", 1)
             if found != len(out):
@@ -91,7 +69,7 @@ def _read_gif(path: Path, out: np.ndarray) -> int:
                 image.seek(index)
                 out[index] = np.asarray(image.convert("RGBA"))
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be read ({_one_line(error)}), expected an animated GIF") from error
+        raise UserError(f"{path}: cannot be read ({one_line(error)}), expected an animated GIF") from error
     return len(out)
 
 
@@ -114,15 +92,27 @@ def _read_video(path: Path, out: np.ndarray) -> int:
         finally:
             reader.close()
     except (OSError, ValueError, RuntimeError, StopIteration) as error:
-        raise UserError(f"{path}: cannot be read ({_one_line(error)}), expected a video") from error
+        raise UserError(f"{path}: cannot be read ({one_line(error)}), expected a video") from error
     if count != len(out):
         more = "more" if count > len(out) else str(count)
         raise UserError(f"{path}: {more} frames, expected {len(out)} ({FILE})")
     return count
 
 
-def _find_sources(motion: Path, view: str, num_frames: int) -> list[_Source]:
-    """What holds one view's frames: its images or its video."""
+def find_sources(motion: Path, view: str, num_frames: int) -> list[Source]:
+    """What holds one view's frames: its images or its video.
+
+    Args:
+      motion: the motion's folder.
+      view: the view's name.
+      num_frames: how many frames it must have.
+
+    Returns:
+      Readers, each with its file and the frames of the view that it fills.
+
+    Raises:
+      UserError: there is neither, or the images are not numbered 0 to num_frames - 1.
+    """
     folder = motion / view
     if not folder.is_dir():
         for suffix in VIDEO_SUFFIXES:
@@ -146,7 +136,7 @@ def _read_truth(path: Path, num_frames: int) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as arrays:
             truth = {name: arrays[name] for name in ("surface", "joints") if name in arrays.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
-        raise UserError(f"{path}: cannot be read as .npz ({_one_line(error)})") from error
+        raise UserError(f"{path}: cannot be read as .npz ({one_line(error)})") from error
     for name, value in truth.items():
         if value.ndim != 3 or value.shape[0] != num_frames or value.shape[2] != 3 or value.dtype.kind != "f":
             raise UserError(
@@ -157,7 +147,7 @@ def _read_truth(path: Path, num_frames: int) -> dict[str, np.ndarray]:
     return truth
 
 
-def _read_truths(folder: Path, description: Description) -> dict[str, np.ndarray | None]:
+def read_truths(folder: Path, description: Description) -> dict[str, np.ndarray | None]:
     """surface [M,T,P,3] and joints [M,T,Jn,3], each None where no motion has it."""
     paths = [folder / name / "truth.npz" for name in description.names]
     read = [_read_truth(path, description.num_frames) if path.exists() else {} for path in paths]
@@ -191,9 +181,12 @@ def read_dataset(folder: str | os.PathLike[str]) -> Dataset:
         (reader, path, (m, v, which))
         for m, name in enumerate(description.names)
         for v, view in enumerate(description.view_names)
-        for reader, path, which in _find_sources(root / name, view, num_frames)
+        for reader, path, which in find_sources(root / name, view, num_frames)
     ]
-    truth = _read_truths(root, description)
+    truth = read_truths(root, description)
+    given = description.paraphrases or tuple((caption,) for caption in description.captions)
+    sentences = read_captions(root, description.names, given)
+    changed = [after is not before for before, after in zip(given, sentences)]
     try:
         frames = np.empty(shape, np.uint8)
     except (MemoryError, ValueError) as error:
@@ -201,13 +194,15 @@ def read_dataset(folder: str | os.PathLike[str]) -> Dataset:
             f"{root}: {np.prod(shape, dtype=float) / 2**30:.0f} GiB of frames do not fit in memory"
         ) from error
     jobs = [functools.partial(reader, path, frames[where]) for reader, path, where in sources]
-    _run_all(jobs, len(frames) * shape[1] * num_frames, f"reading {root.name}")
+    run_all(jobs, len(frames) * shape[1] * num_frames, f"reading {root.name}")
     surface = truth["surface"]
     return Dataset(
         frames=frames,
         cameras=cameras,
         names=description.names,
-        captions=description.captions,
+        captions=tuple(
+            group[0] if new else caption for new, group, caption in zip(changed, sentences, description.captions)
+        ),
         splits=description.splits,
         view_names=description.view_names,
         view_splits=description.view_splits,
@@ -216,7 +211,7 @@ def read_dataset(folder: str | os.PathLike[str]) -> Dataset:
         surface=surface,
         joints=truth["joints"],
         height=None if surface is None else surface_height(surface),
-        paraphrases=description.paraphrases,
+        paraphrases=tuple(sentences) if any(len(group) > 1 for group in sentences) else (),
         test_paraphrases=description.test_paraphrases,
     )
 
@@ -241,7 +236,8 @@ def _write_into(folder: Path, dataset: Dataset) -> None:
         known = {key: value[m] for key, value in truth.items() if value is not None}
         if known:
             np.savez(motion / "truth.npz", **known)
-    _run_all(jobs, dataset.num_motions * dataset.num_views * dataset.num_frames, f"writing {dataset.object_name}")
+    run_all(jobs, dataset.num_motions * dataset.num_views * dataset.num_frames, f"writing {dataset.object_name}")
+    write_captions(folder, dataset.names, dataset.sentences)
     (folder / FILE).write_text(json.dumps(describe(dataset), indent=1), encoding="utf-8")
 
 
@@ -277,7 +273,7 @@ def write_dataset(dataset: Dataset, folder: str | os.PathLike[str], *, overwrite
             target.rename(temporary / "old")
         (temporary / "new").rename(target)
     except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror or _one_line(error)})") from error
+        raise UserError(f"{target}: cannot be written ({error.strerror or one_line(error)})") from error
     finally:
         if temporary is not None:
             if (temporary / "old").exists() and not target.exists():

@@ -2,20 +2,68 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from dimo_jax.data import authors, camera_file, native_schema
+from dimo_jax.data.authors import read_authors
 from dimo_jax.data.dataset import Dataset, select_motions
 from dimo_jax.data.native import read_dataset
+from dimo_jax.data.sv4d import is_sv4d
 from dimo_jax.errors import UserError
 from dimo_jax.resolve import resolve
+
+
+def detect(source: Path) -> str:
+    """What kind of data a path holds, by its files' names.
+
+    Returns:
+      "gltf", "native", "authors" (their data), "authors_model", "videos" (with a camera file) or "sv4d".
+
+    Raises:
+      UserError: none of them.
+    """
+    if source.is_file() or source.suffix.lower() in (".glb", ".gltf"):
+        return "gltf"
+    if not source.is_dir():
+        raise UserError(f"{source}: no such file or folder, expected data to read")
+    files = {
+        "native": native_schema.FILE,
+        "videos": camera_file.FILE,
+        "authors": authors.FILE,
+    }
+    for kind, name in files.items():
+        if (source / name).is_file():
+            return kind
+    if any(path for folder in (source, source / "s2") for path in folder.glob("timenet*.pth")):
+        return "authors_model"
+    if is_sv4d(source):
+        return "sv4d"
+    raise UserError(
+        f"{source}: found none of {', '.join(files.values())}, timenet.pth and NNNNNN_vVVV.mp4, expected one of the "
+        "kinds of data that docs/data.md lists"
+    )
+
+
+def read_folder(folder: str | os.PathLike[str]) -> Dataset:
+    """Reads a native dataset folder, or one in the authors' layout, as it is.
+
+    Raises:
+      UserError: it is neither, or damaged.
+    """
+    if (Path(folder) / authors.FILE).is_file() and not (Path(folder) / native_schema.FILE).exists():
+        return read_authors(folder)
+    return read_dataset(folder)
 
 
 def load(config: Mapping[str, Any]) -> Dataset:
     """Loads the dataset of `config.data`.
 
     Args:
-      config: `path`, a native dataset folder, wins where it is not empty; otherwise `source`, a component such as
+      config: `path`, a dataset folder (native, or in the authors' layout), wins where it
+        is not empty; otherwise `source`, a component such as
         `dict(fn="dimo_jax.data.puppet:make_puppet", num_motions=16)`, is called and returns the Dataset. `motions`,
         where it is given, are the indices of the motions to keep.
 
@@ -35,7 +83,7 @@ def load(config: Mapping[str, Any]) -> Dataset:
 def _load_all(config: Mapping[str, Any]) -> Dataset:
     path = config.get("path")
     if path:
-        return read_dataset(path)
+        return read_folder(path)
     source = config.get("source")
     if not source:
         raise UserError("config.data: found neither path nor source, expected a dataset folder or dict(fn=...)")

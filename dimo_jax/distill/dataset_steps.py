@@ -18,8 +18,7 @@ from dimo_jax.data.native import write_dataset
 from dimo_jax.distill.failures import Failure
 from dimo_jax.distill.framing import Box, cut, fit_square, pick_frames
 from dimo_jax.distill.manifest import Record
-from dimo_jax.distill.novel_views import Sampler, SamplerFailure, run_sampler
-from dimo_jax.distill.sampler_output import read_view
+from dimo_jax.distill.novel_views import Sampler, SamplerFailure, read_view, run_sampler
 from dimo_jax.distill.work import Job, Work, key_of, read_frames
 from dimo_jax.export.video import write_png_sequence
 
@@ -31,16 +30,16 @@ def frame_all(work: Work, kept: Mapping[str, Record]) -> dict[str, Record]:
 
     Args:
       work: where.
-      kept: the records of their masks.
+      kept: the records of their cutouts.
     """
     options = work.config["framing"]
     square = fit_square([Box(**record["box"]) for record in kept.values()], margin=options["margin"])
 
     def make(item: str) -> tuple[dict[str, Any], tuple[str, ...]]:
-        frames, alpha = (read_frames(work.folder / kind / item) for kind in ("videos", "masks"))
-        picked = pick_frames(len(frames), options["num_frames"])
+        cutouts = read_frames(work.folder / "cutouts" / item)
+        picked = pick_frames(len(cutouts), options["num_frames"])
         folder = f"frames/{item}"
-        write_png_sequence(cut(frames[picked], alpha[picked], square, size=options["size"]), work.folder / folder)
+        write_png_sequence(cut(cutouts[picked], square, size=options["size"]), work.folder / folder)
         return {"square": asdict(square), "size": options["size"], "picked": picked.tolist()}, (folder,)
 
     shape = {"square": asdict(square), "size": options["size"], "num_frames": options["num_frames"]}

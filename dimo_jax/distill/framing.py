@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,13 +33,13 @@ class Box:
     bottom: int
 
 
-def bound(alpha: np.ndarray) -> Box:
-    """The box around an object in all masks [T,H,W] uint8.
+def bound(cutouts: np.ndarray) -> Box:
+    """The box around an object in all cutouts [T,H,W,4] uint8.
 
     Raises:
       Failure: no pixel of it.
     """
-    solid = (alpha >= SOLID).any(axis=0)
+    solid = (cutouts[..., 3] >= SOLID).any(axis=0)
     rows, columns = np.flatnonzero(solid.any(axis=1)), np.flatnonzero(solid.any(axis=0))
     if not len(rows):
         raise Failure("the mask is empty in all frames")
@@ -60,40 +61,30 @@ def fit_square(boxes: Sequence[Box], *, margin: float) -> Square:
     return Square((left + right - side) / 2, (top + bottom - side) / 2, side)
 
 
-def cut(frames: np.ndarray, alpha: np.ndarray, square: Square, *, size: int) -> np.ndarray:
-    """The square of every frame, with straight alpha; where it reaches over the picture it is empty.
+def cut(cutouts: np.ndarray, square: Square, *, size: int) -> np.ndarray:
+    """The square of every frame; where it reaches over the picture it is empty.
 
     Colours are weighted by alpha when they are resampled, so that the ground does not bleed into the edge.
 
     Args:
-      frames: [T,H,W,3] uint8.
-      alpha: [T,H,W] uint8.
+      cutouts: [T,H,W,4] uint8, straight alpha.
       square: which part.
       size: side of the result in pixels.
 
     Returns:
-      [T,size,size,4] uint8.
+      [T,size,size,4] uint8, straight alpha.
     """
-    return np.stack([_cut(frame, mask, square, size) for frame, mask in zip(frames, alpha)])
-
-
-def _cut(frame: np.ndarray, mask: np.ndarray, square: Square, size: int) -> np.ndarray:
-    opacity = mask.astype(np.float32) / 255
-    planes = [frame[..., channel] * opacity for channel in range(3)] + [opacity]
-    pad = int(np.ceil(max(0.0, -square.left, -square.top, square.left + square.side - frame.shape[1],
-                          square.top + square.side - frame.shape[0]))) + 1  # fmt: skip
-    box = (square.left + pad, square.top + pad, square.left + square.side + pad, square.top + square.side + pad)
+    height, width = cutouts.shape[1:3]
+    right, bottom = square.left + square.side - width, square.top + square.side - height
+    pad = math.ceil(max(0.0, -square.left, -square.top, right, bottom)) + 1
+    left, top = square.left + pad, square.top + pad
+    box = (left, top, left + square.side, top + square.side)
+    padded = np.pad(cutouts, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     cuts = [
-        np.asarray(
-            Image.fromarray(np.pad(plane, pad)).resize((size, size), Image.Resampling.LANCZOS, box=box), np.float32
-        )
-        for plane in planes
+        Image.fromarray(frame).convert("RGBa").resize((size, size), Image.Resampling.BICUBIC, box=box).convert("RGBA")
+        for frame in padded
     ]
-    # Lanczos overshoots on both sides of an edge.
-    opacity = np.clip(cuts[3], 0, 1)
-    color = np.clip(np.stack(cuts[:3], axis=-1) / np.maximum(opacity, 1e-3)[..., None], 0, 255)
-    color[opacity < 0.5 / 255] = 255
-    return np.concatenate([color + 0.5, opacity[..., None] * 255 + 0.5], axis=-1).clip(0, 255).astype(np.uint8)
+    return np.stack([np.asarray(each) for each in cuts])
 
 
 def pick_frames(num_frames: int, count: int) -> np.ndarray:
@@ -107,15 +98,14 @@ def pick_frames(num_frames: int, count: int) -> np.ndarray:
     return np.linspace(0, num_frames - 1, count).round().astype(int)
 
 
-def prepare_image(image: np.ndarray, alpha: np.ndarray, *, height: int, width: int, share: float) -> np.ndarray:
+def prepare_image(cutout: np.ndarray, *, height: int, width: int, share: float) -> np.ndarray:
     """The picture as a video model gets it: the object on white, in the middle, with room to move.
 
     Args:
-      image: [H,W,3] uint8.
-      alpha: [H,W] uint8, the object.
+      cutout: [H,W,4] uint8, straight alpha.
       height: of the result in pixels.
       width: likewise.
-      share: of the smaller side that the object's box takes at most, 0.1 to 1.
+      share: of the smaller side that the object's box takes, 0.2 to 1.
 
     Returns:
       [height,width,3] uint8.
@@ -123,13 +113,17 @@ def prepare_image(image: np.ndarray, alpha: np.ndarray, *, height: int, width: i
     Raises:
       UserError: a share out of range.
     """
-    if not 0.1 <= share <= 1:
-        raise UserError(f"config.image.share: found {share:g}, expected 0.1 to 1")
-    square = fit_square([bound(alpha[None])], margin=(1 - share) / 2)
+    if not 0.2 <= share <= 1:
+        raise UserError(f"config.image.share: found {share:g}, expected 0.2 to 1")
+    square = fit_square([bound(cutout[None])], margin=(1 - share) / 2)
     side = min(height, width)
-    small = cut(image[None], alpha[None], square, size=side)[0]
-    opacity = small[..., 3:].astype(np.float32) / 255
     canvas = np.full((height, width, 3), 255, np.uint8)
     top, left = (height - side) // 2, (width - side) // 2
-    canvas[top : top + side, left : left + side] = small[..., :3] * opacity + 255 * (1 - opacity) + 0.5
+    canvas[top : top + side, left : left + side] = on_white(cut(cutout[None], square, size=side))[0]
     return canvas
+
+
+def on_white(cutouts: np.ndarray) -> np.ndarray:
+    """[...,4] uint8, straight alpha -> [...,3] uint8."""
+    opacity = cutouts[..., 3:].astype(np.float32) / 255
+    return (cutouts[..., :3] * opacity + 255 * (1 - opacity) + 0.5).astype(np.uint8)

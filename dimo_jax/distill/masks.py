@@ -1,6 +1,7 @@
 """Which pixels are the object: by the colour of the ground, by masks that the user gives, or by a rembg model.
 
-Each function takes frames [T,H,W,3] uint8 and the name of their video, and returns alpha [T,H,W] uint8.
+Each function takes frames [T,H,W,3] uint8 and the name of their video, and returns cutouts [T,H,W,4] uint8, straight
+alpha.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
+from dimo_jax.data.matte import Matte, key_out
 from dimo_jax.distill.client import EXTRA
 from dimo_jax.distill.failures import Failure
 from dimo_jax.errors import UserError
@@ -22,32 +23,18 @@ SMALLEST, LARGEST = 0.002, 0.9  # share of the picture that an object takes
 
 
 def color_key(
-    frames: np.ndarray,
-    *,
-    item: str,
-    color: Sequence[float] = (255, 255, 255),
-    tolerance: float = 16.0,
-    softness: float = 24.0,
+    frames: np.ndarray, *, item: str, color: Sequence[int] = (255, 255, 255), tolerance: float = 16.0
 ) -> np.ndarray:
-    """Everything that has the ground's colour and hangs together with the border is ground.
-
-    White parts inside the object stay, unless a gap leads to them.
+    """Everything that has the ground's colour and hangs together with the border is ground (`data.matte.key_out`).
 
     Args:
       frames: [T,H,W,3] uint8.
       item: not needed here.
       color: of the ground, 0..255.
       tolerance: largest difference of a channel that is still the ground's colour.
-      softness: over which further difference alpha rises from 0 to 255 at the object's edge.
     """
-    difference = np.abs(frames.astype(np.float32) - np.asarray(color, np.float32)).max(axis=-1)
-    alpha = np.clip((difference - tolerance) / max(softness, 1e-6), 0, 1)
-    for index, values in enumerate(alpha):
-        labels, _ = ndimage.label(values < 1)
-        border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-        ground = np.isin(labels, np.unique(border[border > 0]))
-        alpha[index] = np.where(ground, values, 1.0)
-    return (alpha * 255 + 0.5).astype(np.uint8)
+    matte = Matte(how="key", color=(int(color[0]), int(color[1]), int(color[2])), tolerance=tolerance)
+    return np.stack([key_out(frame, matte) for frame in frames])
 
 
 def given(frames: np.ndarray, *, item: str, folder: str) -> np.ndarray:
@@ -70,7 +57,7 @@ def given(frames: np.ndarray, *, item: str, folder: str) -> np.ndarray:
         if masks[-1].shape != frames.shape[1:3]:
             found, expected = masks[-1].shape[::-1], frames.shape[2:0:-1]
             raise Failure(f"{path}: {found[0]}x{found[1]} pixels, expected {expected[0]}x{expected[1]}")
-    return np.stack(masks)
+    return add_alpha(frames, np.stack(masks))
 
 
 def rembg(frames: np.ndarray, *, item: str, model: str = "isnet-general-use", model_path: str = "") -> np.ndarray:
@@ -87,7 +74,7 @@ def rembg(frames: np.ndarray, *, item: str, model: str = "isnet-general-use", mo
     """
     session, remove = _open_rembg(model, model_path)
     masks = [remove(Image.fromarray(frame), session=session, only_mask=True) for frame in frames]
-    return np.stack([np.asarray(mask.convert("L")) for mask in masks])
+    return add_alpha(frames, np.stack([np.asarray(mask.convert("L")) for mask in masks]))
 
 
 def _open_rembg(model: str, model_path: str) -> tuple[Any, Any]:
@@ -111,9 +98,14 @@ def _open_rembg(model: str, model_path: str) -> tuple[Any, Any]:
 _SESSIONS: dict[tuple[str, str], tuple[Any, Any]] = {}  # loading one takes seconds, and videos come one by one
 
 
-def judge_alpha(alpha: np.ndarray) -> str:
-    """Why masks [T,H,W] uint8 cannot be those of an object in one place, or "" where they can."""
-    shares = (alpha >= SOLID).mean(axis=(1, 2))
+def add_alpha(frames: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """[T,H,W,3] and [T,H,W], both uint8 -> [T,H,W,4]."""
+    return np.concatenate([frames, alpha[..., None]], axis=-1)
+
+
+def judge_cutouts(cutouts: np.ndarray) -> str:
+    """Why cutouts [T,H,W,4] uint8 cannot be those of an object, or "" where they can."""
+    shares = (cutouts[..., 3] >= SOLID).mean(axis=(1, 2))
     if shares.min() < SMALLEST:
         return f"no object in {int((shares < SMALLEST).sum())} of {len(shares)} frames"
     if shares.max() > LARGEST:

@@ -6,6 +6,7 @@ contain. The functions here say how to call one; `run_sampler` calls it.
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -13,8 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from dimo_jax.data.clips import open_clip
+from dimo_jax.data.sv4d import EIGHT_VIEWS, FIRST_VERSION, FOUR_VIEWS
 from dimo_jax.distill.failures import Failure
-from dimo_jax.distill.sampler_output import EIGHT_VIEWS, FIRST_VERSION, FOUR_VIEWS
+from dimo_jax.distill.masks import color_key
 from dimo_jax.errors import UserError
 
 LOG_TAIL = 2000  # bytes of a log's end that are searched for the reason of a failure
@@ -190,6 +195,25 @@ def run_sampler(sampler: Sampler, log: Path, *, hidden: Sequence[str] = ()) -> i
     if missing:
         raise SamplerFailure(f"the sampler wrote no {missing[0]}: {last_line(log)}", status)
     return status
+
+
+def read_view(path: Path, *, num_frames: int, size: int) -> np.ndarray:
+    """A novel view as [num_frames,size,size,4] uint8, straight alpha, its white ground made transparent.
+
+    Raises:
+      Failure: it cannot be read as a video, or has another size or number of frames.
+    """
+    try:
+        clip = open_clip(path)
+        if (clip.height, clip.width) != (size, size):
+            raise Failure(f"{path.name}: video of {clip.width}x{clip.height}, expected {size}x{size}")
+        frames = [frame[..., :3] for frame in itertools.islice(clip.frames(), num_frames + 1)]
+    except UserError as error:
+        raise Failure(str(error)) from error
+    if len(frames) != num_frames:
+        more = "more" if len(frames) > num_frames else str(len(frames))
+        raise Failure(f"{path.name}: {more} frames, expected {num_frames}")
+    return color_key(np.stack(frames), item=path.stem)
 
 
 class SamplerFailure(Failure):

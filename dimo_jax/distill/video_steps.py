@@ -15,7 +15,7 @@ from PIL import Image
 from dimo_jax.distill import flow, framing, masks, prompts
 from dimo_jax.distill.manifest import Record, digest_path
 from dimo_jax.distill.sheet import Row, draw_sheet
-from dimo_jax.distill.work import Job, Work, key_of, read_frames, write_masks
+from dimo_jax.distill.work import Job, Work, key_of, read_frames
 from dimo_jax.errors import UserError
 from dimo_jax.export.images import write_png
 from dimo_jax.export.video import write_png_sequence
@@ -35,8 +35,8 @@ class Take:
     seed: int
 
 
-def read_image(path: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """The user's picture: [H,W,3] uint8, and its alpha [H,W] uint8 or None where it is opaque throughout.
+def read_image(path: str) -> np.ndarray:
+    """The user's picture, [H,W,4] uint8.
 
     Raises:
       UserError: no such file, no picture, or one that is too small or large.
@@ -47,11 +47,9 @@ def read_image(path: str) -> tuple[np.ndarray, np.ndarray | None]:
                 raise UserError(
                     f"--image={path}: {image.size[0]}x{image.size[1]} pixels, expected 32 to {MAX_SIDE} a side"
                 )
-            rgba = np.asarray(image.convert("RGBA"))
+            return np.asarray(image.convert("RGBA"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"--image={path}: cannot be read ({error}), expected a picture") from error
-    alpha = rgba[..., 3]
-    return rgba[..., :3], None if alpha.min() == 255 else alpha
 
 
 def prepare(work: Work) -> np.ndarray:
@@ -61,16 +59,16 @@ def prepare(work: Work) -> np.ndarray:
     key = key_of(image=digest_path(work.image), mask=work.options("mask"), share=work.config["image"]["share"], **size)
 
     def make() -> tuple[dict[str, Any], tuple[str, ...]]:
-        image, alpha = read_image(str(work.image))
-        if alpha is None:
-            alpha = work.slot("mask")(image[None], item="input")[0]
-        fault = masks.judge_alpha(alpha[None])
+        cutout = read_image(str(work.image))
+        if cutout[..., 3].min() == 255:
+            cutout = work.slot("mask")(cutout[None, ..., :3], item="input")[0]
+        fault = masks.judge_cutouts(cutout[None])
         if fault:
             raise UserError(
                 f"--image={work.image}: {fault}; expected an object on white, a picture with alpha, or "
                 "--config.mask.fn=dimo_jax.distill.masks:rembg"
             )
-        frame = framing.prepare_image(image, alpha, share=work.config["image"]["share"], **size)
+        frame = framing.prepare_image(cutout, share=work.config["image"]["share"], **size)
         write_png(frame, work.folder / INPUT)
         return size, (INPUT,)
 
@@ -122,15 +120,15 @@ def make_videos(work: Work, image: np.ndarray, takes: Sequence[Take]) -> dict[st
             torch.cuda.empty_cache()
 
 
-def make_masks(work: Work, videos: Mapping[str, Record]) -> dict[str, Record]:
-    """Step "mask": numbered grey PNGs in masks/<item>, where the object is, and what is wrong with them."""
+def make_cutouts(work: Work, videos: Mapping[str, Record]) -> dict[str, Record]:
+    """Step "mask": numbered RGBA PNGs in cutouts/<item>, where the object is, and what is wrong with them."""
 
     def make(item: str) -> tuple[dict[str, Any], tuple[str, ...]]:
-        alpha = work.slot("mask")(read_frames(work.folder / "videos" / item), item=item)
-        folder = f"masks/{item}"
-        write_masks(alpha, work.folder / folder)
-        fault = masks.judge_alpha(alpha)
-        box = {} if fault else {"box": asdict(framing.bound(alpha))}
+        cutouts = work.slot("mask")(read_frames(work.folder / "videos" / item), item=item)
+        folder = f"cutouts/{item}"
+        write_png_sequence(cutouts, work.folder / folder)
+        fault = masks.judge_cutouts(cutouts)
+        box = {} if fault else {"box": asdict(framing.bound(cutouts))}
         return {"fault": fault, **box}, (folder,)
 
     options = work.options("mask")
@@ -145,7 +143,7 @@ def measure(work: Work, videos: Mapping[str, Record], found: Mapping[str, Record
 
     def make(item: str) -> tuple[dict[str, Any], tuple[str, ...]]:
         frames = read_frames(work.folder / "videos" / item)
-        inside = read_frames(work.folder / "masks" / item) >= masks.SOLID
+        inside = read_frames(work.folder / "cutouts" / item)[..., 3] >= masks.SOLID
         rate = videos[item]["frame_rate"]
         return asdict(flow.measure_motion(frames, inside, frame_rate=rate, flow=work.slot("flow"))), ()
 
@@ -173,12 +171,12 @@ def rate(work: Work, videos: Mapping[str, Record], chosen: Sequence[str]) -> dic
 
 
 def select(work: Work, videos: Mapping[str, Record]) -> dict[str, Record]:
-    """Steps "mask" to "sheet": the videos that are good, with the records of their masks.
+    """Steps "mask" to "sheet": the videos that are good, with the records of their cutouts.
 
     Raises:
       UserError: see `Work.each`; or none is good.
     """
-    found = make_masks(work, videos)
+    found = make_cutouts(work, videos)
     motions = measure(work, videos, found)
     judge = work.slot("judge_motion")
     reasons = {item: record["fault"] for item, record in found.items()}

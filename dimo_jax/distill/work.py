@@ -17,7 +17,6 @@ from dimo_jax.distill.client import Endpoint
 from dimo_jax.distill.failures import Failure
 from dimo_jax.distill.manifest import Manifest, Record, digest_of
 from dimo_jax.errors import UserError
-from dimo_jax.export.atomic import replace_folder
 from dimo_jax.resolve import resolve
 
 # What changes where and how fast something is made, but not what is made.
@@ -109,16 +108,9 @@ def key_of(**parts: Any) -> str:
 
 
 def read_frames(folder: Path) -> np.ndarray:
-    """Numbered images of one size and kind: [T,H,W,C] uint8, or [T,H,W] for grey."""
+    """Numbered images of one size and kind: [T,H,W,C] uint8."""
     frames = []
     for path in sorted(folder.glob("*.png")):
         with Image.open(path) as image:
             frames.append(np.asarray(image))
     return np.stack(frames)
-
-
-def write_masks(alpha: np.ndarray, folder: Path) -> None:
-    """Writes [T,H,W] uint8 as 000000.png ... into a folder that appears whole or not at all."""
-    with replace_folder(folder, owned=r"\d{6}\.png") as temporary:
-        for index, mask in enumerate(alpha):
-            Image.fromarray(mask).save(temporary / f"{index:06d}.png")

@@ -8,6 +8,7 @@ Properties of the one element `vertex`, all little-endian float32, in this order
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -116,6 +117,35 @@ def _parse_header(lines: list[str], path: Path) -> tuple[int, np.dtype]:
     return num, np.dtype(fields)
 
 
+def read_vertices(path: Path | str, required: Sequence[str], *, kind: str = "a 3DGS PLY file") -> np.ndarray:
+    """Reads the rows of the element `vertex` of a binary little-endian PLY file.
+
+    Args:
+      path: the file.
+      required: properties that it must have, others may stand beside them in any order.
+      kind: what the file should be, for errors.
+
+    Returns:
+      A structured array [N] with the file's own types.
+
+    Raises:
+      UserError: the file is missing, not such a PLY, lacks a property, or ends too early.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file, expected {kind}")
+    with path.open("rb") as file:
+        num, dtype = _parse_header(_read_header(file, path), path)
+        missing = [name for name in required if name not in (dtype.names or ())]
+        if missing:
+            raise UserError(f"{path}: found no property {missing[0]!r}, expected the properties of {kind}")
+        # Checked against the file before anything is allocated, because the count is only a claim.
+        available = path.stat().st_size - file.tell()
+        if available < num * dtype.itemsize:
+            raise UserError(f"{path}: found {available} bytes of data, expected {num * dtype.itemsize} (cut short?)")
+        return np.frombuffer(file.read(num * dtype.itemsize), dtype=dtype, count=num)
+
+
 def read_gaussians(path: Path | str) -> Gaussians:
     """Reads a 3DGS PLY file, written by `write_gaussians` or by another program.
 
@@ -131,24 +161,15 @@ def read_gaussians(path: Path | str) -> Gaussians:
     Raises:
       UserError: the file is missing, not such a PLY, lacks a property, or ends too early.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file, expected a 3DGS PLY file")
-    with path.open("rb") as file:
-        num, dtype = _parse_header(_read_header(file, path), path)
-        names = dtype.names or ()
-        num_rest = sum(name.startswith("f_rest_") for name in names)
-        missing = [n for n in _field_names(num_rest) if n not in names and n not in ("nx", "ny", "nz")]
-        if missing:
-            raise UserError(f"{path}: found no property {missing[0]!r}, expected the properties of a 3DGS PLY file")
-        num_bases = num_rest // 3 + 1
-        if num_rest % 3 or math.isqrt(num_bases) ** 2 != num_bases:
-            raise UserError(f"{path}: found {num_rest} properties f_rest_*, expected 0, 9, 24 or 45")
-        # Checked against the file before anything is allocated, because the count is only a claim.
-        available = path.stat().st_size - file.tell()
-        if available < num * dtype.itemsize:
-            raise UserError(f"{path}: found {available} bytes of data, expected {num * dtype.itemsize} (cut short?)")
-        rows = np.frombuffer(file.read(num * dtype.itemsize), dtype=dtype, count=num)
+    rows = read_vertices(path, [name for name in _field_names(0) if name not in ("nx", "ny", "nz")])
+    num = len(rows)
+    num_rest = sum(name.startswith("f_rest_") for name in rows.dtype.names or ())
+    num_bases = num_rest // 3 + 1
+    if num_rest % 3 or math.isqrt(num_bases) ** 2 != num_bases:
+        raise UserError(f"{path}: found {num_rest} properties f_rest_*, expected 0, 9, 24 or 45")
+    absent = [name for name in _field_names(num_rest)[9:] if name not in (rows.dtype.names or ())]
+    if absent:
+        raise UserError(f"{path}: found no property {absent[0]!r}, expected the properties of a 3DGS PLY file")
 
     def columns(*fields: str) -> np.ndarray:
         return np.stack([rows[name].astype(np.float32) for name in fields], axis=-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from typing import Any
 
@@ -12,12 +13,13 @@ import jax.numpy as jnp
 from dimo_jax.types import Array
 
 
-def encode(x: Array, *, num_bands: int) -> Array:
-    """Sinusoidal encoding: x [..., C] -> [..., 2 * C * num_bands], sin and cos of 2^i pi x; x is not included.
+def encode(x: Array, *, num_bands: int, lowest_frequency: float = math.pi) -> Array:
+    """Sinusoidal encoding: x [..., C] -> [..., 2 * C * num_bands], sin and cos of 2^i f x; x is not included.
 
-    Source: NeRF, Eq. 4; the paper names it without numbers (Sec. 4.1).
+    Source: NeRF, Eq. 4, where the lowest frequency f is pi; the paper names it without numbers (Sec. 4.1), and the
+    authors' code has f = 1.
     """
-    angles = x[..., None] * (jnp.pi * 2.0 ** jnp.arange(num_bands, dtype=x.dtype))
+    angles = x[..., None] * (lowest_frequency * 2.0 ** jnp.arange(num_bands, dtype=x.dtype))
     angles = angles.reshape(*x.shape[:-1], -1)
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
@@ -57,13 +59,16 @@ class MotionDecoder(nn.Module):
     head_width: int = 256
     num_position_bands: int = 10
     num_time_bands: int = 6
+    lowest_frequency: float = math.pi
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, z: Array, positions: Array, time: Array) -> tuple[Array, Array]:
         """z [D], canonical positions [K,3], time [] in 0..1 -> translations [K,3], rotations [K,4] (wxyz, not unit)."""
-        time_code = encode(jnp.reshape(time, (1,)), num_bands=self.num_time_bands)
-        inputs = (encode(positions, num_bands=self.num_position_bands), jnp.concatenate([time_code, z]))
+        lowest = self.lowest_frequency
+        time_code = encode(jnp.reshape(time, (1,)), num_bands=self.num_time_bands, lowest_frequency=lowest)
+        place_code = encode(positions, num_bands=self.num_position_bands, lowest_frequency=lowest)
+        inputs = (place_code, jnp.concatenate([time_code, z]))
         hidden: tuple[Array, ...] = inputs
         for layer in range(self.depth):
             seen = (*inputs, *hidden) if layer == self.skip else hidden
@@ -91,6 +96,7 @@ def motion_decoder(
     head_width: int = 256,
     num_position_bands: int = 10,
     num_time_bands: int = 6,
+    lowest_frequency: float = math.pi,
     dtype: str = "float32",
 ) -> nn.Module:
     """The decoder of the paper (8 layers, skip at 4) with the authors' widths and bands as defaults.
@@ -105,5 +111,6 @@ def motion_decoder(
         head_width=head_width,
         num_position_bands=num_position_bands,
         num_time_bands=num_time_bands,
+        lowest_frequency=lowest_frequency,
         dtype=jnp.dtype(dtype),
     )

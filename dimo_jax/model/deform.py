@@ -25,6 +25,7 @@ def linear_blend(
     weights: Array,
     *,
     align: bool = False,
+    unit: bool = True,
 ) -> tuple[Array, Array]:
     """Eq. 7: mu^t = sum_k w_k [R_k (mu - p_k) + p_k + T_k], R^t = normalize(sum_k w_k q_k) R.
 
@@ -36,18 +37,21 @@ def linear_blend(
       weights: [N,J] of these, summing to 1.
       align: brings the quaternions into the hemisphere of the first neighbour's before the sum, so that q and -q blend
         alike. Not needed, and slower, with a decoder that is continuous in the key point's position.
+      unit: normalizes q_k before the sum; False takes them as the decoder gives them, so that longer ones count more
+        (the authors' way). Means are moved by rotations, which have no length, in both.
 
     Returns:
       means [N,3] and unit quats [N,4] at that time.
     """
-    unit = quaternion.normalize(rotations)
-    matrices = quaternion.to_matrix(unit)
+    normal = quaternion.normalize(rotations)
+    matrices = quaternion.to_matrix(normal)
     shifts = positions + translations - jnp.sum(matrices * positions[:, None, :], axis=-1)
-    poses = jnp.concatenate([matrices.reshape(-1, 9), shifts, unit], axis=-1)
+    blended = normal if unit else rotations
+    poses = jnp.concatenate([matrices.reshape(-1, 9), shifts, blended], axis=-1)
     if not align and means.dtype == jnp.float32 and native.is_available():
         moved, turned = native.blend_poses(means, quats, poses, neighbors, weights)
         return moved, turned
-    return _blend_in_xla(means, quats, unit if align else None, poses, neighbors, weights)
+    return _blend_in_xla(means, quats, blended if align else None, poses, neighbors, weights)
 
 
 def _blend_in_xla(

@@ -40,7 +40,7 @@ def blend_poses(means: Array, quats: Array, poses: Array, neighbors: Array, weig
 
     Args:
       means, quats: [N,3], [N,4] float32, canonical.
-      poses: [K,16] float32: rotation matrix by rows, shift, the rotation as a unit quaternion.
+      poses: [K,16] float32: rotation matrix by rows, shift, the rotation as a quaternion (of any length).
       neighbors: [N,J] int32, clamped to 0..K-1 as jax's gathers do; carries no gradient.
       weights: [N,J] float32.
 

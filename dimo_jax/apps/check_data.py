@@ -1,0 +1,46 @@
+"""`--app=import_data --check=FOLDER`: what is wrong with a dataset, file by file, and what its cameras see."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dimo_jax.apps.checks import check_folder
+from dimo_jax.data.inspection import inspect_folder
+from dimo_jax.errors import UserError
+from dimo_jax.export.rig import draw_contact_sheet, draw_rig
+
+
+def check_data(folder: str, *, out: str = "") -> None:
+    """Reads all of a dataset, prints what it found, and draws its cameras and the first frame of each view.
+
+    Args:
+      folder: a dataset, in any of the layouts that can be trained on or imported (glTF files aside).
+      out: folder for `cameras.png` and `contact_sheet.png`; default: `folder`_check, beside it.
+
+    Raises:
+      UserError: the data cannot be used as it is; the problems have been printed, and the pictures are written.
+    """
+    root = Path(folder)
+    if out:
+        check_folder(Path(out), "out")
+    findings = inspect_folder(root)
+    target = Path(out) if out else root.resolve().with_name(f"{root.resolve().name}_check")
+    print(
+        f"{root}: {len(findings.names)} motions, {len(findings.view_names)} views "
+        f"({findings.view_splits.count('test')} held out), {findings.num_files} files of pictures"
+    )
+    for line in findings.problems:
+        print(f"problem: {line}")
+    for line in findings.notes:
+        print(f"note: {line}")
+    shown = draw_contact_sheet(findings.first_frames, findings.names, findings.view_names, target / "contact_sheet.png")
+    if shown != (len(findings.names), len(findings.view_names)):
+        print(f"the contact sheet shows {shown[0]} motions and {shown[1]} views, evenly chosen")
+    draw_rig(findings.cameras, findings.view_names, findings.view_splits, target / "cameras.png")
+    print(f"{target / 'contact_sheet.png'}\n{target / 'cameras.png'}")
+    if findings.problems:
+        count = len(findings.problems)
+        raise UserError(
+            f"{root}: found {count} problem{'s' if count > 1 else ''}, expected none (first: {findings.problems[0]})"
+        )
+    print("no problems found")

@@ -1,0 +1,113 @@
+"""Recordings as datasets: the authors' layout, output folders of SV4D, and videos with a camera file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dimo_jax.apps.options import parse_numbers
+from dimo_jax.data.authors import describe_authors
+from dimo_jax.data.camera_file import describe_videos
+from dimo_jax.data.dataset import Dataset
+from dimo_jax.data.matte import Matte, parse_color
+from dimo_jax.data.recording import Recording, Sampling, assemble
+from dimo_jax.data.sv4d import FOV_DEG, RADIUS, describe_sv4d
+
+
+def import_videos(
+    source: str,
+    *,
+    num_frames: int | None = None,
+    frame_rate: float | None = None,
+    size: int | None = None,
+    matte: str = "auto",
+    key_color: str = "auto",
+    key_tolerance: float = 12.0,
+    key_enclosed: bool = False,
+) -> Dataset:
+    """Videos beside a `cameras.json`.
+
+    Args:
+      source: the folder.
+      num_frames: frames of every motion, spread evenly over its clips; default: all, which must be as many in each.
+      frame_rate: takes frames at this pace (a second) from the beginning of each clip instead.
+      size: height of the pictures in pixels, which the intrinsics follow; default: that of the videos.
+      matte: "auto", "alpha", "masks", "key" or "none", see `data.matte.Matte`.
+      key_color: the background's colour; "auto" takes that of the pictures' border.
+      key_tolerance: of 255, how far the background may be from it.
+      key_enclosed: whether areas of that colour inside the object go, too.
+
+    Raises:
+      UserError: bad input.
+    """
+    chosen = Matte(how=matte, color=parse_color(key_color), tolerance=key_tolerance, enclosed=key_enclosed)
+    return _assemble(describe_videos(source), Sampling(num_frames, frame_rate, size), chosen)
+
+
+def import_sv4d(
+    source: str,
+    *,
+    azimuths: str = "",
+    test_azimuths: str = "",
+    elevation: float = 0.0,
+    radius: float = RADIUS,
+    fov_deg: float = FOV_DEG,
+    num_frames: int | None = None,
+    frame_rate: float | None = None,
+    size: int | None = None,
+    matte: str = "key",
+    key_color: str = "white",
+    key_tolerance: float = 12.0,
+    key_enclosed: bool = False,
+) -> Dataset:
+    """An output folder of SV4D or SV4D 2.0; cameras as in `data.sv4d.describe_sv4d`, the rest as in `import_videos`.
+
+    Raises:
+      UserError: bad input.
+    """
+    recording = describe_sv4d(
+        source,
+        azimuths_deg=parse_numbers("azimuths", azimuths),
+        test_azimuths_deg=parse_numbers("test_azimuths", test_azimuths),
+        elevation_deg=elevation,
+        radius=radius,
+        fov_deg=fov_deg,
+    )
+    chosen = Matte(how=matte, color=parse_color(key_color), tolerance=key_tolerance, enclosed=key_enclosed)
+    return _assemble(recording, Sampling(num_frames, frame_rate, size), chosen)
+
+
+def import_authors(
+    source: str,
+    *,
+    num_frames: int | None = None,
+    size: int | None = None,
+    matte: str = "auto",
+    key_color: str = "white",
+    key_tolerance: float = 12.0,
+    key_enclosed: bool = False,
+    frame_rate: float | None = None,
+) -> Dataset:
+    """A folder in the authors' layout; arguments as in `import_videos`, but `frame_rate` is only noted.
+
+    The layout has no frame rate, so there is nothing to sample by.
+
+    Raises:
+      UserError: bad input.
+    """
+    recording = describe_authors(source)
+    sampling = Sampling(num_frames, frame_rate, size)
+    if frame_rate is not None:
+        recording, sampling = replace(recording, frame_rate=frame_rate), replace(sampling, frame_rate=None)
+    print("positive elevations of info.json are below the horizon, as in the authors' code")
+    chosen = Matte(how=matte, color=parse_color(key_color), tolerance=key_tolerance, enclosed=key_enclosed)
+    return _assemble(recording, sampling, chosen)
+
+
+def _assemble(recording: Recording, sampling: Sampling, matte: Matte) -> Dataset:
+    sizes = sorted({(clip.width, clip.height) for clip in recording.clips.values()})
+    print(
+        f"found {len(recording.names)} motions ({', '.join(recording.names)}), {len(recording.view_names)} views, "
+        f"masks for {len(recording.masks)} of {len(recording.clips)} clips, pictures of "
+        + ", ".join(f"{width}x{height}" for width, height in sizes)
+    )
+    return assemble(recording, sampling=sampling, matte=matte)
