@@ -32,8 +32,8 @@ def find_missing(config: Mapping[str, Any], *, prompts: Path | None) -> list[str
     scored = bool(config["score"]["fn"])
     slots = {name: resolve(config[name], key=name) for name in (*SLOTS, *(("score",) if scored else ()))}
     checks = [slots["client"]] if prompts is None or scored else []
-    frames = config["framing"]["num_frames"]
-    checks += [load_opencv, partial(slots["views"], Path("frames"), Path("views"), num_frames=frames)]
+    sizes = {name: config["framing"][name] for name in ("num_frames", "size")}
+    checks += [load_opencv, partial(slots["views"], Path("frames"), Path("views"), **sizes)]
     missing = []
     for check in checks:
         try:
@@ -72,5 +72,5 @@ def run_chain(config: Mapping[str, Any], *, image: Path, out: Path, prompts: Pat
         videos = video_steps.make_videos(work, first, video_steps.plan_takes(work, motions, meta))
         kept = video_steps.select(work, videos)
         logging.info("%d of %d videos passed the filters, see %s", len(kept), len(videos), out / video_steps.SHEET)
-        views = dataset_steps.make_views(work, dataset_steps.frame_all(work, videos, kept))
+        views = dataset_steps.make_views(work, dataset_steps.frame_all(work, kept))
         return dataset_steps.build_dataset(work, videos, views)

@@ -54,7 +54,8 @@ def plan_sampler(work: Work, item: str, out: Path) -> Sampler:
       UserError: the config's sampler is not there.
     """
     frames = (work.folder / "frames" / item).resolve()
-    sampler: Sampler = work.slot("views")(frames, out, num_frames=work.config["framing"]["num_frames"])
+    options = work.config["framing"]
+    sampler: Sampler = work.slot("views")(frames, out, num_frames=options["num_frames"], size=options["size"])
     return sampler
 
 

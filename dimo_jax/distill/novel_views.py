@@ -42,13 +42,13 @@ def sv4d2(
     out: Path,
     *,
     num_frames: int,
+    size: int,
     checkout: str = "",
     python: str = "python",
     script: str = "scripts/sampling/simple_video_sample_4d2.py",
     model_path: str = "checkpoints/sv4d2_8views.safetensors",
     num_steps: int = 50,
     seed: int = 23,
-    size: int = 576,
     elevation: float = 0.0,
     encoding_t: int = 8,
     decoding_t: int = 4,
@@ -61,13 +61,13 @@ def sv4d2(
       frames: folder of numbered RGBA images, the input video.
       out: folder for what it writes.
       num_frames: of the input.
+      size: side of the pictures that it works with; 576 for these weights.
       checkout: the repository's folder, with the weights in its `checkpoints`.
       python: the interpreter of the checkout's own environment.
       script: of the sampler, in the checkout.
       model_path: weights, absolute or in the checkout; its name chooses the number of views.
       num_steps: of the sampler.
       seed: likewise.
-      size: side of the pictures that it works with, 576 for these weights.
       elevation: degrees of the cameras above the horizon, that of the input.
       encoding_t: frames encoded at a time; fewer take less memory.
       decoding_t: likewise for decoding.
@@ -98,13 +98,13 @@ def sv4d(
     out: Path,
     *,
     num_frames: int,
+    size: int,
     checkout: str = "",
     python: str = "python",
     script: str = "scripts/sampling/simple_video_sample_4d.py",
     sv3d_version: str = "sv3d_p",
     num_steps: int = 20,
     seed: int = 23,
-    size: int = 576,
     elevation: float = 10.0,
     decoding_t: int = 4,
     timeout: float = 7200.0,
@@ -124,7 +124,7 @@ def sv4d(
     return Sampler(command, root, _name_videos(out, len(FIRST_VERSION) - 1), FIRST_VERSION, elevation, timeout)
 
 
-def input_view_only(frames: Path, out: Path, *, num_frames: int, elevation: float = 0.0) -> Sampler:
+def input_view_only(frames: Path, out: Path, *, num_frames: int, size: int, elevation: float = 0.0) -> Sampler:
     """No novel views: the dataset has the one view of the videos."""
     return Sampler((), None, (), (0.0,), elevation, 0.0)
 
