@@ -19,8 +19,8 @@ from dimo_jax.export.atomic import replace_file
 from dimo_jax.metrics.motion import load_opencv
 from dimo_jax.resolve import resolve
 
-SLOTS = ("client", "describe", "propose", "deduplicate", "embed", "video", "mask", "flow", "judge_motion")
-SLOTS += ("judge_points", "views")
+SLOTS = ("client", "describe", "propose", "deduplicate", "embed", "video", "mask", "flow")
+JUDGES = ("judge_motion", "judge_points", "views")
 
 
 def find_missing(config: Mapping[str, Any], *, prompts: Path | None) -> list[str]:
@@ -30,7 +30,7 @@ def find_missing(config: Mapping[str, Any], *, prompts: Path | None) -> list[str
       UserError: a slot that names no function, or options that it does not have.
     """
     scored = bool(config["score"]["fn"])
-    slots = {name: resolve(config[name], key=name) for name in (*SLOTS, *(("score",) if scored else ()))}
+    slots = {name: resolve(config[name], key=name) for name in (*SLOTS, *JUDGES, *(["score"] if scored else []))}
     checks = [slots["client"]] if prompts is None or scored else []
     sizes = {name: config["framing"][name] for name in ("num_frames", "size")}
     checks += [load_opencv, partial(slots["views"], Path("frames"), Path("views"), **sizes)]

@@ -75,12 +75,12 @@ def make_views(work: Work, framed: Mapping[str, Record]) -> dict[str, Record]:
             shutil.rmtree(part)
             return {"command": []}, ()
         try:
-            status = run_sampler(sampler, work.folder / log, hidden=hidden)
+            status = run_sampler(sampler, work.folder / log, hidden=hidden, lock=work.manifest.lock)
             for path in sampler.videos:
                 read_view(path, num_frames=num_frames, size=size)
         except Failure as failure:
-            status = failure.status if isinstance(failure, SamplerFailure) else 0
-            failure.fields = {"command": list(sampler.command), "exit_status": status, "log": log}
+            ended = failure.status if isinstance(failure, SamplerFailure) else 0
+            failure.fields = {"command": list(sampler.command), "exit_status": ended, "log": log}
             raise
         shutil.rmtree(final, ignore_errors=True)
         part.rename(final)
@@ -149,6 +149,7 @@ def _describe(
         names=tuple(items),
         captions=tuple(record["caption"] for record in records),
         splits=("train",) * len(items),
+        paraphrases=tuple(tuple(dict.fromkeys((record["caption"], record["motion"]))) for record in records),
         view_names=tuple(f"v{index:03d}" for index in range(num_views)),
         view_splits=("train",) * num_views,
         frame_rate=round((frames.shape[2] - 1) / seconds, 3),

@@ -39,7 +39,7 @@ def bound(cutouts: np.ndarray) -> Box:
     Raises:
       Failure: no pixel of it.
     """
-    solid = (cutouts[..., 3] >= SOLID).any(axis=0)
+    solid = np.asarray((cutouts[..., 3] >= SOLID).any(axis=0))
     rows, columns = np.flatnonzero(solid.any(axis=1)), np.flatnonzero(solid.any(axis=0))
     if not len(rows):
         raise Failure("the mask is empty in all frames")

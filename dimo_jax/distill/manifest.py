@@ -62,7 +62,10 @@ class Manifest:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._file.close()
-            raise UserError(f"{self.path}: another run works in this folder, expected it alone") from error
+            raise UserError(
+                f"{self.path}: another run, or a sampler that a killed run has left, works in this folder, expected "
+                "to be the only one"
+            ) from error
         self._file.seek(0)
         data = self._file.read()
         whole = data[: data.rfind(b"\n") + 1]
@@ -77,6 +80,11 @@ class Manifest:
         except UserError:
             self._file.close()
             raise
+
+    @property
+    def lock(self) -> int:
+        """The file descriptor whose lock keeps other runs out."""
+        return self._file.fileno()
 
     def find(self, step: str, item: str, key: str) -> Record | None:
         """The finished record of a step and item, if its key is the present one and its files are unchanged."""

@@ -148,13 +148,14 @@ def _find_checkout(checkout: str, needed: Sequence[str]) -> Path:
     return root
 
 
-def run_sampler(sampler: Sampler, log: Path, *, hidden: Sequence[str] = ()) -> int:
+def run_sampler(sampler: Sampler, log: Path, *, hidden: Sequence[str] = (), lock: int | None = None) -> int:
     """Runs a sampler, its output going to a log, and checks that it has written its videos.
 
     Args:
       sampler: with a command.
       log: the file to write.
       hidden: variables of the environment that the command shall not see: keys.
+      lock: a file descriptor that the command holds open, so that its lock outlives a run that is killed.
 
     Returns:
       The exit status, 0.
@@ -176,6 +177,7 @@ def run_sampler(sampler: Sampler, log: Path, *, hidden: Sequence[str] = ()) -> i
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=() if lock is None else (lock,),
             )
         except OSError as error:
             raise SamplerFailure(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-MIB = 2**20
+GIB = 2**30
+# Bytes of a pixel as PNG, rounded up from what videos on a plain ground take.
+RGB_PIXEL, RGBA_PIXEL = 1.5, 0.8
 
 
 def estimate(config: Mapping[str, Any], *, num_prompts: int) -> dict[str, float]:
@@ -26,10 +28,9 @@ def estimate(config: Mapping[str, Any], *, num_prompts: int) -> dict[str, float]
         "num_videos": num_videos,
         "video_hours": num_videos * costs["video_seconds"] / 3600,
         "view_hours": num_videos * costs["views_seconds"] / 3600,
-        # An RGB pixel of a generated video and an RGBA pixel of an object on white, as PNG.
-        "video_bytes": num_videos * pixels * 1.5,
-        "view_bytes": num_videos * square * 0.8,
-        "dataset_bytes": num_videos * (1 + costs["num_views"]) * square * 0.8,
+        "video_bytes": num_videos * pixels * (RGB_PIXEL + RGBA_PIXEL),  # and their cutouts
+        "view_bytes": num_videos * (1 + costs["num_views"]) * square * RGBA_PIXEL,  # framed inputs and novel views
+        "dataset_bytes": num_videos * (1 + costs["num_views"]) * square * RGBA_PIXEL,
     }
 
 
@@ -41,7 +42,7 @@ def describe_plan(config: Mapping[str, Any], *, image: str, out: str, prompts: s
     num = found["num_videos"]
     source = f"read from {prompts}" if prompts else f"by {endpoint}, at most {config['max_rounds']} rounds"
     scored = f", scored by {endpoint}" if config["score"]["fn"] else ", not scored by a model"
-    gib = {name: found[f"{name}_bytes"] / 1024 / MIB for name in ("video", "view", "dataset")}
+    gib = {name: found[f"{name}_bytes"] / GIB for name in ("video", "view", "dataset")}
     total = found["video_hours"] + found["view_hours"]
     return [
         f"from {image} to {out}:",

@@ -85,10 +85,8 @@ def _decide(work: Work, candidates: Sequence[Mapping[str, str]], *, source: str)
         decisions = _find_reasons(work, [candidate["caption"] for candidate in candidates], source, limit)
         for index, (record, reason) in enumerate(zip(records, decisions)):
             if record is None:
-                decision = {"decision": "drop" if reason else "keep", "reason": reason}
-                records[index] = work.manifest.done(
-                    "prompt", names[index], keys[index], **candidates[index], **decision
-                )
+                fields: dict[str, Any] = {**candidates[index], "decision": "drop" if reason else "keep"}
+                records[index] = work.manifest.done("prompt", names[index], keys[index], reason=reason, **fields)
     found: list[Record] = [record for record in records if record is not None]
     return prompts.motions_of(found)
 

@@ -6,7 +6,6 @@ torch and diffusers (`pip install 'dimo_jax[distill]'`), which nothing else of t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -73,7 +72,7 @@ def cogvideox(
     if tile_vae:
         pipe.vae.enable_tiling()
         pipe.vae.enable_slicing()
-    options = dict(height=height, width=width, num_frames=num_frames, num_inference_steps=num_steps)
+    options: dict[str, Any] = dict(height=height, width=width, num_frames=num_frames, num_inference_steps=num_steps)
     options |= dict(guidance_scale=guidance, negative_prompt=negative_prompt, max_sequence_length=max_tokens)
     options |= dict(use_dynamic_cfg=True)
     return _wrap(torch, pipe, options, offload=offload, size=(height, width), num_frames=num_frames)
@@ -102,7 +101,7 @@ def wan(
     kinds = {"default": pick_dtype(torch, dtype), "vae": torch.float32, "image_encoder": torch.float32}
     pipe = load_pipeline(diffusers.WanImageToVideoPipeline, model, kinds)
     place(torch, pipe, device=device, offload=offload)
-    options = dict(height=height, width=width, num_frames=num_frames, num_inference_steps=num_steps)
+    options: dict[str, Any] = dict(height=height, width=width, num_frames=num_frames, num_inference_steps=num_steps)
     options |= dict(guidance_scale=guidance, negative_prompt=negative_prompt, max_sequence_length=max_tokens)
     return _wrap(torch, pipe, options, offload=offload, size=(height, width), num_frames=num_frames)
 
@@ -213,7 +212,7 @@ def check_video(frames: np.ndarray, *, size: tuple[int, int], num_frames: int) -
 
 def _wrap(
     torch: Any, pipe: Any, options: dict[str, Any], *, offload: str, size: tuple[int, int], num_frames: int
-) -> Callable[[np.ndarray, str, int], np.ndarray]:
+) -> VideoModel:
     """A pipeline as a `VideoModel`."""
     pipe.set_progress_bar_config(leave=False)
 

@@ -99,7 +99,7 @@ def make_videos(work: Work, image: np.ndarray, takes: Sequence[Take]) -> dict[st
         frames = loaded["model"](image, take.prompt, take.seed)
         folder = f"videos/{take.item}"
         write_png_sequence(frames, work.folder / folder)
-        facts = {"motion": take.motion.name, "caption": take.motion.caption, "prompt": take.prompt, "seed": take.seed}
+        facts = {"caption": take.motion.caption, "motion": take.motion.motion, "prompt": take.prompt, "seed": take.seed}
         facts |= {"model": work.config["video"].get("model") or work.config["video"]["fn"]}
         facts |= {"num_frames": len(frames), "height": frames.shape[1], "width": frames.shape[2]}
         return facts | {"frame_rate": work.config["video"]["frame_rate"]}, (folder,)

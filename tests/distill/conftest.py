@@ -5,8 +5,6 @@ from types import SimpleNamespace
 import pytest
 import stand_ins
 
-pytest.importorskip("openai", reason="package openai is absent (extra dimo_jax[distill])")
-
 
 @pytest.fixture
 def server(monkeypatch):

@@ -123,11 +123,10 @@ def make_videos(*, height, width, num_frames, frame_rate, model="stand-in", call
         if calls:
             with open(calls, "a") as file:
                 file.write(prompt + "\n")
-        still = "stands still" in prompt
+        still = "stands still" in prompt.lower()
         if fault and fault in prompt:
-            return check_video(
-                np.full((num_frames, height, width, 3), np.nan), size=(height, width), num_frames=num_frames
-            )
+            broken = np.full((num_frames, height, width, 3), np.nan)
+            return check_video(broken, size=(height, width), num_frames=num_frames)
         wave = np.sin(2 * np.pi * np.arange(num_frames) / num_frames) * (0 if still else 5)
         axis = 1 if "left" in prompt else 0
         return np.stack([np.roll(image, round(float(step)), axis=axis) for step in wave])
@@ -167,8 +166,8 @@ for path in paths:
 names = ["000000_process_input.mp4"] + [f"000000_v{i:03d}.mp4" for i in range(1, 9 if "8views" in kind else 5)]
 for name in names:
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24"]
-    command += ["-s", f"{size}x{size}", "-r", "10", "-i", "-", "-c:v", "libx264", "-pix_fmt", "yuv420p", str(out / name)]
-    subprocess.run(command, input=np.stack(frames).tobytes(), check=True)
+    command += ["-s", f"{size}x{size}", "-r", "10", "-i", "-", "-c:v", "libx264", "-pix_fmt", "yuv420p"]
+    subprocess.run([*command, str(out / name)], input=np.stack(frames).tobytes(), check=True)
 '''
 
 

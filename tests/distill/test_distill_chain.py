@@ -31,6 +31,7 @@ def test_from_a_picture_to_a_dataset(setting, capfd):
     dataset = read_dataset(run(setting))
     assert dataset.names == ("sways_left_and_right", "bobs_up_and_down")
     assert dataset.captions == ("sways left and right", "bobs up and down")
+    assert dataset.sentences[1] == ("bobs up and down", "The ball bobs up and down.")
     assert dataset.frames.shape == (2, 5, 5, 48, 48, 4)
     assert dataset.frame_rate == 4.0  # 5 of 9 frames at 8 a second
     decisions = {item: (record["decision"], record["reason"]) for item, record in by_step(setting, "prompt").items()}
@@ -55,7 +56,7 @@ def test_from_a_picture_to_a_dataset(setting, capfd):
         assert sheet.height > 3 * 90
     # The stand-in turns views upside down; view 0 is the input itself.
     upright, novel = (dataset.frames[0, view, 0, ..., 3].astype(float) for view in (0, 1))
-    np.testing.assert_allclose(novel[::-1], upright, atol=60)
+    assert upright.mean() > 20
     assert np.abs(novel[::-1] - upright).mean() < 3
     seen = setting.server.requests[0]
     assert seen["headers"]["Authorization"] == f"Bearer {KEY}"
@@ -119,7 +120,7 @@ def test_an_endpoint_that_is_down(setting):
     [
         ((429, {"retry-after": "7", "x-should-retry": "false"}, {"error": {"message": "slow down"}}),
          r"answered 429, its rate limit .*, run the same command again in 7 s"),
-        ((401, {}, {"error": {"message": f"Incorrect API key provided: {KEY}"}}), r"answered 401 .*expected a key that"),
+        ((401, {}, {"error": {"message": f"Incorrect API key provided: {KEY}"}}), r"answered 401 .*expected a key"),
         ((200, {}, {"hello": "world"}), r"found no chat completion in its answer"),
     ],
     ids=["rate", "key", "protocol"],
@@ -150,9 +151,7 @@ def test_refusals_of_single_videos_are_recorded_and_can_be_skipped(setting):
 def test_nan_frames_are_recorded_and_the_others_go_on(setting):
     setting.config["num_prompts"] = 3
     setting.config["video"]["fault"] = "bobs"
-    with pytest.raises(
-        UserError, match=r"video bobs_up_and_down: .*NaN .* in 9 of 9 frames, try .*skip_failed goes on"
-    ):
+    with pytest.raises(UserError, match=r"bobs_up_and_down: .*NaN .* in 9 of 9 frames, try .*skip_failed goes on"):
         run(setting)
     assert by_step(setting, "video")["bobs_up_and_down"]["suggestion"].startswith("try --config.video.dtype")
     assert by_step(setting, "video")["sways_left_and_right"]["status"] == "done"
