@@ -61,8 +61,8 @@ def test_what_it_refuses(picture, tmp_path):
         run(image=str(picture), out=out, prompts=str(tmp_path / "absent.txt"))
     with pytest.raises(UserError, match=r"--out=.*: found a folder with other files"):
         run(image=str(picture), out=str(tmp_path))
+    config = load_default()
+    del config.views
     with pytest.raises(UserError, match=r"--config: found a config without views"):
-        config = load_default()
-        del config.views
         run(image=str(picture), out=out, config=config)
     assert not (tmp_path / "out").exists()

@@ -44,7 +44,13 @@ class ChatServer:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                outer.requests.append({"path": self.path, "headers": dict(self.headers), "body": body})
+                outer.requests.append(
+                    {
+                        "path": self.path,
+                        "headers": {name.lower(): value for name, value in self.headers.items()},
+                        "body": body,
+                    }
+                )
                 fault = outer.faults.pop(0) if outer.faults else None
                 status, headers, answer = fault if isinstance(fault, tuple) else (200, {}, outer.answer(body, fault))
                 data = json.dumps(answer).encode()

@@ -59,7 +59,7 @@ def test_from_a_picture_to_a_dataset(setting, capfd):
     assert upright.mean() > 20
     assert np.abs(novel[::-1] - upright).mean() < 3
     seen = setting.server.requests[0]
-    assert seen["headers"]["Authorization"] == f"Bearer {KEY}"
+    assert seen["headers"]["authorization"] == f"Bearer {KEY}"
     assert KEY.encode() not in everything_written(setting.out)
     assert KEY not in "".join(capfd.readouterr())
 
@@ -125,14 +125,15 @@ def test_an_endpoint_that_is_down(setting):
     ],
     ids=["rate", "key", "protocol"],
 )  # fmt: skip
-def test_an_endpoint_that_refuses_stops_the_step_and_the_next_run_goes_on(setting, fault, match, capfd):
+def test_an_endpoint_that_refuses_stops_the_step_and_the_next_run_goes_on(setting, fault, match, capfd, caplog):
+    caplog.set_level("DEBUG")
     setting.server.faults.append(fault)
     with pytest.raises(UserError, match=match) as error:
         run(setting)
     record = by_step(setting, "describe")["image"]
     assert record["status"] == "failed"
     written = everything_written(setting.out).decode(errors="replace") + str(error.value) + "".join(capfd.readouterr())
-    assert KEY not in written
+    assert KEY not in written + caplog.text
     setting.server.points["identity"] = 1  # the rest of the chain has tests of its own
     with pytest.raises(UserError, match="no video passed"):
         run(setting)
