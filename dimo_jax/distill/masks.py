@@ -67,7 +67,8 @@ def rembg(frames: np.ndarray, *, item: str, model: str = "isnet-general-use", mo
       frames: [T,H,W,3] uint8.
       item: not needed here.
       model: of rembg.
-      model_path: .onnx file, for rembg's kinds "u2net_custom", "dis_custom" and "ben_custom".
+      model_path: .onnx file in rembg's folder of models (the environment's REMBG_HOME), for its kinds "u2net_custom",
+        "dis_custom" and "ben_custom".
 
     Raises:
       UserError: the package or its model cannot be had.
@@ -83,9 +84,8 @@ def _open_rembg(model: str, model_path: str) -> tuple[Any, Any]:
     try:
         from rembg import new_session, remove
     except (ImportError, SystemExit) as error:  # it exits where onnxruntime is missing
-        raise UserError(
-            f"config.mask: package rembg not found, expected it installed with its runtime ({EXTRA})"
-        ) from (error)
+        message = f"config.mask: package rembg not found, expected it installed with its runtime ({EXTRA})"
+        raise UserError(message) from error
     options = {"model_path": str(Path(model_path).expanduser())} if model_path else {}
     try:
         _SESSIONS[model, model_path] = (new_session(model, **options), remove)

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from dimo_jax.distill import flow, framing, masks, prompts
+from dimo_jax.distill.failures import Failure
 from dimo_jax.distill.manifest import Record, digest_path
 from dimo_jax.distill.sheet import Row, draw_sheet
 from dimo_jax.distill.work import Job, Work, key_of, read_frames
@@ -145,7 +146,10 @@ def measure(work: Work, videos: Mapping[str, Record], found: Mapping[str, Record
         frames = read_frames(work.folder / "videos" / item)
         inside = read_frames(work.folder / "cutouts" / item)[..., 3] >= masks.SOLID
         rate = videos[item]["frame_rate"]
-        return asdict(flow.measure_motion(frames, inside, frame_rate=rate, flow=work.slot("flow"))), ()
+        found = asdict(flow.measure_motion(frames, inside, frame_rate=rate, flow=work.slot("flow")))
+        if not np.isfinite(list(found.values())).all():
+            raise Failure("the optical flow has values that are not finite")
+        return found, ()
 
     options = work.options("flow")
     sound = {item: record for item, record in found.items() if not record["fault"]}

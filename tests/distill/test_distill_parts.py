@@ -2,6 +2,8 @@
 
 import json
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -295,5 +297,49 @@ def test_a_manifest_keeps_what_is_finished(tmp_path):
         Manifest(tmp_path)
 
 
+def test_a_sampler_that_outlives_its_run_keeps_others_out(tmp_path):
+    command = (sys.executable, "-c", "import time; time.sleep(1.5)")
+    sampler = novel_views.Sampler(command, tmp_path, (), (0.0,), 0.0, 60.0)
+    manifest = Manifest(tmp_path / "out")
+    thread = threading.Thread(
+        target=novel_views.run_sampler, args=(sampler, tmp_path / "log"), kwargs={"lock": manifest.lock}
+    )
+    thread.start()
+    time.sleep(0.5)
+    manifest.close()  # as when its process is killed
+    with pytest.raises(UserError, match="a sampler that a killed run has left"):
+        Manifest(tmp_path / "out")
+    thread.join()
+    Manifest(tmp_path / "out").close()
+
+
 def test_words_of_the_stand_in_count():
     assert embed_words(["a b", "b b"]).tolist() == [[1, 1], [0, 2]]
+
+
+@pytest.mark.slow
+def test_rembg_with_a_tiny_model(tmp_path, monkeypatch):
+    """Real package and runtime; the network is one that answers with how dark a pixel is."""
+    absent = "package {} is absent (extra dimo_jax[distill])"
+    onnx = pytest.importorskip("onnx", reason="package onnx is absent")
+    pytest.importorskip("onnxruntime", reason=absent.format("onnxruntime"))
+    pytest.importorskip("rembg", reason=absent.format("rembg"))
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1], keepdims=1),
+            helper.make_node("Neg", ["mean"], ["y"]),
+        ],
+        "dark",
+        [helper.make_tensor_value_info("x", kind, [1, 3, 320, 320])],
+        [helper.make_tensor_value_info("y", kind, [1, 1, 320, 320])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(model, tmp_path / "dark.onnx")
+    monkeypatch.setenv("U2NET_HOME", str(tmp_path))
+    frames, inside = disc_clip([(40, 50)])
+    cutouts = masks.rembg(frames, item="", model="u2net_custom", model_path=str(tmp_path / "dark.onnx"))
+    assert cutouts[0, ..., 3][inside[0]].mean() > 90
+    assert cutouts[0, :8, :, 3].max() < 10
+    with pytest.raises(UserError, match=r"config.mask.model: rembg cannot load 'no-such'"):
+        masks.rembg(frames, item="", model="no-such")
