@@ -84,10 +84,10 @@ def run(
       UserError: bad input; nothing has been written.
     """
     options = {name: value for name, value in locals().items() if value is not None}
-    for name in ("source", "out", "check", "config"):
-        options.pop(name, None)
+    for name in ("source", "out", "check"):
+        options.pop(name)
     if check:
-        _refuse(options | ({"source": source} if source else {}), check_data, "a check")
+        _refuse(({"source": source} if source else {}) | options, check_data, "a check")
         check_data(check, out=out)
         return
     target = _check_paths(source, out)
@@ -100,7 +100,7 @@ def run(
         from dimo_jax.apps.import_model import import_model
 
         _refuse(options, import_model, KINDS[kind])
-        import_model(Path(source), target, config=config, **options)
+        import_model(Path(source), target, **options)
         return
     readers: dict[str, Callable[..., Dataset]] = {
         "gltf": import_model_file,
@@ -197,8 +197,9 @@ def import_model_file(
 
 def _check_paths(source: str, out: str) -> Path:
     """The folder to write, after a check of both paths that costs nothing."""
-    if not source or not out:
-        raise UserError(f"--source, --out: found {source!r} and {out!r}, expected data to import and a folder to write")
+    for name, value in (("source", source), ("out", out)):
+        if not value:
+            raise UserError(f"--{name}: not given, expected --{name}=..., which an import needs")
     target = Path(out)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{out}: exists and is not an empty folder, expected a new one")

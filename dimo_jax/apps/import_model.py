@@ -35,7 +35,13 @@ KEY_POINT_FIELDS = ("c_x", "c_y", "c_z", "c_radius")
 
 
 def import_model(
-    source: Path, target: Path, *, config: ConfigDict | None, dataset: str = "", step: int = 0, num_frames: int = 21
+    source: Path,
+    target: Path,
+    *,
+    config: ConfigDict | None = None,
+    dataset: str = "",
+    step: int = 0,
+    num_frames: int = 21,
 ) -> None:
     """Converts `timenet.pth`, the codes, `point_cloud.ply` and `point_cloud_c.ply` into a workdir.
 

@@ -65,7 +65,7 @@ def _parse_pose(view: Any, where: str) -> np.ndarray:
     axes = get_field(view, "axes", str, where, default="opencv")
     if axes not in ("opencv", "opengl"):
         raise UserError(f"{where}: axes is {axes[:40]!r}, expected 'opencv' or 'opengl'")
-    pose = get_array(view, given[0], (4, 4), where).astype(np.float64)
+    pose: np.ndarray = get_array(view, given[0], (4, 4), where).astype(np.float64)
     check_rigid(pose, where)
     if given[0] == "camera_to_world":
         pose = np.linalg.inv(pose)

@@ -11,7 +11,9 @@ from scipy import ndimage
 from dimo_jax.errors import UserError
 
 HOW = ("auto", "alpha", "masks", "key", "none")
-_BORDER_SHARE = 0.85  # of the border's pixels that have the key colour where "auto" takes it for a background
+# Share of the border's pixels in one colour from which on "auto" takes it for the background's; less will do where the
+# colour is known, because the object may stand against the border.
+_PLAIN, _KNOWN = 0.85, 0.2
 _BAND = 2  # pixels beside the background in which the object's edge is taken to be mixed with it
 
 
@@ -21,7 +23,7 @@ class Matte:
 
     "alpha" takes the file's alpha channel, "masks" the masks that lie beside the pictures, "key" removes one colour,
     "none" leaves pictures opaque; "auto" takes masks where there are any, else an alpha channel that is not all
-    opaque, else the key where the picture's border has one colour.
+    opaque, else the key where the picture's border has one colour (or enough of the colour that is given).
     """
 
     how: str = "auto"
@@ -78,10 +80,11 @@ def settle(matte: Matte, first: np.ndarray, *, has_masks: bool, where: str) -> M
       UserError: masks are asked for and are not there, or nothing tells the background.
     """
     how = matte.how
-    color, border = border_color(first)
-    near = np.abs(border - color).max(axis=-1) <= matte.tolerance
+    median, border = border_color(first)
+    color = median if matte.color is None else np.asarray(matte.color, np.float32)
+    share = (np.abs(border - color).max(axis=-1) <= matte.tolerance).mean()
     if how == "auto":
-        plain = near.mean() >= _BORDER_SHARE
+        plain = share >= (_PLAIN if matte.color is None else _KNOWN)
         how = "masks" if has_masks else "alpha" if first[..., 3].min() < 255 else "key" if plain else ""
         if not how:
             raise UserError(
@@ -90,7 +93,7 @@ def settle(matte: Matte, first: np.ndarray, *, has_masks: bool, where: str) -> M
             )
     if how == "masks" and not has_masks:
         raise UserError(f"{where}: found no masks beside it, expected them for --matte=masks")
-    key = matte.color if matte.color is not None else tuple(round(float(c)) for c in color)
+    key = tuple(round(float(c)) for c in color)
     return Matte(how=how, color=key, tolerance=matte.tolerance, enclosed=matte.enclosed)  # type: ignore[arg-type]
 
 

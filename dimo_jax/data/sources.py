@@ -54,7 +54,7 @@ def read_folder(folder: str | os.PathLike[str]) -> Dataset:
       UserError: it is neither, or damaged.
     """
     if (Path(folder) / authors.FILE).is_file() and not (Path(folder) / native_schema.FILE).exists():
-        return read_authors(folder)
+        return read_authors(Path(folder))
     return read_dataset(folder)
 
 

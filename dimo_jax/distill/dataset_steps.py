@@ -15,6 +15,7 @@ import numpy as np
 from dimo_jax.data.cameras import orbit
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.native import write_dataset
+from dimo_jax.data.native_schema import FILE
 from dimo_jax.distill.failures import Failure
 from dimo_jax.distill.framing import Box, cut, fit_square, pick_frames
 from dimo_jax.distill.manifest import Record
@@ -109,7 +110,8 @@ def build_dataset(work: Work, videos: Mapping[str, Record], views: Mapping[str, 
             for index, (item, sampler) in enumerate(samplers.items()):
                 _gather(work, item, sampler, frames[index])
             write_dataset(_describe(work, videos, list(views), first, frames, camera), target, overwrite=True)
-        return {"motions": len(views), "views": num_views, "num_frames": shape[2], "size": size}, (DATASET,)
+        # Only the description is watched: what the user edits beside it, such as captions.txt, is not to be undone.
+        return {"motions": len(views), "views": num_views, "num_frames": shape[2], "size": size}, (f"{DATASET}/{FILE}",)
 
     captions = {item: [record["key"], videos[item]["caption"]] for item, record in views.items()}
     work.each("dataset", [Job(DATASET, key_of(views=captions, camera=dict(camera)), make)])

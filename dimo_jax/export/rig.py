@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.art3d import Line3DCollection
+from mpl_toolkits.mplot3d.axes3d import Axes3D
 
 from dimo_jax.data.matte import resize
 from dimo_jax.export.atomic import replace_file
@@ -35,7 +36,8 @@ def draw_rig(cameras: Camera, names: Sequence[str], splits: Sequence[str], path:
     reach = max(float(np.linalg.norm(eyes, axis=1).max()), 1e-6)
     figure = Figure(figsize=(8, 8), dpi=120, facecolor="white")
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0, 0, 1, 0.96), projection="3d")
+    axes = Axes3D(figure, rect=(0, 0, 1, 0.96))
+    figure.add_axes(axes)
     for index, (name, split) in enumerate(zip(names, splits)):
         lines = _pyramid(cameras, index, 0.18 * reach)
         color = _COLORS.get(split, _INK)

@@ -70,9 +70,12 @@ def test_writes_a_dataset_that_reads_back(model, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"source": ""}, "--source, --out: found ''"),
+        ({"source": ""}, "--source: not given, expected --source=..."),
         ({"source": "absent.glb"}, "absent.glb: no such file"),
-        ({"source": "."}, ".: is a folder"),
+        ({"source": "in"}, "in: no such file or folder"),
+        ({"source": os.curdir}, "found none of dataset.json, cameras.json, info.json"),
+        ({"matte": "key"}, "--matte: found a flag that a glTF model does not take"),
+        ({"check": "absent"}, "--source: found a flag that a check does not take, expected some of --out"),
         ({"clips": "Jump*"}, r"clips='Jump\*' matches no clip, expected some of: Walking_A"),
         ({"test_clips": "Run"}, "clips='Run' matches no clip"),
         ({"hide": "sword"}, "hide='sword' matches no node; nodes with a mesh: sail"),

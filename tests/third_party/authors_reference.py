@@ -92,6 +92,8 @@ def make_model(folder, *, net, num_motions, num_key_points, num_gaussians, vae=F
         for parameter in net.parameters():
             if parameter.ndim == 1:
                 parameter.normal_(0, 0.1)
+            else:
+                parameter.mul_(2)  # torch's first weights are so small that codes would hardly matter
         net.rot_layers[-1].bias += torch.tensor([1.5, 0.0, 0.0, 0.0])
     dim = net.deformnet[0].in_features - 72
     codes, log_var = torch.randn(num_motions, dim), torch.randn(num_motions, dim)

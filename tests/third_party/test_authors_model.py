@@ -105,12 +105,14 @@ CASES = {
     "no codes": (lambda f: (f / "latent_codes.pth").unlink(), r"latent_codes\.pth: no such file"),
     "no decoder": (lambda f: (f / "timenet.pth").rename(f / "timenet_500.pth"), r"there are --step=500"),
     "no key points": (lambda f: (f / "point_cloud_c.ply").unlink(), r"point_cloud_c\.ply: no such file"),
-    "other codes": (lambda f: shutil.copy(f / "trees.pth", f / "latent_codes.pth"), "found OrderedDict, expected a tensor"),
-    "other decoder": (lambda f: shutil.copy(f / "trees.pth", f / "timenet.pth"), "found OrderedDict, expected a state dict"),
+    "other codes": (lambda f: shutil.copy(f / "trees.pth", f / "latent_codes.pth"), "OrderedDict, expected a tensor"),
+    "other decoder": (lambda f: shutil.copy(f / "trees.pth", f / "timenet.pth"), "OrderedDict, expected a state"),
     "names": (lambda f: (f / "motion_order.json").write_text('["one"]'), "expected a list of 2 names"),
     "path in a name": (lambda f: (f / "motion_order.json").write_text('["../up", "b"]'), "no plain folder name"),
     "clouds swapped": (lambda f: shutil.copy(f / "point_cloud.ply", f / "point_cloud_c.ply"), "no property 'c_x'"),
-    "cut cloud": (lambda f: (f / "point_cloud.ply").write_bytes((f / "point_cloud.ply").read_bytes()[:-9]), "cut short"),
+    "cut cloud": (
+        lambda f: (f / "point_cloud.ply").write_bytes((f / "point_cloud.ply").read_bytes()[:-9]), "cut short",
+    ),
     "radius": (
         lambda f: (f / "point_cloud_c.ply").write_bytes((f / "point_cloud_c.ply").read_bytes()[:-4] + b"\xff" * 4),
         "values that are not finite",

@@ -153,5 +153,5 @@ def test_an_archive_that_would_grow_is_refused(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         load_tensors(tmp_path / "absent.pth")
     shutil.copy(FOLDER / "expected.npz", tmp_path / "b.pth")
-    with pytest.raises(UserError, match="compressed archive|0 data.pkl"):
+    with pytest.raises(UserError, match=r"compressed archive|0 data\.pkl"):
         load_tensors(tmp_path / "b.pth")
