@@ -87,7 +87,7 @@ def wan(
     frame_rate: float = 16.0,
     num_steps: int = 50,
     guidance: float = 5.0,
-    negative_prompt: str = "camera movement, cut, blurred, distorted, extra limbs, text, background, static picture",
+    negative_prompt: str = "camera movement, cut, blurred, distorted, extra limbs, text, static picture",
     device: str = "cuda",
     dtype: str = "bfloat16",
     offload: str = "model",
