@@ -5,7 +5,8 @@
     walk: He strolls along.
 
 The first sentence of a motion is its caption, further ones are paraphrases of it. A motion that the file does not name
-keeps what `dataset.json` says. (Motion names have no colon, so the first one ends the name.)
+keeps what `dataset.json` says. (Motion names have no colon, so the first one ends the name.) `test_captions.txt`, in the
+same form, holds the sentences that are kept from training `--app=text`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dimo_jax.data.json_fields import load_json
 from dimo_jax.errors import UserError
 
 FILE = "captions.txt"
+TEST_FILE = "test_captions.txt"
 AUTHORS_FILE = "captions.json"
 MAX_BYTES = 16 << 20
 _HEADER = "# One sentence a line, as `motion: sentence`; the first of a motion is its caption. Edit as you like.\n"
@@ -27,18 +29,21 @@ def _normalize(sentence: str) -> str:
     return " ".join(sentence.split())
 
 
-def read_captions(folder: Path, names: Sequence[str], sentences: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """The sentences of every motion, with those of `captions.txt` in place of the given ones.
+def read_captions(
+    folder: Path, names: Sequence[str], sentences: Sequence[tuple[str, ...]], *, file: str = FILE
+) -> list[tuple[str, ...]]:
+    """The sentences of every motion, with those of a file in place of the given ones.
 
     Args:
-      folder: where `captions.txt` may lie.
+      folder: where the file may lie.
       names: M motions.
-      sentences: M tuples of at least one sentence; a motion whose lines say the same keeps them to the letter.
+      sentences: M tuples of sentences; a motion whose lines say the same keeps them to the letter.
+      file: its name.
 
     Raises:
       UserError: a line without a colon or of an unknown motion, or a file that is no text.
     """
-    path = folder / FILE
+    path = folder / file
     if not path.is_file():
         return list(sentences)
     found: dict[str, list[str]] = {}

@@ -5,6 +5,7 @@ dataset.json
 <motion>/<view>.mp4|.webm|.gif  opaque, whatever the background (a GIF keeps its transparency)
 <motion>/truth.npz              optional: surface [T,P,3], joints [T,Jn,3], world units
 captions.txt                    optional: sentences that replace those of dataset.json, see `data.captions`
+test_captions.txt               optional: likewise those that are kept from training `--app=text`
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import imageio_ffmpeg
 import numpy as np
 from PIL import Image
 
-from dimo_jax.data.captions import read_captions, write_captions
+from dimo_jax.data.captions import TEST_FILE, read_captions, write_captions
 from dimo_jax.data.clips import FORMATS, SAFE_INPUT
 from dimo_jax.data.dataset import Dataset, surface_height
 from dimo_jax.data.jobs import one_line, run_all
@@ -186,6 +187,8 @@ def read_dataset(folder: str | os.PathLike[str]) -> Dataset:
     truth = read_truths(root, description)
     given = description.paraphrases or tuple((caption,) for caption in description.captions)
     sentences = read_captions(root, description.names, given)
+    nothing: tuple[tuple[str, ...], ...] = ((),) * len(description.names)
+    kept = read_captions(root, description.names, description.test_paraphrases or nothing, file=TEST_FILE)
     changed = [after is not before for before, after in zip(given, sentences)]
     try:
         frames = np.empty(shape, np.uint8)
@@ -212,7 +215,7 @@ def read_dataset(folder: str | os.PathLike[str]) -> Dataset:
         joints=truth["joints"],
         height=None if surface is None else surface_height(surface),
         paraphrases=tuple(sentences) if any(len(group) > 1 for group in sentences) else (),
-        test_paraphrases=description.test_paraphrases,
+        test_paraphrases=tuple(kept) if any(kept) else (),
     )
 
 

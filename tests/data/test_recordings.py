@@ -235,6 +235,9 @@ def test_captions_are_edited_in_a_plain_file(tmp_path):
     path.write_text("walk: The fox walks: slowly.\n\n# more\nwalk:  It  strolls.\n")
     dataset = read_dataset(tmp_path / "set")
     assert dataset.captions == ("The fox walks: slowly.", "jump")
+    assert dataset.test_paraphrases == ()
+    (tmp_path / "set/test_captions.txt").write_text("jump: It hops.\n")
+    assert read_dataset(tmp_path / "set").test_paraphrases == ((), ("It hops.",))
     assert dataset.paraphrases == (("The fox walks: slowly.", "It strolls."), ("jump",))
     for text, message in (("run: x", "line 1 names motion 'run', expected one of walk, jump"), ("walk", "line 1 is")):
         path.write_text(text)
