@@ -5,8 +5,8 @@
     walk: He strolls along.
 
 The first sentence of a motion is its caption, further ones are paraphrases of it. A motion that the file does not name
-keeps what `dataset.json` says. (Motion names have no colon, so the first one ends the name.) `test_captions.txt`, in the
-same form, holds the sentences that are kept from training `--app=text`.
+keeps what `dataset.json` says. (Motion names have no colon, so the first one ends the name.) In the same form
+`test_captions.txt` holds the sentences that are kept from training `--app=text`.
 """
 
 from __future__ import annotations
