@@ -44,6 +44,7 @@ def _rank_along_main_axis(points: np.ndarray) -> np.ndarray:
     # Neighbours in space get neighbouring colours, whatever the order of the key points.
     centered = points - points.mean(axis=0)
     axis = np.linalg.svd(centered, full_matrices=False)[2][0]
+    axis = axis * np.sign(axis[np.abs(axis).argmax()])  # else two pictures of one object may have opposite colours
     order = np.argsort(centered @ axis, kind="stable")
     ranks = np.empty(len(points), np.float32)
     ranks[order] = np.linspace(0, 1, len(points)) if len(points) > 1 else 0.5

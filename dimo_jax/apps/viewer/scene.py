@@ -29,7 +29,9 @@ class Scene:
         positions = np.asarray(session.model.player.params.key_points.positions)
         count, num_key_points = len(session.opacities), len(positions)
         self._colors, self._opacities = session.colors, session.opacities[:, None]
-        add, unit = server.scene, 0.01 * float(np.max(np.linalg.norm(positions - positions.mean(axis=0), axis=-1)))
+        # The median, because some key points stray far from the object.
+        unit = 0.01 * float(np.median(np.linalg.norm(positions - np.median(positions, axis=0), axis=-1)))
+        add = server.scene
         add.set_up_direction("+y")
         background = (255 * np.asarray(session.model.player.background)).round().astype(np.uint8)
         add.set_background_image(np.tile(background, (2, 2, 1)), format="png")
@@ -43,14 +45,16 @@ class Scene:
             scale=1 / MAGNIFICATION,
         )
         rainbow = color_points(positions)
-        style: dict[str, Any] = dict(point_size=2.5 * unit, point_shape="circle", precision="float32")
+        style: dict[str, Any] = dict(point_size=4 * unit, point_shape="circle", precision="float32")
         self._points = add.add_point_cloud("/key_points", np.zeros_like(positions), rainbow, **style)
         trails = np.zeros(((session.num_frames - 1) * num_key_points, 2, 3), np.float32)
-        colors = np.broadcast_to(rainbow[:, None], (session.num_frames - 1, num_key_points, 2, 3))
+        # Colours at the ends of lines are taken as linear light, those of points as they are.
+        light = (255 * (rainbow / 255) ** 2.2).round().astype(np.uint8)
+        colors = np.broadcast_to(light[:, None], (session.num_frames - 1, num_key_points, 2, 3))
         self._trails = add.add_line_segments(
-            "/trajectories", trails, colors.reshape(trails.shape), thickness=0.5 * unit
+            "/trajectories", trails, colors.reshape(trails.shape), thickness=0.8 * unit
         )
-        self._graph = add.add_line_segments("/graph", trails[:1], _EDGE_COLOR, thickness=0.4 * unit)
+        self._graph = add.add_line_segments("/graph", trails[:1], _EDGE_COLOR, thickness=0.6 * unit)
         self._nodes = dict(zip(LAYERS, (self._splats, self._points, self._trails, self._graph), strict=True))
 
     def show(self, motion: Motion, frame: Frame, choices: Choices) -> None:
