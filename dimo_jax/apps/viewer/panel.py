@@ -26,7 +26,7 @@ class Panel:
         self._gui, self._viewer, self._prompts, self._out, self._size = server.gui, viewer, prompts, out, size
         self._next_seed = 0
         self._followed = False  # whether the frame's slider has been moved by a motion that plays
-        server.gui.configure_theme(show_logo=False, show_share_button=False, control_width="large")
+        server.gui.configure_theme(show_logo=False, show_share_button=False)
         server.gui.set_panel_label(f"dimo_jax: {viewer.session.model.facts['object_name']}")
         self._title = server.gui.add_markdown("")
         for add in (self._add_motion, self._add_new, self._add_blend, self._add_axes, self._add_show, self._add_export):
