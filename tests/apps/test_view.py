@@ -251,6 +251,8 @@ def test_exports_hold_what_is_on_the_screen(shot, session, tmp_path):
 
 def test_an_export_replaces_no_other(shot, tmp_path):
     kind = next(iter(exports.EXPORTS))
+    long = dataclasses.replace(shot, title="x" * 200)
+    assert [exports.export(long, kind, tmp_path).name for _ in range(2)] == ["x" * 70 + ".ply", "x" * 70 + "_2.ply"]
     names = [exports.export(shot, kind, tmp_path).name for _ in range(3)]
     assert names == ["a_b_c.ply", "a_b_c_2.ply", "a_b_c_3.ply"]
 

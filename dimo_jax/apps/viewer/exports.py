@@ -75,9 +75,9 @@ EXPORTS: dict[str, tuple[str, Callable[[Shot, Path], Any]]] = {
 def export(shot: Shot, kind: str, folder: Path) -> Path:
     """Writes one of `EXPORTS` into a folder under a name that is still free, and returns its path."""
     suffix, write = EXPORTS[kind]
-    stem = re.sub(r"[^\w.+-]+", "_", shot.title).strip("_.") or "motion"
+    stem = re.sub(r"[^\w.+-]+", "_", shot.title).strip("_.")[:70] or "motion"
     names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
-    path = next(p for p in (folder / f"{name[:80]}{suffix}" for name in names) if not p.exists())
+    path = next(p for p in (folder / f"{name}{suffix}" for name in names) if not p.exists())
     write(shot, path)
     return path
 

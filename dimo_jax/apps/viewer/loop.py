@@ -24,6 +24,7 @@ class Viewer:
         self._show = show
         self._lock = threading.Lock()
         self._wake = threading.Event()
+        self._wake.set()  # the first choices wait to be shown
         self._choices = session.begin()
         self._shown: Choices | None = None
         self._motion = session.settle(self._choices)

@@ -37,7 +37,7 @@ class Panel:
         words = choices.source.words if choices.share == 0 and not any(choices.offsets) else ""
         self._title.content = f"**{_plain(self._viewer.session.describe(choices))}**  \n{_plain(words)}"
         if choices.playing or self._followed:
-            self._frame.value = min(choices.frame, self._frame.max)
+            self._frame.value = round(min(choices.frame, self._frame.max), 1)
         self._followed = choices.playing
 
     def _bind(self, widget: Any, choose: Callable[[Any], dict[str, Any]]) -> None:
