@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import socket
 import threading
 from pathlib import Path
@@ -57,8 +58,10 @@ def run(
         )
         shown_host = "localhost" if host in ("0.0.0.0", "::") else host
         print(f"the viewer is at http://{shown_host}:{server.get_port()}, Ctrl-C ends it", flush=True)
-        viewer.run(threading.Event())
-    except KeyboardInterrupt:
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore the first, unless told
+            signal.signal(number, lambda *_: stop.set())
+        viewer.run(stop)
         logging.info("the viewer has ended")
     finally:
         server.stop()

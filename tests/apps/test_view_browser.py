@@ -51,9 +51,12 @@ def served(chromium, tmp_path_factory):
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
         line = next((line for line in process.stdout if line.startswith("the viewer is at ")), "")
         assert f"http://127.0.0.1:{port}" in line
-        yield folder / "run", f"http://127.0.0.1:{port}"
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=PATIENCE) == 0
+        try:
+            yield folder / "run", f"http://127.0.0.1:{port}"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=PATIENCE) == 0
+        finally:
+            process.kill()
 
 
 @pytest.fixture
