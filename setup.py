@@ -83,6 +83,8 @@ TEXT = ["safetensors", "tokenizers"]
 DISTILL = [*TEXT, "jsonschema", "openai", "opencv-python-headless"]
 VIDEO_MODELS = ["accelerate", "diffusers>=0.35,<1", "ftfy", "rembg[cpu]", "sentencepiece", "torch", "torchvision"]
 VIDEO_MODELS += ["transformers"]
+# For --app=view.
+VIEW = ["viser>=1.1"]
 
 setup(
     name="dimo_jax",
@@ -118,8 +120,11 @@ setup(
         "distill": [*DISTILL, *VIDEO_MODELS],
         "evaluate": EVALUATE,
         "text": TEXT,
+        "view": VIEW,
         "test": [
             *DISTILL,
+            *VIEW,
+            "playwright",
             "pytest",
             "pytest-xdist",
             "scikit-image",

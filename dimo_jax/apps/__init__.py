@@ -19,6 +19,7 @@ APPS = {
     "import_data": "dimo_jax.apps.import_data",
     "distill": "dimo_jax.apps.distill",
     "evaluate": "dimo_jax.apps.evaluate",
+    "view": "dimo_jax.apps.view",
 }
 
 
@@ -57,7 +58,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("num_surface_points", None, "import_data: true surface points to keep")
     flags.DEFINE_integer("num_workers", None, "import_data: processes that render (0: one a core)")
     flags.DEFINE_integer("num_frames", None, "import_data, sample, interpolate, text: frames of every video")
-    flags.DEFINE_integer("size", None, "import_data, sample, interpolate, text: side of the pictures in pixels")
+    flags.DEFINE_integer("size", None, "import_data, sample, interpolate, text, view: side of the pictures in pixels")
     flags.DEFINE_integer("num_samples", None, "sample, evaluate: how many motions to draw")
     flags.DEFINE_integer("seed", None, "sample, reconstruct, evaluate: random seed")
     flags.DEFINE_enum("prior", None, ["data", "standard"], "sample: Gaussian fitted to the training codes, or N(0, I)")
@@ -75,7 +76,9 @@ def define_flags() -> None:
     flags.DEFINE_float("frame_rate", None, "import_data, sample, interpolate: frames a second of the videos")
     flags.DEFINE_enum("camera", None, ["fixed", "orbit"], "sample, interpolate: the data's camera, or an orbit")
     flags.DEFINE_string("prompt", None, "text: what the object shall do, such as 'waves the left hand'")
-    flags.DEFINE_string("bert", None, "text: folder of a Hugging Face BERT; default: all-MiniLM-L6-v2, fetched once")
+    flags.DEFINE_string(
+        "bert", None, "text, view: folder of a Hugging Face BERT; default: all-MiniLM-L6-v2, fetched once"
+    )
     flags.DEFINE_enum(
         "evaluate_captions", None, ["held_out", "leave_one_out"], "text: the sentences to evaluate instead of a prompt"
     )
@@ -87,6 +90,8 @@ def define_flags() -> None:
     flags.DEFINE_string("image", None, "distill: the picture of the object")
     flags.DEFINE_string("prompts", None, "distill: text file with a motion a line, instead of a language model's")
     flags.DEFINE_bool("dry_run", None, "distill: only print the plan, what it costs, and what is missing")
+    flags.DEFINE_string("host", None, "view: address to listen on; default: this machine alone")
+    flags.DEFINE_integer("port", None, "view: port to listen on; default: the first free one from 8080 on")
 
 
 def options_of(run: Callable[..., Any], **common: Any) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def run(
         check_folder(out, "out")
     folder = Path(workdir)
     options = captions.text_options(load_config(folder), bert=bert)
-    _keep_compiled()
+    keep_compiled()
     with ThreadPoolExecutor(1) as pool:  # reading and compiling the encoder leaves a core free for the model
         prepared = pool.submit(_prepare, options, prompt)
         model = restore(folder)
@@ -89,7 +89,7 @@ def run(
     _evaluate(model, sentences, codes, answers, target / f"{evaluate_captions}.json")
 
 
-def _keep_compiled() -> None:
+def keep_compiled() -> None:
     """Lets this process keep compiled programs beside the encoder, unless the user has named a place for them.
 
     Compiling is the larger part of a prompt; the second prompt of a run finds everything done.

@@ -43,23 +43,24 @@ def _save(figure: Figure, path: Path | str) -> Path:
     return Path(path)
 
 
-def project_latents(mu: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The two main axes of a set of latents (principal components, signs fixed).
+def project_latents(mu: np.ndarray, *, num_axes: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The main axes of a set of latents (principal components, signs fixed).
 
     Args:
       mu: [M,D].
+      num_axes: A.
 
     Returns:
-      Center [D], axes [D,2] (a column of zeros where M or D is too small) and the share of the variance that each
-      axis explains [2], 0..1.
+      Center [D], axes [D,A] (a column of zeros where M or D is too small) and the share of the variance that each
+      axis explains [A], 0..1.
     """
     center = mu.mean(axis=0)
     _, singular, rows = np.linalg.svd(mu - center, full_matrices=False)
-    axes, share = np.zeros((mu.shape[1], 2), np.float32), np.zeros(2, np.float32)
-    num = min(2, len(singular))
+    axes, share = np.zeros((mu.shape[1], num_axes), np.float32), np.zeros(num_axes, np.float32)
+    num = min(num_axes, len(singular))
     axes[:, :num] = rows[:num].T
     # The sign of a singular vector is arbitrary: without a rule the map would flip between two runs.
-    axes *= np.where(axes[np.abs(axes).argmax(axis=0), [0, 1]] < 0, -1, 1)
+    axes *= np.where(axes[np.abs(axes).argmax(axis=0), np.arange(num_axes)] < 0, -1, 1)
     share[:num] = singular[:num] ** 2 / max(float((singular**2).sum()), 1e-30)
     return center, axes, share
 

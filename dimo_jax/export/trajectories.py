@@ -44,19 +44,26 @@ def _rank_along_main_axis(points: np.ndarray) -> np.ndarray:
     # Neighbours in space get neighbouring colours, whatever the order of the key points.
     centered = points - points.mean(axis=0)
     axis = np.linalg.svd(centered, full_matrices=False)[2][0]
+    axis = axis * np.sign(axis[np.abs(axis).argmax()])  # else two pictures of one object may have opposite colours
     order = np.argsort(centered @ axis, kind="stable")
     ranks = np.empty(len(points), np.float32)
     ranks[order] = np.linspace(0, 1, len(points)) if len(points) > 1 else 0.5
     return ranks
 
 
+def color_points(points: np.ndarray) -> np.ndarray:
+    """Colours [K,3] uint8 by which points [K,3] are told apart: neighbours along their main axis are alike."""
+    values = 0.08 + 0.84 * _rank_along_main_axis(points)  # without the ends of the map, which are nearly black
+    return (matplotlib.colormaps["turbo"](values)[..., :3] * 255).round().astype(np.uint8)
+
+
 def _segment_colors(trajectories: np.ndarray, color_by: str) -> np.ndarray:
     """Colours [T,K,3] in 0..255, one per key point and time."""
     num_times, num_points = trajectories.shape[:2]
-    # The ends of these maps, nearly black or pale yellow, are left out: they vanish on the object or the background.
     if color_by == "key_point":
-        values, name = 0.08 + 0.84 * _rank_along_main_axis(trajectories[0]), "turbo"
-    elif color_by == "time":
+        return np.broadcast_to(color_points(trajectories[0]), trajectories.shape)
+    # The ends of these maps, nearly black or pale yellow, are left out: they vanish on the object or the background.
+    if color_by == "time":
         values, name = 0.88 * np.linspace(0, 1, num_times)[:, None], "plasma"
     elif color_by == "length":
         length = np.linalg.norm(np.diff(trajectories, axis=0), axis=-1).sum(axis=0)

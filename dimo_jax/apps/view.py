@@ -1,0 +1,109 @@
+"""`--app=view`: a trained model in the browser, played, mixed, drawn and asked for."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from dimo_jax.apps.checks import check_folder
+from dimo_jax.apps.options import check_least
+from dimo_jax.apps.restore import restore
+from dimo_jax.apps.text import keep_compiled
+from dimo_jax.apps.viewer.loop import Viewer
+from dimo_jax.apps.viewer.panel import Panel
+from dimo_jax.apps.viewer.prompts import Prompts
+from dimo_jax.apps.viewer.scene import Scene
+from dimo_jax.apps.viewer.session import Choices, Frame, Motion, Session
+from dimo_jax.errors import UserError
+
+FIRST_PORT = 8080
+
+
+def run(
+    *, workdir: str, host: str = "127.0.0.1", port: int = 0, out: str = "", bert: str = "", size: int = 512
+) -> None:
+    """Serves an interactive viewer of the run in `workdir` until it is interrupted; prints its address.
+
+    Args:
+      workdir: of a training run.
+      host: address to listen on. Who reaches it can use every control, so the default is this machine alone.
+      port: to listen on; 0 takes the first free one from 8080 on.
+      out: folder for exports; default: `workdir`/view.
+      bert: folder of a Hugging Face BERT for prompts; default as for `--app=text`.
+      size: height in pixels of exported videos.
+
+    Raises:
+      UserError: viser is not installed, the address cannot be listened on, bad flags, or no finished run there.
+    """
+    viser = import_viser()
+    check_least(1, size=size)
+    if out:
+        check_folder(out, "out")
+    if not 0 <= port < 65_536:
+        raise UserError(f"--port: found {port}, expected 0 to 65535")
+    keep_compiled()
+    model = restore(Path(workdir))
+    _check_address(host, port)
+    session = Session(model)
+    server = viser.ViserServer(host=host, port=port or FIRST_PORT, verbose=False)
+    try:
+        viewer = build(
+            server, session, Prompts(model, Path(workdir), bert=bert), out=Path(out or f"{workdir}/view"), size=size
+        )
+        shown_host = "localhost" if host in ("0.0.0.0", "::") else host
+        print(f"the viewer is at http://{shown_host}:{server.get_port()}, Ctrl-C ends it", flush=True)
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore the first, unless told
+            signal.signal(number, lambda *_: stop.set())
+        viewer.run(stop)
+        logging.info("the viewer has ended")
+    finally:
+        server.stop()
+
+
+def build(server: Any, session: Session, prompts: Prompts, *, out: Path, size: int) -> Viewer:
+    """Fills a `viser.ViserServer` with the scene and the controls of a model, and gives the loop that serves them."""
+    scene = Scene(server, session)
+
+    def show(motion: Motion, frame: Frame, choices: Choices) -> None:
+        with server.atomic():
+            scene.show(motion, frame, choices)
+            panel.follow(choices)
+
+    viewer = Viewer(session, show)
+    panel = Panel(server, viewer, prompts, out=out, size=size)
+    return viewer
+
+
+def import_viser() -> Any:
+    """The package `viser`.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    try:
+        return importlib.import_module("viser")
+    except ImportError as error:
+        raise UserError(
+            "--app=view: package viser not found, expected it installed (pip install 'dimo_jax[view]')"
+        ) from error
+
+
+def _check_address(host: str, port: int) -> None:
+    """Checks that a port given by the user is free: viser would take the next one without a word."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise UserError(
+            f"--host={host} --port={port}: cannot listen there ({error.strerror}), expected an address of this machine "
+            "and a free port"
+        ) from error
