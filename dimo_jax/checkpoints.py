@@ -26,14 +26,14 @@ _OWN = "dimo_jax."
 
 def config_sha256(config: ConfigDict) -> str:
     """Hash of everything that a config says, independent of the order of its fields."""
-    return hashlib.sha256(json.dumps(_plain(config), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(to_plain(config), sort_keys=True).encode()).hexdigest()
 
 
-def _plain(config: Any) -> Any:
+def to_plain(config: Any) -> Any:
     if isinstance(config, (ConfigDict, Mapping)):
-        return {key: _plain(value) for key, value in config.items()}
+        return {key: to_plain(value) for key, value in config.items()}
     if isinstance(config, (tuple, list)):
-        return [_plain(value) for value in config]
+        return [to_plain(value) for value in config]
     return config
 
 
@@ -41,7 +41,7 @@ def save_config(config: ConfigDict, workdir: Path) -> None:
     """Writes the config into `workdir`, atomically."""
     workdir.mkdir(parents=True, exist_ok=True)
     temporary = workdir / f".{CONFIG_FILE}.part"
-    temporary.write_text(json.dumps(_plain(config), indent=1, sort_keys=True))
+    temporary.write_text(json.dumps(to_plain(config), indent=1, sort_keys=True))
     temporary.replace(workdir / CONFIG_FILE)
 
 
@@ -96,7 +96,9 @@ def load_model_file(path: Path) -> ModelFile:
             raise ValueError("config and facts are not objects")
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, RecursionError) as error:
         reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise UserError(f"{path}: not a model file ({reason}), expected one of --app=export --format=checkpoint") from error
+        raise UserError(
+            f"{path}: not a model file ({reason}), expected one of --app=export --format=checkpoint"
+        ) from error
     if version != MODEL_VERSION:
         raise UserError(f"{path}: found a model file of version {version}, expected {MODEL_VERSION}")
     for key, name in _find_functions(config, "config"):

@@ -132,7 +132,9 @@ def restore(workdir: Path) -> Restored:
         raise UserError(
             f"--workdir={workdir}: its training is still in the first stage (step {found[0]}), expected a finished one"
         )
-    return Restored(Player(config, components, jax.device_get(found[1]), num_frames=facts["num_frames"]), facts, found[0])
+    return Restored(
+        Player(config, components, jax.device_get(found[1]), num_frames=facts["num_frames"]), facts, found[0]
+    )
 
 
 def _restore_file(path: Path) -> Restored:

@@ -17,7 +17,14 @@ from dimo_jax.export.atomic import replace_file
 
 VERTICES, INDICES = 34962, 34963  # bufferView.target
 POINTS, TRIANGLES = 0, 4  # primitive.mode
-_COMPONENTS: dict[str, int] = {"int8": 5120, "uint8": 5121, "int16": 5122, "uint16": 5123, "uint32": 5125, "float32": 5126}
+_COMPONENTS: dict[str, int] = {
+    "int8": 5120,
+    "uint8": 5121,
+    "int16": 5122,
+    "uint16": 5123,
+    "uint32": 5125,
+    "float32": 5126,
+}
 _TYPES = {(): "SCALAR", (2,): "VEC2", (3,): "VEC3", (4,): "VEC4", (4, 4): "MAT4"}
 
 

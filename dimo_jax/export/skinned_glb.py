@@ -125,7 +125,9 @@ def write_skinned_glb(
     attributes = {
         "POSITION": builder.add_array(vertices.astype(np.float32), target=VERTICES, bounds=True),
         "COLOR_0": builder.add_array(shade, target=VERTICES, normalized=True),
-        **add_influences(builder, np.repeat(neighbors[keep], corners, axis=0), np.repeat(weights[keep], corners, axis=0)),
+        **add_influences(
+            builder, np.repeat(neighbors[keep], corners, axis=0), np.repeat(weights[keep], corners, axis=0)
+        ),
     }
     material = dict(alphaMode="BLEND") if faces is None else dict(alphaMode="OPAQUE", doubleSided=True)
     primitive: dict[str, Any] = {"attributes": attributes, "mode": POINTS if faces is None else TRIANGLES}
@@ -137,7 +139,9 @@ def write_skinned_glb(
     inverse_bind = np.tile(np.eye(4, dtype=np.float32), (len(joints), 1, 1))
     inverse_bind[:, :3, 3] = -motion.rest
     root = len(builder.json["nodes"]) - 1
-    skin = builder.add("skins", {"joints": joints, "skeleton": root, "inverseBindMatrices": builder.add_array(inverse_bind)})
+    skin = builder.add(
+        "skins", {"joints": joints, "skeleton": root, "inverseBindMatrices": builder.add_array(inverse_bind)}
+    )
     mesh = builder.add("meshes", {"name": "gaussians", "primitives": [primitive]})
     node = builder.add("nodes", {"name": motion.name, "mesh": mesh, "skin": skin})
     builder.json |= {"scene": 0, "scenes": [{"nodes": [root, node]}]}

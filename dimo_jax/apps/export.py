@@ -1,0 +1,228 @@
+"""`--app=export`: motions of a trained model as files that other programs open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from dimo_jax.apps.checks import check_folder
+from dimo_jax.apps.film import CONTAINERS, LAYERS, draw_layers, write_frames
+from dimo_jax.apps.options import check_least, parse_numbers, split
+from dimo_jax.apps.restore import Restored, restore, results_folder
+from dimo_jax.apps.retarget import write_retargeted
+from dimo_jax.apps.sample import PATHS, make_camera_path
+from dimo_jax.apps.takes import Choice, Recorder, choose_codes
+from dimo_jax.checkpoints import load_config, to_plain
+from dimo_jax.errors import UserError
+from dimo_jax.export.atomic import replace_folder
+from dimo_jax.export.gaussian_glb import write_gaussian_glb
+from dimo_jax.export.model_file import write_model
+from dimo_jax.export.motion import Motion, measure_skin, write_motion
+from dimo_jax.export.ply import write_gaussians
+from dimo_jax.export.skinned_glb import GEOMETRIES, write_skinned_glb
+from dimo_jax.export.splat import write_splat
+from dimo_jax.train.stages import frame_times
+from dimo_jax.types import Camera
+
+FORMATS = ("ply", "splat", "gltf", "glb", "mesh", "video", "npz", "checkpoint")
+EXACT = 1e-3  # of the motion's extent: a skin within it shows what the model does
+LOST = 5e-2  # beyond it the key points do not move the Gaussians
+
+
+def run(
+    *,
+    workdir: str,
+    format: str,
+    out: str = "",
+    motion: str = "",
+    num_samples: int = 0,
+    motions: str = "",
+    prompt: str = "",
+    code: str = "",
+    prior: str = "data",
+    around: str = "",
+    spread: float = 0.5,
+    seed: int = 0,
+    path: str = "linear",
+    share: float | None = None,
+    bert: str = "",
+    num_frames: int = 0,
+    frame_rate: float = 0.0,
+    frame: int | None = None,
+    geometry: str = "ellipsoids",
+    influences: int = 8,
+    source: str = "",
+    hide: str = "",
+    dataset: str = "",
+    layers: str = "color",
+    container: str = "mp4",
+    background: str = "",
+    camera: str = "fixed",
+    azimuths: str = "",
+    elevation: float | None = None,
+    size: int = 0,
+) -> None:
+    """Writes motions of the run in `workdir` in one format or several.
+
+    Args:
+      workdir: of a training run, or a file written with `format`=checkpoint.
+      format: some of `FORMATS`, separated by commas: see docs/export.md.
+      out: folder for the files; default: `workdir`/exports.
+      motion: names or indices of training motions, separated by commas.
+      num_samples, prior, around, spread, seed: new motions, as for `sample`.
+      motions, path: names of two or more training motions to walk between, as for `interpolate`.
+      share: place on that walk, 0 to 1; without it the motion morphs from the first to the last while its time runs.
+      prompt, bert: a sentence, as for `text`.
+      code: an npz with latent codes `z`, as `reconstruct` writes them.
+      num_frames: frames of each motion (time is continuous); default: as in training.
+      frame_rate: frames a second; default: so that the motion takes as long as in training.
+      frame: writes this one frame of ply, splat and gltf; default: all.
+      geometry: of glb, "ellipsoids" or "points".
+      influences: of glb and mesh, key points that move a vertex at most: 4 or 8.
+      source: of mesh, the .glb or .gltf file that the run's dataset was imported from.
+      hide: of mesh, nodes left out at the import, by name or pattern, separated by commas.
+      dataset: of mesh, the folder of the run's dataset, where it is not where training found it.
+      layers: of video, some of color, key_points, depth, normals, separated by commas; shown side by side.
+      container: of video, "mp4", "gif", or "png" for numbered pictures with alpha.
+      background: of video, "R,G,B" in 0..1; default: the run's. Pictures with alpha have none.
+      camera, azimuths, elevation: of video, as for `sample`.
+      size: height of the pictures in pixels; default: as in training.
+
+    Raises:
+      UserError: bad flags, an unknown motion, no finished run there, or a motion that the format cannot hold.
+    """
+    given = locals()
+    chosen = _check(given)
+    model = restore(Path(workdir))
+    target = Path(out or results_folder(workdir) / "exports")
+    if "checkpoint" in chosen:
+        config = to_plain(load_config(Path(workdir)))
+        params, alive = model.player.params, model.player.alive
+        print(write_model(params, alive, target / "model.npz", config=config, facts=model.facts, step=model.step))
+    if set(chosen) == {"checkpoint"}:
+        return
+    count = num_frames or model.num_frames
+    if frame is not None and not 0 <= frame < count:
+        raise UserError(f"--frame: found {frame}, expected 0 to {count - 1}")
+    rate = frame_rate or model.frame_rate * count / model.num_frames
+    choice = Choice(**{field.name: given[field.name] for field in fields(Choice)})
+    codes = choose_codes(model, workdir, choice, count)
+    film = Film(
+        make_camera_path(model.camera(size), camera, count, azimuths=azimuths, elevation=elevation),
+        split(layers),
+        container,
+        np.asarray(parse_numbers("background", background, count=3))
+        if background
+        else np.asarray(model.player.background),
+    )
+    recorder = Recorder(model)
+    takes = [recorder.record(name, code_, frame_times(count), frame_rate=rate) for name, code_ in codes]
+    writers: dict[str, Callable[[Motion], Path]] = {
+        "ply": lambda take: write_sequence(take, target, "ply", frame=frame),
+        "splat": lambda take: write_sequence(take, target, "splat", frame=frame),
+        "gltf": lambda take: write_sequence(take, target, "gltf", frame=frame),
+        "glb": lambda take: write_animated(take, target, geometry=geometry, influences=influences),
+        "video": lambda take: film.write(model, take, target),
+        "npz": lambda take: write_motion(take, target / f"{take.name}.npz"),
+    }
+    for name in chosen:
+        if name == "mesh":
+            where = dict(
+                source=source, hide=split(hide), dataset=dataset or load_config(Path(workdir)).data.get("path") or ""
+            )
+            print(write_retargeted(model, recorder, takes, target, influences=influences, **where))
+        elif name in writers:
+            for take in takes:
+                print(writers[name](take))
+
+
+def _check(given: dict[str, Any]) -> tuple[str, ...]:
+    """The formats, after a check of the flags that costs nothing."""
+    chosen = split(given["format"])
+    for name in chosen or ("",):
+        if name not in FORMATS:
+            raise UserError(f"--format: found {name!r}, expected some of {', '.join(FORMATS)}")
+    check_least(0, num_frames=given["num_frames"], frame_rate=given["frame_rate"], size=given["size"])
+    for name, known in (("geometry", GEOMETRIES), ("container", CONTAINERS), ("camera", PATHS), ("influences", (4, 8))):
+        if given[name] not in known:
+            raise UserError(f"--{name}: found {given[name]!r}, expected one of {', '.join(map(str, known))}")
+    for name in split(given["layers"]) or ("",):
+        if name not in LAYERS:
+            raise UserError(f"--layers: found {name!r}, expected some of {', '.join(LAYERS)}")
+    if given["background"] and not all(0 <= x <= 1 for x in parse_numbers("background", given["background"], count=3)):
+        raise UserError(f"--background: found {given['background']!r}, expected three numbers from 0 to 1")
+    for name in ("source", "hide", "dataset"):
+        if given[name] and "mesh" not in chosen:
+            raise UserError(f"--{name}: found {given[name]!r}, expected --format=mesh with it")
+    if "mesh" in chosen and not Path(given["source"]).is_file():
+        raise UserError(f"--source: found {given['source']!r}, expected the .glb or .gltf file of the run's dataset")
+    if given["out"]:
+        check_folder(given["out"], "out")
+    if set(chosen) != {"checkpoint"}:
+        Choice(**{field.name: given[field.name] for field in fields(Choice)})
+    return chosen
+
+
+@dataclass(frozen=True, eq=False)
+class Film:
+    """How a motion is filmed."""
+
+    camera: Camera  # one, or one a frame
+    layers: tuple[str, ...]
+    container: str
+    background: np.ndarray  # [3]
+
+    def write(self, model: Restored, take: Motion, target: Path) -> Path:
+        """Renders and writes a motion."""
+        moves = np.ndim(self.camera.world_to_camera) == 3
+        cameras = [
+            jax.tree.map(lambda x, t=t: np.asarray(x)[t], self.camera) if moves else self.camera
+            for t in range(take.num_frames)
+        ]
+        background = None if self.container == "png" else self.background
+        frames = draw_layers(model.player, take, cameras, layers=self.layers, background=background)
+        return write_frames(frames, target / take.name, self.container, frame_rate=take.frame_rate)
+
+
+def write_sequence(take: Motion, target: Path, kind: str, *, frame: int | None = None) -> Path:
+    """Writes one file a frame of "ply", "splat" or "gltf" into a folder of its own, which appears whole or not at all."""
+    write: dict[str, tuple[str, Callable[..., Any]]] = {
+        "ply": ("ply", write_gaussians),
+        "splat": ("splat", write_splat),
+        "gltf": ("glb", write_gaussian_glb),
+    }
+    suffix, one = write[kind]
+    folder = target / f"{take.name}_{kind}"
+    with replace_folder(folder, owned=rf"(canonical|\d{{6,}})\.{suffix}") as temporary:
+        if kind == "ply":
+            one(take.canonical, temporary / "canonical.ply")
+        for index in range(take.num_frames) if frame is None else (frame,):
+            one(take.at(index), temporary / f"{index:06d}.{suffix}")
+    return folder
+
+
+def write_animated(take: Motion, target: Path, *, geometry: str, influences: int) -> Path:
+    """Writes the skinned Gaussians of a motion, and says how far the skin is from the model where it is.
+
+    Raises:
+      UserError: the run's Gaussians are not moved by its key points, as in some ablations; no skin can show them.
+    """
+    exact = measure_skin(take, take.neighbors, take.weights)
+    if exact > LOST:
+        raise UserError(
+            f"--format=glb: the skin of {take.name!r} is {exact:.0%} of its size away from its Gaussians, expected a run "
+            "whose key points move them by linear blending (config.stage2.move, config.deform); ply and npz hold any"
+        )
+    path = target / f"{take.name}.glb"
+    written = write_skinned_glb(take, path, geometry=geometry, num_influences=influences)
+    off = measure_skin(take, *written)
+    if off > EXACT:
+        print(
+            f"{take.name}: skinned points are up to {off:.1%} of its size away from the model's ({influences} influences)"
+        )
+    return path
