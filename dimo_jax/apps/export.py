@@ -55,7 +55,7 @@ def run(
     frame_rate: float = 0.0,
     frame: int | None = None,
     geometry: str = "ellipsoids",
-    influences: int = 8,
+    influences: int = 0,
     source: str = "",
     hide: str = "",
     dataset: str = "",
@@ -83,7 +83,7 @@ def run(
       frame_rate: frames a second; default: so that the motion takes as long as in training.
       frame: writes this one frame of ply, splat and gltf; default: all.
       geometry: of glb, "ellipsoids" or "points".
-      influences: of glb and mesh, key points that move a vertex at most: 4 or 8.
+      influences: key points that move a vertex at most, 4 or 8; default: 8 in a glb, 4 in a mesh.
       source: of mesh, the .glb or .gltf file that the run's dataset was imported from.
       hide: of mesh, nodes left out at the import, by name or pattern, separated by commas.
       dataset: of mesh, the folder of the run's dataset, where it is not where training found it.
@@ -126,7 +126,7 @@ def run(
         "ply": lambda take: write_sequence(take, target, "ply", frame=frame),
         "splat": lambda take: write_sequence(take, target, "splat", frame=frame),
         "gltf": lambda take: write_sequence(take, target, "gltf", frame=frame),
-        "glb": lambda take: write_animated(take, target, geometry=geometry, influences=influences),
+        "glb": lambda take: write_animated(take, target, geometry=geometry, influences=influences or 8),
         "video": lambda take: film.write(model, take, target),
         "npz": lambda take: write_motion(take, target / f"{take.name}.npz"),
     }
@@ -135,7 +135,7 @@ def run(
             where = dict(
                 source=source, hide=split(hide), dataset=dataset or load_config(Path(workdir)).data.get("path") or ""
             )
-            print(write_retargeted(model, recorder, takes, target, influences=influences, **where))
+            print(write_retargeted(model, recorder, takes, target, influences=influences or 4, **where))
         elif name in writers:
             for take in takes:
                 print(writers[name](take))
@@ -148,7 +148,12 @@ def _check(given: dict[str, Any]) -> tuple[str, ...]:
         if name not in FORMATS:
             raise UserError(f"--format: found {name!r}, expected some of {', '.join(FORMATS)}")
     check_least(0, num_frames=given["num_frames"], frame_rate=given["frame_rate"], size=given["size"])
-    for name, known in (("geometry", GEOMETRIES), ("container", CONTAINERS), ("camera", PATHS), ("influences", (4, 8))):
+    for name, known in (
+        ("geometry", GEOMETRIES),
+        ("container", CONTAINERS),
+        ("camera", PATHS),
+        ("influences", (0, 4, 8)),
+    ):
         if given[name] not in known:
             raise UserError(f"--{name}: found {given[name]!r}, expected one of {', '.join(map(str, known))}")
     for name in split(given["layers"]) or ("",):

@@ -29,7 +29,7 @@ def write_retargeted(
     source: str,
     hide: Sequence[str],
     dataset: str,
-    influences: int = 8,
+    influences: int = 4,
 ) -> Path:
     """Writes the source's mesh with all `takes` as its animations, and prints how near it comes to the true ones.
 
