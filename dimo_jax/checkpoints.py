@@ -30,6 +30,7 @@ def config_sha256(config: ConfigDict) -> str:
 
 
 def to_plain(config: Any) -> Any:
+    """A config as plain dicts and lists, as JSON holds them."""
     if isinstance(config, (ConfigDict, Mapping)):
         return {key: to_plain(value) for key, value in config.items()}
     if isinstance(config, (tuple, list)):

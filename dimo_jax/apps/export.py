@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from dimo_jax.apps import retarget
 from dimo_jax.apps.checks import check_folder
 from dimo_jax.apps.film import CONTAINERS, LAYERS, draw_layers, write_frames
 from dimo_jax.apps.options import check_least, parse_numbers, split
 from dimo_jax.apps.restore import Restored, restore, results_folder
-from dimo_jax.apps.retarget import write_retargeted
 from dimo_jax.apps.sample import PATHS, make_camera_path
 from dimo_jax.apps.takes import Choice, Recorder, choose_codes
 from dimo_jax.checkpoints import load_config, to_plain
@@ -24,7 +25,7 @@ from dimo_jax.export.gaussian_glb import write_gaussian_glb
 from dimo_jax.export.model_file import write_model
 from dimo_jax.export.motion import Motion, measure_skin, write_motion
 from dimo_jax.export.ply import write_gaussians
-from dimo_jax.export.skinned_glb import GEOMETRIES, write_skinned_glb
+from dimo_jax.export.skinned_glb import GEOMETRIES, find_shown, write_skinned_glb
 from dimo_jax.export.splat import write_splat
 from dimo_jax.train.stages import frame_times
 from dimo_jax.types import Camera
@@ -100,48 +101,78 @@ def run(
     chosen = _check(given)
     model = restore(Path(workdir))
     target = Path(out or results_folder(workdir) / "exports")
-    if "checkpoint" in chosen:
-        config = to_plain(load_config(Path(workdir)))
-        params, alive = model.player.params, model.player.alive
-        print(write_model(params, alive, target / "model.npz", config=config, facts=model.facts, step=model.step))
-    if set(chosen) == {"checkpoint"}:
-        return
-    count = num_frames or model.num_frames
-    if frame is not None and not 0 <= frame < count:
-        raise UserError(f"--frame: found {frame}, expected 0 to {count - 1}")
-    rate = frame_rate or model.frame_rate * count / model.num_frames
-    choice = Choice(**{field.name: given[field.name] for field in fields(Choice)})
-    codes = choose_codes(model, workdir, choice, count)
-    film = Film(
-        make_camera_path(model.camera(size), camera, count, azimuths=azimuths, elevation=elevation),
-        split(layers),
-        container,
-        np.asarray(parse_numbers("background", background, count=3))
-        if background
-        else np.asarray(model.player.background),
-    )
-    recorder = Recorder(model)
-    takes = [recorder.record(name, code_, frame_times(count), frame_rate=rate) for name, code_ in codes]
-    writers: dict[str, Callable[[Motion], Path]] = {
-        "ply": lambda take: write_sequence(take, target, "ply", frame=frame),
-        "splat": lambda take: write_sequence(take, target, "splat", frame=frame),
-        "gltf": lambda take: write_sequence(take, target, "gltf", frame=frame),
-        "glb": lambda take: write_animated(take, target, geometry=geometry, influences=influences or 8),
-        "video": lambda take: film.write(model, take, target),
-        "npz": lambda take: write_motion(take, target / f"{take.name}.npz"),
-    }
-    for name in chosen:
-        if name == "mesh":
-            where = dict(
-                source=source, hide=split(hide), dataset=dataset or load_config(Path(workdir)).data.get("path") or ""
-            )
-            print(write_retargeted(model, recorder, takes, target, influences=influences or 4, **where))
-        elif name in writers:
+    if set(chosen) != {"checkpoint"}:
+        takes, recorder = record_takes(model, given)
+        writers = make_writers(model, takes, given)  # what can fail fails here, before anything is written
+        if "mesh" in chosen:
+            known = dict(source=source, hide=split(hide), dataset=dataset or find_dataset(workdir))
+            mesh = retarget.prepare(model, recorder, influences=influences or 4, **known)  # type: ignore[arg-type]
+            print(mesh.describe())
+            print(mesh.write(takes, target))
+        for name in (name for name in chosen if name in writers):
             for take in takes:
-                print(writers[name](take))
+                print(writers[name](take, target))
+    if "checkpoint" in chosen:
+        config, player = to_plain(load_config(Path(workdir))), model.player
+        how = dict(config=config, facts=model.facts, step=model.step)
+        print(write_model(player.params, player.alive, target / "model.npz", **how))
 
 
-def _check(given: dict[str, Any]) -> tuple[str, ...]:
+def record_takes(model: Restored, given: Mapping[str, Any]) -> tuple[list[Motion], Recorder]:
+    """Plays the motions that the flags choose.
+
+    Raises:
+      UserError: an unknown motion, a file that holds no code of this model, or a frame that none of them has.
+    """
+    count = given["num_frames"] or model.num_frames
+    if given["frame"] is not None and not 0 <= given["frame"] < count:
+        raise UserError(f"--frame: found {given['frame']}, expected 0 to {count - 1}")
+    rate = given["frame_rate"] or model.frame_rate * count / model.num_frames
+    recorder = Recorder(model)
+    codes = choose_codes(model, given["workdir"], _choice(given), count)
+    return [recorder.record(name, z, frame_times(count), frame_rate=rate) for name, z in codes], recorder
+
+
+def make_writers(
+    model: Restored, takes: Sequence[Motion], given: Mapping[str, Any]
+) -> dict[str, Callable[[Motion, Path], Path]]:
+    """Functions from a motion and a folder to the path that was written, by format.
+
+    Raises:
+      UserError: a motion that a chosen format cannot hold, or a camera path that is none.
+    """
+    chosen, influences, geometry = split(given["format"]), given["influences"] or 8, given["geometry"]
+    if "glb" in chosen:
+        for take in takes:
+            check_skin(take, geometry=geometry)
+    writers: dict[str, Callable[[Motion, Path], Path]] = {
+        kind: functools.partial(write_sequence, kind=kind, frame=given["frame"]) for kind in ("ply", "splat", "gltf")
+    }
+    writers["glb"] = functools.partial(write_animated, geometry=geometry, influences=influences)
+    writers["npz"] = lambda take, target: write_motion(take, target / f"{take.name}.npz")
+    if "video" in chosen:
+        still, behind = model.camera(given["size"]), given["background"]
+        where = {name: given[name] for name in ("azimuths", "elevation")}
+        film = Film(
+            camera=make_camera_path(still, given["camera"], takes[0].num_frames, **where),
+            layers=split(given["layers"]),
+            container=given["container"],
+            background=np.asarray(parse_numbers("background", behind, count=3) if behind else model.player.background),
+        )
+        writers["video"] = functools.partial(film.write, model)
+    return writers
+
+
+def find_dataset(workdir: str) -> str:
+    """The dataset folder that a run was trained on, or nothing."""
+    return str(load_config(Path(workdir)).data.get("path") or "")
+
+
+def _choice(given: Mapping[str, Any]) -> Choice:
+    return Choice(**{field.name: given[field.name] for field in fields(Choice)})
+
+
+def _check(given: Mapping[str, Any]) -> tuple[str, ...]:
     """The formats, after a check of the flags that costs nothing."""
     chosen = split(given["format"])
     for name in chosen or ("",):
@@ -169,7 +200,7 @@ def _check(given: dict[str, Any]) -> tuple[str, ...]:
     if given["out"]:
         check_folder(given["out"], "out")
     if set(chosen) != {"checkpoint"}:
-        Choice(**{field.name: given[field.name] for field in fields(Choice)})
+        _choice(given)
     return chosen
 
 
@@ -194,8 +225,8 @@ class Film:
         return write_frames(frames, target / take.name, self.container, frame_rate=take.frame_rate)
 
 
-def write_sequence(take: Motion, target: Path, kind: str, *, frame: int | None = None) -> Path:
-    """Writes one file a frame of "ply", "splat" or "gltf" into a folder of its own, which appears whole or not at all."""
+def write_sequence(take: Motion, target: Path, *, kind: str, frame: int | None = None) -> Path:
+    """Writes one file a frame of "ply", "splat" or "gltf" into a folder, which appears whole or not at all."""
     write: dict[str, tuple[str, Callable[..., Any]]] = {
         "ply": ("ply", write_gaussians),
         "splat": ("splat", write_splat),
@@ -211,23 +242,26 @@ def write_sequence(take: Motion, target: Path, kind: str, *, frame: int | None =
     return folder
 
 
-def write_animated(take: Motion, target: Path, *, geometry: str, influences: int) -> Path:
-    """Writes the skinned Gaussians of a motion, and says how far the skin is from the model where it is.
+def check_skin(take: Motion, *, geometry: str) -> None:
+    """Checks that a skin can show a motion.
 
     Raises:
-      UserError: the run's Gaussians are not moved by its key points, as in some ablations; no skin can show them.
+      UserError: the run's Gaussians are not moved by its key points, as in some ablations, or none would be drawn.
     """
-    exact = measure_skin(take, take.neighbors, take.weights)
-    if exact > LOST:
+    away = measure_skin(take, take.neighbors, take.weights)
+    if away > LOST:
         raise UserError(
-            f"--format=glb: the skin of {take.name!r} is {exact:.0%} of its size away from its Gaussians, expected a run "
-            "whose key points move them by linear blending (config.stage2.move, config.deform); ply and npz hold any"
+            f"--format=glb: the skin of {take.name!r} is {away:.0%} of its size away from its Gaussians, expected a "
+            "run whose key points move them by linear blending (config.stage2.move, config.deform); ply holds any"
         )
+    if not find_shown(take.canonical, geometry=geometry).any():
+        raise UserError(f"--geometry: found {geometry}, of which none would be opaque enough, expected points")
+
+
+def write_animated(take: Motion, target: Path, *, geometry: str, influences: int) -> Path:
+    """Writes the skinned Gaussians of a motion, and says how far the skin is from the model where it is."""
     path = target / f"{take.name}.glb"
-    written = write_skinned_glb(take, path, geometry=geometry, num_influences=influences)
-    off = measure_skin(take, *written)
-    if off > EXACT:
-        print(
-            f"{take.name}: skinned points are up to {off:.1%} of its size away from the model's ({influences} influences)"
-        )
+    away = measure_skin(take, *write_skinned_glb(take, path, geometry=geometry, num_influences=influences))
+    if away > EXACT:
+        print(f"{take.name}: skin up to {away:.1%} of its size away from the model's ({influences} influences)")
     return path

@@ -26,7 +26,7 @@ TAIL = 8  # positions of a key point's path that are drawn
 
 @functools.partial(jax.jit, static_argnames=("implementation", "capacity"))
 def _render(
-    gaussians: Gaussians, camera: Camera, *, implementation: str | None, capacity: int | None
+    gaussians: Gaussians, camera: Camera, implementation: str | None, capacity: int | None
 ) -> tuple[Rendering, Array]:
     rendering = render(gaussians, camera, jnp.zeros(3), implementation=implementation, capacity=capacity)
     return rendering, rendering.overflow
@@ -41,16 +41,15 @@ def expose(player: Player, motion: Motion, cameras: list[Camera]) -> dict[str, n
       cameras: T of them.
 
     Returns:
-      float32 `color` [T,H,W,3] (not multiplied by alpha), `alpha` [T,H,W], `depth` [T,H,W] camera z (0 where alpha is 0),
-      `normals` [T,H,W,3] unit vectors in camera axes (x right, y up, z towards the viewer; 0 where alpha is 0).
+      float32 `color` [T,H,W,3] (not multiplied by alpha), `alpha` [T,H,W], `depth` [T,H,W] camera z (0 where alpha is
+      0), `normals` [T,H,W,3] unit vectors in camera axes (x right, y up, z towards the viewer; 0 where alpha is 0).
     """
     frames: dict[str, list[np.ndarray]] = {name: [] for name in ("color", "alpha", "depth", "normals")}
     for frame in tqdm(range(motion.num_frames), desc=motion.name, unit="frame", delay=2.0, leave=False):
         camera = cameras[frame]
-        draw = functools.partial(
-            _render, jax.tree.map(jnp.asarray, motion.at(frame)), camera, implementation=player.implementation
-        )
-        drawn = player.with_room(lambda capacity, draw=draw: draw(capacity=capacity))
+        gaussians = jax.tree.map(jnp.asarray, motion.at(frame))
+        draw = functools.partial(_render, gaussians, camera, player.implementation)
+        drawn = player.with_room(draw)
         alpha = np.asarray(drawn.alpha)
         divisor = np.maximum(alpha, 1e-6)
         to_viewer = np.asarray(camera.world_to_camera)[:3, :3] * np.array([[1.0], [-1.0], [-1.0]])

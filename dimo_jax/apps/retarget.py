@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,24 +21,41 @@ from dimo_jax.export.motion import Motion, to_matrices
 from dimo_jax.train.stages import frame_times
 
 
-def write_retargeted(
-    model: Restored,
-    recorder: Recorder,
-    takes: Sequence[Motion],
-    target: Path,
-    *,
-    source: str,
-    hide: Sequence[str],
-    dataset: str,
-    influences: int = 4,
-) -> Path:
-    """Writes the source's mesh with all `takes` as its animations, and prints how near it comes to the true ones.
+@dataclass(frozen=True, eq=False)
+class BoundMesh:
+    """A source model bound to the key points of a run."""
+
+    scene: Scene
+    aligned: Aligned
+    trained: list[Motion]  # the training motions, in the source's units
+    binding: Binding
+    object_name: str
+    influences: int
+
+    def describe(self) -> str:
+        """One line: how far the mesh is from its true motion, over the training motions."""
+        errors = measure_binding(self.scene, self.aligned.vertices, self.trained, self.binding)
+        return (
+            f"mesh: {errors.shape[2]} vertices follow {len(self.binding.binds)} key points; over {len(errors)} "
+            f"training motions they are {errors.mean():.1%} of the height from their true places on average, 95 of 100 within "
+            f"{np.quantile(errors, 0.95):.1%}"
+        )
+
+    def write(self, takes: Sequence[Motion], target: Path) -> Path:
+        """Writes the mesh, all `takes` its animations: `<name>_mesh.glb`, the object's name where there are several."""
+        path = target / f"{takes[0].name if len(takes) == 1 else self.object_name}_mesh.glb"
+        placed = [_place(take, self.aligned) for take in takes]
+        return write_mesh_glb(self.scene, self.binding, placed, path, num_influences=self.influences)
+
+
+def prepare(
+    model: Restored, recorder: Recorder, *, source: str, hide: Sequence[str], dataset: str, influences: int = 4
+) -> BoundMesh:
+    """Binds the source's mesh by what its vertices do in the run's training motions.
 
     Args:
       model: the restored run.
       recorder: of that run.
-      takes: motions to write.
-      target: folder for `<name>_mesh.glb`, or `<object>_mesh.glb` where there are several takes.
       source: the model file that the dataset was imported from.
       hide: patterns of nodes left out at the import.
       dataset: folder of the run's dataset, of which the true joints are read.
@@ -47,18 +65,15 @@ def write_retargeted(
       UserError: the source or the dataset cannot be read, or do not belong together.
     """
     scene = load_scene(source, hide=hide)
-    names = [str(model.facts["names"][index]) for index in model.trained_motions]
-    aligned = align_source(scene, read_joints(dataset, names, model.num_frames))
+    motions = {str(model.facts["names"][index]): int(index) for index in model.trained_motions}
+    aligned = align_source(scene, read_joints(dataset, tuple(motions), model.num_frames))
     times = frame_times(model.num_frames)
     trained = [
-        _place(recorder.record(names[i], model.player.latent(int(m)), times, frame_rate=model.frame_rate), aligned)
-        for i, m in enumerate(model.trained_motions)
+        _place(recorder.record(name, model.player.latent(index), times, frame_rate=model.frame_rate), aligned)
+        for name, index in motions.items()
     ]
     binding = bind(scene, aligned.vertices, trained, influences=influences)
-    print(describe_binding(scene, aligned.vertices, trained, binding))
-    stem = takes[0].name if len(takes) == 1 else model.facts["object_name"]
-    placed = [_place(take, aligned) for take in takes]
-    return write_mesh_glb(scene, binding, placed, target / f"{stem}_mesh.glb", num_influences=influences)
+    return BoundMesh(scene, aligned, trained, binding, str(model.facts["object_name"]), influences)
 
 
 def read_joints(dataset: str, names: Sequence[str], num_frames: int) -> dict[str, np.ndarray]:
@@ -69,8 +84,8 @@ def read_joints(dataset: str, names: Sequence[str], num_frames: int) -> dict[str
     """
     if not dataset or not Path(dataset).is_dir():
         raise UserError(
-            f"--dataset: found {dataset or 'none'!r}, expected the folder that the run was trained on, as --app=import_data "
-            "wrote it: its true joints tell where the mesh stands"
+            f"--dataset: found {dataset or 'none'!r}, expected the folder that the run was trained on, as "
+            "--app=import_data wrote it: its true joints tell where the mesh stands"
         )
     joints = {}
     for name in names:
@@ -83,7 +98,7 @@ def read_joints(dataset: str, names: Sequence[str], num_frames: int) -> dict[str
 
 
 def bind(scene: Scene, vertices: np.ndarray, trained: Sequence[Motion], *, influences: int) -> Binding:
-    """Binds a scene's vertices by their trajectories in training motions, vertices [M,T,P,3] and motions in its units."""
+    """Binds a scene by its true vertices [M,T,P,3] in training motions, which are in its units."""
     tracks = np.concatenate([motion.tracks for motion in trained]).astype(np.float64)
     turns = np.concatenate([to_matrices(motion.turns.astype(np.float64)) for motion in trained])
     truth = vertices.reshape(-1, *vertices.shape[2:])
@@ -96,16 +111,6 @@ def measure_binding(scene: Scene, vertices: np.ndarray, motions: Sequence[Motion
     height = float(np.ptp(rest[:, 1]))
     posed = (pose_binding(binding, rest, motion) for motion in motions)
     return np.stack([np.linalg.norm(each - true, axis=-1) for each, true in zip(posed, vertices)]) / max(height, 1e-12)
-
-
-def describe_binding(scene: Scene, vertices: np.ndarray, trained: Sequence[Motion], binding: Binding) -> str:
-    """One line: how far the mesh is from its true motion, over the training motions."""
-    errors = measure_binding(scene, vertices, trained, binding)
-    return (
-        f"mesh: {errors.shape[2]} vertices follow {len(binding.binds)} key points; over {len(trained)} training motions "
-        f"they are {errors.mean():.1%} of the height from their true places on average, 95 of 100 within "
-        f"{np.quantile(errors, 0.95):.1%}"
-    )
 
 
 def _place(motion: Motion, aligned: Aligned) -> Motion:

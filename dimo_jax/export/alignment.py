@@ -1,4 +1,4 @@
-"""Where the source model of a dataset stands in the dataset's world: its clips at the motions' frames, scale and centre.
+"""Where a dataset's source model stands in the dataset's world: its clips at the motions' frames, scale and centre.
 
 An import poses every clip, then places all vertices at `scale * (p - center)`. The joints that it stores as truth tell
 which times it took and where it put things: the same clips are posed again and fitted to them.

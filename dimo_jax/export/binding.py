@@ -1,14 +1,14 @@
 """Binds the vertices of a known surface to key points: which ones move a vertex, how much, and from where.
 
-The vertices' true trajectories and the model's own key points over the same training motions are given. Key point k carries
-a vertex v, at rest in the source's own rest pose, to R_k(t) (A_k v) + P_k(t), where the rigid A_k ("bind") is one a key
-point, and a vertex is the weighted mean of what its key points make of it: linear blend skinning, as in Eq. 7 of the paper
-and in glTF, whose inverse bind matrices the A_k are.
+The vertices' true trajectories and the model's own key points over the same training motions are given. Key point k
+carries a vertex v, at rest in the source's own rest pose, to R_k(t) (A_k v) + P_k(t), where the rigid A_k ("bind") is
+one a key point, and a vertex is the weighted mean of what its key points make of it: linear blend skinning, as in Eq. 7
+of the paper and in glTF, whose inverse bind matrices the A_k are.
 
-Both unknowns are least squares, in turn. For given weights the best A_k is a weighted Procrustes fit to the mean over time of
-the true vertices in the key point's own frame. For given A_k the weights of a vertex are a small quadratic program on the
-simplex. The candidates of a vertex are the key points relative to which it rests most and that stay nearest, over all motions:
-Eq. 3's distance between whole trajectories, and what Eq. 1 would weigh is where they start.
+Both unknowns are least squares, in turn. For given weights the best A_k is a weighted Procrustes fit to the mean over
+time of the true vertices in the key point's own frame. For given A_k the weights of a vertex are a small quadratic
+program on the simplex. The candidates of a vertex are the key points relative to which it rests most and that stay
+nearest, over all motions: Eq. 3's distance between whole trajectories, and what Eq. 1 would weigh is where they start.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Gaussians at one time as a GLB with the ratified extension KHR_gaussian_splatting, kernel "ellipse".
 
 A primitive of points with POSITION, KHR_gaussian_splatting:ROTATION (xyzw, unit), :SCALE (linear), :OPACITY (0..1) and
-:SH_DEGREE_l_COEF_n, whose order and signs are those of 3DGS. COLOR_0 holds linear colour and opacity for viewers that know
-only points. Source: KhronosGroup/glTF, extensions/2.0/Khronos/KHR_gaussian_splatting.
+:SH_DEGREE_l_COEF_n, whose order and signs are those of 3DGS. COLOR_0 holds linear colour and opacity for viewers that
+know only points. Source: KhronosGroup/glTF, extensions/2.0/Khronos/KHR_gaussian_splatting.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Writes binary glTF 2.0 files: JSON and one buffer, collected entry by entry.
 
-Source: the Khronos glTF 2.0 specification, sections 3.6 (binary data) and 4 (GLB). Every accessor starts on four bytes, and
-accessors of vertex data have views of their own, as validators and engines ask.
+Source: the Khronos glTF 2.0 specification, sections 3.6 (binary data) and 4 (GLB). Every accessor starts on four bytes,
+and accessors of vertex data have views of their own, as validators and engines ask.
 """
 
 from __future__ import annotations

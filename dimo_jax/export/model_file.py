@@ -1,9 +1,9 @@
 """A trained model as one self-contained file that every app's `--workdir` reads back.
 
-An npz without pickles: `version` int32 (1); `step` int32, training steps taken; `config` and `facts`, JSON texts (how it was
-trained; names, captions, times and a camera of its data); `alive` bool [N]; and every parameter under its path:
-`params/latents/mu`, `params/key_points/positions`, `params/gaussians/means`, `params/decoder/...`. The optimizer's state
-is left out, so a model file plays and fits codes, and training goes on from the run's folder.
+An npz without pickles: `version` int32 (1); `step` int32, training steps taken; `config` and `facts`, JSON texts (how
+it was trained; names, captions, times and a camera of its data); `alive` bool [N]; and every parameter under its path:
+`params/latents/mu`, `params/key_points/positions`, `params/gaussians/means`, `params/decoder/...`. The optimizer's
+state is left out, so a model file plays and fits codes, and training goes on from the run's folder.
 """
 
 from __future__ import annotations

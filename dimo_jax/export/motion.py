@@ -91,8 +91,8 @@ def measure_skin(motion: Motion, neighbors: np.ndarray, weights: np.ndarray) -> 
 def limit_influences(neighbors: np.ndarray, weights: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The `count` largest weights of each row, in falling order, float32 and summing to 1.
 
-    Some programs read the first four influences only, so the largest come first. Where `count` exceeds J, or a weight is
-    0, the index is 0, as glTF asks.
+    Some programs read the first four influences only, so the largest come first. Where `count` exceeds J, or a weight
+    is 0, the index is 0, as glTF asks.
 
     Args:
       neighbors, weights: [N,J].

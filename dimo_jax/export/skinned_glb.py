@@ -1,7 +1,7 @@
 """An animated GLB: key points are the joints of a skin, their trajectories its animation, Gaussians its geometry.
 
-A joint's node stands at the key point's track with its rotation, its inverse bind matrix moves the canonical key point to
-the origin; so the joint carries x to R_k (x - p_k) + p_k + T_k, and skinning by the weights of Eq. 1 is Eq. 7.
+A joint's node stands at the key point's track with its rotation, its inverse bind matrix moves the canonical key point
+to the origin; so the joint carries x to R_k (x - p_k) + p_k + T_k, and skinning by the weights of Eq. 1 is Eq. 7.
 """
 
 from __future__ import annotations
@@ -16,11 +16,20 @@ from dimo_jax.export.gaussian_glb import add_unlit_material, linear_colors
 from dimo_jax.export.glb import INDICES, POINTS, TRIANGLES, VERTICES, GlbBuilder
 from dimo_jax.export.motion import Motion, limit_influences, to_matrices
 from dimo_jax.export.ply import find_drawable
-from dimo_jax.export.splat import unit_quats
+from dimo_jax.export.splat import base_colors, unit_quats
+from dimo_jax.types import Gaussians
 
 GEOMETRIES = ("ellipsoids", "points")
+SPREAD = 1.5  # standard deviations from an octahedron's centre to its corners
+MIN_OPACITY = 0.3
 OCTAHEDRON = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]], np.float32)
 _FACES = [[0, 2, 4], [2, 1, 4], [1, 3, 4], [3, 0, 4], [2, 0, 5], [1, 2, 5], [3, 1, 5], [0, 3, 5]]
+
+
+def find_shown(gaussians: Gaussians, *, geometry: str) -> np.ndarray:
+    """Which Gaussians become geometry: mask [N]. Octahedra are opaque, so faint Gaussians get none."""
+    alive, valid = find_drawable(gaussians)
+    return alive & valid & (base_colors(gaussians)[:, 3] >= (MIN_OPACITY if geometry == "ellipsoids" else 0))
 
 
 def add_joints(builder: GlbBuilder, positions: np.ndarray, rotations: np.ndarray) -> list[int]:
@@ -68,7 +77,7 @@ def add_animation(
 
 
 def add_influences(builder: GlbBuilder, neighbors: np.ndarray, weights: np.ndarray) -> dict[str, int]:
-    """Attributes JOINTS_0, WEIGHTS_0, JOINTS_1, ... of vertices, from `limit_influences` with a multiple of four columns."""
+    """Attributes JOINTS_0, WEIGHTS_0, JOINTS_1, ... of vertices: `limit_influences` with a multiple of four columns."""
     small = np.uint8 if neighbors.max(initial=0) < 256 else np.uint16
     attributes = {}
     for index in range(neighbors.shape[1] // 4):
@@ -84,13 +93,12 @@ def write_skinned_glb(
     *,
     geometry: str = "ellipsoids",
     num_influences: int = 8,
-    spread: float = 1.5,
-    min_opacity: float = 0.3,
+    spread: float = SPREAD,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Writes a motion, atomically.
 
-    Rotations between key times are slerped and positions interpolated on straight lines, as glTF has it; at the key times
-    the skin is Eq. 7 of the paper. Gaussians that are dead or invalid are left out.
+    Rotations between key times are slerped and positions interpolated on straight lines, as glTF has it; at the key
+    times the skin is Eq. 7 of the paper. Gaussians that are dead or invalid are left out.
 
     Args:
       motion: what to write.
@@ -99,7 +107,6 @@ def write_skinned_glb(
         opaque, which turns with its key points. Programs that do not skin points (three.js) need the latter.
       num_influences: key points that move a vertex at most; rounded up to a multiple of four. Many engines read four.
       spread: standard deviations from an octahedron's centre to its corners.
-      min_opacity: Gaussians below it get no octahedron.
 
     Returns:
       The neighbors and weights [N,num_influences] that were written, of all Gaussians of the motion.
@@ -109,10 +116,9 @@ def write_skinned_glb(
     """
     if geometry not in GEOMETRIES:
         raise ValueError(f"geometry is {geometry!r}, expected one of {GEOMETRIES}")
-    alive, valid = find_drawable(motion.canonical)
+    keep = find_shown(motion.canonical, geometry=geometry)
     neighbors, weights = limit_influences(motion.neighbors, motion.weights, -(-num_influences // 4) * 4)
     colors = linear_colors(motion.canonical)
-    keep = alive & valid & (colors[:, 3] >= (65535 * min_opacity if geometry == "ellipsoids" else 0))
     if not keep.any():
         raise ValueError(f"{path}: none of {len(keep)} Gaussians can be drawn, expected at least one")
     builder = GlbBuilder()
