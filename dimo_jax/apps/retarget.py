@@ -37,8 +37,8 @@ class BoundMesh:
         errors = measure_binding(self.scene, self.aligned.vertices, self.trained, self.binding)
         return (
             f"mesh: {errors.shape[2]} vertices follow {len(self.binding.binds)} key points; over {len(errors)} "
-            f"training motions they are {errors.mean():.1%} of the height from their true places on average, 95 of 100 within "
-            f"{np.quantile(errors, 0.95):.1%}"
+            f"training motions they are {errors.mean():.1%} of the height from their true places on average, 95 of "
+            f"100 within {np.quantile(errors, 0.95):.1%}"
         )
 
     def write(self, takes: Sequence[Motion], target: Path) -> Path:

@@ -5,10 +5,11 @@ carries a vertex v, at rest in the source's own rest pose, to R_k(t) (A_k v) + P
 one a key point, and a vertex is the weighted mean of what its key points make of it: linear blend skinning, as in Eq. 7
 of the paper and in glTF, whose inverse bind matrices the A_k are.
 
-Both unknowns are least squares, in turn. For given weights the best A_k is a weighted Procrustes fit to the mean over
-time of the true vertices in the key point's own frame. For given A_k the weights of a vertex are a small quadratic
-program on the simplex. The candidates of a vertex are the key points relative to which it rests most and that stay
-nearest, over all motions: Eq. 3's distance between whole trajectories, and what Eq. 1 would weigh is where they start.
+Both unknowns are least squares, in turn, as in skinning decompositions (Le and Deng 2012, SSDR) but with bones whose
+motion is given. The candidates of a vertex are the key points relative to which it rests most and that stay nearest, over
+all motions: Eq. 3's distance between whole trajectories; it starts with what Eq. 1 would give them. For given weights the
+best A_k, the others held, is a weighted Procrustes fit to the mean over time of what is left to explain, in the key
+point's own frame. For given A_k the weights of a vertex are a small quadratic program on the simplex.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tqdm import tqdm
 NUM_CANDIDATES = 12
 NUM_ROUNDS = 2
 MAX_FRAMES = 64  # of all motions, for the weights; more changes nothing but time
+LEAST = 1e-3  # weights below it say nothing of a bind
 _CHUNK = 512  # vertices at a time
 
 
@@ -64,7 +66,7 @@ def fit_binding(
       ridge: pull of the weights towards those they start from, as a share of the mean squared error.
 
     Returns:
-      The binding. Key points that move no vertex get the bind of the first frame.
+      The binding. Key points that move no vertex get their pose in the first frame.
     """
     stillness, distances, means = _compare_trajectories(truth, tracks, turns)
     score = stillness + locality * distances
@@ -74,16 +76,22 @@ def fit_binding(
     weights = np.exp(-0.5 * (chosen - chosen[:, :1]) / max(float(np.median(chosen[:, 0])), 1e-30))
     weights /= weights.sum(axis=1, keepdims=True)
     begin, few = weights, slice(None, None, -(-len(truth) // MAX_FRAMES))
-    spare = np.concatenate([turns[0].swapaxes(-1, -2), np.zeros((tracks.shape[1], 3, 1))], axis=-1)
-    spare[:, :, 3] = -np.einsum("kab,kb->ka", spare[:, :, :3], tracks[0])
-    binds = spare
+    binds = _place_binds(rest, means, neighbors, weights, np.linalg.inv(_to_affine(turns[0], tracks[0]))[:, :3])
+    pairs = _compare_key_points(tracks, turns)
     for _ in tqdm(range(NUM_ROUNDS), desc="binding the mesh", unit="round", delay=2.0, leave=False):
-        binds = _fit_binds(rest, means, neighbors, weights, spare)
         weights = _fit_weights(rest, truth[few], tracks[few], turns[few], binds, neighbors, begin, ridge)
+        binds = _refine_binds(rest, means, pairs, neighbors, weights, binds)
     order = np.argsort(-weights, axis=1, kind="stable")[:, :num_influences]
     neighbors, weights = np.take_along_axis(neighbors, order, axis=1), np.take_along_axis(weights, order, axis=1)
     weights /= weights.sum(axis=1, keepdims=True)
-    return Binding(_fit_binds(rest, means, neighbors, weights, spare), neighbors, weights)
+    return Binding(_refine_binds(rest, means, pairs, neighbors, weights, binds), neighbors, weights)
+
+
+def _to_affine(turns: np.ndarray, tracks: np.ndarray) -> np.ndarray:
+    """Matrices [K,4,4] of rotations [K,3,3] and places [K,3]."""
+    matrices = np.tile(np.eye(4), (len(turns), 1, 1))
+    matrices[:, :3, :3], matrices[:, :3, 3] = turns, tracks
+    return matrices
 
 
 def _compare_trajectories(
@@ -93,7 +101,7 @@ def _compare_trajectories(
 
     Returns:
       The variance [P,K] of the vertex in the key point's own frame (0: it moves with it rigidly), the mean squared
-      distance [P,K], and the mean position [P,K,3] in that frame.
+      distance [P,K], and the mean place [P,K,3] in that frame.
     """
     count, num_vertices = truth.shape[:2]
     num_key_points = tracks.shape[1]
@@ -107,22 +115,63 @@ def _compare_trajectories(
     return np.maximum(distances - (means**2).sum(axis=-1), 0), distances, means
 
 
-def _fit_binds(
+def _compare_key_points(tracks: np.ndarray, turns: np.ndarray) -> np.ndarray:
+    """Means over all frames of key point j's pose in the frame of key point k, without k's own place: [K,K,3,4].
+
+    Applied to a point in j's frame, [k,j] gives the mean of R_k' (R_j x + P_j).
+    """
+    count, num = tracks.shape[:2]
+    columns = np.concatenate([turns, tracks[..., None]], axis=-1)  # [F,K,3,4]
+    rows = turns.transpose(1, 3, 0, 2).reshape(3 * num, 3 * count)
+    products = rows @ columns.transpose(0, 2, 1, 3).reshape(3 * count, 4 * num) / count
+    return products.reshape(num, 3, num, 4).swapaxes(1, 2)
+
+
+def _fit_rigid(points: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The rigid map [3,4] that brings points [n,3] nearest to targets [n,3], with weights [n] (Kabsch 1976)."""
+    share = (weights / weights.sum())[:, None]
+    middle, aim = (share * points).sum(axis=0), (share * targets).sum(axis=0)
+    left, _, right = np.linalg.svd((share * (points - middle)).T @ (targets - aim))
+    rotation = (left @ np.diag([1.0, 1.0, np.sign(np.linalg.det(left @ right))]) @ right).T
+    return np.column_stack([rotation, aim - rotation @ middle])
+
+
+def _place_binds(
     rest: np.ndarray, means: np.ndarray, neighbors: np.ndarray, weights: np.ndarray, spare: np.ndarray
 ) -> np.ndarray:
-    """The rigid maps [K,3,4] that bring rest vertices nearest to their mean places in each key point's frame."""
+    """First binds [K,3,4]: each key point by itself explains the vertices that it moves; `spare` where it moves none."""
     binds = spare.copy()
-    vertices, slots = np.nonzero(weights > 1e-4)
+    vertices, slots = np.nonzero(weights > LEAST)
     owners = neighbors[vertices, slots]
     for key_point in np.unique(owners):
-        mine = owners == key_point
-        weight = weights[vertices[mine], slots[mine]][:, None]
-        points, targets = rest[vertices[mine]], means[vertices[mine], key_point]
-        middle, aim = ((weight * each).sum(axis=0) / weight.sum() for each in (points, targets))
-        left, _, right = np.linalg.svd((weight * (points - middle)).T @ (targets - aim))
-        flip = np.diag([1.0, 1.0, np.sign(np.linalg.det(left @ right))])
-        rotation = (left @ flip @ right).T
-        binds[key_point] = np.column_stack([rotation, aim - rotation @ middle])
+        mine = vertices[owners == key_point]
+        binds[key_point] = _fit_rigid(rest[mine], means[mine, key_point], weights[mine, slots[owners == key_point]])
+    return binds
+
+
+def _refine_binds(
+    rest: np.ndarray,
+    means: np.ndarray,
+    pairs: np.ndarray,
+    neighbors: np.ndarray,
+    weights: np.ndarray,
+    binds: np.ndarray,
+) -> np.ndarray:
+    """One sweep over the key points: each bind [3,4] explains what the others leave, in the mean over all frames."""
+    binds = binds.copy()
+    vertices, slots = np.nonzero(weights > LEAST)
+    owners = neighbors[vertices, slots]
+    for key_point in np.unique(owners):
+        mine, slot = vertices[owners == key_point], slots[owners == key_point]
+        weight, near = weights[mine, slot], neighbors[mine]
+        local = np.einsum("njab,nb->nja", binds[near, :, :3], rest[mine]) + binds[near, :, 3]
+        seen = np.einsum("njab,njb->nja", pairs[key_point, near, :, :3], local) + pairs[key_point, near, :, 3]
+        own = seen[np.arange(len(mine)), slot]
+        # `own` is the vertex's present place in this frame, but for the key point's own mean place, which cancels.
+        left = means[mine, key_point] + pairs[key_point, key_point, :, 3] - np.einsum("nj,nja->na", weights[mine], seen)
+        binds[key_point] = _fit_rigid(
+            rest[mine], own - pairs[key_point, key_point, :, 3] + left / weight[:, None], weight**2
+        )
     return binds
 
 

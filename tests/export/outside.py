@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+DTYPES = {5121: "u1", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
+WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 VALIDATE = """
 const files = process.argv.slice(1), validator = require('gltf-validator'), fs = require('fs');
 Promise.all(files.map(f => validator.validateBytes(new Uint8Array(fs.readFileSync(f)), {maxIssues: 0})))
@@ -35,7 +37,9 @@ class Player:
     """Plays a skinned GLB with VTK."""
 
     def __init__(self, path):
-        vtk = pytest.importorskip("vtk", reason="vtk, an independent glTF reader, is not installed", exc_type=ImportError)
+        vtk = pytest.importorskip(
+            "vtk", reason="vtk, an independent glTF reader, is not installed", exc_type=ImportError
+        )
         self._to_numpy = pytest.importorskip("vtk.util.numpy_support", exc_type=ImportError).vtk_to_numpy
         self._reader = vtk.vtkGLTFReader()
         self._reader.SetFileName(str(path))
@@ -58,20 +62,18 @@ class Player:
         return blocks
 
 
+def read_array(document, index):
+    """An accessor of a document that pygltflib has read, in the stored type, [count,width]."""
+    accessor = document.accessors[index]
+    view, width = document.bufferViews[accessor.bufferView], WIDTHS[accessor.type]
+    start = (view.byteOffset or 0) + (accessor.byteOffset or 0)
+    values = np.frombuffer(document.binary_blob(), DTYPES[accessor.componentType], accessor.count * width, start)
+    return values.reshape(accessor.count, width)
+
+
 def read_attributes(path):
-    """The first primitive's attributes, read with pygltflib: name -> array in the stored type."""
+    """A document and its first primitive's attributes by name, read with pygltflib."""
     gltf = pytest.importorskip("pygltflib", reason="pygltflib, an independent glTF reader, is not installed")
     document = gltf.GLTF2().load(str(path))
-    binary = document.binary_blob()
-    dtypes = {5121: "u1", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
-    widths = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
-    found = {}
-    for name, index in vars(document.meshes[0].primitives[0].attributes).items():
-        if index is not None:
-            accessor = document.accessors[index]
-            view = document.bufferViews[accessor.bufferView]
-            count = accessor.count * widths[accessor.type]
-            start = (view.byteOffset or 0) + (accessor.byteOffset or 0)
-            values = np.frombuffer(binary, dtypes[accessor.componentType], count, start)
-            found[name] = values.reshape(accessor.count, -1)
-    return document, found
+    attributes = vars(document.meshes[0].primitives[0].attributes)
+    return document, {name: read_array(document, index) for name, index in attributes.items() if index is not None}

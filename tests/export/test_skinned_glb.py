@@ -4,33 +4,61 @@ import dataclasses
 
 import numpy as np
 import pytest
-from outside import Player, read_attributes, validate
-from scenes import make_motion
+from outside import Player, read_array, read_attributes, validate
+from made_motion import make_motion
 
-from dimo_jax.export.motion import keep_sign, limit_influences, measure_skin, skin_points, write_motion
+from dimo_jax.export.motion import keep_sign, limit_influences, measure_skin, write_motion
 from dimo_jax.export.skinned_glb import OCTAHEDRON, SPREAD, find_shown, write_skinned_glb
 
 scipy_rotation = pytest.importorskip("scipy.spatial.transform")
 
 
+def skin_by_hand(path, frame):
+    """Vertices at key `frame` from the file's numbers, all sets of influences, by the glTF specification's formula."""
+    document, found = read_attributes(path)
+    joints = document.skins[0].joints
+    inverse_bind = read_array(document, document.skins[0].inverseBindMatrices).reshape(-1, 4, 4).swapaxes(1, 2)
+    posed = np.tile(np.eye(4), (len(joints), 1, 1))
+    for channel in document.animations[0].channels:
+        values = read_array(document, document.animations[0].samplers[channel.sampler].output)[frame]
+        matrix = posed[joints.index(channel.target.node)]
+        if channel.target.path == "rotation":
+            matrix[:3, :3] = scipy_rotation.Rotation.from_quat(values).as_matrix()
+        else:
+            matrix[:3, 3] = values
+    chosen = np.concatenate([found[name] for name in sorted(found) if name.startswith("JOINTS")], axis=1)
+    weights = np.concatenate([found[name] for name in sorted(found) if name.startswith("WEIGHTS")], axis=1)
+    blended = np.einsum("nj,njab->nab", weights, (posed @ inverse_bind)[chosen])
+    return np.einsum("nab,nb->na", blended[:, :3, :3], found["POSITION"]) + blended[:, :3, 3]
+
+
 @pytest.mark.parametrize("geometry", ["points", "ellipsoids"])
-@pytest.mark.parametrize("influences", [4, 8])
-def test_vtk_shows_the_skinned_gaussians_at_key_times(tmp_path, geometry, influences):
-    motion = make_motion()
-    written = write_skinned_glb(motion, tmp_path / "a.glb", geometry=geometry, num_influences=influences)
+def test_vtk_shows_the_skinned_gaussians_at_key_times(tmp_path, geometry):
+    motion = make_motion(num_neighbors=4)  # VTK reads one set of four influences
+    written = write_skinned_glb(motion, tmp_path / "a.glb", geometry=geometry, num_influences=4)
     shown = find_shown(motion.canonical, geometry=geometry)
-    expected = skin_points(motion, *written)[:, shown]
     player = Player(tmp_path / "a.glb")
     assert player.names == ["walk"]
     for frame in (0, 1, 4):
         (vertices,) = player.vertices(0, frame / 10)
         centers = vertices if geometry == "points" else vertices.reshape(-1, 6, 3).mean(axis=1)
-        np.testing.assert_allclose(centers, expected[frame], atol=2e-5)
-    if influences == 8:  # then the skin is the model itself
-        np.testing.assert_allclose(expected, motion.means[:, shown], atol=1e-5)
-        assert measure_skin(motion, *written) < 1e-5
-    else:
-        assert measure_skin(motion, *written) > 1e-2
+        np.testing.assert_allclose(centers, motion.means[frame, shown], atol=2e-5)
+        np.testing.assert_allclose(vertices, skin_by_hand(tmp_path / "a.glb", frame), atol=2e-5)
+    assert measure_skin(motion, *written) < 1e-5
+
+
+def test_eight_influences_are_exact_and_four_of_them_are_not(tmp_path):
+    motion = make_motion()
+    exact = write_skinned_glb(motion, tmp_path / "a.glb", geometry="points")
+    for frame in (0, 2, 4):
+        np.testing.assert_allclose(skin_by_hand(tmp_path / "a.glb", frame), motion.means[frame, :-2], atol=1e-5)
+    assert measure_skin(motion, *exact) < 1e-5
+    few = write_skinned_glb(motion, tmp_path / "b.glb", geometry="points", num_influences=4)
+    away = measure_skin(motion, *few)
+    assert away > 1e-2
+    found = np.stack([skin_by_hand(tmp_path / "b.glb", frame) for frame in range(5)])
+    extent = np.ptp(motion.means[:, :-2].reshape(-1, 3), axis=0).max()
+    assert away == pytest.approx(np.linalg.norm(found - motion.means[:, :-2], axis=-1).max() / extent, rel=1e-3)
 
 
 def test_between_key_times_rotations_are_slerped_and_places_lie_on_lines(tmp_path):

@@ -14,7 +14,7 @@ def turn_about(axis, angle):
 
 
 def make_motion(*, num=30, num_key_points=10, num_neighbors=8, num_frames=5, degree=0, seed=0):
-    """Gaussians moved by key points that travel and turn smoothly; the last Gaussian is dead, the one before invalid."""
+    """Gaussians moved by key points that travel and turn; the last Gaussian is dead, the one before it invalid."""
     rng = np.random.default_rng(seed)
 
     def normal(*shape):
