@@ -122,6 +122,7 @@ setup(
             "vtk",
             "gsply",
             "gaussforge",
+            "pygltflib",
             *EVALUATE,
             "ruff",
             "mypy",

@@ -6,10 +6,10 @@ one a key point, and a vertex is the weighted mean of what its key points make o
 of the paper and in glTF, whose inverse bind matrices the A_k are.
 
 Both unknowns are least squares, in turn, as in skinning decompositions (Le and Deng 2012, SSDR) but with bones whose
-motion is given. The candidates of a vertex are the key points relative to which it rests most and that stay nearest, over
-all motions: Eq. 3's distance between whole trajectories; it starts with what Eq. 1 would give them. For given weights the
-best A_k, the others held, is a weighted Procrustes fit to the mean over time of what is left to explain, in the key
-point's own frame. For given A_k the weights of a vertex are a small quadratic program on the simplex.
+motion is given. The candidates of a vertex are the key points relative to which it rests most and that stay nearest,
+over all motions: Eq. 3's distance between whole trajectories; it starts with what Eq. 1 would give them. For given
+weights the best A_k, the others held, is a weighted Procrustes fit to the mean over time of what is left to explain, in
+the key point's own frame. For given A_k the weights of a vertex are a small quadratic program on the simplex.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def _fit_rigid(points: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> 
 def _place_binds(
     rest: np.ndarray, means: np.ndarray, neighbors: np.ndarray, weights: np.ndarray, spare: np.ndarray
 ) -> np.ndarray:
-    """First binds [K,3,4]: each key point by itself explains the vertices that it moves; `spare` where it moves none."""
+    """First binds [K,3,4]: each key point by itself explains what it moves; `spare` where it moves nothing."""
     binds = spare.copy()
     vertices, slots = np.nonzero(weights > LEAST)
     owners = neighbors[vertices, slots]

@@ -5,8 +5,8 @@ import struct
 
 import numpy as np
 import pytest
-from outside import read_attributes, validate
 from made_motion import make_motion
+from outside import read_attributes, validate
 
 from dimo_jax.data.textures import decode_srgb
 from dimo_jax.export.gaussian_glb import EXTENSION, write_gaussian_glb

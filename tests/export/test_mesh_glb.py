@@ -4,54 +4,24 @@ import io
 
 import numpy as np
 import pytest
-from data.gltf_writer import Writer
+from made_motion import make_motion, turn_about
 from outside import Player, read_attributes, validate
 from PIL import Image
-from made_motion import make_motion, turn_about
+from textured_model import textured_model
 
 from dimo_jax.data.clip_passes import Timing, pose_clip
 from dimo_jax.data.gltf import load_scene
 from dimo_jax.data.gltf_animation import pose_scene
 from dimo_jax.data.import_gltf import Studio, import_gltf
 from dimo_jax.errors import UserError
+from dimo_jax.export import binding
 from dimo_jax.export.alignment import align_source
 from dimo_jax.export.binding import Binding, fit_binding, minimize_on_simplex
 from dimo_jax.export.mesh_glb import pose_binding, write_mesh_glb
 from dimo_jax.export.motion import to_matrices
 
 
-def textured_model(path):
-    """A skinned square with a texture, normals and a bent second joint, and an unskinned one that its node mirrors."""
-    writer = Writer()
-    picture = io.BytesIO()
-    Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)).save(picture, format="PNG")
-    image = writer.add("images", {"bufferView": writer.view(picture.getvalue()), "mimeType": "image/png"})
-    texture = writer.add("textures", {"source": image, "sampler": writer.add("samplers", {"wrapS": 33071})})
-    surface = {"baseColorTexture": {"index": texture}, "baseColorFactor": [0.5, 1, 1, 1]}
-    material = writer.add("materials", {"name": "cloth", "pbrMetallicRoughness": surface, "doubleSided": True})
-    extra = {
-        "NORMAL": writer.accessor(np.tile(np.float32([0, 0, 1]), (4, 1))),
-        "TEXCOORD_0": writer.accessor(np.float32([[0, 1], [1, 1], [1, 0], [0, 0]])),
-        "JOINTS_0": writer.accessor(np.tile(np.uint8([0, 1, 0, 0]), (4, 1))),
-        "WEIGHTS_0": writer.accessor(np.float32([[1, 0, 0, 0], [0.5, 0.5, 0, 0], [0, 1, 0, 0], [0.5, 0.5, 0, 0]])),
-    }
-    skinned = writer.square(extra=extra, material=material)
-    plain = writer.square(extra={"NORMAL": extra["NORMAL"]})
-    writer.add("nodes", {"name": "hip", "children": [1, 3]})
-    writer.add("nodes", {"name": "knee", "translation": [1, 0, 0]})
-    bind = np.tile(np.eye(4, dtype=np.float32), (2, 1, 1))
-    bind[1, 3, 0] = -1  # columns
-    skin = writer.add("skins", {"joints": [0, 1], "inverseBindMatrices": writer.accessor(bind)})
-    writer.add("nodes", {"name": "body", "mesh": skinned, "skin": skin})
-    writer.add("nodes", {"name": "shield", "mesh": plain, "scale": [-1, 2, 1], "translation": [0, 3, 0]})
-    writer.add("scenes", {"nodes": [0, 2]})
-    half = np.sqrt(0.5)
-    writer.clip("Bend", 1, "rotation", [0.0, 1.0], np.array([[0, 0, 0, 1], [0, 0, half, half]]))
-    writer.clip("Fly", 0, "translation", [0.0, 1.0], np.array([[0, 0, 0], [0, 2, 1]]))
-    return writer.write(path)
-
-
-def test_fit_finds_the_binding_that_made_the_truth():
+def test_fit_finds_the_binding_that_made_the_truth(monkeypatch):
     rng = np.random.default_rng(1)
     rest_points, axes = rng.normal(size=(12, 3)), rng.normal(size=(12, 3))
     angles = 0.5 * rng.normal(size=(40, 12))
@@ -75,9 +45,11 @@ def test_fit_finds_the_binding_that_made_the_truth():
         return np.linalg.norm(posed - truth[30:], axis=-1).mean()  # frames that the fit never saw
 
     least = error(ridge=0.0)
-    assert least < 0.05
-    assert least < 0.2 * error(ridge=1e6)  # weights that stay where they start
+    assert least < 0.06
+    assert least < 0.25 * error(ridge=1e6)  # weights that stay where they start
     assert error(num_influences=1, ridge=0.0) > 2 * least
+    monkeypatch.setattr(binding, "NUM_ROUNDS", 40)
+    assert error(ridge=0.0) < 1e-3
 
 
 def test_simplex_program_agrees_with_scipy():
@@ -121,10 +93,10 @@ def test_vtk_plays_the_bound_mesh_and_its_materials_survive(tmp_path):
     rng = np.random.default_rng(0)
     binds = np.concatenate([to_matrices(motion.turns[2]), rng.normal(size=(6, 3, 1))], axis=-1)
     weights = rng.uniform(0.1, 1, (8, 4))
-    binding = Binding(
+    bound = Binding(
         binds, np.stack([rng.permutation(6)[:4] for _ in range(8)]), weights / weights.sum(1, keepdims=True)
     )
-    write_mesh_glb(scene, binding, [motion, motion], tmp_path / "b.glb", num_influences=4)
+    write_mesh_glb(scene, bound, [motion, motion], tmp_path / "b.glb", num_influences=4)
     assert validate(tmp_path / "b.glb") == []
     document, found = read_attributes(tmp_path / "b.glb")
     np.testing.assert_allclose(found["POSITION"], rest[:4], atol=1e-6)  # the square with the skin comes first
@@ -139,7 +111,7 @@ def test_vtk_plays_the_bound_mesh_and_its_materials_survive(tmp_path):
     shield = load_scene(tmp_path / "b.glb")
     corners = rest[shield.mesh.triangles[-1]]
     assert np.cross(corners[1] - corners[0], corners[2] - corners[0])[2] > 0
-    expected = pose_binding(binding, rest, motion)
+    expected = pose_binding(bound, rest, motion)
     player = Player(tmp_path / "b.glb")
     assert len(player.names) == 2
     for frame in (0, 2, 4):

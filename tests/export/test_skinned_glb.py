@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from outside import Player, read_array, read_attributes, validate
 from made_motion import make_motion
+from outside import Player, read_array, read_attributes, validate
 
 from dimo_jax.export.motion import keep_sign, limit_influences, measure_skin, write_motion
 from dimo_jax.export.skinned_glb import OCTAHEDRON, SPREAD, find_shown, write_skinned_glb
