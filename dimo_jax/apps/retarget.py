@@ -65,15 +65,20 @@ def prepare(
       UserError: the source or the dataset cannot be read, or do not belong together.
     """
     scene = load_scene(source, hide=hide)
-    motions = {str(model.facts["names"][index]): int(index) for index in model.trained_motions}
-    aligned = align_source(scene, read_joints(dataset, tuple(motions), model.num_frames))
-    times = frame_times(model.num_frames)
-    trained = [
-        _place(recorder.record(name, model.player.latent(index), times, frame_rate=model.frame_rate), aligned)
-        for name, index in motions.items()
-    ]
+    names = [str(model.facts["names"][index]) for index in model.trained_motions]
+    aligned = align_source(scene, read_joints(dataset, names, model.num_frames))
+    trained = place_trained(model, recorder, aligned)
     binding = bind(scene, aligned.vertices, trained, influences=influences)
     return BoundMesh(scene, aligned, trained, binding, str(model.facts["object_name"]), influences)
+
+
+def place_trained(model: Restored, recorder: Recorder, aligned: Aligned) -> list[Motion]:
+    """All motions that a run was trained on, at the times of training, key points in the source's units."""
+    times, names = frame_times(model.num_frames), model.facts["names"]
+    return [
+        _place(recorder.record(names[i], model.player.latent(int(i)), times, frame_rate=model.frame_rate), aligned)
+        for i in model.trained_motions
+    ]
 
 
 def read_joints(dataset: str, names: Sequence[str], num_frames: int) -> dict[str, np.ndarray]:
