@@ -140,7 +140,6 @@ class Recorder:
     def __init__(self, model: Restored) -> None:
         self._player = model.player
         self._graph_times = frame_times(model.num_frames)
-        self._pose = jax.jit(functools.partial(_pose, model.player.components))
 
     def record(self, name: str, codes: Array, times: Array, *, frame_rate: float) -> Motion:
         """The motion of a code [D], or of one code a frame [T,D], at times [T] in 0..1."""
@@ -153,7 +152,7 @@ class Recorder:
             else (jnp.broadcast_to(codes, (len(self._graph_times), *codes.shape)), self._graph_times)
         )
         tracks, turns, neighbors, weights = (
-            np.asarray(x) for x in self._pose(player.params, every, jnp.asarray(times), *graph)
+            np.asarray(x) for x in _pose(player.components, player.params, every, jnp.asarray(times), *graph)
         )
         params = jax.device_get(player.params)
         return Motion(
@@ -173,6 +172,7 @@ class Recorder:
         )
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _pose(
     components: Components, params: Params, codes: Array, times: Array, graph_codes: Array, graph_times: Array
 ) -> tuple[Array, Array, Array, Array]:
