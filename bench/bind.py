@@ -26,12 +26,15 @@ from dimo_jax.export.binding import Binding
 from dimo_jax.export.mesh_glb import pose_binding
 from dimo_jax.export.motion import Motion, to_matrices
 
+THINNING = 16  # every so many vertices stand for all where many frames are tried
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workdir", required=True)
     parser.add_argument("--source", required=True)
     parser.add_argument("--hide", default="")
+    parser.add_argument("--influences", type=int, nargs="*", default=(8, 4), help="of the fits; none skips them")
     options = parser.parse_args()
     model = restore(Path(options.workdir))
     scene = load_scene(options.source, hide=split(options.hide))
@@ -41,14 +44,15 @@ def main() -> None:
     trained = place_trained(model, Recorder(model), aligned)
     seen = [index for index in range(len(trained)) if index % 4 != 1]
     unseen = [index for index in range(len(trained)) if index % 4 == 1]
-    for influences in (8, 4):
+    for influences in options.influences:
         bound = bind(scene, aligned.vertices[seen], [trained[i] for i in seen], influences=influences)
         for label, which in (("fitted", seen), ("not fitted", unseen)):
             errors = measure_binding(scene, aligned.vertices[which], [trained[i] for i in which], bound)
             report(f"least squares, {influences} influences, {label}", errors)
     tried, height = [], np.ptp(pose_scene(scene, None, 0.0)[:, 1])
     for motion, frame in ((m, f) for m in seen[::2] for f in (0, model.num_frames // 2, model.num_frames - 1)):
-        errors = measure_one_frame(aligned.to_source(trained[motion].means), aligned.vertices, trained, motion, frame)
+        means, some = aligned.to_source(trained[motion].means), aligned.vertices[:, :, ::THINNING]
+        errors = measure_one_frame(means, some, trained, motion, frame)
         tried.append(errors / height)
     tried.sort(key=lambda errors: float(errors.mean()))
     for label, which in (("same motions", seen), ("others", unseen)):

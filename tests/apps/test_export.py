@@ -38,16 +38,15 @@ def model(tmp_path_factory):
     save_facts(data, folder)
     config = get_config("smoke")
     config.data.path = str(folder / "data")
-    config.stage2.opacity = 0.6
-    components, sizes = build_components(config), dict(num_motions=2, num_frames=4)
-    first = stages.begin_first(config, components, key=jax.random.key(0), **sizes)
-    state = stages.begin_second(first, jax.random.key(1), config=config, components=components, num_frames=4)
-    params = jax.tree.map(lambda x: x + 0.05 * jax.random.normal(jax.random.key(x.size), x.shape), state.params)
     step = stages.build_stages(config)[1].last_step
+    template = stages.template(config, build_components(config), step=step, num_motions=2, num_frames=4)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: 0.1 * rng.normal(size=x.shape).astype(np.float32), template.params)
+    small = dict(log_scales=params.gaussians.log_scales - 4, logit_opacities=params.gaussians.logit_opacities + 1)
+    params = params.replace(gaussians=params.gaussians.replace(**small))
+    alive = np.arange(len(params.gaussians.means)) != 3
     facts = json.loads((folder / "facts.json").read_text())
-    write_model(
-        params, state.alive.at[3].set(False), folder / "model.npz", config=to_plain(config), facts=facts, step=step
-    )
+    write_model(params, alive, folder / "model.npz", config=to_plain(config), facts=facts, step=step)
     return folder
 
 
