@@ -132,6 +132,7 @@ setup(
             "vtk",
             "gsply",
             "gaussforge",
+            "pygltflib",
             *EVALUATE,
             "ruff",
             "mypy",

@@ -1,14 +1,17 @@
-"""Checkpoints: orbax, asynchronous and atomic, with the config beside the state."""
+"""Checkpoints: orbax, asynchronous and atomic, with the config beside the state; and models in one file."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from ml_collections import ConfigDict
@@ -16,18 +19,22 @@ from ml_collections import ConfigDict
 from dimo_jax.errors import UserError
 
 CONFIG_FILE = "config.json"
+MODEL_VERSION = 1
+MAX_MODEL_BYTES = 4 << 30  # of a model file, after decompression
+_OWN = "dimo_jax."
 
 
 def config_sha256(config: ConfigDict) -> str:
     """Hash of everything that a config says, independent of the order of its fields."""
-    return hashlib.sha256(json.dumps(_plain(config), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(to_plain(config), sort_keys=True).encode()).hexdigest()
 
 
-def _plain(config: Any) -> Any:
+def to_plain(config: Any) -> Any:
+    """A config as plain dicts and lists, as JSON holds them."""
     if isinstance(config, (ConfigDict, Mapping)):
-        return {key: _plain(value) for key, value in config.items()}
+        return {key: to_plain(value) for key, value in config.items()}
     if isinstance(config, (tuple, list)):
-        return [_plain(value) for value in config]
+        return [to_plain(value) for value in config]
     return config
 
 
@@ -35,16 +42,18 @@ def save_config(config: ConfigDict, workdir: Path) -> None:
     """Writes the config into `workdir`, atomically."""
     workdir.mkdir(parents=True, exist_ok=True)
     temporary = workdir / f".{CONFIG_FILE}.part"
-    temporary.write_text(json.dumps(_plain(config), indent=1, sort_keys=True))
+    temporary.write_text(json.dumps(to_plain(config), indent=1, sort_keys=True))
     temporary.replace(workdir / CONFIG_FILE)
 
 
 def load_config(workdir: Path) -> ConfigDict:
-    """Reads the config that trained the model in `workdir`.
+    """Reads the config that trained the model in `workdir`, a run's folder or a model file.
 
     Raises:
-      UserError: no such folder, or no readable config in it.
+      UserError: no such folder or file, or no readable config in it.
     """
+    if Path(workdir).is_file():
+        return load_model_file(Path(workdir)).config
     path = Path(workdir) / CONFIG_FILE
     if not Path(workdir).is_dir():
         raise UserError(f"--workdir={workdir}: no such folder, expected the workdir of a training run")
@@ -56,6 +65,60 @@ def load_config(workdir: Path) -> ConfigDict:
         ) from error
     except (ValueError, OSError) as error:
         raise UserError(f"{path}: not readable as JSON ({error})") from error
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """What `export.model_file.write_model` wrote."""
+
+    config: ConfigDict
+    facts: dict[str, Any]
+    step: int
+    arrays: dict[str, np.ndarray]  # "params/..." by path, and "alive"
+
+
+def load_model_file(path: Path) -> ModelFile:
+    """Reads a trained model from one file; nothing in it is unpickled.
+
+    Raises:
+      UserError: not such a file, too large, or its config names a function outside of dimo_jax: a model that somebody
+        sends must not choose what is run.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > MAX_MODEL_BYTES:
+            raise UserError(f"{path}: {size} bytes when decompressed, expected {MAX_MODEL_BYTES} at most")
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        version, step = int(arrays.pop("version")), int(arrays.pop("step"))
+        config, facts = (json.loads(str(arrays.pop(name))) for name in ("config", "facts"))
+        if not isinstance(config, dict) or not isinstance(facts, dict):
+            raise ValueError("config and facts are not objects")
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, RecursionError) as error:
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise UserError(
+            f"{path}: not a model file ({reason}), expected one of --app=export --format=checkpoint"
+        ) from error
+    if version != MODEL_VERSION:
+        raise UserError(f"{path}: found a model file of version {version}, expected {MODEL_VERSION}")
+    for key, name in _find_functions(config, "config"):
+        if not str(name).startswith(_OWN):
+            raise UserError(
+                f"{path}: {key} names {str(name)[:80]!r}, expected a function of dimo_jax in a model file; models with "
+                "components of your own are used from the run's folder"
+            )
+    return ModelFile(ConfigDict(config), facts, step, arrays)
+
+
+def _find_functions(config: Any, key: str) -> list[tuple[str, Any]]:
+    """All `fn` of a config, with the keys that lead there."""
+    if isinstance(config, list):
+        return [found for index, each in enumerate(config) for found in _find_functions(each, f"{key}[{index}]")]
+    if not isinstance(config, dict):
+        return []
+    own = [(f"{key}.fn", config["fn"])] if "fn" in config else []
+    return own + [found for name, each in config.items() for found in _find_functions(each, f"{key}.{name}")]
 
 
 class Checkpoints:

@@ -20,12 +20,17 @@ APPS = {
     "distill": "dimo_jax.apps.distill",
     "evaluate": "dimo_jax.apps.evaluate",
     "view": "dimo_jax.apps.view",
+    "export": "dimo_jax.apps.export",
 }
 
 
 def define_flags() -> None:
     """Flags of single apps, None until the user sets them; one that an app does not take is refused when it runs."""
-    flags.DEFINE_string("source", None, "import_data: a glTF file or a folder to import; reconstruct: a dataset folder")
+    flags.DEFINE_string(
+        "source",
+        None,
+        "import_data: a glTF file or a folder; export: a .glb or .gltf file; reconstruct: a dataset folder",
+    )
     flags.DEFINE_string("out", None, "import_data: the folder to write; others: the folder for their results")
     flags.DEFINE_string("check", None, "import_data: a dataset folder to look for mistakes in, instead of importing")
     flags.DEFINE_enum(
@@ -37,18 +42,22 @@ def define_flags() -> None:
     flags.DEFINE_string("key_color", None, "import_data: the background's colour, such as white, #00ff00, or auto")
     flags.DEFINE_float("key_tolerance", None, "import_data: how far from that colour, of 255, the background may be")
     flags.DEFINE_bool("key_enclosed", None, "import_data: also remove that colour where the object encloses it")
-    flags.DEFINE_string("dataset", None, "import_data: folder of the data that the authors' model was trained on")
+    flags.DEFINE_string("dataset", None, "import_data, export: folder of the data that a model was trained on")
     flags.DEFINE_integer("step", None, "import_data: intermediate checkpoint of the authors' model")
     flags.DEFINE_string("clips", None, "import_data: clips by name or pattern, separated by commas")
     flags.DEFINE_string("test_clips", None, "import_data: clips kept from training, likewise")
-    flags.DEFINE_string("hide", None, "import_data: nodes to leave out, by name or pattern, separated by commas")
+    flags.DEFINE_string(
+        "hide", None, "import_data, export: nodes to leave out, by name or pattern, separated by commas"
+    )
     flags.DEFINE_string(
         "azimuths",
         None,
-        "import_data: degrees of the cameras that train; sample, interpolate: the orbit, as FROM,TO",
+        "import_data: degrees of the cameras that train; sample, interpolate, export: the orbit, as FROM,TO",
     )
     flags.DEFINE_string("test_azimuths", None, "import_data: degrees of the cameras held out")
-    flags.DEFINE_float("elevation", None, "import_data, sample, interpolate: degrees of the cameras above the horizon")
+    flags.DEFINE_float(
+        "elevation", None, "import_data, sample, interpolate, export: degrees of the cameras above the horizon"
+    )
     flags.DEFINE_float("radius", None, "import_data: distance of the cameras")
     flags.DEFINE_float("fov_deg", None, "import_data: field of view in degrees")
     flags.DEFINE_float("margin", None, "import_data: share of the picture that stays free at each border")
@@ -57,27 +66,31 @@ def define_flags() -> None:
     flags.DEFINE_bool("loop", None, "import_data: whether the clips repeat")
     flags.DEFINE_integer("num_surface_points", None, "import_data: true surface points to keep")
     flags.DEFINE_integer("num_workers", None, "import_data: processes that render (0: one a core)")
-    flags.DEFINE_integer("num_frames", None, "import_data, sample, interpolate, text: frames of every video")
-    flags.DEFINE_integer("size", None, "import_data, sample, interpolate, text, view: side of the pictures in pixels")
-    flags.DEFINE_integer("num_samples", None, "sample, evaluate: how many motions to draw")
-    flags.DEFINE_integer("seed", None, "sample, reconstruct, evaluate: random seed")
-    flags.DEFINE_enum("prior", None, ["data", "standard"], "sample: Gaussian fitted to the training codes, or N(0, I)")
-    flags.DEFINE_string("around", None, "sample: name of a training motion to vary")
-    flags.DEFINE_float("spread", None, "sample: width of the draw around it, 1 being the prior's")
-    flags.DEFINE_string("motions", None, "interpolate: names of training motions, separated by commas")
-    flags.DEFINE_enum("path", None, ["linear", "spherical"], "interpolate: the line between codes")
+    flags.DEFINE_integer("num_frames", None, "import_data, sample, interpolate, text, export: frames of every video")
+    flags.DEFINE_integer(
+        "size", None, "import_data, sample, interpolate, text, view, export: side of the pictures in pixels"
+    )
+    flags.DEFINE_integer("num_samples", None, "sample, evaluate, export: how many motions to draw")
+    flags.DEFINE_integer("seed", None, "sample, reconstruct, evaluate, export: random seed")
+    flags.DEFINE_enum(
+        "prior", None, ["data", "standard"], "sample, export: Gaussian fitted to the training codes, or N(0, I)"
+    )
+    flags.DEFINE_string("around", None, "sample, export: name of a training motion to vary")
+    flags.DEFINE_float("spread", None, "sample, export: width of the draw around it, 1 being the prior's")
+    flags.DEFINE_string("motions", None, "interpolate, export: names of training motions, separated by commas")
+    flags.DEFINE_enum("path", None, ["linear", "spherical"], "interpolate, export: the line between codes")
     flags.DEFINE_integer("num_steps", None, "interpolate: columns from a motion to the next, both counted")
-    flags.DEFINE_string("motion", None, "reconstruct: names of motions to fit, separated by commas")
+    flags.DEFINE_string("motion", None, "reconstruct, export: names of motions, separated by commas")
     flags.DEFINE_string("views", None, "reconstruct: indices of the views to fit, separated by commas")
     flags.DEFINE_integer("steps", None, "reconstruct: steps of the latent code")
     flags.DEFINE_enum("start", None, ["nearest", "mean"], "reconstruct: the training code to start from")
     flags.DEFINE_integer("finetune_decoder", None, "reconstruct: steps of the decoder's copy, afterwards")
     flags.DEFINE_integer("fit_size", None, "reconstruct: height of the pictures that are fitted")
-    flags.DEFINE_float("frame_rate", None, "import_data, sample, interpolate: frames a second of the videos")
-    flags.DEFINE_enum("camera", None, ["fixed", "orbit"], "sample, interpolate: the data's camera, or an orbit")
-    flags.DEFINE_string("prompt", None, "text: what the object shall do, such as 'waves the left hand'")
+    flags.DEFINE_float("frame_rate", None, "import_data, sample, interpolate, export: frames a second of the videos")
+    flags.DEFINE_enum("camera", None, ["fixed", "orbit"], "sample, interpolate, export: the data's camera, or an orbit")
+    flags.DEFINE_string("prompt", None, "text, export: what the object shall do, such as 'waves the left hand'")
     flags.DEFINE_string(
-        "bert", None, "text, view: folder of a Hugging Face BERT; default: all-MiniLM-L6-v2, fetched once"
+        "bert", None, "text, view, export: folder of a Hugging Face BERT; default: all-MiniLM-L6-v2, fetched once"
     )
     flags.DEFINE_enum(
         "evaluate_captions", None, ["held_out", "leave_one_out"], "text: the sentences to evaluate instead of a prompt"
@@ -92,6 +105,17 @@ def define_flags() -> None:
     flags.DEFINE_bool("dry_run", None, "distill: only print the plan, what it costs, and what is missing")
     flags.DEFINE_string("host", None, "view: address to listen on; default: this machine alone")
     flags.DEFINE_integer("port", None, "view: port to listen on; default: the first free one from 8080 on")
+    flags.DEFINE_string(
+        "format", None, "export: ply, splat, gltf, glb, mesh, video, npz, checkpoint, separated by commas"
+    )
+    flags.DEFINE_string("code", None, "export: an npz with latent codes z, as reconstruct writes them")
+    flags.DEFINE_float("share", None, "export: place between --motions, 0 to 1; without it the motion morphs")
+    flags.DEFINE_integer("frame", None, "export: the one frame to write as ply, splat or gltf")
+    flags.DEFINE_enum("geometry", None, ["ellipsoids", "points"], "export: what stands for Gaussians in a glb")
+    flags.DEFINE_integer("influences", None, "export: key points that move a vertex of glb or mesh at most, 4 or 8")
+    flags.DEFINE_string("layers", None, "export: pictures of video: color, key_points, depth, normals")
+    flags.DEFINE_enum("container", None, ["mp4", "gif", "png"], "export: of video; png has alpha")
+    flags.DEFINE_string("background", None, "export: R,G,B in 0..1 behind a video")
 
 
 def options_of(run: Callable[..., Any], **common: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from dimo_jax.apps.checks import check_folder
 from dimo_jax.apps.evaluation import Scores, measure_surface_distance, play_motions, score
 from dimo_jax.apps.gallery import draw_samples
 from dimo_jax.apps.player import Player, select_cameras
-from dimo_jax.apps.restore import restore
+from dimo_jax.apps.restore import restore, results_folder
 from dimo_jax.apps.video_folders import find_pairs, read_videos
 from dimo_jax.apps.video_scores import VideoScores, check_packages
 from dimo_jax.checkpoints import load_config
@@ -85,7 +85,7 @@ def run(
     else:
         results = score_run(Path(workdir), num_samples=num_samples, seed=seed, **common)  # type: ignore[arg-type]
     print(format_table(results))
-    target = out or ("" if gt else workdir)
+    target = out or ("" if gt else results_folder(workdir))
     if target:
         with replace_file(Path(target) / FILE) as temporary:
             temporary.write_text(json.dumps(_finite(results), indent=1, allow_nan=False))

@@ -16,7 +16,7 @@ from dimo_jax.apps.checks import check_folder
 from dimo_jax.apps.gallery import write_latents
 from dimo_jax.apps.options import check_least, split
 from dimo_jax.apps.player import Player
-from dimo_jax.apps.restore import Restored, restore
+from dimo_jax.apps.restore import Restored, restore, results_folder
 from dimo_jax.apps.sample import PATHS, make_camera_path
 from dimo_jax.errors import UserError
 from dimo_jax.export.atomic import replace_file
@@ -85,7 +85,7 @@ def run(
     path_of_camera = make_camera_path(still, camera, morph_frames, azimuths=azimuths, elevation=elevation)
     shares = np.linspace(0, 1, (num_steps - 1) * (len(names) - 1) + 1)
     stations = latents.walk(codes, jnp.asarray(shares), interpolate=LINES[path])
-    stem = Path(out or Path(workdir) / "interpolations") / f"{'_'.join(names)}_{path}"
+    stem = Path(out or results_folder(workdir) / "interpolations") / f"{'_'.join(names)}_{path}"
     rate = frame_rate or model.frame_rate
     write_latents(
         model.player,

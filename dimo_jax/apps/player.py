@@ -6,7 +6,7 @@ import copy
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,8 @@ from dimo_jax.train import stages
 from dimo_jax.train.state import TrainState
 from dimo_jax.train.step import Move
 from dimo_jax.types import Array, Camera, Gaussians, Params
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -94,13 +96,25 @@ class Player:
             return self._render_with_room(self._film, gaussians, camera)[0]
         return self.render(gaussians, jax.tree.map(lambda x: jnp.asarray(x)[None], camera))[0][0]
 
-    def _render_with_room(self, draw: Any, gaussians: Gaussians, cameras: Camera) -> tuple[np.ndarray, np.ndarray]:
+    def with_room(self, draw: Callable[[int | None], tuple[Result, Array]]) -> Result:
+        """Draws with static buffers of a capacity, and anew with larger ones while they overflow.
+
+        `draw` takes the capacity and returns a result and how many pairs found no room.
+        """
         while True:
-            rgb, alpha, overflow = draw(gaussians, cameras, self.background, capacity=self._capacity)
+            result, overflow = draw(self._capacity)
             if not int(overflow):
-                return np.asarray(rgb), np.asarray(alpha)
+                return result
             self._capacity = 2 * (self._capacity or 65_536)
             logging.info("render buffers grow to %d pairs an image", self._capacity)
+
+    def _render_with_room(self, draw: Any, gaussians: Gaussians, cameras: Camera) -> tuple[np.ndarray, np.ndarray]:
+        def attempt(capacity: int | None) -> tuple[tuple[Array, Array], Array]:
+            rgb, alpha, overflow = draw(gaussians, cameras, self.background, capacity=capacity)
+            return (rgb, alpha), overflow
+
+        rgb, alpha = self.with_room(attempt)
+        return np.asarray(rgb), np.asarray(alpha)
 
 
 def _walk(

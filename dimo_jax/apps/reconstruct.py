@@ -18,7 +18,7 @@ from dimo_jax.apps.checks import check_folder
 from dimo_jax.apps.gallery import compare_code
 from dimo_jax.apps.options import check_least, parse_numbers, split
 from dimo_jax.apps.player import Player, select_cameras
-from dimo_jax.apps.restore import Restored, restore
+from dimo_jax.apps.restore import Restored, restore, results_folder
 from dimo_jax.checkpoints import load_config
 from dimo_jax.data.cameras import resize
 from dimo_jax.data.dataset import Dataset, motions_in, views_in
@@ -85,7 +85,7 @@ def run(
     if fit_size > height:
         raise UserError(f"--fit_size: found {fit_size}, expected at most {height}, the pictures' height")
     size = fit_size or min(height, LARGEST_FIT)
-    folder = Path(out or Path(workdir) / "reconstructions")
+    folder = Path(out or results_folder(workdir) / "reconstructions")
     folder.mkdir(parents=True, exist_ok=True)
     common: dict[str, Any] = dict(views=fitted_views, size=size, start=start, seed=seed)
     results = []

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from dimo_jax.apps.player import Player
-from dimo_jax.checkpoints import Checkpoints, load_config
+from dimo_jax.checkpoints import Checkpoints, load_config, load_model_file
 from dimo_jax.data.cameras import resize
 from dimo_jax.data.dataset import Dataset, views_in
 from dimo_jax.errors import UserError
+from dimo_jax.export.model_file import restore_params
 from dimo_jax.model.dimo import build_components
 from dimo_jax.train import stages
 from dimo_jax.types import Camera
@@ -61,6 +62,7 @@ class Restored:
 
     player: Player
     facts: Mapping[str, Any]
+    step: int  # training steps taken
 
     @property
     def num_frames(self) -> int:
@@ -100,12 +102,20 @@ class Restored:
         return resize(whole, size, round(size * whole.width / whole.height)) if size else whole
 
 
+def results_folder(workdir: str | Path) -> Path:
+    """Where an app writes by default: the run's folder, or for a model file the folder of its name beside it."""
+    path = Path(workdir)
+    return path.with_suffix("") if path.is_file() and path.suffix else path
+
+
 def restore(workdir: Path) -> Restored:
-    """The model of the latest checkpoint in `workdir`.
+    """The model of the latest checkpoint in `workdir`, or of a model file of that name.
 
     Raises:
       UserError: no run there, none that finished its first stage, or a damaged one.
     """
+    if Path(workdir).is_file():
+        return _restore_file(Path(workdir))
     config = load_config(workdir)
     try:
         facts = json.loads((workdir / FACTS_FILE).read_text())
@@ -130,4 +140,23 @@ def restore(workdir: Path) -> Restored:
         raise UserError(
             f"--workdir={workdir}: its training is still in the first stage (step {found[0]}), expected a finished one"
         )
-    return Restored(Player(config, components, jax.device_get(found[1]), num_frames=facts["num_frames"]), facts)
+    return Restored(
+        Player(config, components, jax.device_get(found[1]), num_frames=facts["num_frames"]), facts, found[0]
+    )
+
+
+def _restore_file(path: Path) -> Restored:
+    file = load_model_file(path)
+    config, facts = file.config, file.facts
+    components = build_components(config)
+    try:
+        sizes = dict(num_motions=len(facts["names"]), num_frames=int(facts["num_frames"]))
+        template = stages.template(config, components, step=file.step, **sizes)
+        finished = file.step >= stages.build_stages(config)[0].last_step
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: its config or facts are damaged ({type(error).__name__}: {error})") from error
+    if not finished:
+        raise UserError(f"{path}: its training is still in the first stage (step {file.step}), expected a finished one")
+    params, alive = restore_params(file, template.params, path)
+    state = template.replace(step=jnp.int32(file.step), params=params, alive=alive)
+    return Restored(Player(config, components, state, num_frames=sizes["num_frames"]), facts, file.step)

@@ -15,7 +15,7 @@ from dimo_jax.apps.checks import check_folder
 from dimo_jax.apps.gallery import draw_samples, write_latents
 from dimo_jax.apps.options import check_least, parse_numbers
 from dimo_jax.apps.player import Player
-from dimo_jax.apps.restore import Restored, restore
+from dimo_jax.apps.restore import Restored, restore, results_folder
 from dimo_jax.data.cameras import orbit_like, place_on_orbit
 from dimo_jax.errors import UserError
 from dimo_jax.render import choose_backend
@@ -75,7 +75,7 @@ def run(
     frames = num_frames or model.num_frames
     path_of_camera = make_camera_path(model.camera(size), camera, frames, azimuths=azimuths, elevation=elevation)
     codes = draw_codes(model, seed=seed, num_samples=num_samples, prior=prior, around=around, spread=spread)
-    path = Path(out or Path(workdir) / "samples") / f"samples_{seed}.mp4"
+    path = Path(out or results_folder(workdir) / "samples") / f"samples_{seed}.mp4"
     labels = [f"sample {i + 1}" if not around else f"{around} {i + 1}" for i in range(num_samples)]
     rate = frame_rate or model.frame_rate * frames / model.num_frames
     write_latents(model.player, codes, frame_times(frames), path_of_camera, path, labels=labels, rate=rate)

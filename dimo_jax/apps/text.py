@@ -19,7 +19,7 @@ from dimo_jax.apps import captions
 from dimo_jax.apps.captions import Sentences, Speaker
 from dimo_jax.apps.checks import check_folder
 from dimo_jax.apps.gallery import write_latents
-from dimo_jax.apps.restore import Restored, restore
+from dimo_jax.apps.restore import Restored, restore, results_folder
 from dimo_jax.checkpoints import load_config
 from dimo_jax.errors import UserError
 from dimo_jax.export.atomic import replace_file
@@ -74,8 +74,8 @@ def run(
     if evaluate_captions == "held_out" and not any(sentences.test):
         raise UserError(f"--evaluate_captions=held_out: {folder} has no held-out sentences, expected some in its data")
     trained = getattr(model.player.params, "projector", None)
-    speaker = captions.load_speaker(options, encoder, sentences, codes, folder, trained=trained)
-    target = Path(out or folder / "text")
+    speaker = captions.load_speaker(options, encoder, sentences, codes, results_folder(folder), trained=trained)
+    target = Path(out or results_folder(folder) / "text")
     if prompt:
         _generate(model, speaker, sentences, prompt, target, num_frames=num_frames, size=size)
         return

@@ -137,7 +137,7 @@ def _load_buffer(document: Document, index: int, entry: dict[str, Any], binary: 
     if not isinstance(size, int) or size < 0:
         raise document.fail(f"buffers[{index}].byteLength is {size!r}, expected a positive integer")
     if "uri" in entry:
-        data = _load_uri(document, entry["uri"])
+        data = load_uri(document, entry["uri"])
     elif index == 0 and binary is not None:
         data = binary
     else:
@@ -147,7 +147,7 @@ def _load_buffer(document: Document, index: int, entry: dict[str, Any], binary: 
     return data[:size]
 
 
-def _load_uri(document: Document, uri: Any) -> bytes:
+def load_uri(document: Document, uri: Any) -> bytes:
     """A base64 data URI, or a file of the model's own folder."""
     if not isinstance(uri, str):
         raise document.fail(f"found the uri {uri!r}, expected a string")
@@ -175,7 +175,7 @@ def _load_uri(document: Document, uri: Any) -> bytes:
     return target.read_bytes()
 
 
-def _read_view(document: Document, index: Any) -> tuple[bytes, int]:
+def read_view(document: Document, index: Any) -> tuple[bytes, int]:
     """The bytes of a buffer view and its stride (0: tightly packed)."""
     view = document.entry("bufferViews", index)
     document.entry("buffers", view.get("buffer"))
@@ -193,7 +193,7 @@ def _read_view(document: Document, index: Any) -> tuple[bytes, int]:
 def _gather(document: Document, where: str, spec: dict[str, Any], dtype: Any, width: int, count: int) -> np.ndarray:
     """`count` elements of `width` numbers each from a buffer view -> [count, width]."""
     dtype = np.dtype(dtype)
-    data, stride = _read_view(document, spec["bufferView"])
+    data, stride = read_view(document, spec["bufferView"])
     offset = spec.get("byteOffset", 0)
     size = width * dtype.itemsize
     stride = stride or size
@@ -280,7 +280,7 @@ def read_image(document: Document, index: Any) -> np.ndarray:
     """
     entry = document.entry("images", index)
     where = f"images[{index}]"
-    data = _load_uri(document, entry["uri"]) if "uri" in entry else _read_view(document, entry.get("bufferView"))[0]
+    data = load_uri(document, entry["uri"]) if "uri" in entry else read_view(document, entry.get("bufferView"))[0]
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
             width, height = image.size

@@ -127,7 +127,7 @@ def find_sources(motion: Path, view: str, num_frames: int) -> list[Source]:
     return [(_read_image, numbered[index], index) for index in range(num_frames)]
 
 
-def _read_truth(path: Path, num_frames: int) -> dict[str, np.ndarray]:
+def read_truth(path: Path, num_frames: int) -> dict[str, np.ndarray]:
     """Arrays of one truth.npz; sizes are checked before decompression and nothing is unpickled."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -151,7 +151,7 @@ def _read_truth(path: Path, num_frames: int) -> dict[str, np.ndarray]:
 def read_truths(folder: Path, description: Description) -> dict[str, np.ndarray | None]:
     """surface [M,T,P,3] and joints [M,T,Jn,3], each None where no motion has it."""
     paths = [folder / name / "truth.npz" for name in description.names]
-    read = [_read_truth(path, description.num_frames) if path.exists() else {} for path in paths]
+    read = [read_truth(path, description.num_frames) if path.exists() else {} for path in paths]
     result: dict[str, np.ndarray | None] = {}
     for name in ("surface", "joints"):
         shapes = [truth[name].shape if name in truth else None for truth in read]

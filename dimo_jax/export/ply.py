@@ -42,6 +42,25 @@ def _field_names(num_rest: int) -> list[str]:
     return ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", *rest, "opacity", *scales_and_rotations]
 
 
+def find_drawable(gaussians: Gaussians) -> tuple[np.ndarray, np.ndarray]:
+    """Which Gaussians are in use, and which have parameters that can be drawn: two masks [N].
+
+    A `log_scales` of -inf (a flat Gaussian) is valid; another parameter that is NaN or infinite is not.
+    """
+    means, log_scales, quats, logits, sh = (
+        np.asarray(a, np.float32)
+        for a in (gaussians.means, gaussians.log_scales, gaussians.quats, gaussians.logit_opacities, gaussians.sh)
+    )
+    num = means.shape[0]
+    chex.assert_shape([means, log_scales, quats, logits], [(num, 3), (num, 3), (num, 4), (num,)])
+    chex.assert_shape(sh, (num, None, 3))
+    if math.isqrt(sh.shape[1]) ** 2 != sh.shape[1] or sh.shape[1] == 0:
+        raise ValueError(f"sh has {sh.shape[1]} coefficients, expected a square number (degree + 1)^2")
+    flat = np.where(np.isneginf(log_scales), np.float32(0), log_scales)
+    columns = np.concatenate([means, sh.reshape(num, 3 * sh.shape[1]), flat, quats], axis=1)
+    return np.isfinite(logits), np.isfinite(columns).all(axis=1)
+
+
 def write_gaussians(gaussians: Gaussians, path: Path | str) -> Written:
     """Writes Gaussians as a 3DGS PLY file, atomically. Values are stored as they are, so a round trip is exact.
 
@@ -60,17 +79,10 @@ def write_gaussians(gaussians: Gaussians, path: Path | str) -> Written:
         np.asarray(a, np.float32)
         for a in (gaussians.means, gaussians.log_scales, gaussians.quats, gaussians.logit_opacities, gaussians.sh)
     )
-    num = means.shape[0]
-    chex.assert_shape([means, log_scales, quats, logits], [(num, 3), (num, 3), (num, 4), (num,)])
-    chex.assert_shape(sh, (num, None, 3))
-    if math.isqrt(sh.shape[1]) ** 2 != sh.shape[1] or sh.shape[1] == 0:
-        raise ValueError(f"sh has {sh.shape[1]} coefficients, expected a square number (degree + 1)^2")
-
+    alive, valid = find_drawable(gaussians)
+    num = len(alive)
     rest = sh[:, 1:].transpose(0, 2, 1).reshape(num, 3 * (sh.shape[1] - 1))
     rows = np.concatenate([means, np.zeros_like(means), sh[:, 0], rest, logits[:, None], log_scales, quats], axis=1)
-    alive = np.isfinite(logits)
-    flat = np.where(np.isneginf(log_scales), np.float32(0), log_scales)
-    valid = np.isfinite(np.concatenate([means, sh.reshape(num, 3 * sh.shape[1]), flat, quats], axis=1)).all(axis=1)
     rows = rows[alive & valid]
 
     properties = "".join(f"property float {name}\n" for name in _field_names(rest.shape[1]))

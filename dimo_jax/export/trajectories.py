@@ -134,6 +134,36 @@ def draw_trajectories(
       [H,W,3] uint8.
     """
     background = check_frames(background, rank=3)
+    overlay = _make_overlay(trajectories, camera, background.shape[:2], color_by, num_tail, line_width)
+    faint = background.astype(np.float32) * (1 - dim) + 255 * dim
+    base = Image.fromarray(faint.round().astype(np.uint8)).convert("RGBA")
+    return np.asarray(Image.alpha_composite(base, overlay).convert("RGB"))
+
+
+def draw_trajectory_overlay(
+    trajectories: np.ndarray,
+    camera: Camera,
+    picture: np.ndarray,
+    *,
+    color_by: str = "key_point",
+    num_tail: int | None = None,
+    line_width: float = 2.0,
+) -> np.ndarray:
+    """`draw_trajectories` over a picture [H,W,4] with straight alpha, which is not blended to white: [H,W,4] uint8."""
+    picture = check_frames(picture, rank=3, channels=(4,))
+    overlay = _make_overlay(trajectories, camera, picture.shape[:2], color_by, num_tail, line_width)
+    return np.asarray(Image.alpha_composite(Image.fromarray(np.ascontiguousarray(picture)), overlay))
+
+
+def _make_overlay(
+    trajectories: np.ndarray,
+    camera: Camera,
+    size: tuple[int, ...],
+    color_by: str,
+    num_tail: int | None,
+    line_width: float,
+) -> Image.Image:
+    """The paths on a transparent picture of `size` (height, width)."""
     trajectories = np.asarray(trajectories, np.float32)
     chex.assert_shape(trajectories, (None, None, 3))
     if not np.isfinite(trajectories).all() or not trajectories.size:
@@ -142,15 +172,12 @@ def draw_trajectories(
     if num_tail is not None:
         trajectories, colors = trajectories[-num_tail:], colors[-num_tail:]
     pixels, depth = project_points(trajectories, camera)
-    height, width = background.shape[:2]
+    height, width = size
     pixels = pixels * np.array([width / camera.width, height / camera.height], np.float32)
     # Far outside the picture a line looks the same; bounded coordinates keep the drawing program's integers valid.
     pixels = np.clip(pixels, -8.0 * max(height, width), 8.0 * max(height, width))
     fade = np.linspace(0.15, 1, len(trajectories)) ** 1.5 if len(trajectories) > 1 else np.ones(1)
-    overlay = _draw_overlay(pixels, depth, colors, fade, (width, height), line_width)
-    faint = background.astype(np.float32) * (1 - dim) + 255 * dim
-    base = Image.fromarray(faint.round().astype(np.uint8)).convert("RGBA")
-    return np.asarray(Image.alpha_composite(base, overlay).convert("RGB"))
+    return _draw_overlay(pixels, depth, colors, fade, (width, height), line_width)
 
 
 def draw_trajectory_video(

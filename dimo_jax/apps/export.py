@@ -1,0 +1,267 @@
+"""`--app=export`: motions of a trained model as files that other programs open."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from dimo_jax.apps import retarget
+from dimo_jax.apps.checks import check_folder
+from dimo_jax.apps.film import CONTAINERS, LAYERS, draw_layers, write_frames
+from dimo_jax.apps.options import check_least, parse_numbers, split
+from dimo_jax.apps.restore import Restored, restore, results_folder
+from dimo_jax.apps.sample import PATHS, make_camera_path
+from dimo_jax.apps.takes import Choice, Recorder, choose_codes
+from dimo_jax.checkpoints import load_config, to_plain
+from dimo_jax.errors import UserError
+from dimo_jax.export.atomic import replace_folder
+from dimo_jax.export.gaussian_glb import write_gaussian_glb
+from dimo_jax.export.model_file import write_model
+from dimo_jax.export.motion import Motion, measure_skin, write_motion
+from dimo_jax.export.ply import write_gaussians
+from dimo_jax.export.skinned_glb import GEOMETRIES, find_shown, write_skinned_glb
+from dimo_jax.export.splat import write_splat
+from dimo_jax.train.stages import frame_times
+from dimo_jax.types import Camera
+
+FORMATS = ("ply", "splat", "gltf", "glb", "mesh", "video", "npz", "checkpoint")
+EXACT = 1e-3  # of the motion's extent: a skin within it shows what the model does
+LOST = 5e-2  # beyond it the key points do not move the Gaussians
+
+
+def run(
+    *,
+    workdir: str,
+    format: str,
+    out: str = "",
+    motion: str = "",
+    num_samples: int = 0,
+    motions: str = "",
+    prompt: str = "",
+    code: str = "",
+    prior: str = "data",
+    around: str = "",
+    spread: float = 0.5,
+    seed: int = 0,
+    path: str = "linear",
+    share: float | None = None,
+    bert: str = "",
+    num_frames: int = 0,
+    frame_rate: float = 0.0,
+    frame: int | None = None,
+    geometry: str = "ellipsoids",
+    influences: int = 0,
+    source: str = "",
+    hide: str = "",
+    dataset: str = "",
+    layers: str = "color",
+    container: str = "mp4",
+    background: str = "",
+    camera: str = "fixed",
+    azimuths: str = "",
+    elevation: float | None = None,
+    size: int = 0,
+) -> None:
+    """Writes motions of the run in `workdir` in one format or several.
+
+    Args:
+      workdir: of a training run, or a file written with `format`=checkpoint.
+      format: some of `FORMATS`, separated by commas: see docs/export.md.
+      out: folder for the files; default: `workdir`/exports.
+      motion: names or indices of training motions, separated by commas.
+      num_samples, prior, around, spread, seed: new motions, as for `sample`.
+      motions, path: names of two or more training motions to walk between, as for `interpolate`.
+      share: place on that walk, 0 to 1; without it the motion morphs from the first to the last while its time runs.
+      prompt, bert: a sentence, as for `text`.
+      code: an npz with latent codes `z`, as `reconstruct` writes them.
+      num_frames: frames of each motion (time is continuous); default: as in training.
+      frame_rate: frames a second; default: so that the motion takes as long as in training.
+      frame: writes this one frame of ply, splat and gltf; default: all.
+      geometry: of glb, "ellipsoids" or "points".
+      influences: key points that move a vertex at most, 4 or 8; default: 8 in a glb, 4 in a mesh.
+      source: of mesh, the .glb or .gltf file that the run's dataset was imported from.
+      hide: of mesh, nodes left out at the import, by name or pattern, separated by commas.
+      dataset: of mesh, the folder of the run's dataset, where it is not where training found it.
+      layers: of video, some of color, key_points, depth, normals, separated by commas; shown side by side.
+      container: of video, "mp4", "gif", or "png" for numbered pictures with alpha.
+      background: of video, "R,G,B" in 0..1; default: the run's. Pictures with alpha have none.
+      camera, azimuths, elevation: of video, as for `sample`.
+      size: height of the pictures in pixels; default: as in training.
+
+    Raises:
+      UserError: bad flags, an unknown motion, no finished run there, or a motion that the format cannot hold.
+    """
+    given = locals()
+    chosen = _check(given)
+    model = restore(Path(workdir))
+    target = Path(out or results_folder(workdir) / "exports")
+    if set(chosen) != {"checkpoint"}:
+        takes, recorder = record_takes(model, given)
+        writers = make_writers(model, takes, given)  # what can fail fails here, before anything is written
+        if "mesh" in chosen:
+            known = dict(source=source, hide=split(hide), dataset=dataset or find_dataset(workdir))
+            mesh = retarget.prepare(model, recorder, influences=influences or 4, **known)  # type: ignore[arg-type]
+            print(mesh.describe())
+            print(mesh.write(takes, target))
+        for name in (name for name in chosen if name in writers):
+            for take in takes:
+                print(writers[name](take, target))
+    if "checkpoint" in chosen:
+        config, player = to_plain(load_config(Path(workdir))), model.player
+        how = dict(config=config, facts=model.facts, step=model.step)
+        print(write_model(player.params, player.alive, target / "model.npz", **how))
+
+
+def record_takes(model: Restored, given: Mapping[str, Any]) -> tuple[list[Motion], Recorder]:
+    """Plays the motions that the flags choose.
+
+    Raises:
+      UserError: an unknown motion, a file that holds no code of this model, or a frame that none of them has.
+    """
+    count = given["num_frames"] or model.num_frames
+    if given["frame"] is not None and not 0 <= given["frame"] < count:
+        raise UserError(f"--frame: found {given['frame']}, expected 0 to {count - 1}")
+    rate = given["frame_rate"] or model.frame_rate * count / model.num_frames
+    recorder = Recorder(model)
+    codes = choose_codes(model, given["workdir"], _choice(given), count)
+    return [recorder.record(name, z, frame_times(count), frame_rate=rate) for name, z in codes], recorder
+
+
+def make_writers(
+    model: Restored, takes: Sequence[Motion], given: Mapping[str, Any]
+) -> dict[str, Callable[[Motion, Path], Path]]:
+    """Functions from a motion and a folder to the path that was written, by format.
+
+    Raises:
+      UserError: a motion that a chosen format cannot hold, or a camera path that is none.
+    """
+    chosen, influences, geometry = split(given["format"]), given["influences"] or 8, given["geometry"]
+    if "glb" in chosen:
+        for take in takes:
+            check_skin(take, geometry=geometry)
+    writers: dict[str, Callable[[Motion, Path], Path]] = {
+        kind: functools.partial(write_sequence, kind=kind, frame=given["frame"]) for kind in ("ply", "splat", "gltf")
+    }
+    writers["glb"] = functools.partial(write_animated, geometry=geometry, influences=influences)
+    writers["npz"] = lambda take, target: write_motion(take, target / f"{take.name}.npz")
+    if "video" in chosen:
+        still, behind = model.camera(given["size"]), given["background"]
+        where = {name: given[name] for name in ("azimuths", "elevation")}
+        film = Film(
+            camera=make_camera_path(still, given["camera"], takes[0].num_frames, **where),
+            layers=split(given["layers"]),
+            container=given["container"],
+            background=np.asarray(parse_numbers("background", behind, count=3) if behind else model.player.background),
+        )
+        writers["video"] = functools.partial(film.write, model)
+    return writers
+
+
+def find_dataset(workdir: str) -> str:
+    """The dataset folder that a run was trained on, or nothing."""
+    return str(load_config(Path(workdir)).data.get("path") or "")
+
+
+def _choice(given: Mapping[str, Any]) -> Choice:
+    return Choice(**{field.name: given[field.name] for field in fields(Choice)})
+
+
+def _check(given: Mapping[str, Any]) -> tuple[str, ...]:
+    """The formats, after a check of the flags that costs nothing."""
+    chosen = split(given["format"])
+    for name in chosen or ("",):
+        if name not in FORMATS:
+            raise UserError(f"--format: found {name!r}, expected some of {', '.join(FORMATS)}")
+    check_least(0, num_frames=given["num_frames"], frame_rate=given["frame_rate"], size=given["size"])
+    for name, known in (
+        ("geometry", GEOMETRIES),
+        ("container", CONTAINERS),
+        ("camera", PATHS),
+        ("influences", (0, 4, 8)),
+    ):
+        if given[name] not in known:
+            raise UserError(f"--{name}: found {given[name]!r}, expected one of {', '.join(map(str, known))}")
+    for name in split(given["layers"]) or ("",):
+        if name not in LAYERS:
+            raise UserError(f"--layers: found {name!r}, expected some of {', '.join(LAYERS)}")
+    if given["background"] and not all(0 <= x <= 1 for x in parse_numbers("background", given["background"], count=3)):
+        raise UserError(f"--background: found {given['background']!r}, expected three numbers from 0 to 1")
+    for name in ("source", "hide", "dataset"):
+        if given[name] and "mesh" not in chosen:
+            raise UserError(f"--{name}: found {given[name]!r}, expected --format=mesh with it")
+    if "mesh" in chosen and not Path(given["source"]).is_file():
+        raise UserError(f"--source: found {given['source']!r}, expected the .glb or .gltf file of the run's dataset")
+    if given["out"]:
+        check_folder(given["out"], "out")
+    if set(chosen) != {"checkpoint"}:
+        _choice(given)
+    return chosen
+
+
+@dataclass(frozen=True, eq=False)
+class Film:
+    """How a motion is filmed."""
+
+    camera: Camera  # one, or one a frame
+    layers: tuple[str, ...]
+    container: str
+    background: np.ndarray  # [3]
+
+    def write(self, model: Restored, take: Motion, target: Path) -> Path:
+        """Renders and writes a motion."""
+        moves = np.ndim(self.camera.world_to_camera) == 3
+        cameras = [
+            jax.tree.map(lambda x, t=t: np.asarray(x)[t], self.camera) if moves else self.camera
+            for t in range(take.num_frames)
+        ]
+        background = None if self.container == "png" else self.background
+        frames = draw_layers(model.player, take, cameras, layers=self.layers, background=background)
+        return write_frames(frames, target / take.name, self.container, frame_rate=take.frame_rate)
+
+
+def write_sequence(take: Motion, target: Path, *, kind: str, frame: int | None = None) -> Path:
+    """Writes one file a frame of "ply", "splat" or "gltf" into a folder, which appears whole or not at all."""
+    write: dict[str, tuple[str, Callable[..., Any]]] = {
+        "ply": ("ply", write_gaussians),
+        "splat": ("splat", write_splat),
+        "gltf": ("glb", write_gaussian_glb),
+    }
+    suffix, one = write[kind]
+    folder = target / f"{take.name}_{kind}"
+    with replace_folder(folder, owned=rf"(canonical|\d{{6,}})\.{suffix}") as temporary:
+        if kind == "ply":
+            one(take.canonical, temporary / "canonical.ply")
+        for index in range(take.num_frames) if frame is None else (frame,):
+            one(take.at(index), temporary / f"{index:06d}.{suffix}")
+    return folder
+
+
+def check_skin(take: Motion, *, geometry: str) -> None:
+    """Checks that a skin can show a motion.
+
+    Raises:
+      UserError: the run's Gaussians are not moved by its key points, as in some ablations, or none would be drawn.
+    """
+    away = measure_skin(take, take.neighbors, take.weights)
+    if away > LOST:
+        raise UserError(
+            f"--format=glb: the skin of {take.name!r} is {away:.0%} of its size away from its Gaussians, expected a "
+            "run whose key points move them by linear blending (config.stage2.move, config.deform); ply holds any"
+        )
+    if not find_shown(take.canonical, geometry=geometry).any():
+        raise UserError(f"--geometry: found {geometry}, of which none would be opaque enough, expected points")
+
+
+def write_animated(take: Motion, target: Path, *, geometry: str, influences: int) -> Path:
+    """Writes the skinned Gaussians of a motion, and says how far the skin is from the model where it is."""
+    path = target / f"{take.name}.glb"
+    away = measure_skin(take, *write_skinned_glb(take, path, geometry=geometry, num_influences=influences))
+    if away > EXACT:
+        print(f"{take.name}: skin up to {away:.1%} of its size away from the model's ({influences} influences)")
+    return path

@@ -1,0 +1,192 @@
+"""Which motions to export, from flags to arrays: trained, sampled, between others, from a sentence, or from a file."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dimo_jax.apps import captions
+from dimo_jax.apps.interpolate import LINES
+from dimo_jax.apps.options import check_least, split
+from dimo_jax.apps.restore import Restored, results_folder
+from dimo_jax.apps.sample import PRIORS, draw_codes
+from dimo_jax.apps.text import file_name
+from dimo_jax.checkpoints import load_config
+from dimo_jax.errors import UserError
+from dimo_jax.export.motion import Motion, keep_sign
+from dimo_jax.geometry import quaternion
+from dimo_jax.model import dimo, latents
+from dimo_jax.model.bert import load_encoder
+from dimo_jax.model.dimo import Components
+from dimo_jax.train.stages import frame_times
+from dimo_jax.types import Array, Params
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The flags that choose motions; exactly one of the first five is given. See `export.run`."""
+
+    motion: str = ""
+    num_samples: int = 0
+    motions: str = ""
+    prompt: str = ""
+    code: str = ""
+    prior: str = "data"
+    around: str = ""
+    spread: float = 0.5
+    seed: int = 0
+    path: str = "linear"
+    share: float | None = None
+    bert: str = ""
+
+    def __post_init__(self) -> None:
+        """Checks what can be checked without a model.
+
+        Raises:
+          UserError: none or several ways to choose, or a value out of range.
+        """
+        ways = {name: getattr(self, name) for name in ("motion", "num_samples", "motions", "prompt", "code")}
+        given = [name for name, value in ways.items() if value]
+        check_least(0, num_samples=self.num_samples, spread=self.spread, seed=self.seed)
+        if len(given) != 1:
+            expected = "one of --motion=NAME, --num_samples=N, --motions=A,B, --prompt='...' and --code=FILE.npz"
+            raise UserError(
+                f"--motion: found {' and '.join(f'--{name}' for name in given) or 'no motion'}, expected {expected}"
+            )
+        for name, value, known in (("prior", self.prior, PRIORS), ("path", self.path, tuple(LINES))):
+            if value not in known:
+                raise UserError(f"--{name}: found {value!r}, expected one of {', '.join(known)}")
+        if self.share is not None and not (self.motions and 0 <= self.share <= 1):
+            raise UserError(f"--share: found {self.share:g}, expected 0 to 1, with --motions=A,B")
+        if self.motions and len(split(self.motions)) < 2:
+            raise UserError(f"--motions: found {self.motions!r}, expected two names or more, separated by commas")
+
+
+def choose_codes(model: Restored, workdir: str, choice: Choice, num_frames: int) -> list[tuple[str, Array]]:
+    """Names, fit for files, and latent codes of the chosen motions.
+
+    Returns:
+      Pairs of a name and a code [D], or codes [num_frames,D] where the code changes while time runs.
+
+    Raises:
+      UserError: an unknown motion, or a file that holds no code of this model.
+    """
+    player = model.player
+    if choice.motion:
+        found = [find_motion(model, part) for part in split(choice.motion)]
+        return [(str(model.facts["names"][index]), player.latent(index)) for index in found]
+    if choice.num_samples:
+        how = dict(prior=choice.prior, around=choice.around, spread=choice.spread)
+        codes = draw_codes(model, seed=choice.seed, num_samples=choice.num_samples, **how)  # type: ignore[arg-type]
+        stem = f"{choice.around}_{choice.seed}" if choice.around else f"sample_{choice.seed}"
+        return [(f"{stem}_{index + 1}", z) for index, z in enumerate(codes)]
+    if choice.motions:
+        names = split(choice.motions)
+        codes = jnp.stack([player.latent(model.find_motion(name, flag="motions")) for name in names])
+        shares = jnp.linspace(0, 1, num_frames) if choice.share is None else jnp.asarray([choice.share])
+        walked = latents.walk(codes, shares, interpolate=LINES[choice.path])
+        stem = f"{'_'.join(names)}_{choice.path}"
+        return [(stem, walked)] if choice.share is None else [(f"{stem}_{choice.share:g}", walked[0])]
+    if choice.prompt:
+        return [(file_name(choice.prompt), read_prompt(model, workdir, choice.prompt, bert=choice.bert))]
+    return read_codes(Path(choice.code), player.params.latents.mu.shape[1])
+
+
+def find_motion(model: Restored, name: str) -> int:
+    """The index of a training motion by its name or, where no motion has that name, by its index."""
+    if name not in model.facts["names"] and name.isdecimal() and int(name) in model.trained_motions:
+        return int(name)
+    return model.find_motion(name, flag="motion")
+
+
+def read_prompt(model: Restored, workdir: str, prompt: str, *, bert: str = "") -> Array:
+    """The code [D] of a sentence, as `--app=text` finds it; trains the run's projector where it has none yet."""
+    options = captions.text_options(load_config(Path(workdir)), bert=bert)
+    sentences = captions.read_sentences(model.facts)
+    codes = np.asarray(model.player.params.latents.mu)[list(sentences.motions)]
+    encoder = load_encoder(options["bert"], pooling=options["pooling"])
+    speaker = captions.load_speaker(options, encoder, sentences, codes, results_folder(workdir))
+    return speaker.codes(encoder.embed([prompt]))[0]
+
+
+def read_codes(path: Path, dim: int) -> list[tuple[str, Array]]:
+    """Codes [D] or [n,D] from field `z` of an npz, as `--app=reconstruct` writes them.
+
+    Raises:
+      UserError: no such file, or no codes of `dim` finite numbers in it.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            z = np.asarray(file["z"], np.float32)
+    except (OSError, ValueError, KeyError, AttributeError, EOFError) as error:
+        raise UserError(
+            f"--code={path}: cannot read it ({type(error).__name__}), expected an npz with a field z"
+        ) from error
+    codes = z[None] if z.ndim == 1 else z
+    if codes.ndim != 2 or codes.shape[1] != dim or not len(codes) or not np.isfinite(codes).all():
+        raise UserError(f"--code={path}: field z is {list(z.shape)}, expected [{dim}] or [n,{dim}], all finite")
+    names = [path.stem] if z.ndim == 1 else [f"{path.stem}_{index + 1}" for index in range(len(codes))]
+    return [(name, jnp.asarray(code)) for name, code in zip(names, codes)]
+
+
+class Recorder:
+    """Plays codes of one model into `Motion`s; compiled once per number of frames."""
+
+    def __init__(self, model: Restored) -> None:
+        self._player = model.player
+        self._graph_times = frame_times(model.num_frames)
+
+    def record(self, name: str, codes: Array, times: Array, *, frame_rate: float) -> Motion:
+        """The motion of a code [D], or of one code a frame [T,D], at times [T] in 0..1."""
+        player, walks = self._player, codes.ndim == 2
+        clip = player.walk(codes, times) if walks else player.play(codes, times)
+        every = codes if walks else jnp.broadcast_to(codes, (len(times), *codes.shape))
+        graph = (
+            (every, times)
+            if walks
+            else (jnp.broadcast_to(codes, (len(self._graph_times), *codes.shape)), self._graph_times)
+        )
+        tracks, turns, neighbors, weights = (
+            np.asarray(x) for x in _pose(player.components, player.params, every, jnp.asarray(times), *graph)
+        )
+        params = jax.device_get(player.params)
+        return Motion(
+            name=name,
+            frame_rate=frame_rate,
+            times=np.asarray(times, np.float32),
+            codes=np.asarray(every),
+            canonical=params.gaussians,
+            means=np.asarray(clip.gaussians.means),
+            quats=np.asarray(clip.gaussians.quats),
+            rest=params.key_points.positions,
+            radii=np.exp(params.key_points.log_radii),
+            tracks=tracks,
+            turns=keep_sign(turns),
+            neighbors=neighbors,
+            weights=weights,
+        )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _pose(
+    components: Components, params: Params, codes: Array, times: Array, graph_codes: Array, graph_times: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Tracks [T,K,3] and unit rotations [T,K,4] of the key points, and which of them move each Gaussian, how much.
+
+    The motion graph is that of the trajectories over the graph's codes and times.
+    """
+    positions, means = params.key_points.positions, params.gaussians.means
+
+    def decode(z: Array, time: Array) -> tuple[Array, Array]:
+        return dimo.decode(components, params, z, positions, time)
+
+    translations, rotations = jax.vmap(decode)(codes, times)
+    trajectories = positions + jax.vmap(decode)(graph_codes, graph_times)[0]
+    near = components.graph(means, positions, trajectories)
+    weights = components.skinning(means, positions[near], params.key_points.log_radii[near])
+    return positions + translations, quaternion.normalize(rotations), near, weights

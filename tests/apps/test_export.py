@@ -1,0 +1,255 @@
+"""`--app=export` from an untrained model in one file: every format, every choice of a motion, what it refuses."""
+
+import functools
+import json
+import re
+import subprocess
+
+import imageio_ffmpeg
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from export.textured_model import textured_model
+from PIL import Image
+
+from configs.dimo import get_config
+from dimo_jax.apps import export, sample
+from dimo_jax.apps.restore import restore, save_facts
+from dimo_jax.checkpoints import load_model_file, to_plain
+from dimo_jax.data.clip_passes import Timing
+from dimo_jax.data.gltf import load_scene
+from dimo_jax.data.import_gltf import Studio, import_gltf
+from dimo_jax.data.native import write_dataset
+from dimo_jax.errors import UserError
+from dimo_jax.export.model_file import write_model
+from dimo_jax.export.ply import read_gaussians
+from dimo_jax.model.dimo import build_components
+from dimo_jax.train import stages
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A model file of an untrained model, and beside it the source and the dataset that it stands for."""
+    folder = tmp_path_factory.mktemp("export")
+    source = textured_model(folder / "source.glb")
+    data = import_gltf(source, timing=Timing(num_frames=4), studio=Studio(size=16, samples=1), num_surface_points=8)
+    write_dataset(data, folder / "data")
+    save_facts(data, folder)
+    config = get_config("smoke")
+    config.data.path = str(folder / "data")
+    step = stages.build_stages(config)[1].last_step
+    template = stages.template(config, build_components(config), step=step, num_motions=2, num_frames=4)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: 0.1 * rng.normal(size=x.shape).astype(np.float32), template.params)
+    small = dict(log_scales=params.gaussians.log_scales - 4, logit_opacities=params.gaussians.logit_opacities + 1)
+    params = params.replace(gaussians=params.gaussians.replace(**small))
+    alive = np.arange(len(params.gaussians.means)) != 3
+    facts = json.loads((folder / "facts.json").read_text())
+    write_model(params, alive, folder / "model.npz", config=to_plain(config), facts=facts, step=step)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def keep_models(monkeypatch):
+    """Restores a file once for all tests: most of their time is XLA's compiler."""
+    monkeypatch.setattr(export, "restore", restore_once)
+
+
+restore_once = functools.cache(restore)
+
+
+def run(model, out, **flags):
+    export.run(workdir=str(model / "model.npz"), out=str(out), **flags)
+    return sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+
+
+def test_model_file_is_what_every_app_restores(model, tmp_path):
+    assert run(model, tmp_path, format="checkpoint") == ["model.npz"]
+    once, twice = restore_once(model / "model.npz"), restore(tmp_path / "model.npz")
+    for a, b in zip(jax.tree.leaves(once.player.params), jax.tree.leaves(twice.player.params), strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(once.player.alive, twice.player.alive)
+    assert not twice.player.alive[3]
+    assert (twice.step, twice.facts) == (once.step, once.facts)
+    sample.run(workdir=str(tmp_path / "model.npz"), num_samples=1)
+    assert (tmp_path / "model/samples/samples_0.mp4").stat().st_size > 0
+
+
+def test_all_formats_of_a_trained_motion(model, tmp_path, capsys):
+    files = run(
+        model, tmp_path, format="ply,splat,gltf,glb,npz,mesh", motion="Bend,1", source=str(model / "source.glb")
+    )
+    assert files == [
+        *(f"Bend{suffix}" for suffix in (".glb", ".npz")),
+        *(f"Bend_gltf/{frame:06d}.glb" for frame in range(4)),
+        *(f"Bend_ply/{frame:06d}.ply" for frame in range(4)),
+        "Bend_ply/canonical.ply",
+        *(f"Bend_splat/{frame:06d}.splat" for frame in range(4)),
+        *(f"Fly{suffix}" for suffix in (".glb", ".npz")),
+        *(f"Fly_gltf/{frame:06d}.glb" for frame in range(4)),
+        *(f"Fly_ply/{frame:06d}.ply" for frame in range(4)),
+        "Fly_ply/canonical.ply",
+        *(f"Fly_splat/{frame:06d}.splat" for frame in range(4)),
+        "source_mesh.glb",
+    ]
+    player = restore_once(model / "model.npz").player
+    clip = player.play(player.latent(1), stages.frame_times(4))
+    found = read_gaussians(tmp_path / "Fly_ply/000002.ply")
+    np.testing.assert_allclose(found.means, clip.gaussians.means[2][player.alive], atol=1e-6)
+    with np.load(tmp_path / "Fly.npz") as data:
+        np.testing.assert_allclose(data["key_points"], clip.key_points, atol=1e-6)
+        np.testing.assert_allclose(data["means"], clip.gaussians.means[:, player.alive], atol=1e-6)
+    assert [clip.name for clip in load_scene(tmp_path / "source_mesh.glb").clips] == ["Bend", "Fly"]
+    printed = capsys.readouterr().out
+    assert re.search(
+        r"8 vertices follow \d+ key points; over 2 training motions they are [\d.]+% of the height", printed
+    )
+    assert "skin up to" not in printed  # eight influences show the model as it is
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        (dict(num_samples=2, seed=3), "sample_3_2"),
+        (dict(num_samples=1, around="Fly"), "Fly_0_1"),
+        (dict(motions="Bend,Fly", share=0.5), "Bend_Fly_linear_0.5"),
+        (dict(motions="Bend,Fly", path="spherical"), "Bend_Fly_spherical"),
+    ],
+)
+def test_other_motions(model, tmp_path, flags, name):
+    files = run(model, tmp_path, format="npz,ply", num_frames=4, frame_rate=12.0, frame=3, **flags)
+    assert {f"{name}.npz", f"{name}_ply/000003.ply"} <= set(files)
+    with np.load(tmp_path / f"{name}.npz") as data:
+        fields = {key: data[key] for key in data.files}
+    np.testing.assert_allclose(fields["seconds"], np.arange(4) / 12)
+    found = read_gaussians(tmp_path / f"{name}_ply/000003.ply")
+    np.testing.assert_allclose(found.means, fields["means"][3], atol=1e-6)
+    if "motions" in flags:
+        player = restore_once(model / "model.npz").player
+        ends = [np.asarray(player.latent(m)) for m in (0, 1)]
+        middle = [0.5 * (ends[0] + ends[1])] * 2 if "share" in flags else ends
+        np.testing.assert_allclose(fields["codes"][[0, -1]], middle, atol=1e-6)
+        posed = player.walk(jnp.asarray(fields["codes"]), fields["times"]).key_points
+        np.testing.assert_allclose(fields["key_points"], posed, atol=1e-5)
+
+
+def test_a_code_from_a_file(model, tmp_path):
+    z = np.asarray(restore_once(model / "model.npz").player.latent(0))
+    np.savez(tmp_path / "found.npz", z=z)
+    run(model, tmp_path / "out", format="npz", code=str(tmp_path / "found.npz"))
+    run(model, tmp_path / "out", format="npz", motion="0")
+    with np.load(tmp_path / "out/found.npz") as a, np.load(tmp_path / "out/Bend.npz") as b:
+        np.testing.assert_allclose(a["means"], b["means"], atol=1e-6)
+
+
+def test_videos_by_container_layer_and_camera(model, tmp_path):
+    common = dict(format="video", motion="Bend", size=32, camera="orbit", azimuths="0,90")
+    run(model, tmp_path, layers="color,key_points,depth,normals", background="0,0.5,1", **common)
+    decode = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-i",
+        str(tmp_path / "Bend.mp4"),
+        "-f",
+        "rawvideo",
+        "-pix_fmt",
+        "rgb24",
+        "-",
+    ]
+    decoded = subprocess.run(decode, capture_output=True, check=True)
+    assert "Video: h264" in decoded.stderr.decode()
+    frames = np.frombuffer(decoded.stdout, np.uint8).reshape(-1, 32, 128, 3)
+    assert len(frames) == 4
+    corners = np.stack([frames[-1][0, column] for column in (0, 64, 96)])
+    assert np.abs(corners.astype(int) - [0, 128, 255]).max() < 12  # the background, all over
+    run(model, tmp_path, container="gif", **common)
+    with Image.open(tmp_path / "Bend.gif") as gif:
+        assert (gif.n_frames, gif.size) == (4, (32, 32))
+    run(model, tmp_path, container="png", layers="color,key_points", **common)
+    pictures = np.stack([np.asarray(Image.open(path)) for path in sorted((tmp_path / "Bend_png").iterdir())])
+    assert pictures.shape == (4, 32, 64, 4)
+    assert pictures[:, 0, 0, 3].max() == 0
+    # Straight alpha over white is what the player renders over white.
+    model_ = restore_once(model / "model.npz")
+    camera = sample.make_camera_path(model_.camera(32), "orbit", 4, azimuths="0,90")
+    clip = model_.player.play(model_.player.latent(0), stages.frame_times(4))
+    truth = model_.player.film(clip.gaussians, camera)
+    alpha = pictures[:, :, :32, 3:] / 255
+    np.testing.assert_allclose(pictures[:, :, :32, :3] / 255 * alpha + 1 - alpha, truth, atol=2 / 255)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (dict(format="obj", motion="0"), r"--format: found 'obj'"),
+        (dict(format="ply"), r"found no motion, expected one of --motion"),
+        (dict(format="ply", motion="0", num_samples=2), r"found --motion and --num_samples"),
+        (dict(format="ply", motion="Dance"), r"--motion: found 'Dance'"),
+        (dict(format="ply", motion="7"), r"--motion: found '7'"),
+        (dict(format="ply", motion="0", frame=4), r"--frame: found 4, expected 0 to 3"),
+        (dict(format="ply", motion="0", share=0.5), r"--share: found 0.5"),
+        (dict(format="ply", motions="Bend"), r"--motions: found 'Bend'"),
+        (dict(format="ply", code="gone.npz"), r"--code=gone.npz"),
+        (dict(format="video", motion="0", layers="color,flow"), r"--layers: found 'flow'"),
+        (dict(format="video", motion="0", background="0,2,0"), r"--background: found '0,2,0'"),
+        (dict(format="glb", motion="0", influences=5), r"--influences: found 5"),
+        (dict(format="mesh", motion="0"), r"--source: found ''"),
+        (dict(format="glb", motion="0", hide="x"), r"--hide: found 'x', expected --format=mesh"),
+    ],
+)
+def test_bad_flags_write_nothing(model, tmp_path, flags, message):
+    with pytest.raises(UserError, match=message) as error:
+        run(model, tmp_path / "out", **flags)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_mesh_needs_the_datasets_truth(model, tmp_path):
+    flags = dict(format="mesh", motion="0", source=str(model / "source.glb"))
+    with pytest.raises(UserError, match="--dataset: found"):
+        run(model, tmp_path / "out", dataset=str(tmp_path / "gone"), **flags)
+    (tmp_path / "data/Bend").mkdir(parents=True)
+    with pytest.raises(UserError, match="no true joints of 'Bend'"):
+        run(model, tmp_path / "out", dataset=str(tmp_path / "data"), **flags)
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_without_skinned_gaussians_have_no_glb(model, tmp_path):
+    file = load_model_file(model / "model.npz")
+    file.config.stage2.move.fn = "dimo_jax.model.dimo:stay"
+    damage(model, tmp_path / "still.npz", config=np.str_(json.dumps(to_plain(file.config))))
+    with pytest.raises(UserError, match="expected a run whose key points move them"):
+        export.run(workdir=str(tmp_path / "still.npz"), format="ply,glb", motion="0", out=str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def damage(model, path, **arrays):
+    with np.load(model / "model.npz") as file:
+        kept = {name: file[name] for name in file.files} | arrays
+    np.savez(path, **{name: value for name, value in kept.items() if value is not None})
+
+
+def test_damaged_model_files_give_one_line_and_run_nothing(model, tmp_path):
+    path = tmp_path / "bad.npz"
+    config = to_plain(load_model_file(model / "model.npz").config)
+    foreign = json.dumps(config | {"skinning": {"fn": "os:system"}})
+    for arrays, message in [
+        (dict(config=np.str_(foreign)), r"config.skinning.fn names 'os:system'"),
+        (dict(config=np.str_("[]")), "not a model file"),
+        (dict(facts=np.str_("{}")), "config or facts are damaged"),
+        (dict(version=np.int32(2)), "version 2, expected 1"),
+        (dict(step=np.int32(0)), "still in the first stage"),
+        (dict(alive=np.ones(2, bool)), "array 'alive'"),
+        ({"params/latents/mu": None}, r"'params/latents/mu': found none"),
+        ({"params/latents/mu": np.zeros((1, 1), np.float32)}, r"found float32 \[1, 1\]"),
+        ({"params/other": np.zeros(1)}, r"'params/other'"),
+        ({"params/latents/mu": np.array([{}], object)}, "not a model file"),
+    ]:
+        damage(model, path, **arrays)
+        with pytest.raises(UserError, match=message) as error:
+            restore(path)
+        assert "bad.npz" in str(error.value)
+        assert "\n" not in str(error.value)
+    path.write_bytes((model / "model.npz").read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"bad\.npz: not a model file"):
+        restore(path)

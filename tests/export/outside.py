@@ -1,0 +1,79 @@
+"""Programs that we did not write, for tests of exports: the Khronos glTF validator and VTK's reader of skinned glTF."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DTYPES = {5121: "u1", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
+WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
+VALIDATE = """
+const files = process.argv.slice(1), validator = require('gltf-validator'), fs = require('fs');
+Promise.all(files.map(f => validator.validateBytes(new Uint8Array(fs.readFileSync(f)), {maxIssues: 0})))
+  .then(reports => console.log(JSON.stringify(reports.map(r => r.issues.messages))));
+"""
+
+
+def validate(*paths):
+    """Messages of the Khronos validator above "information", as (code, pointer), of all files together.
+
+    Skips where node or the package is absent; `npm install --no-save gltf-validator` in the repository brings it.
+    """
+    if shutil.which("node") is None:
+        pytest.skip("node is not installed: the Khronos glTF validator cannot run")
+    node = ["node", "-e", VALIDATE, *map(str, paths)]
+    done = subprocess.run(node, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    if "Cannot find module 'gltf-validator'" in done.stderr:
+        pytest.skip("gltf-validator is not installed: npm install --no-save gltf-validator (or set NODE_PATH)")
+    assert done.returncode == 0, done.stderr
+    return [(m["code"], m["pointer"]) for each in json.loads(done.stdout) for m in each if m["severity"] < 2]
+
+
+class Player:
+    """Plays a skinned GLB with VTK."""
+
+    def __init__(self, path):
+        vtk = pytest.importorskip(
+            "vtk", reason="vtk, an independent glTF reader, is not installed", exc_type=ImportError
+        )
+        self._to_numpy = pytest.importorskip("vtk.util.numpy_support", exc_type=ImportError).vtk_to_numpy
+        self._reader = vtk.vtkGLTFReader()
+        self._reader.SetFileName(str(path))
+        self._reader.ApplyDeformationsToGeometryOn()
+        self._reader.UpdateInformation()
+        self.names = [self._reader.GetAnimationName(i) for i in range(self._reader.GetNumberOfAnimations())]
+
+    def vertices(self, clip, seconds):
+        """Deformed vertices of every primitive at a time of a clip, in the file's order."""
+        for other in range(len(self.names)):
+            self._reader.DisableAnimation(other)
+        self._reader.EnableAnimation(clip)
+        self._reader.UpdateTimeStep(seconds)
+        self._reader.Update()
+        blocks, iterator = [], self._reader.GetOutput().NewIterator()
+        iterator.InitTraversal()
+        while not iterator.IsDoneWithTraversal():
+            blocks.append(np.array(self._to_numpy(iterator.GetCurrentDataObject().GetPoints().GetData())))
+            iterator.GoToNextItem()
+        return blocks
+
+
+def read_array(document, index):
+    """An accessor of a document that pygltflib has read, in the stored type, [count,width]."""
+    accessor = document.accessors[index]
+    view, width = document.bufferViews[accessor.bufferView], WIDTHS[accessor.type]
+    start = (view.byteOffset or 0) + (accessor.byteOffset or 0)
+    values = np.frombuffer(document.binary_blob(), DTYPES[accessor.componentType], accessor.count * width, start)
+    return values.reshape(accessor.count, width)
+
+
+def read_attributes(path):
+    """A document and its first primitive's attributes by name, read with pygltflib."""
+    gltf = pytest.importorskip("pygltflib", reason="pygltflib, an independent glTF reader, is not installed")
+    document = gltf.GLTF2().load(str(path))
+    attributes = vars(document.meshes[0].primitives[0].attributes)
+    return document, {name: read_array(document, index) for name, index in attributes.items() if index is not None}
