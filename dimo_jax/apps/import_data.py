@@ -14,8 +14,9 @@ from pathlib import Path
 
 from dimo_jax.apps.options import parse_numbers, split
 from dimo_jax.data.clip_passes import Timing
-from dimo_jax.data.import_gltf import Studio, import_gltf
-from dimo_jax.data.native import write_dataset
+from dimo_jax.data.import_folder import import_folder
+from dimo_jax.data.import_gltf import Options
+from dimo_jax.data.studio import Studio, spread_views
 from dimo_jax.errors import UserError
 
 
@@ -29,6 +30,7 @@ def run(
     num_frames: int = 21,
     size: int = 128,
     azimuths: str = "0,30,75,120,165,210,255,300,330",
+    num_views: int = 0,
     test_azimuths: str = "50,190",
     elevation: float = 10.0,
     radius: float = 2.0,
@@ -42,6 +44,8 @@ def run(
 ) -> None:
     """Imports a rigged, animated glTF model as a native dataset folder, and says what it found.
 
+    Stopped at any time, the same command goes on where it was.
+
     Args:
       source: a .glb or .gltf file.
       out: the folder to write; it must not exist, or be empty.
@@ -51,6 +55,7 @@ def run(
       num_frames: frames each clip is sampled at.
       size: image height and width in pixels.
       azimuths: degrees of the views that train, separated by commas.
+      num_views: so many views that train, evenly around the model, instead of `azimuths`.
       test_azimuths: degrees of the views held out.
       elevation: degrees of all cameras above the horizon.
       radius: distance of the cameras.
@@ -66,14 +71,13 @@ def run(
       UserError: bad input; nothing has been written.
     """
     target = _check_paths(source, out)
-    dataset = import_gltf(
-        source,
+    options = Options(
         clips=split(clips),
         hide=split(hide),
         test_clips=split(test_clips),
         timing=Timing(num_frames=num_frames, loop=loop, root_motion=root_motion),
         studio=Studio(
-            azimuths_deg=parse_numbers("azimuths", azimuths),
+            azimuths_deg=spread_views(num_views) if num_views else parse_numbers("azimuths", azimuths),
             test_azimuths_deg=parse_numbers("test_azimuths", test_azimuths),
             elevation_deg=elevation,
             radius=radius,
@@ -83,10 +87,9 @@ def run(
             samples=samples,
         ),
         num_surface_points=num_surface_points,
-        num_workers=num_workers or os.cpu_count() or 1,
-        report=print,
     )
-    write_dataset(dataset, target)
+    workers = num_workers or os.cpu_count() or 1
+    dataset = import_folder(source, target, options, num_workers=workers, report=print)
     print(
         f"wrote {dataset.num_motions} motions x {dataset.num_views} views x {dataset.num_frames} frames of {size} px, "
         f"{dataset.frame_rate:g} frames a second, to {target}: {', '.join(dataset.names)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,17 +149,17 @@ def read_clips(document: Document) -> tuple[Clip, ...]:
       UserError: key times that fall or are negative, key counts that do not match, an unknown interpolation.
     """
     clips: list[Clip] = []
-    seen: dict[str, int] = {}
+    names: set[str] = set()
     for index, entry in enumerate(document.entries("animations")):
         channels = tuple(
             channel
             for i, spec in enumerate(entry["channels"])
             if (channel := _read_channel(document, f"animations[{index}].channels[{i}]", spec, entry["samplers"]))
         )
-        name = str(entry.get("name") or f"animation_{index}")
-        seen[name] = seen.get(name, 0) + 1
-        if seen[name] > 1:
-            name = f"{name}_{seen[name]}"
+        stem = str(entry.get("name") or f"animation_{index}")
+        numbered = (f"{stem}_{number}" for number in itertools.count(2))
+        name = next(name for name in itertools.chain([stem], numbered) if name not in names)
+        names.add(name)
         if channels:
             start, end = min(c.times[0] for c in channels), max(c.times[-1] for c in channels)
             clips.append(Clip(name, float(start), float(end), channels))
