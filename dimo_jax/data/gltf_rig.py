@@ -98,15 +98,15 @@ def _read_node(document: Document, index: int, entry: dict[str, Any], parent: in
     norm = np.linalg.norm(rotation)
     if norm < 1e-6:
         raise document.fail(f"nodes[{index}].rotation is zero, expected a unit quaternion")
-    for key in ("mesh", "skin"):
-        if key in entry:
-            document.entry(f"{key}es" if key == "mesh" else f"{key}s", entry[key])
+    mesh = document.entry("meshes", entry["mesh"]) if "mesh" in entry else {}
+    if "skin" in entry:
+        document.entry("skins", entry["skin"])
     matrix = numbers("matrix", [0.0] * 16).reshape(4, 4).T if "matrix" in entry else None
     weights = np.asarray(entry["weights"], np.float64) if "weights" in entry else None
     if weights is not None and (weights.ndim != 1 or not np.isfinite(weights).all()):
         raise document.fail(f"nodes[{index}].weights holds NaN or is not a list of numbers")
     return Node(
-        name=str(entry.get("name", f"node_{index}")),
+        name=str(entry.get("name") or mesh.get("name") or f"node_{index}"),
         parent=parent,
         translation=numbers("translation", [0.0] * 3),
         rotation=rotation / norm,
