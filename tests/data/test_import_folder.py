@@ -74,7 +74,7 @@ def test_folder_holds_what_the_import_in_memory_returns(walker, tmp_path):
 
 def test_a_stopped_import_is_no_dataset_and_goes_on_where_it_was(walker, stopped, monkeypatch):
     assert not stopped.exists()
-    with pytest.raises(UserError, match="no dataset.json"):
+    with pytest.raises(UserError, match=r"found no dataset\.json"):
         read_dataset(staging_of(stopped))
     before = _pictures(staging_of(stopped))
     whole = {path: when for path, when in before.items() if not path.parent.name.startswith(".")}
