@@ -30,7 +30,7 @@ from dimo_jax.data.native import write_view
 from dimo_jax.errors import UserError
 from dimo_jax.types import Camera
 
-MAX_COORDINATE = 1e9  # of a vertex, in the source's units: beyond it even float64 has too few digits for a figure
+MAX_COORDINATE = 1e9  # of a vertex, in the source's units
 
 
 @dataclass(frozen=True)
@@ -106,14 +106,17 @@ def pose_clip(scene: Scene, clip: Clip, *, timing: Timing) -> tuple[np.ndarray, 
     return vertices, joints, float(np.linalg.norm(drift))
 
 
+def check_coordinates(scene: Scene, what: str, *points: np.ndarray) -> None:
+    """Raises UserError where coordinates are not finite, or so large that even float64 has too few digits."""
+    if not all((np.abs(values) < MAX_COORDINATE).all() for values in points):
+        raise UserError(f"{scene.path}: {what} has coordinates beyond {MAX_COORDINATE:g}, expected less")
+
+
 def measure_clip(scene: Scene, clip: Clip, *, timing: Timing, normals: np.ndarray, points: Attachment) -> Measure:
     """The first pass over one clip; the trajectories of `points` are kept."""
-    with np.errstate(all="ignore"):  # numbers beyond float64 are said in one line below
+    with np.errstate(all="ignore"):  # what overflows is said in one line by the next
         vertices, joints, travel = pose_clip(scene, clip, timing=timing)
-    if not (np.abs(vertices) < MAX_COORDINATE).all() or not (np.abs(joints) < MAX_COORDINATE).all():
-        raise UserError(
-            f"{scene.path}: clip {clip.name!r} moves vertices or joints beyond {MAX_COORDINATE:g}, expected less"
-        )
+    check_coordinates(scene, f"clip {clip.name!r}", vertices, joints)
     used = vertices[:, np.unique(scene.mesh.triangles)]
     return Measure(
         reach=support(used, normals),

@@ -11,7 +11,15 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from dimo_jax.data.clip_passes import Attachment, Measure, Timing, each_clip, measure_clip, render_clip
+from dimo_jax.data.clip_passes import (
+    Attachment,
+    Measure,
+    Timing,
+    check_coordinates,
+    each_clip,
+    measure_clip,
+    render_clip,
+)
 from dimo_jax.data.dataset import Dataset, surface_height
 from dimo_jax.data.framing import Framing, border_planes, fit_framing
 from dimo_jax.data.gltf import Scene, load_scene, select_clips
@@ -29,8 +37,13 @@ def choose_surface(scene: Scene, *, num_points: int) -> Attachment:
 
     A low-poly model's vertices alone leave wide gaps. Vertices that share a place count once; where there are more of
     them than half of `num_points`, farthest point sampling thins them to that.
+
+    Raises:
+      UserError: the rest pose reaches beyond `MAX_COORDINATE`.
     """
-    rest, triangles = pose_scene(scene, None, 0.0), scene.mesh.triangles
+    with np.errstate(all="ignore"):  # what overflows is said in one line by the next
+        rest, triangles = pose_scene(scene, None, 0.0), scene.mesh.triangles
+    check_coordinates(scene, "the rest pose", rest)
     used = np.unique(triangles)
     used = used[np.unique(rest[used].astype(np.float32), axis=0, return_index=True)[1]]
     picked = farthest_points(jnp.asarray(rest[used], jnp.float32), num_points=min(-(-num_points // 2), len(used)))
