@@ -184,12 +184,7 @@ _task: Callable[[int], Any] | None = None  # a worker process's own: set once, s
 
 
 def each_clip(
-    function: Callable[[Scene, Clip], Any],
-    scene: Scene,
-    clips: Sequence[Clip],
-    *,
-    num_workers: int,
-    label: str,
+    function: Callable[[Scene, Clip], Any], scene: Scene, clips: Sequence[Clip], *, num_workers: int, label: str
 ) -> Iterator[Any]:
     """Runs one pass over all clips.
 

@@ -50,7 +50,7 @@ class Scene:
     mesh: Mesh
     joints: np.ndarray  # [J] nodes that are joints of a skin that is drawn, else the nodes of the parts
     hidden: tuple[str, ...]  # names of the nodes with a mesh that were left out
-    files: tuple[Path, ...]  # that it was read from
+    digest: str  # of the file, see `Document.digest`
 
     @property
     def num_vertices(self) -> int:
@@ -116,7 +116,7 @@ def _build_scene(document: Document, hide: tuple[str, ...]) -> Scene:
         mesh=merge_geometries(document, geometries),
         joints=joints,
         hidden=hidden,
-        files=document.files(),
+        digest=document.digest(),
     )
 
 

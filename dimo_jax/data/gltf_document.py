@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import io
 import json
 import struct
@@ -62,11 +63,12 @@ class Document:
         """The error to raise about this file: one line that begins with its name."""
         return UserError(f"{self.path}: {message}")
 
-    def files(self) -> tuple[Path, ...]:
-        """The file, and those of its folder that its buffers and images lie in."""
-        uris = [entry.get("uri") for key in ("buffers", "images") for entry in self.entries(key)]
-        names = {urllib.parse.unquote(uri) for uri in uris if isinstance(uri, str) and not uri.startswith("data:")}
-        return (self.path, *(self.path.parent / name for name in sorted(names)))
+    def digest(self) -> str:
+        """A hash of the JSON and the buffers; images in files of their own are left out."""
+        content = hashlib.sha256(json.dumps(self.json).encode())
+        for buffer in self.buffers:
+            content.update(buffer)
+        return content.hexdigest()
 
     def entries(self, key: str) -> list[dict[str, Any]]:
         """The top-level array `key`; empty where the file has none."""

@@ -92,11 +92,12 @@ def import_folder(
 
 
 def _fingerprint(scene: Scene, options: Options) -> str:
-    """Differs wherever the files read or the options do."""
-    digest = hashlib.sha256(json.dumps([VERSION, scene.path.name, asdict(options)]).encode())
-    for path in scene.files:
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+    """Differs wherever the model, its textures or the options do."""
+    asked = hashlib.sha256(json.dumps([VERSION, scene.path.name, scene.digest, asdict(options)]).encode())
+    for material in scene.mesh.materials:
+        if material.texture is not None:
+            asked.update(material.texture.pixels.tobytes())
+    return asked.hexdigest()
 
 
 def _read_plan(staging: Path, scene: Scene, asked: str) -> Plan | None:
