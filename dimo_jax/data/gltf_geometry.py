@@ -192,7 +192,7 @@ def _read_material(document: Document, index: int, textures: dict[int, Texture])
         raise document.fail(f"materials[{index}] has the colour {str(factor)[:80]}, expected four finite numbers")
     texture = None
     if info is not None:
-        number = info.get("index")
+        number: Any = info.get("index")
         if number not in textures:
             textures[number] = _read_texture(document, number)
         texture = textures[number]
