@@ -11,6 +11,17 @@ def pytest_configure(config):
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 
+@pytest.fixture(scope="module")
+def quick_compile():
+    """Leaves out LLVM's expensive passes, for modules that compile much and compute little: half of their time."""
+    import jax  # after pytest_configure has set its environment
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 class Watcher:
     """Stands for checkpoints and metrics files in `fit`: keeps no states, remembers the scalars."""
 

@@ -54,6 +54,7 @@ def define_flags() -> None:
         None,
         "import_data: degrees of the cameras that train; sample, interpolate, export: the orbit, as FROM,TO",
     )
+    flags.DEFINE_integer("num_views", None, "import_data: so many cameras evenly around, instead of --azimuths")
     flags.DEFINE_string("test_azimuths", None, "import_data: degrees of the cameras held out")
     flags.DEFINE_float(
         "elevation", None, "import_data, sample, interpolate, export: degrees of the cameras above the horizon"

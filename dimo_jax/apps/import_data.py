@@ -25,9 +25,11 @@ from dimo_jax.apps.check_data import check_data
 from dimo_jax.apps.options import parse_numbers, split
 from dimo_jax.data.clip_passes import Timing
 from dimo_jax.data.dataset import Dataset
-from dimo_jax.data.import_gltf import Studio, import_gltf
+from dimo_jax.data.import_folder import import_folder
+from dimo_jax.data.import_gltf import Options
 from dimo_jax.data.native import write_dataset
 from dimo_jax.data.sources import detect
+from dimo_jax.data.studio import Studio, spread_views
 from dimo_jax.errors import UserError
 
 KINDS = {
@@ -53,6 +55,7 @@ def run(
     frame_rate: float | None = None,
     size: int | None = None,
     azimuths: str | None = None,
+    num_views: int | None = None,
     test_azimuths: str | None = None,
     elevation: float | None = None,
     radius: float | None = None,
@@ -103,14 +106,17 @@ def run(
         import_model(Path(source), target, **options)
         return
     readers: dict[str, Callable[..., Dataset]] = {
-        "gltf": import_model_file,
         "authors": import_videos.import_authors,
         "videos": import_videos.import_videos,
         "sv4d": import_videos.import_sv4d,
     }
-    _refuse(options, readers[kind], KINDS[kind])
-    data = readers[kind](source, **options)
-    write_dataset(data, target)
+    reader = import_model_file if kind == "gltf" else readers[kind]
+    _refuse(options, reader, KINDS[kind])
+    if kind == "gltf":
+        data = import_model_file(source, target, **options)  # written clip by clip, so that it can go on after a stop
+    else:
+        data = readers[kind](source, **options)
+        write_dataset(data, target)
     print(
         f"wrote {data.num_motions} motions x {data.num_views} views x {data.num_frames} frames of "
         f"{data.cameras.width}x{data.cameras.height}, {data.frame_rate:g} frames a second, to {target}: "
@@ -131,6 +137,7 @@ def _refuse(options: Mapping[str, Any], function: Callable[..., Any], kind: str)
 
 def import_model_file(
     source: str,
+    target: Path,
     *,
     clips: str = "",
     hide: str = "",
@@ -138,6 +145,7 @@ def import_model_file(
     num_frames: int = 21,
     size: int = 128,
     azimuths: str = "0,30,75,120,165,210,255,300,330",
+    num_views: int = 0,
     test_azimuths: str = "50,190",
     elevation: float = 10.0,
     radius: float = 2.0,
@@ -149,16 +157,20 @@ def import_model_file(
     num_surface_points: int = 8192,
     num_workers: int = 0,
 ) -> Dataset:
-    """A rigged, animated glTF model as a dataset.
+    """Imports a rigged, animated glTF model into a new dataset folder.
+
+    Stopped at any time, the same command goes on where it was.
 
     Args:
       source: a .glb or .gltf file.
+      target: the folder to write.
       clips: clip names or patterns, separated by commas; empty takes every clip that moves.
       hide: names or patterns of nodes to leave out, separated by commas.
       test_clips: names or patterns of the clips kept from training.
       num_frames: frames each clip is sampled at.
       size: image height and width in pixels.
       azimuths: degrees of the views that train, separated by commas.
+      num_views: so many views that train, evenly around the model, instead of `azimuths`.
       test_azimuths: degrees of the views held out.
       elevation: degrees of all cameras above the horizon.
       radius: distance of the cameras.
@@ -170,17 +182,19 @@ def import_model_file(
       num_surface_points: points of the surface whose trajectories are kept for evaluation.
       num_workers: processes; 0 takes as many as there are processor cores.
 
+    Returns:
+      What was written, with blank frames.
+
     Raises:
       UserError: bad input.
     """
-    return import_gltf(
-        source,
+    options = Options(
         clips=split(clips),
         hide=split(hide),
         test_clips=split(test_clips),
         timing=Timing(num_frames=num_frames, loop=loop, root_motion=root_motion),
         studio=Studio(
-            azimuths_deg=parse_numbers("azimuths", azimuths),
+            azimuths_deg=spread_views(num_views) if num_views else parse_numbers("azimuths", azimuths),
             test_azimuths_deg=parse_numbers("test_azimuths", test_azimuths),
             elevation_deg=elevation,
             radius=radius,
@@ -190,9 +204,8 @@ def import_model_file(
             samples=samples,
         ),
         num_surface_points=num_surface_points,
-        num_workers=num_workers or os.cpu_count() or 1,
-        report=print,
     )
+    return import_folder(source, target, options, num_workers=num_workers or os.cpu_count() or 1, report=print)
 
 
 def _check_paths(source: str, out: str) -> Path:

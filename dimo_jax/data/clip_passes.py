@@ -8,10 +8,14 @@ clips needs the memory of one.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +26,11 @@ from dimo_jax.data.gltf import Scene
 from dimo_jax.data.gltf_animation import pose_joints, pose_nodes, pose_vertices
 from dimo_jax.data.gltf_rig import Clip
 from dimo_jax.data.mesh import render_mesh
+from dimo_jax.data.native import write_view
 from dimo_jax.errors import UserError
 from dimo_jax.types import Camera
+
+MAX_COORDINATE = 1e9  # of a vertex, in the source's units
 
 
 @dataclass(frozen=True)
@@ -99,11 +106,17 @@ def pose_clip(scene: Scene, clip: Clip, *, timing: Timing) -> tuple[np.ndarray, 
     return vertices, joints, float(np.linalg.norm(drift))
 
 
+def check_coordinates(scene: Scene, what: str, *points: np.ndarray) -> None:
+    """Raises UserError where coordinates are not finite, or so large that even float64 has too few digits."""
+    if not all((np.abs(values) < MAX_COORDINATE).all() for values in points):
+        raise UserError(f"{scene.path}: {what} has coordinates beyond {MAX_COORDINATE:g}, expected less")
+
+
 def measure_clip(scene: Scene, clip: Clip, *, timing: Timing, normals: np.ndarray, points: Attachment) -> Measure:
     """The first pass over one clip; the trajectories of `points` are kept."""
-    vertices, joints, travel = pose_clip(scene, clip, timing=timing)
-    if not np.isfinite(vertices).all():
-        raise UserError(f"{scene.path}: clip {clip.name!r} moves vertices to infinity, expected finite transforms")
+    with np.errstate(all="ignore"):  # what overflows is said in one line by the next
+        vertices, joints, travel = pose_clip(scene, clip, timing=timing)
+    check_coordinates(scene, f"clip {clip.name!r}", vertices, joints)
     used = vertices[:, np.unique(scene.mesh.triangles)]
     return Measure(
         reach=support(used, normals),
@@ -116,16 +129,55 @@ def measure_clip(scene: Scene, clip: Clip, *, timing: Timing, normals: np.ndarra
     )
 
 
+def render_view(vertices: np.ndarray, scene: Scene, cameras: Camera, view: int, *, samples: int) -> np.ndarray:
+    """One camera's video of posed vertices [T,P,3], world units -> uint8 [T,H,W,4]."""
+    camera = replace(
+        cameras,
+        world_to_camera=cameras.world_to_camera[view],
+        focal=cameras.focal[view],
+        center=cameras.center[view],
+    )
+    return np.stack([render_mesh(frame, scene.mesh, camera, samples=samples) for frame in vertices])
+
+
 def render_clip(
     scene: Scene, clip: Clip, *, timing: Timing, cameras: Camera, framing: Framing, samples: int
 ) -> np.ndarray:
-    """The second pass over one clip -> uint8 [V,T,H,W,4]."""
+    """The second pass over one clip, kept in memory -> uint8 [V,T,H,W,4]."""
     vertices = framing.apply(pose_clip(scene, clip, timing=timing)[0])
-    videos = []
-    for pose, focal, center in zip(cameras.world_to_camera, cameras.focal, cameras.center):
-        view = replace(cameras, world_to_camera=pose, focal=focal, center=center)
-        videos.append([render_mesh(frame, scene.mesh, view, samples=samples) for frame in vertices])
-    return np.array(videos)
+    views = range(len(cameras.world_to_camera))
+    return np.stack([render_view(vertices, scene, cameras, view, samples=samples) for view in views])
+
+
+def write_clip(
+    scene: Scene,
+    clip: Clip,
+    *,
+    timing: Timing,
+    cameras: Camera,
+    framing: Framing,
+    samples: int,
+    folders: Mapping[str, Path],
+    view_names: Sequence[str],
+) -> None:
+    """The second pass over one clip, written view by view; a view that is there is left as it is.
+
+    A view appears under its name only when it is complete.
+
+    Args:
+      folders: the folder of every clip, by the clip's name.
+      view_names: the folders of its views.
+    """
+    missing = [view for view, name in enumerate(view_names) if not (folders[clip.name] / name).is_dir()]
+    if not missing:
+        return
+    vertices = framing.apply(pose_clip(scene, clip, timing=timing)[0])
+    for view in missing:
+        target = folders[clip.name] / view_names[view]
+        partial_folder = target.with_name(f".{target.name}")
+        shutil.rmtree(partial_folder, ignore_errors=True)
+        write_view(partial_folder, render_view(vertices, scene, cameras, view, samples=samples))
+        partial_folder.rename(target)
 
 
 _task: Callable[[int], Any] | None = None  # a worker process's own: set once, so that the scene is sent once
@@ -159,6 +211,15 @@ def each_clip(
 def _start_worker(function: Callable[[Scene, Clip], Any], scene: Scene, clips: tuple[Clip, ...]) -> None:
     global _task
     _task = lambda index: function(scene, clips[index])  # noqa: E731
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot stop its workers, which would go on, and then wait for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _run_task(index: int) -> Any:

@@ -50,6 +50,7 @@ class Scene:
     mesh: Mesh
     joints: np.ndarray  # [J] nodes that are joints of a skin that is drawn, else the nodes of the parts
     hidden: tuple[str, ...]  # names of the nodes with a mesh that were left out
+    digest: str  # of the file, see `Document.digest`
 
     @property
     def num_vertices(self) -> int:
@@ -77,7 +78,7 @@ def load_scene(path: str | Path, *, hide: Sequence[str] = ()) -> Scene:
     document = open_document(path)
     try:
         return _build_scene(document, tuple(hide))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, MemoryError) as error:
         reason = " ".join(str(error).split())[:120]
         raise document.fail(f"malformed glTF ({error.__class__.__name__}: {reason})") from error
 
@@ -102,11 +103,34 @@ def _build_scene(document: Document, hide: tuple[str, ...]) -> Scene:
                 geometries.append(geometry)
     if not parts:
         raise document.fail("no mesh found, expected at least one with triangles")
+    _check_weights(document, clips, parts)
     skinned = [skins[part.skin].joints for part in parts if part.skin >= 0]
     joints = np.unique(np.concatenate(skinned or [np.array([part.node for part in parts])]))
     return Scene(
-        document.path, nodes, order, skins, clips, tuple(parts), merge_geometries(document, geometries), joints, hidden
+        path=document.path,
+        nodes=nodes,
+        order=order,
+        skins=skins,
+        clips=clips,
+        parts=tuple(parts),
+        mesh=merge_geometries(document, geometries),
+        joints=joints,
+        hidden=hidden,
+        digest=document.digest(),
     )
+
+
+def _check_weights(document: Document, clips: tuple[Clip, ...], parts: list[Part]) -> None:
+    """Refuses clips that give a node another number of morph weights than its mesh has targets."""
+    counts = {part.node: len(part.morph_targets) for part in parts}
+    for clip in clips:
+        for channel in clip.channels:
+            found, expected = channel.values.shape[-1], counts.get(channel.node)
+            if channel.path == "weights" and expected is not None and found != expected:
+                raise document.fail(
+                    f"animation {clip.name!r} has {found} morph weights a key for nodes[{channel.node}], "
+                    f"expected {expected}"
+                )
 
 
 def _choose_nodes(

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import io
 import json
 import struct
 import urllib.parse
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ EXTENSIONS = (
     "KHR_texture_transform",
     "KHR_materials_",
     "KHR_lights_punctual",
-    "KHR_animation",
+    "EXT_texture_webp",
 )
 
 _MAGIC = b"glTF"
@@ -60,6 +62,13 @@ class Document:
     def fail(self, message: str) -> UserError:
         """The error to raise about this file: one line that begins with its name."""
         return UserError(f"{self.path}: {message}")
+
+    def digest(self) -> str:
+        """A hash of the JSON and the buffers; images in files of their own are left out."""
+        content = hashlib.sha256(json.dumps(self.json).encode())
+        for buffer in self.buffers:
+            content.update(buffer)
+        return content.hexdigest()
 
     def entries(self, key: str) -> list[dict[str, Any]]:
         """The top-level array `key`; empty where the file has none."""
@@ -282,11 +291,13 @@ def read_image(document: Document, index: Any) -> np.ndarray:
     where = f"images[{index}]"
     data = load_uri(document, entry["uri"]) if "uri" in entry else read_view(document, entry.get("bufferView"))[0]
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
-            width, height = image.size
-            if width * height > MAX_IMAGE_PIXELS:
-                raise document.fail(f"{where} is {width} x {height}, expected at most {MAX_IMAGE_PIXELS} pixels")
-            return np.asarray(image.convert("RGBA"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
+            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
+                width, height = image.size
+                if not 0 < width * height <= MAX_IMAGE_PIXELS:
+                    raise document.fail(f"{where} is {width} x {height}, expected 1 to {MAX_IMAGE_PIXELS} pixels")
+                return np.asarray(image.convert("RGBA"))
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())[:120]
         raise document.fail(f"{where} cannot be decoded, expected PNG, JPEG or WebP ({reason})") from error

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from dimo_jax.data.gltf_document import Document, read_accessor, read_image
+from dimo_jax.data.gltf_document import MAX_ELEMENTS, Document, read_accessor, read_image
 from dimo_jax.data.mesh import Material, Mesh
 from dimo_jax.data.textures import CLAMP, MIRROR, REPEAT, Texture, make_texture
 
 _WRAPS: dict[Any, str] = {10497: REPEAT, 33071: CLAMP, 33648: MIRROR}
+_NEAREST, _LINEAR = 9728, 9729  # filters; as minFilter, those without mipmaps
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
 
 
@@ -55,7 +56,7 @@ def read_primitive(document: Document, where: str, primitive: dict[str, Any]) ->
     if "COLOR_0" in attributes:
         given = read("COLOR_0")
         colors[:, : given.shape[1]] = given
-    joints, weights = _read_skinning(attributes, read, count)
+    joints, weights = _read_skinning(document, where, attributes, read, count)
     return Geometry(
         positions=positions,
         triangles=_assemble(document, where, primitive, count, mode),
@@ -73,8 +74,8 @@ def _assemble(document: Document, where: str, primitive: dict[str, Any], count: 
     """Vertex indices of the triangles [f,3]; strips and fans are taken apart (specification 3.7.2.1)."""
     indices = np.arange(count)
     if "indices" in primitive:
-        indices = read_accessor(document, primitive["indices"], kind="SCALAR").astype(np.int64)
-    if len(indices) and not 0 <= indices.min() <= indices.max() < count:
+        indices = _unsigned(document, where, read_accessor(document, primitive["indices"], kind="SCALAR"), "indices")
+    if len(indices) and indices.max() >= count:
         raise document.fail(f"{where} has the vertex index {indices.max()}, expected one below {count}")
     if mode == _TRIANGLES:
         if len(indices) % 3:
@@ -87,13 +88,20 @@ def _assemble(document: Document, where: str, primitive: dict[str, Any], count: 
     return np.stack([indices[:-2], indices[1:-1], indices[2:]], axis=1)  # both sides are drawn: winding is free
 
 
+def _unsigned(document: Document, where: str, values: np.ndarray, name: str) -> np.ndarray:
+    if values.dtype.kind != "u":
+        raise document.fail(f"{where} has {name} of type {values.dtype}, expected unsigned integers")
+    return values.astype(np.int64)
+
+
 def _read_skinning(
-    attributes: dict[str, Any], read: Callable[..., np.ndarray], count: int
+    document: Document, where: str, attributes: dict[str, Any], read: Callable[..., np.ndarray], count: int
 ) -> tuple[np.ndarray, np.ndarray]:
     sets = [index for index in range(8) if f"JOINTS_{index}" in attributes and f"WEIGHTS_{index}" in attributes]
     if not sets:
         return np.zeros((count, 0), np.int64), np.zeros((count, 0))
-    joints = np.concatenate([read(f"JOINTS_{index}", "VEC4") for index in sets], axis=1).astype(np.int64)
+    given = np.concatenate([read(f"JOINTS_{index}", "VEC4") for index in sets], axis=1)
+    joints = _unsigned(document, where, given, "joints")
     weights = np.concatenate([read(f"WEIGHTS_{index}", "VEC4") for index in sets], axis=1).astype(np.float64)
     weights = np.maximum(weights, 0)
     weights[weights.sum(1) <= 0, 0] = 1
@@ -101,6 +109,10 @@ def _read_skinning(
 
 
 def _read_morph_targets(document: Document, where: str, targets: list[dict[str, Any]], count: int) -> np.ndarray:
+    if len(targets) * count > MAX_ELEMENTS:
+        raise document.fail(
+            f"{where} has {len(targets)} morph targets of {count} vertices, expected {MAX_ELEMENTS} in all"
+        )
     offsets = np.zeros((len(targets), count, 3))
     for index, target in enumerate(targets):
         if "POSITION" in target:  # a target may change normals alone, which are recomputed here
@@ -134,7 +146,7 @@ def _read_texcoords(
     if primitive.get("material") is None:
         return np.zeros((count, 2))
     material = document.entry("materials", primitive["material"])
-    info = material.get("pbrMetallicRoughness", {}).get("baseColorTexture")
+    info = _read_surface(material)[1]
     if info is None:
         return np.zeros((count, 2))
     transform = info.get("extensions", {}).get("KHR_texture_transform", {})
@@ -174,19 +186,29 @@ def _read_material(document: Document, index: int, textures: dict[int, Texture])
     if index < 0:
         return Material(np.ones(4))
     entry = document.entry("materials", index)
-    surface = entry.get("pbrMetallicRoughness", {})
-    color = np.asarray(surface.get("baseColorFactor", [1, 1, 1, 1]), np.float64)
+    factor, info = _read_surface(entry)
+    color = np.asarray(factor, np.float64)
     if color.shape != (4,) or not np.isfinite(color).all():
-        raise document.fail(f"materials[{index}] has a baseColorFactor that is not four finite numbers")
+        raise document.fail(f"materials[{index}] has the colour {str(factor)[:80]}, expected four finite numbers")
     texture = None
-    if "baseColorTexture" in surface:
-        number = surface["baseColorTexture"].get("index")
+    if info is not None:
+        number: Any = info.get("index")
         if number not in textures:
             textures[number] = _read_texture(document, number)
         texture = textures[number]
     mode = entry.get("alphaMode", "OPAQUE")
     cutoff = float(entry.get("alphaCutoff", 0.5)) if mode == "MASK" else 0.0
-    return Material(color, texture, cutoff=cutoff, blend=mode == "BLEND")
+    unlit = "KHR_materials_unlit" in entry.get("extensions", {})
+    return Material(color, texture, cutoff=cutoff, blend=mode == "BLEND", unlit=unlit)
+
+
+def _read_surface(material: dict[str, Any]) -> tuple[Any, dict[str, Any] | None]:
+    """A material's colour factor and colour texture, of the older specular-glossiness model where the file has that."""
+    older = material.get("extensions", {}).get("KHR_materials_pbrSpecularGlossiness")
+    if older is not None:
+        return older.get("diffuseFactor", [1, 1, 1, 1]), older.get("diffuseTexture")
+    surface = material.get("pbrMetallicRoughness", {})
+    return surface.get("baseColorFactor", [1, 1, 1, 1]), surface.get("baseColorTexture")
 
 
 def _read_texture(document: Document, index: Any) -> Texture:
@@ -194,4 +216,9 @@ def _read_texture(document: Document, index: Any) -> Texture:
     sampler = document.entry("samplers", entry["sampler"]) if "sampler" in entry else {}
     wrap = (_WRAPS.get(sampler.get("wrapS"), REPEAT), _WRAPS.get(sampler.get("wrapT"), REPEAT))
     extension = entry.get("extensions", {}).get("EXT_texture_webp", {})
-    return make_texture(read_image(document, entry.get("source", extension.get("source"))), wrap=wrap)
+    return make_texture(
+        read_image(document, entry.get("source", extension.get("source"))),
+        wrap=wrap,
+        nearest=sampler.get("magFilter") == _NEAREST,
+        mipmaps=sampler.get("minFilter") not in (_NEAREST, _LINEAR),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,15 +98,15 @@ def _read_node(document: Document, index: int, entry: dict[str, Any], parent: in
     norm = np.linalg.norm(rotation)
     if norm < 1e-6:
         raise document.fail(f"nodes[{index}].rotation is zero, expected a unit quaternion")
-    for key in ("mesh", "skin"):
-        if key in entry:
-            document.entry(f"{key}es" if key == "mesh" else f"{key}s", entry[key])
+    mesh = document.entry("meshes", entry["mesh"]) if "mesh" in entry else {}
+    if "skin" in entry:
+        document.entry("skins", entry["skin"])
     matrix = numbers("matrix", [0.0] * 16).reshape(4, 4).T if "matrix" in entry else None
     weights = np.asarray(entry["weights"], np.float64) if "weights" in entry else None
     if weights is not None and (weights.ndim != 1 or not np.isfinite(weights).all()):
         raise document.fail(f"nodes[{index}].weights holds NaN or is not a list of numbers")
     return Node(
-        name=str(entry.get("name", f"node_{index}")),
+        name=str(entry.get("name") or mesh.get("name") or f"node_{index}"),
         parent=parent,
         translation=numbers("translation", [0.0] * 3),
         rotation=rotation / norm,
@@ -148,17 +149,17 @@ def read_clips(document: Document) -> tuple[Clip, ...]:
       UserError: key times that fall or are negative, key counts that do not match, an unknown interpolation.
     """
     clips: list[Clip] = []
-    seen: dict[str, int] = {}
+    names: set[str] = set()
     for index, entry in enumerate(document.entries("animations")):
         channels = tuple(
             channel
             for i, spec in enumerate(entry["channels"])
             if (channel := _read_channel(document, f"animations[{index}].channels[{i}]", spec, entry["samplers"]))
         )
-        name = str(entry.get("name") or f"animation_{index}")
-        seen[name] = seen.get(name, 0) + 1
-        if seen[name] > 1:
-            name = f"{name}_{seen[name]}"
+        stem = str(entry.get("name") or f"animation_{index}")
+        numbered = (f"{stem}_{number}" for number in itertools.count(2))
+        name = next(name for name in itertools.chain([stem], numbered) if name not in names)
+        names.add(name)
         if channels:
             start, end = min(c.times[0] for c in channels), max(c.times[-1] for c in channels)
             clips.append(Clip(name, float(start), float(end), channels))

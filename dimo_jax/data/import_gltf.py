@@ -3,71 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 
-from dimo_jax.data.cameras import orbit
-from dimo_jax.data.clip_passes import Attachment, Measure, Timing, each_clip, measure_clip, render_clip
+from dimo_jax.data.clip_passes import (
+    Attachment,
+    Measure,
+    Timing,
+    check_coordinates,
+    each_clip,
+    measure_clip,
+    render_clip,
+)
 from dimo_jax.data.dataset import Dataset, surface_height
 from dimo_jax.data.framing import Framing, border_planes, fit_framing
 from dimo_jax.data.gltf import Scene, load_scene, select_clips
 from dimo_jax.data.gltf_animation import pose_scene
 from dimo_jax.data.gltf_rig import Clip
+from dimo_jax.data.studio import Studio
 from dimo_jax.errors import UserError
 from dimo_jax.geometry.neighbors import farthest_points
-from dimo_jax.types import Camera
 
 STILL = 0.005  # share of the model's size that no vertex of a still pose moves
-
-
-@dataclass(frozen=True)
-class Studio:
-    """The cameras and the quality of the pictures."""
-
-    azimuths_deg: tuple[float, ...] = (0.0, 30.0, 75.0, 120.0, 165.0, 210.0, 255.0, 300.0, 330.0)  # views that train
-    test_azimuths_deg: tuple[float, ...] = (50.0, 190.0)  # views held out
-    elevation_deg: float = 10.0  # of all cameras, above the horizon
-    radius: float = 2.0  # distance of the cameras from the origin, world units
-    fov_deg: float = 33.9
-    size: int = 128  # image height and width in pixels
-    margin: float = 0.04  # share of the picture that stays free at each border
-    samples: int = 2  # samples a pixel along each axis
-
-    def __post_init__(self) -> None:
-        """Checks ranges.
-
-        Raises:
-          UserError: an option is out of range.
-        """
-        checks = (
-            ("azimuths_deg", len(self.azimuths_deg) >= 1, "at least one view"),
-            ("elevation_deg", -90 <= self.elevation_deg <= 90, "-90..90"),
-            ("radius", self.radius >= 0.1, "0.1 or more"),
-            ("fov_deg", 1 <= self.fov_deg <= 120, "1..120"),
-            ("size", 8 <= self.size <= 4096, "8..4096"),
-            ("margin", 0 <= self.margin < 0.4, "0..0.4"),
-            ("samples", 1 <= self.samples <= 8, "1..8"),
-        )
-        for name, valid, expected in checks:
-            if not valid:
-                raise UserError(f"{name}: found {getattr(self, name)!r}, expected {expected}")
-
-    def cameras(self) -> Camera:
-        """All views, those that train first."""
-        azimuths = (*self.azimuths_deg, *self.test_azimuths_deg)
-        return orbit(
-            azimuths,
-            (self.elevation_deg,),
-            radius=self.radius,
-            fov_deg=self.fov_deg,
-            height=self.size,
-            width=self.size,
-        )
 
 
 def choose_surface(scene: Scene, *, num_points: int) -> Attachment:
@@ -75,8 +37,13 @@ def choose_surface(scene: Scene, *, num_points: int) -> Attachment:
 
     A low-poly model's vertices alone leave wide gaps. Vertices that share a place count once; where there are more of
     them than half of `num_points`, farthest point sampling thins them to that.
+
+    Raises:
+      UserError: the rest pose reaches beyond `MAX_COORDINATE`.
     """
-    rest, triangles = pose_scene(scene, None, 0.0), scene.mesh.triangles
+    with np.errstate(all="ignore"):  # what overflows is said in one line by the next
+        rest, triangles = pose_scene(scene, None, 0.0), scene.mesh.triangles
+    check_coordinates(scene, "the rest pose", rest)
     used = np.unique(triangles)
     used = used[np.unique(rest[used].astype(np.float32), axis=0, return_index=True)[1]]
     picked = farthest_points(jnp.asarray(rest[used], jnp.float32), num_points=min(-(-num_points // 2), len(used)))
@@ -116,29 +83,106 @@ def name_motions(clips: Sequence[Clip]) -> tuple[str, ...]:
     return tuple(names)
 
 
+@dataclass(frozen=True)
+class Options:
+    """What an import is asked for."""
+
+    clips: tuple[str, ...] = ()  # patterns of names; none takes every clip that moves
+    hide: tuple[str, ...] = ()  # patterns of the names of nodes to leave out, see `load_scene`
+    test_clips: tuple[str, ...] = ()  # patterns of clips whose split is "test"
+    timing: Timing = field(default_factory=Timing)
+    studio: Studio = field(default_factory=Studio)
+    num_surface_points: int = 8192  # whose trajectories are kept as `surface`, see `choose_surface`
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+          UserError: an option is out of range.
+        """
+        if self.num_surface_points < 1:
+            raise UserError(f"num_surface_points: found {self.num_surface_points}, expected 1 or more")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the first pass settles: which clips become motions, and where the model stands in the pictures."""
+
+    clips: tuple[Clip, ...]
+    framing: Framing
+
+
+def plan_import(
+    scene: Scene,
+    options: Options,
+    *,
+    num_workers: int = 1,
+    report: Callable[[str], None] = lambda line: None,
+) -> tuple[Plan, np.ndarray, np.ndarray]:
+    """Poses all chosen clips, leaves out still poses and finds one framing for the rest.
+
+    Args:
+      scene: the model.
+      options: see there.
+      num_workers: processes. With more than one, the calling script must be importable (`if __name__ == "__main__"`).
+      report: takes one line at a time about what is found and left out.
+
+    Returns:
+      The plan for M clips, and their truth in world units: surface [M,T,P,3] and joints [M,T,J,3], float32.
+
+    Raises:
+      UserError: a pattern matches nothing, nothing moves, or the model has no extent.
+    """
+    if num_workers < 1:
+        raise UserError(f"num_workers: found {num_workers}, expected 1 or more")
+    chosen = select_clips(scene, options.clips) if options.clips else scene.clips
+    if options.test_clips:
+        select_clips(scene, options.test_clips)  # a pattern that matches nothing is said before the work
+    _report_scene(scene, report)
+    normals, offsets = border_planes(options.studio.cameras(), margin=options.studio.margin)
+    points = choose_surface(scene, num_points=options.num_surface_points)
+    measure = partial(measure_clip, timing=options.timing, normals=normals, points=points)
+    measures = list(each_clip(measure, scene, chosen, num_workers=num_workers, label="posing"))
+    chosen, measures = _drop_still(scene, chosen, measures, report, keep=bool(options.clips))
+    _report_travel(chosen, measures, options.timing, report)
+    framing = _frame_all(scene, measures, normals, offsets)
+    surface = framing.apply(np.stack([entry.surface for entry in measures])).astype(np.float32)
+    joints = framing.apply(np.stack([entry.joints for entry in measures])).astype(np.float32)
+    return Plan(chosen, framing), surface, joints
+
+
+def describe_motions(scene: Scene, clips: Sequence[Clip], options: Options) -> Dataset:
+    """The dataset of an import but for its truth and its pictures: its frames are blank and take no memory."""
+    cameras, studio = options.studio.cameras(), options.studio
+    num_views = len(cameras.world_to_camera)
+    shape = (len(clips), num_views, options.timing.num_frames, studio.size, studio.size, 4)
+    held_out = {clip.name for clip in select_clips(scene, options.test_clips)} if options.test_clips else set()
+    return Dataset(
+        frames=np.broadcast_to(np.uint8(0), shape),
+        cameras=cameras,
+        names=name_motions(clips),
+        captions=tuple(humanize(clip.name) for clip in clips),
+        splits=tuple("test" if clip.name in held_out else "train" for clip in clips),
+        view_names=tuple(f"view_{index:02d}" for index in range(num_views)),
+        view_splits=("train",) * len(studio.azimuths_deg) + ("test",) * len(studio.test_azimuths_deg),
+        frame_rate=_frame_rate(clips, options.timing),
+        object_name=scene.path.stem,
+    )
+
+
 def import_gltf(
     source: str | Path,
+    options: Options | None = None,
     *,
-    clips: Sequence[str] = (),
-    hide: Sequence[str] = (),
-    test_clips: Sequence[str] = (),
-    timing: Timing | None = None,
-    studio: Studio | None = None,
-    num_surface_points: int = 8192,
     num_workers: int = 1,
     report: Callable[[str], None] = lambda line: None,
 ) -> Dataset:
-    """Renders a model's clips as a dataset.
+    """Renders a model's clips as a dataset in memory. `import_folder` writes a folder and can go on after a stop.
 
     Args:
       source: a .glb or .gltf file.
-      clips: patterns of clip names; none takes every clip that moves, and the still poses left out are reported.
-      hide: patterns of node names to leave out, see `load_scene`.
-      test_clips: patterns of clips whose split is "test".
-      timing: how many frames a clip has, and what becomes of its travel.
-      studio: cameras and picture size.
-      num_surface_points: points whose trajectories are kept as `surface`, see `choose_surface`.
-      num_workers: processes. With more than one, the calling script must be importable (`if __name__ == "__main__"`).
+      options: see there.
+      num_workers: processes, see `plan_import`.
       report: takes one line at a time about what is found and left out.
 
     Returns:
@@ -148,52 +192,22 @@ def import_gltf(
     Raises:
       UserError: the model is malformed, a pattern matches nothing, or an option is out of range.
     """
-    timing, studio = timing or Timing(), studio or Studio()
-    if num_surface_points < 1 or num_workers < 1:
-        raise UserError(
-            f"num_surface_points, num_workers: found {num_surface_points}, {num_workers}, expected 1 or more"
-        )
-    scene = load_scene(source, hide=hide)
-    chosen = select_clips(scene, clips) if clips else scene.clips
-    held_out = {clip.name for clip in select_clips(scene, test_clips)} if test_clips else set()
-    _report_scene(scene, report)
-    cameras = studio.cameras()
-    normals, offsets = border_planes(cameras, margin=studio.margin)
-    points = choose_surface(scene, num_points=num_surface_points)
-    measure = partial(measure_clip, timing=timing, normals=normals, points=points)
-    measures = list(each_clip(measure, scene, chosen, num_workers=num_workers, label="posing"))
-    chosen, measures = _drop_still(scene, chosen, measures, report, keep=bool(clips))
-    _report_travel(chosen, measures, timing, report)
-    framing = _frame_all(scene, measures, normals, offsets)
-    render = partial(render_clip, timing=timing, cameras=cameras, framing=framing, samples=studio.samples)
-    frames = _stack(each_clip(render, scene, chosen, num_workers=num_workers, label="rendering"), len(chosen))
-    surface = framing.apply(np.stack([entry.surface for entry in measures])).astype(np.float32)
-    return Dataset(
-        frames=frames,
-        cameras=cameras,
-        names=name_motions(chosen),
-        captions=tuple(humanize(clip.name) for clip in chosen),
-        splits=tuple("test" if clip.name in held_out else "train" for clip in chosen),
-        view_names=tuple(f"view_{index:02d}" for index in range(frames.shape[1])),
-        view_splits=("train",) * len(studio.azimuths_deg) + ("test",) * len(studio.test_azimuths_deg),
-        frame_rate=_frame_rate(chosen, timing),
-        object_name=Path(source).stem,
-        surface=surface,
-        joints=framing.apply(np.stack([entry.joints for entry in measures])).astype(np.float32),
-        height=surface_height(surface),
+    options = options or Options()
+    scene = load_scene(source, hide=options.hide)
+    plan, surface, joints = plan_import(scene, options, num_workers=num_workers, report=report)
+    blank = describe_motions(scene, plan.clips, options)
+    render = partial(
+        render_clip,
+        timing=options.timing,
+        cameras=blank.cameras,
+        framing=plan.framing,
+        samples=options.studio.samples,
     )
-
-
-def _stack(parts: Iterable[np.ndarray], count: int) -> np.ndarray:
-    """Stacks `count` arrays of one shape as they come, so that they are not all held twice."""
-    stacked = None
-    for index, part in enumerate(parts):
-        if stacked is None:
-            stacked = np.empty((count, *part.shape), part.dtype)
-        stacked[index] = part
-    if stacked is None:
-        raise ValueError("no clips to stack")
-    return stacked
+    frames = np.empty(blank.frames.shape, np.uint8)
+    videos = each_clip(render, scene, plan.clips, num_workers=num_workers, label="rendering")
+    for index, video in enumerate(videos):
+        frames[index] = video
+    return replace(blank, frames=frames, surface=surface, joints=joints, height=surface_height(surface))
 
 
 def _report_scene(scene: Scene, report: Callable[[str], None]) -> None:

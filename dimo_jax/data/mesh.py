@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dimo_jax.data.textures import Texture, encode_srgb, sample_texture
+from dimo_jax.data.textures import Texture, choose_levels, encode_srgb, sample_mipmaps
 from dimo_jax.types import Camera
 
 NEAR = 0.01
@@ -28,6 +28,7 @@ class Material:
     texture: Texture | None = None
     cutoff: float = 0.0
     blend: bool = False
+    unlit: bool = False  # its colour is shown as it is
 
     @property
     def opaque(self) -> bool:
@@ -59,6 +60,14 @@ class _Fragments:
     def triangles(self, chosen: np.ndarray) -> np.ndarray:
         """Triangles of the `chosen` fragments."""
         return self.span_triangles[self.spans[chosen]]
+
+
+@dataclass(frozen=True)
+class _Planes:
+    """What is needed to colour fragments, per triangle."""
+
+    attributes: list[np.ndarray]  # planes [3,F] of 1, light, texture u, v, and RGBA if any, each divided by depth
+    levels: np.ndarray  # [F] which mipmap
 
 
 def render_mesh(vertices: np.ndarray, mesh: Mesh, camera: Camera, *, samples: int = 2) -> np.ndarray:
@@ -155,14 +164,22 @@ def _plane(points: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.stack([a, b, values[:, 0] - a * points[:, 0, 0] - b * points[:, 0, 1]], axis=1)
 
 
-def _attribute_planes(
-    points: np.ndarray, inverse_depths: np.ndarray, mesh: Mesh, light: np.ndarray
-) -> list[np.ndarray]:
-    """Planes [3,F] of attribute / depth, which is linear on the screen: 1, light, texture u, v, and RGBA if any."""
+def _attribute_planes(points: np.ndarray, inverse_depths: np.ndarray, mesh: Mesh, light: np.ndarray) -> _Planes:
     attributes = [np.ones_like(light), light, *np.moveaxis(mesh.texcoords[mesh.triangles], -1, 0)]
     if (mesh.colors != 1).any():
         attributes.extend(np.moveaxis(mesh.colors[mesh.triangles], -1, 0))
-    return [np.ascontiguousarray(_plane(points, values * inverse_depths).T) for values in attributes]
+    planes = [np.ascontiguousarray(_plane(points, values * inverse_depths).T) for values in attributes]
+    return _Planes(planes, _choose_levels(points, mesh))
+
+
+def _choose_levels(points: np.ndarray, mesh: Mesh) -> np.ndarray:
+    """Which mipmap each triangle is drawn with -> [F]."""
+    textures = [material.texture for material in mesh.materials]
+    if not any(texture is not None and texture.smaller for texture in textures):
+        return np.zeros(len(mesh.triangles), np.int64)
+    sides = np.array([texture.pixels.shape[1::-1] if texture is not None else (1, 1) for texture in textures])
+    texels = mesh.texcoords[mesh.triangles] * sides[mesh.triangle_materials][:, None]
+    return choose_levels(texels, points)
 
 
 def _light_corners(vertices: np.ndarray, mesh: Mesh, *, camera_position: np.ndarray) -> np.ndarray:
@@ -179,7 +196,7 @@ def _light_corners(vertices: np.ndarray, mesh: Mesh, *, camera_position: np.ndar
     return AMBIENT + SKY * (0.5 + 0.5 * normals[..., 1]) + SUN * np.maximum(normals @ SUN_DIRECTION, 0)
 
 
-def _composite(fragments: _Fragments, mesh: Mesh, planes: list[np.ndarray], *, height: int, width: int) -> np.ndarray:
+def _composite(fragments: _Fragments, mesh: Mesh, planes: _Planes, *, height: int, width: int) -> np.ndarray:
     """The nearest opaque fragment of each sample, then the blended ones before it -> premultiplied [4,H*W] float32."""
     keys = fragments.inverse_depths.view(np.uint32).astype(np.uint64)  # bits of a positive float rise with it
     keys <<= np.uint64(32)
@@ -217,15 +234,14 @@ def _blend_over(image: np.ndarray, pixels: np.ndarray, colors: np.ndarray) -> No
         image[:, pixels[now]] = colors[:, now] + image[:, pixels[now]] * (1 - colors[3:, now])
 
 
-def _shade(
-    fragments: _Fragments, chosen: np.ndarray, mesh: Mesh, planes: list[np.ndarray], *, width: int
-) -> np.ndarray:
+def _shade(fragments: _Fragments, chosen: np.ndarray, mesh: Mesh, planes: _Planes, *, width: int) -> np.ndarray:
     """Premultiplied linear colours of the `chosen` fragments -> [4,C] float32; 0 where alpha is below the cutoff."""
     triangles = fragments.triangles(chosen)
     rows, columns = np.divmod(fragments.pixels[chosen], np.int32(width))
     rows, columns = rows + 0.5, columns + 0.5
     inverse_depth, *values = (
-        np.take(a, triangles) * columns + np.take(b, triangles) * rows + np.take(c, triangles) for a, b, c in planes
+        np.take(a, triangles) * columns + np.take(b, triangles) * rows + np.take(c, triangles)
+        for a, b, c in planes.attributes
     )
     depth = 1 / np.where(inverse_depth > 0, inverse_depth, 1)  # a sliver's plane may round to 0
     light, u, v, *rgba = (value * depth for value in values)
@@ -236,12 +252,14 @@ def _shade(
         mine = slice(None) if len(mesh.materials) == 1 else np.flatnonzero(materials == index)
         factor = colors[:, mine] * np.asarray(material.base_color, np.float32)[:, None]
         if material.texture is not None:
-            factor *= sample_texture(material.texture, u[mine], v[mine])
+            factor *= sample_mipmaps(material.texture, u[mine], v[mine], planes.levels[triangles[mine]])
         alpha = np.ones_like(factor[3]) if material.opaque else factor[3]
         if material.cutoff > 0:
             alpha = (alpha >= material.cutoff).astype(np.float32)
         colors[:3, mine] = factor[:3] * alpha
         colors[3, mine] = alpha
+        if material.unlit:
+            light[mine] = 1
     colors[:3] *= np.clip(light, 0, 1).astype(np.float32)
     return colors
 

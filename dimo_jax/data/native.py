@@ -219,7 +219,8 @@ def read_dataset(folder: str | os.PathLike[str]) -> Dataset:
     )
 
 
-def _write_view(folder: Path, frames: np.ndarray) -> int:
+def write_view(folder: Path, frames: np.ndarray) -> int:
+    """Writes one view's frames uint8 [T,H,W,4] as numbered PNGs of a new folder; returns how many."""
     folder.mkdir()
     for index, frame in enumerate(frames):
         Image.fromarray(np.ascontiguousarray(frame)).save(folder / f"{index:05d}.png", compress_level=4)
@@ -232,7 +233,7 @@ def _write_into(folder: Path, dataset: Dataset) -> None:
         motion = folder / name
         motion.mkdir()
         jobs += [
-            functools.partial(_write_view, motion / view, dataset.frames[m, v])
+            functools.partial(write_view, motion / view, dataset.frames[m, v])
             for v, view in enumerate(dataset.view_names)
         ]
         truth = {"surface": dataset.surface, "joints": dataset.joints}
@@ -240,6 +241,11 @@ def _write_into(folder: Path, dataset: Dataset) -> None:
         if known:
             np.savez(motion / "truth.npz", **known)
     run_all(jobs, dataset.num_motions * dataset.num_views * dataset.num_frames, f"writing {dataset.object_name}")
+    write_index(folder, dataset)
+
+
+def write_index(folder: Path, dataset: Dataset) -> None:
+    """Writes what makes a folder of motions a dataset: everything beside their frames and truth."""
     write_captions(folder, dataset.names, dataset.sentences)
     (folder / FILE).write_text(json.dumps(describe(dataset), indent=1), encoding="utf-8")
 

@@ -112,12 +112,16 @@ def test_what_is_there_is_not_overwritten(model, tmp_path):
         run(source=str(model), out=str(model), **SMALL)
 
 
-def test_a_failure_while_writing_leaves_nothing(model, tmp_path, monkeypatch):
+def test_a_failure_while_writing_leaves_no_dataset_and_the_next_call_ends_it(model, tmp_path, monkeypatch):
     def fail(folder, dataset):
         (folder / "dataset.json").write_text("half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("dimo_jax.data.native._write_into", fail)
-    with pytest.raises(UserError, match=r"out: cannot be written \(disk full\)"):
+    monkeypatch.setattr("dimo_jax.data.import_folder.write_index", fail)
+    with pytest.raises(UserError, match=r"out: cannot be written \(disk full\); the same command goes on"):
         run(source=str(model), out=str(tmp_path / "out"), **SMALL)
-    assert os.listdir(tmp_path) == ["in"]
+    assert sorted(os.listdir(tmp_path)) == [".out-import", "in"]
+    monkeypatch.undo()
+    run(source=str(model), out=str(tmp_path / "out"), **SMALL)
+    assert read_dataset(tmp_path / "out").num_frames == 3
+    assert sorted(os.listdir(tmp_path)) == ["in", "out"]

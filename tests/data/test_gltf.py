@@ -1,10 +1,7 @@
-"""The glTF reader on files written by hand: what it reads, and that whatever is wrong ends in one line."""
+"""The glTF reader on files written by hand."""
 
-import base64
 import io
 import json
-import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -180,112 +177,39 @@ def test_files_of_the_own_folder_are_read_and_no_others(tmp_path):
         load("absent.bin")
 
 
-def _mutate_json(change):
-    def damage(writer: Writer) -> bytes:
-        change(writer.json)
-        return writer.glb()
-
-    return damage
-
-
-def _set(value, *keys):
-    def change(content):
-        for key in keys[:-1]:
-            content = content[key]
-        content[keys[-1]] = value
-
-    return _mutate_json(change)
-
-
-def _image_of_size(size: int):
-    header = b"IHDR" + struct.pack(">IIBBBBB", size, size, 8, 6, 0, 0, 0)
-    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
-    return lambda writer: _with_image(writer, png + struct.pack(">I", 0) + b"IDAT")
-
-
-def _with_image(writer: Writer, data: bytes) -> bytes:
-    uri = "data:image/png;base64," + base64.b64encode(data).decode()
-    writer.json["images"] = [{"uri": uri}]
-    writer.json["textures"] = [{"source": 0}]
-    writer.json["materials"] = [{"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}}]
-    writer.json["meshes"][0]["primitives"][0]["material"] = 0
-    return writer.glb()
-
-
-def _zero_buffer_sparse(writer: Writer) -> bytes:
-    position = writer.json["meshes"][0]["primitives"][0]["attributes"]["POSITION"]
-    accessor = writer.json["accessors"][position]
-    del accessor["bufferView"]
-    accessor["count"] = 10**12
-    return writer.glb()
-
-
-def _nan_positions(writer: Writer) -> bytes:
-    writer.json["meshes"][0]["primitives"][0]["attributes"]["POSITION"] = writer.accessor(SQUARE * np.float32("nan"))
-    return writer.glb()
-
-
-MALFORMED = {
-    "empty": (lambda w: b"", "no readable JSON"),
-    "text": (lambda w: b"hello", "no readable JSON"),
-    "json of something else": (lambda w: b"{}", "no 'asset'"),
-    "deep json": (lambda w: b"[" * 200000, "no readable JSON"),
-    "truncated": (lambda w: w.glb()[:-20], "truncated GLB"),
-    "header only": (lambda w: w.glb()[:12], "truncated GLB"),
-    "chunk too long": (lambda w: w.glb()[:12] + struct.pack("<I", 10**9) + w.glb()[16:], "truncated GLB"),
-    "version 1": (_set({"version": "1.0"}, "asset"), "expected 2.0"),
-    "draco": (_set(["KHR_draco_mesh_compression"], "extensionsRequired"), "KHR_draco_mesh_compression"),
-    "buffer too short": (_set(10**6, "buffers", 0, "byteLength"), r"buffers\[0\] holds \d+ bytes, expected 1000000"),
-    "view out of buffer": (_set(10**6, "bufferViews", 0, "byteOffset"), "out of its buffer"),
-    "negative offset": (_set(-4, "bufferViews", 0, "byteOffset"), "offset -4"),
-    "accessor out of view": (_set(10**6, "accessors", 0, "count"), "out of its buffer view"),
-    "accessor of unknown type": (_set("VEC9", "accessors", 0, "type"), "'VEC9'"),
-    "huge sparse accessor": (_zero_buffer_sparse, "count 1000000000000"),
-    "positions of two numbers": (_set("VEC2", "accessors", 0, "type"), "is a VEC2, expected a VEC3"),
-    "NaN positions": (_nan_positions, "NaN or infinite"),
-    "vertex out of range": (_set(3, "accessors", 0, "count"), "vertex index 3, expected one below 3"),
-    "mesh out of range": (_set(7, "nodes", 0, "mesh"), r"meshes\[7\]"),
-    "mesh of a wrong type": (_set("0", "nodes", 0, "mesh"), r"meshes\['0'\]"),
-    "skin out of range": (_set(0, "nodes", 0, "skin"), r"skins\[0\]"),
-    "node below itself": (_set([0], "nodes", 0, "children"), "cyclic"),
-    "NaN matrix": (_set([float("nan")] * 16, "nodes", 0, "matrix"), r"nodes\[0\].matrix .* 16 finite numbers"),
-    "short matrix": (_set([1, 0], "nodes", 0, "matrix"), "expected 16 finite numbers"),
-    "rotation of zero": (_set([0, 0, 0, 0], "nodes", 0, "rotation"), "unit quaternion"),
-    "no meshes": (_set([{"name": "empty"}], "nodes"), "no mesh found"),
-    "no animations": (_set([], "animations"), "no animation found, expected at least one clip"),
-    "nodes of a wrong type": (_set(5, "nodes"), "'nodes' is not an array of objects"),
-    "primitives missing": (_set({}, "meshes", 0), "malformed glTF"),
-    "unknown interpolation": (_set("MAGIC", "animations", 0, "samplers", 0, "interpolation"), "'MAGIC'"),
-    "keys without values": (_set(0, "animations", 0, "samplers", 0, "output"), "for 2 keys of translation"),
-    "sampler out of range": (_set(5, "animations", 0, "channels", 0, "sampler"), "sampler 5 of 1"),
-    "not an image": (lambda w: _with_image(w, b"not a png"), r"images\[0\] cannot be decoded"),
-    "large image": (_image_of_size(9000), r"images\[0\] is 9000 x 9000, expected at most"),
-    "decompression bomb": (_image_of_size(60000), r"images\[0\] .*decompression bomb"),
-}
-
-
-@pytest.mark.parametrize("name", MALFORMED)
-def test_malformed_files_end_in_one_line(tmp_path, name):
-    damage, expected = MALFORMED[name]
-    path = tmp_path / "bad.glb"
-    path.write_bytes(damage(moving_square()))
-    with pytest.raises(UserError, match=expected) as caught:
-        load_scene(path)
-    assert str(caught.value).startswith(str(path))
-    assert "\n" not in str(caught.value)
-
-
-def test_two_parents_and_a_cycle_of_two(tmp_path):
+def test_specular_glossiness_unlit_and_filters(tmp_path):
     writer = moving_square()
-    writer.json["nodes"] += [{"children": [2]}, {"children": [1]}]
-    with pytest.raises(UserError, match="cyclic"):
-        load_scene(writer.write(tmp_path / "cycle.glb"))
+    primitive = writer.json["meshes"][0]["primitives"][0]
+    checkers = np.array([[0, 255], [255, 0]], np.uint8)[:, :, None].repeat(3, axis=2)
+    image = writer.add("images", {"bufferView": writer.view(_png(checkers)), "mimeType": "image/png"})
+    pixel_art = writer.add("samplers", {"magFilter": 9728, "minFilter": 9728})
+    texture = writer.add("textures", {"source": image, "sampler": pixel_art})
+    older = {"diffuseFactor": [0.1, 0.2, 0.3, 0.4], "diffuseTexture": {"index": texture}}
+    extensions = {"KHR_materials_pbrSpecularGlossiness": older, "KHR_materials_unlit": {}}
+    primitive["material"] = writer.add("materials", {"extensions": extensions})
+    primitive["attributes"]["TEXCOORD_0"] = writer.accessor(np.ones((4, 2), np.float32))
+    mesh = load_scene(writer.write(tmp_path / "a.glb")).mesh
+    (material,) = mesh.materials
+    np.testing.assert_allclose(material.base_color, [0.1, 0.2, 0.3, 0.4])
+    assert (material.unlit, material.texture.nearest, material.texture.smaller) == (True, True, ())
+    np.testing.assert_array_equal(mesh.texcoords, np.ones((4, 2)))
+    del writer.json["textures"][0]["sampler"]  # what a file leaves open is smooth
+    (material,) = load_scene(writer.write(tmp_path / "b.glb")).mesh.materials
+    assert not material.texture.nearest
+    np.testing.assert_allclose(material.texture.smaller[0], [[[0.5, 0.5, 0.5, 1]]])
+
+
+def test_clips_of_one_name_are_told_apart(tmp_path):
+    writer = moving_square("Walk")
+    for name in ("Walk_2", "Walk", "Walk"):
+        writer.clip(name, 0, "scale", [0.0], np.ones((1, 3)))
+    scene = load_scene(writer.write(tmp_path / "a.glb"))
+    assert [clip.name for clip in scene.clips] == ["Walk", "Walk_2", "Walk_3", "Walk_4"]
+
+
+def test_nodes_without_a_name_have_that_of_their_mesh(tmp_path):
     writer = moving_square()
-    writer.json["nodes"] += [{"children": [0]}, {"children": [0]}]
-    with pytest.raises(UserError, match=r"nodes\[0\] has two parents, 1 and 2"):
-        load_scene(writer.write(tmp_path / "parents.glb"))
-
-
-def test_missing_file(tmp_path):
-    with pytest.raises(UserError, match=r"absent.glb: no such file, expected a .glb or .gltf model"):
-        load_scene(tmp_path / "absent.glb")
+    del writer.json["nodes"][0]["name"]
+    assert load_scene(writer.write(tmp_path / "a.glb")).part_names == ("node_0",)
+    writer.json["meshes"][0]["name"] = "Sword"
+    assert load_scene(writer.write(tmp_path / "b.glb")).part_names == ("Sword",)

@@ -1,5 +1,6 @@
 """Interpolation, hierarchy, skinning and morph targets against hand-worked poses, scipy and VTK."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from dimo_jax.data.gltf import load_scene
 from dimo_jax.data.gltf_animation import pose_joints, pose_nodes, pose_scene, sample_channel
 from dimo_jax.data.gltf_rig import Channel
 
+MODELS = Path(__file__).resolve().parent / "models"
 SHARED = Path(__file__).resolve().parents[2].parent / "shared/data"  # VTK drops animations of paths with ".."
 
 
@@ -119,15 +121,38 @@ def test_clips_may_begin_late(tmp_path):
     assert (clip.start, clip.end) == (2, 3)
 
 
-@pytest.mark.parametrize(("file", "num_clips"), [("knight.glb", 4), ("fox.gltf", 3)])
-def test_deformed_vertices_equal_those_of_vtk(file, num_clips):
-    if not (SHARED / file).exists():
-        pytest.skip(f"{file} is not beside the repository")
+def test_deformed_vertices_equal_those_of_three_js():
+    """A file of glTF-Transform: interleaved, sparse and quantized accessors, and all interpolations; see models/."""
+    scene = load_scene(MODELS / "worm.glb")
+    assert scene.part_names == ("worm", "quad")
+    clips = {clip.name: clip for clip in scene.clips}
+    paths = {(channel.path, channel.interpolation) for clip in scene.clips for channel in clip.channels}
+    assert {kind for _, kind in paths} == {"STEP", "LINEAR", "CUBICSPLINE"}
+    assert {("weights", "LINEAR"), ("weights", "CUBICSPLINE")} < paths
+    truth = json.loads((MODELS / "worm.json").read_text())
+    assert len(truth) == 12
+    moved = []
+    for entry in truth:
+        found = pose_scene(scene, clips[entry["clip"]], entry["time"])
+        expected = np.concatenate([entry["vertices"][name] for name in scene.part_names])
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+        moved.append(expected)
+    assert np.ptp(moved, axis=0).max(axis=1).min() > 0.1  # every vertex moves, a thousand times what may differ
+
+
+@pytest.mark.parametrize(
+    ("path", "num_clips"),
+    [(SHARED / "knight.glb", 4), (MODELS / "Fox.gltf", 3)],
+    ids=["knight", "fox"],
+)
+def test_deformed_vertices_equal_those_of_vtk(path, num_clips):
+    if not path.exists():
+        pytest.skip(f"{path.name} is not beside the repository")
     vtk = pytest.importorskip("vtk", exc_type=ImportError)
     to_numpy = pytest.importorskip("vtk.util.numpy_support", exc_type=ImportError).vtk_to_numpy
-    scene = load_scene(SHARED / file)
+    scene = load_scene(path)
     reader = vtk.vtkGLTFReader()
-    reader.SetFileName(str(SHARED / file))
+    reader.SetFileName(str(path))
     reader.ApplyDeformationsToGeometryOn()
     reader.UpdateInformation()
     for index in np.linspace(0, len(scene.clips) - 1, num_clips).astype(int):

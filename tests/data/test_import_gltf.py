@@ -10,7 +10,8 @@ from dimo_jax.data.clip_passes import Timing, pose_clip
 from dimo_jax.data.framing import border_planes, fit_framing, support
 from dimo_jax.data.gltf import load_scene
 from dimo_jax.data.gltf_animation import pose_scene
-from dimo_jax.data.import_gltf import Studio, choose_surface, humanize, import_gltf, name_motions
+from dimo_jax.data.import_gltf import Options, choose_surface, humanize, import_gltf, name_motions
+from dimo_jax.data.studio import Studio
 from dimo_jax.errors import UserError
 
 KNIGHT = Path(__file__).resolve().parents[2].parent / "shared/data/knight.glb"
@@ -45,7 +46,7 @@ def _facing(square, pose):
 
 def test_dataset_of_a_small_model(walker):
     lines = []
-    dataset = import_gltf(walker, timing=Timing(num_frames=5), studio=SMALL, report=lines.append)
+    dataset = import_gltf(walker, Options(timing=Timing(num_frames=5), studio=SMALL), report=lines.append)
     assert dataset.frames.shape == (2, 4, 5, 32, 32, 4)
     assert dataset.names == ("Walk_Far", "SpinAround")
     assert dataset.captions == ("walk far", "spin around")
@@ -58,7 +59,7 @@ def test_dataset_of_a_small_model(walker):
 
 
 def test_surface_moves_as_the_clip_says_and_stands_where_the_pictures_show_it(walker):
-    dataset = import_gltf(walker, timing=Timing(num_frames=5), studio=SMALL)
+    dataset = import_gltf(walker, Options(timing=Timing(num_frames=5), studio=SMALL))
     walk = dataset.surface[0]
     side = np.ptp(walk[0, :, 0])  # 2 in the file, and the walk covers 1
     np.testing.assert_allclose(
@@ -91,7 +92,7 @@ def test_surface_points_are_the_vertices_and_cover_the_triangles_evenly(walker):
 
 def test_one_framing_keeps_all_motions_inside_and_fills_the_picture(walker):
     studio = Studio(size=64, margin=0.1)
-    dataset = import_gltf(walker, timing=Timing(num_frames=9), studio=studio)
+    dataset = import_gltf(walker, Options(timing=Timing(num_frames=9), studio=studio))
     pixels = _project(dataset.surface, dataset.cameras) / 64
     assert pixels.min() > 0.1 - 1e-5
     assert pixels.max() < 0.9 + 1e-5
@@ -136,9 +137,8 @@ def test_looping_clips_stop_one_step_before_their_end(walker):
 
 
 def test_clips_and_splits_by_pattern(walker):
-    dataset = import_gltf(
-        walker, clips=("*a*", "t-pose"), test_clips=("spin*",), timing=Timing(num_frames=2), studio=SMALL
-    )
+    chosen = Options(clips=("*a*", "t-pose"), test_clips=("spin*",), timing=Timing(num_frames=2), studio=SMALL)
+    dataset = import_gltf(walker, chosen)
     assert dict(zip(dataset.names, dataset.splits)) == {"Walk_Far": "train", "SpinAround": "test", "T-Pose": "train"}
 
 
@@ -170,7 +170,7 @@ def test_models_in_which_nothing_moves_are_refused(tmp_path):
     writer.add("nodes", {"mesh": writer.square()})
     writer.clip("Pose", 0, "translation", [0.0], np.array([[0, 0, 0]]))
     with pytest.raises(UserError, match=r"still.glb: nothing moves in any of its clips \(Pose\)"):
-        import_gltf(writer.write(tmp_path / "still.glb"), studio=SMALL)
+        import_gltf(writer.write(tmp_path / "still.glb"), Options(studio=SMALL))
 
 
 @pytest.mark.parametrize(
@@ -191,8 +191,9 @@ def test_options_out_of_range(make, message):
 
 @pytest.mark.slow
 def test_several_processes_give_the_same_dataset(walker):
-    one = import_gltf(walker, timing=Timing(num_frames=3), studio=SMALL)
-    two = import_gltf(walker, timing=Timing(num_frames=3), studio=SMALL, num_workers=2)
+    options = Options(timing=Timing(num_frames=3), studio=SMALL)
+    one = import_gltf(walker, options)
+    two = import_gltf(walker, options, num_workers=2)
     np.testing.assert_array_equal(one.frames, two.frames)
     np.testing.assert_array_equal(one.surface, two.surface)
 
@@ -202,10 +203,12 @@ def test_the_knight_stays_in_the_picture_and_shows_its_colours():
     lines = []
     dataset = import_gltf(
         KNIGHT,
-        clips=("Walking_A", "Death_A", "Cheer"),
-        hide=HIDE,
-        timing=Timing(num_frames=3),
-        studio=Studio(size=64, azimuths_deg=(0.0, 120.0), test_azimuths_deg=(240.0,)),
+        Options(
+            clips=("Walking_A", "Death_A", "Cheer"),
+            hide=HIDE,
+            timing=Timing(num_frames=3),
+            studio=Studio(size=64, azimuths_deg=(0.0, 120.0), test_azimuths_deg=(240.0,)),
+        ),
         report=lines.append,
     )
     assert dataset.names == ("Cheer", "Death_A", "Walking_A")

@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 from dimo_jax.data.mesh import AMBIENT, SKY, SUN, SUN_DIRECTION, Material, Mesh, render_mesh
-from dimo_jax.data.textures import CLAMP, MIRROR, REPEAT, decode_srgb, encode_srgb, make_texture, sample_texture
+from dimo_jax.data.textures import (
+    CLAMP,
+    MIRROR,
+    REPEAT,
+    choose_levels,
+    decode_srgb,
+    encode_srgb,
+    make_texture,
+    sample_mipmaps,
+    sample_texture,
+)
 from dimo_jax.types import Camera
 
 SIZE = 32
@@ -190,6 +200,58 @@ def test_texture_wrapping(wrap, expected):
     texels = np.array([3, 4, 5, -3, -2]) + 0.5
     found = sample_texture(texture, texels / 3, np.full(5, 0.5))
     np.testing.assert_allclose(found[3] * 255, expected, atol=1e-3)
+
+
+def test_nearest_texels_are_not_mixed():
+    pixels = np.repeat(np.array([10, 20, 30], np.uint8)[None, :, None], 4, axis=2)
+    texture = make_texture(pixels, nearest=True)
+    found = sample_texture(texture, np.array([0, 0.9, 1.1, 2.9, 3.0, -0.1]) / 3, np.full(6, 0.5))
+    np.testing.assert_allclose(found[3] * 255, [10, 10, 20, 30, 10, 30], atol=1e-3)
+
+
+def test_mipmaps_are_means_in_linear_light():
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (12, 8, 4), dtype=np.uint8)
+    texture = make_texture(pixels, mipmaps=True)
+    assert [level.shape for level in texture.smaller] == [(6, 4, 4), (3, 2, 4)]  # 3 is odd: the last
+    linear = np.concatenate([decode_srgb(pixels[..., :3] / 255), pixels[..., 3:] / 255], axis=-1)
+    blocks = linear.reshape(3, 4, 2, 4, 4).mean(axis=(1, 3))
+    np.testing.assert_allclose(texture.smaller[1], blocks, atol=1e-6)
+    centers = np.array([0.25, 0.75])  # of the texels of the last level's first row
+    found = sample_mipmaps(texture, np.r_[centers, 1 / 16], np.r_[1 / 6, 1 / 6, 1 / 24], np.array([9, 2, 0]))
+    np.testing.assert_allclose(found.T, [*blocks[0], linear[0, 0]], atol=1e-6)
+
+
+def test_mipmaps_have_texels_of_the_size_of_samples():
+    triangle = np.array([[[0, 0], [1, 0], [0, 1]]], float)
+    sizes = np.array([0.5, 1, 1.9, 2.1, 4, 8])
+    found = choose_levels(sizes[:, None, None] * triangle, np.repeat(triangle, 6, axis=0))
+    np.testing.assert_array_equal(found, [0, 0, 1, 1, 2, 3])
+    assert choose_levels(triangle, 0 * triangle) > 8
+
+
+def test_fine_textures_seen_from_afar_are_their_mean():
+    stripes = np.zeros((64, 64, 4), np.uint8)
+    stripes[:, ::2] = 255
+    stripes[..., 3] = 255
+    texcoords = np.array([[0, 8], [8, 8], [8, 0], [0, 0]]) + 0.5 / 64  # so that samples hit the middle of a stripe
+    images = []
+    for mipmaps in (False, True):
+        material = Material(np.ones(4), make_texture(stripes, mipmaps=mipmaps), unlit=True)
+        mesh = _mesh(SQUARE_FACES, materials=(material,), texcoords=texcoords)
+        images.append(render_mesh(_square(0.5), mesh, _camera(), samples=1)[8:24, 8:24, 0])
+    assert set(np.unique(images[0])) <= {0, 255}
+    np.testing.assert_array_equal(images[1], int(encode_srgb(np.array(0.5))))
+
+
+def test_unlit_materials_show_their_own_colour():
+    plain = Material(np.array([0.2, 0.4, 0.6, 1]))
+    bright = Material(np.array([0.2, 0.4, 0.6, 1]), unlit=True)
+    mesh = _mesh(SQUARE_FACES, materials=(plain, bright), triangle_materials=np.array([0, 1]))
+    image = render_mesh(_square(0.5), mesh, _camera())
+    color = np.array([0.2, 0.4, 0.6])
+    np.testing.assert_array_equal(image[10, 14, :3], encode_srgb(color))  # above the diagonal
+    np.testing.assert_array_equal(image[20, 18, :3], encode_srgb(FACING_LIGHT * color))
 
 
 def test_srgb_round_trip():

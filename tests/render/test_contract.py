@@ -21,6 +21,7 @@ from dimo_jax.render.project import project
 from dimo_jax.render.rasterize import api
 from dimo_jax.types import Camera, Gaussians, Splats
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
 IMAGES = ("rgb", "alpha", "depth", "normal")
 VALUE_TOLERANCE = 3e-5  # relative to the largest value of the image, at least 1
 GRADIENT_TOLERANCE = 2e-4  # relative to the largest gradient of the array

@@ -10,6 +10,8 @@ from dimo_jax.data.sources import load
 from dimo_jax.train.estimate import estimate_hours
 from dimo_jax.train.loop import fit
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 
 def make_small(preset):
     config = get_config(preset)

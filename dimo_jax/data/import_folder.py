@@ -1,0 +1,178 @@
+"""A rigged, animated glTF model as a dataset folder, rendered straight to disk; stopped at any time, it goes on.
+
+Beside the target stands a hidden folder while the import runs:
+
+.<target>-import/.plan.json     what was asked for, which clips become motions, and the framing of all
+.<target>-import/               beside it the dataset: truth and, view by view, pictures; `dataset.json` comes last
+
+The plan is written when the first pass is through, and a view appears under its name when it is complete. So what is
+there is finished, and the same command leaves it as it is. At the end the folder is renamed to the target.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from dimo_jax.data.clip_passes import each_clip, write_clip
+from dimo_jax.data.dataset import Dataset
+from dimo_jax.data.framing import Framing
+from dimo_jax.data.gltf import Scene, load_scene
+from dimo_jax.data.import_gltf import Options, Plan, describe_motions, plan_import
+from dimo_jax.data.native import write_index
+from dimo_jax.errors import UserError
+
+VERSION = 1  # of the pictures: another one does not go on with what an older version of this program has drawn
+PLAN = ".plan.json"
+
+
+def staging_of(target: Path) -> Path:
+    """The hidden folder beside `target` in which its import works."""
+    return target.with_name(f".{target.name}-import")
+
+
+def import_folder(
+    source: str | Path,
+    target: Path,
+    options: Options | None = None,
+    *,
+    num_workers: int = 1,
+    report: Callable[[str], None] = lambda line: None,
+) -> Dataset:
+    """Renders a model's clips into a new dataset folder, going on where an earlier call was stopped.
+
+    Args:
+      source: a .glb or .gltf file.
+      target: the folder to write; it does not exist, or is empty.
+      options: see there.
+      num_workers: processes, see `plan_import`.
+      report: takes one line at a time about what is found, left out, and there already.
+
+    Returns:
+      What was written, without truth and with blank frames that take no memory.
+
+    Raises:
+      UserError: the model is malformed, a pattern matches nothing, or an option is out of range: nothing has been
+        written. Or the disk does not take it: what is done stays for the next call.
+    """
+    options = options or Options()
+    target = target.absolute()
+    scene = load_scene(source, hide=options.hide)
+    staging = staging_of(target)
+    asked = _fingerprint(scene, options)
+    try:
+        plan = _read_plan(staging, scene, asked)
+        if plan is None:
+            plan = _begin(staging, scene, options, asked, num_workers=num_workers, report=report)
+        dataset = describe_motions(scene, plan.clips, options)
+        _render(staging, scene, plan, dataset, options, num_workers=num_workers, report=report)
+        write_index(staging, dataset)
+        if target.exists():
+            target.rmdir()  # refuses a folder that is not empty
+        staging.rename(target)
+        (target / PLAN).unlink()
+    except OSError as error:
+        raise UserError(
+            f"{target}: cannot be written ({error.strerror or error}); the same command goes on where this one stopped"
+        ) from error
+    except BrokenProcessPool as error:
+        raise UserError(
+            f"{target}: a worker process was killed, perhaps for want of memory; the same command goes on where this "
+            "one stopped, expected fewer --num_workers"
+        ) from error
+    return dataset
+
+
+def _fingerprint(scene: Scene, options: Options) -> str:
+    """Differs wherever the model, its textures or the options do."""
+    asked = hashlib.sha256(json.dumps([VERSION, scene.path.name, scene.digest, asdict(options)]).encode())
+    for material in scene.mesh.materials:
+        if material.texture is not None:
+            asked.update(material.texture.pixels.tobytes())
+    return asked.hexdigest()
+
+
+def _read_plan(staging: Path, scene: Scene, asked: str) -> Plan | None:
+    """The plan of an earlier call that was asked for the same; None where there is none."""
+    path = staging / PLAN
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["asked"] != asked:
+            return None
+        clips = tuple(scene.clips[index] for index in content["clips"])
+        return Plan(clips, Framing(np.array(content["center"], np.float64), float(content["scale"])))
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise UserError(
+            f"{path}: is damaged ({error.__class__.__name__}), expected a plan; remove {staging}"
+        ) from error
+
+
+def _begin(
+    staging: Path,
+    scene: Scene,
+    options: Options,
+    asked: str,
+    *,
+    num_workers: int,
+    report: Callable[[str], None],
+) -> Plan:
+    """The first pass: its truth is written, then its plan. What another import left behind is removed."""
+    plan, surface, joints = plan_import(scene, options, num_workers=num_workers, report=report)
+    if (staging / PLAN).exists():
+        report(f"{staging}: removed, an unfinished import of another model or with other options")
+    if staging.exists():
+        shutil.rmtree(staging)
+    for index, name in enumerate(describe_motions(scene, plan.clips, options).names):
+        (staging / name).mkdir(parents=True)
+        np.savez(staging / name / "truth.npz", surface=surface[index], joints=joints[index])
+    numbers = {clip.name: index for index, clip in enumerate(scene.clips)}
+    content = {
+        "asked": asked,
+        "clips": [numbers[clip.name] for clip in plan.clips],
+        "center": plan.framing.center.tolist(),
+        "scale": plan.framing.scale,
+    }
+    unfinished = staging / f"{PLAN}.tmp"
+    unfinished.write_text(json.dumps(content), encoding="utf-8")
+    unfinished.replace(staging / PLAN)
+    return plan
+
+
+def _render(
+    folder: Path,
+    scene: Scene,
+    plan: Plan,
+    dataset: Dataset,
+    options: Options,
+    *,
+    num_workers: int,
+    report: Callable[[str], None],
+) -> None:
+    """The second pass, over the clips of which a view is missing."""
+    folders = {clip.name: folder / name for clip, name in zip(plan.clips, dataset.names)}
+    num_there = {name: sum((path / view).is_dir() for view in dataset.view_names) for name, path in folders.items()}
+    missing = [clip for clip in plan.clips if num_there[clip.name] < dataset.num_views]
+    if any(num_there.values()):
+        total = dataset.num_motions * dataset.num_views
+        report(f"goes on after a stop: {sum(num_there.values())} of {total} videos are there")
+    write = partial(
+        write_clip,
+        timing=options.timing,
+        cameras=dataset.cameras,
+        framing=plan.framing,
+        samples=options.studio.samples,
+        folders=folders,
+        view_names=dataset.view_names,
+    )
+    for _ in each_clip(write, scene, missing, num_workers=num_workers, label="rendering"):
+        pass
