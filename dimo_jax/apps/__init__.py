@@ -18,6 +18,8 @@ APPS = {
     "text": "dimo_jax.apps.text",
     "import_data": "dimo_jax.apps.import_data",
     "evaluate": "dimo_jax.apps.evaluate",
+    "status": "dimo_jax.apps.status",
+    "replay": "dimo_jax.apps.replay",
 }
 
 
@@ -70,6 +72,7 @@ def define_flags() -> None:
     flags.DEFINE_string("pred", None, "evaluate: folder of pictures to score, in the same layout")
     flags.DEFINE_string("clip", None, "evaluate: Hugging Face CLIP folder (config.json, model.safetensors)")
     flags.DEFINE_integer("num_lpips_images", None, "evaluate: about so many images for LPIPS (0: all)")
+    flags.DEFINE_integer("step", None, "replay: the step whose batch was saved (default: the last such)")
     flags.DEFINE_integer("num_videos", None, "evaluate: about so many videos for FVD (0: all)")
 
 
