@@ -69,8 +69,8 @@ def _refusal(folder: Path, owner: Owner | None) -> str:
 def hold(folder: Path) -> Iterator[Owner | None]:
     """Holds the lock of an existing `folder`; yields the owner that ended without releasing it, if any.
 
-    The lock is `flock(2)` on the file `.lock`, which names host and process. It ends with the process, `kill -9` included,
-    so that no lock is ever stale. On network file systems it holds between hosts where the file system passes
+    The lock is `flock(2)` on the file `.lock`, which names host and process. It ends with the process, after `kill -9`,
+    too, so that no lock is ever stale. On network file systems it holds between hosts where the file system passes
     `flock` on (NFS since Linux 2.6.12, Lustre with `-o flock`).
 
     Raises:
@@ -84,14 +84,15 @@ def hold(folder: Path) -> Iterator[Owner | None]:
     try:
         before = find_owner(folder)
         _take(descriptor, folder)
-        mine = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
-        _replace_content(descriptor, json.dumps(mine), path)
-        yield before
-        # After an exception, too, the lock is released by closing; only a killed process leaves its name.
-    finally:
-        with contextlib.suppress(OSError):
-            if _is_mine(path):
+        try:
+            mine = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
+            _replace_content(descriptor, json.dumps(mine), path)
+            yield before
+        finally:
+            # Only a killed process leaves its name.
+            with contextlib.suppress(OSError):
                 os.ftruncate(descriptor, 0)
+    finally:
         os.close(descriptor)
 
 
@@ -118,8 +119,3 @@ def _replace_content(descriptor: int, text: str, path: Path) -> None:
         os.pwrite(descriptor, text.encode(), 0)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}), expected room for a run's files") from error
-
-
-def _is_mine(path: Path) -> bool:
-    found = read_json(path)
-    return found is not None and found.get("pid") == os.getpid() and found.get("host") == socket.gethostname()
