@@ -179,10 +179,11 @@ def small_disk(tmp_path):
 def test_disk_that_fills_up(small_disk):
     noise = jax.random.bits(jax.random.key(0), (80_000,))  # 320 kB that do not compress
     template = jax.eval_shape(lambda: {"x": noise})
-    with pytest.raises(WriteFailed, match=r"checkpoint 3 could not be written .*checkpoint 2 is intact"), \
-            Checkpoints(small_disk, keep=5) as checkpoints:  # fmt: skip
-        for step in (1, 2, 3):
-            checkpoints.save(step, {"x": noise + step})
+    checkpoints = Checkpoints(small_disk, keep=5)
+    for step in (1, 2, 3):
+        checkpoints.save(step, {"x": noise + step})
+    with pytest.raises(WriteFailed, match=r"checkpoint 3 could not be written .*checkpoint 2 is intact"):
+        checkpoints.wait()
     assert sorted(os.listdir(small_disk / "checkpoints")) == ["1", "2"]
     step, state = Checkpoints(small_disk, owner=True).restore_latest(lambda step: template)
     assert step == 2

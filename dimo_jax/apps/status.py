@@ -46,9 +46,10 @@ def report(folder: Path, now: float) -> list[str]:
         age = now - (folder / "checkpoints" / str(steps[-1])).stat().st_mtime
         saved = f" (the last {format_span(age)} ago)"
     lines.append(f"checkpoints: {', '.join(map(str, steps)) or 'none'}{saved}")
-    for name in SCORES if summary else ():
-        if isinstance(summary.get(name), dict):
-            numbers = ", ".join(f"{key} {value:.4g}" for key, value in summary[name].items() if key != "num_images")
+    for name in SCORES:
+        scores = (summary or {}).get(name)
+        if isinstance(scores, dict):
+            numbers = ", ".join(f"{key} {value:.4g}" for key, value in scores.items() if key != "num_images")
             lines.append(f"{name.replace('_', ' ') + ':':<18} {numbers}")
     return lines
 
@@ -56,7 +57,9 @@ def report(folder: Path, now: float) -> list[str]:
 def _state(owner: Owner | None, facts: Mapping[str, Any], summary: Mapping[str, Any] | None) -> str:
     state, why = facts.get("state"), facts.get("message", "")
     if owner is not None and owner.alive:
-        doing = {status.TRAINING: "training", status.SHOWING: "trained; evaluating and drawing"}.get(state, "starting")
+        doing = {status.TRAINING: "training", status.SHOWING: "trained; evaluating and drawing"}.get(
+            str(state), "starting"
+        )
         return f"running, {doing} ({owner})"
     if state == status.STOPPED:
         return f"stopped: {why}"

@@ -51,7 +51,7 @@ class Tracker:
 
     def add(self, step: int, metrics: Metrics) -> None:
         """Remembers what a step reported; nothing is fetched."""
-        self._pending.append((step, metrics.replace(preview=None)))  # type: ignore[arg-type]
+        self._pending.append((step, metrics.replace(preview=None)))
 
     def look(self) -> None:
         """Fetches what steps have reported since the last look.
