@@ -13,6 +13,7 @@ from dimo_jax.workdir.files import read_json
 from dimo_jax.workdir.lock import Owner, find_owner
 from dimo_jax.workdir.spans import format_span
 
+DOING = {status.TRAINING: "training", status.SHOWING: "trained; evaluating and drawing"}
 SCORES = ("held_out_views", "held_out_frames", "static_baseline")
 
 
@@ -57,10 +58,7 @@ def report(folder: Path, now: float) -> list[str]:
 def _state(owner: Owner | None, facts: Mapping[str, Any], summary: Mapping[str, Any] | None) -> str:
     state, why = facts.get("state"), facts.get("message", "")
     if owner is not None and owner.alive:
-        doing = {status.TRAINING: "training", status.SHOWING: "trained; evaluating and drawing"}.get(
-            str(state), "starting"
-        )
-        return f"running, {doing} ({owner})"
+        return f"running, {DOING.get(str(state), 'starting')} ({owner})"
     if state == status.STOPPED:
         return f"stopped: {why}"
     if state == status.FAILED:
