@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -201,7 +202,8 @@ def check_workdir(config: ConfigDict, folder: Path) -> None:
       UserError: it is a file, holds other files, a run of another config, or one that is going on.
     """
     check_folder(folder, "workdir")
-    lock.check_free(folder)
+    if jax.process_index() == 0:  # which is the one to hold the lock
+        lock.check_free(folder)
     if (folder / "checkpoints").is_dir() and (folder / "config.json").exists():
         before = load_config(folder)
         if config_sha256(before) != config_sha256(config):

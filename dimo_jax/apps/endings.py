@@ -28,10 +28,15 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 def occupy(folder: Path) -> Iterator[None]:
     """Makes `folder` this process's: holds its lock, logs to `train.log`, and notes in `status.json` how the run ends.
 
+    Of a run's several processes the first does so; for the others it is an empty context.
+
     Raises:
       UserError: another process runs there, or it cannot be written to.
       WriteFailed: in place of an OSError that says that the disk takes no more.
     """
+    if jax.process_index() != 0:
+        yield
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 from dimo_jax.errors import Stopped
 from dimo_jax.train.state import TrainState
@@ -40,6 +41,16 @@ def never() -> str:
     return ""
 
 
+_SAVE, _STOP = 1, 2  # what a process may wish for; the larger wish of any prevails
+
+
+def agree(wish: int) -> int:
+    """The largest wish of all processes of a run, so that all save, and stop, after the same step."""
+    if jax.process_count() == 1:
+        return wish
+    return int(np.max(multihost_utils.process_allgather(np.int32(wish))))
+
+
 class Keeper:
     """Saves every so many steps and minutes, and when a signal asks the run to stop."""
 
@@ -50,6 +61,7 @@ class Keeper:
         *,
         every: int,
         minutes: float,
+        agree_every: int = 1,
         stop: Callable[[], str] = never,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -58,20 +70,27 @@ class Keeper:
         tracker: is looked at before each save, so that no state follows a bad loss.
         every: steps between saves.
         minutes: save at the latest so long after the save before; 0: the clock does not matter.
+        agree_every: with several processes, steps between their agreements on clock and signals, which are a sync.
         stop: tells why the run shall stop ("SIGTERM"), or "".
         clock: seconds.
         """
         self._store, self._tracker, self._every, self._stop, self._clock = store, tracker, every, stop, clock
+        self._agree_every = agree_every if jax.process_count() > 1 else 1
         self._seconds = 60 * minutes
         self._last = clock()
+        self._stops = False
 
     def is_due(self, step: int) -> bool:
         """Whether the state after `step` is to be saved."""
-        late = self._seconds > 0 and self._clock() - self._last >= self._seconds
-        return step % self._every == 0 or late or bool(self._stop())
+        wish = 0
+        if step % self._agree_every == 0:
+            late = self._seconds > 0 and self._clock() - self._last >= self._seconds
+            wish = agree(_STOP if self._stop() else _SAVE if late else 0)
+            self._stops = wish == _STOP
+        return step % self._every == 0 or wish > 0
 
     def save(self, step: int, state: TrainState, *, pairs: int | None = None) -> None:
-        """Saves the state after `step`, then stops the run where that is asked for.
+        """Saves the state after `step`, then stops the run where `is_due` has heard that it shall.
 
         Args:
           step: steps taken.
@@ -87,10 +106,11 @@ class Keeper:
         check_finite(step, state)
         self._store.save(step, state, notes={**self._tracker.notes(), "pairs": pairs})
         self._last = self._clock()
-        reason = self._stop()
-        if reason:
+        if self._stops:
             self._store.wait()
-            raise Stopped(f"{reason} after step {step}, which is saved; the same command goes on from there")
+            raise Stopped(
+                f"{self._stop() or 'a signal to another process'} after step {step}, which is saved; the same command goes on from there"
+            )
 
 
 def check_finite(step: int, state: TrainState) -> None:

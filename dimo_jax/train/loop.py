@@ -93,7 +93,12 @@ def fit(
     sizes = dict(num_motions=dataset.num_motions, num_frames=dataset.num_frames)
     tracker = Tracker()
     keeper = Keeper(
-        checkpoints, tracker, every=config.checkpoint_every, minutes=config.get("checkpoint_minutes", 0), stop=stop
+        checkpoints,
+        tracker,
+        every=config.checkpoint_every,
+        minutes=config.checkpoint_minutes,
+        agree_every=config.log_every,
+        stop=stop,
     )
     pairs = None
     restored = checkpoints.restore_latest(lambda step: stages.template(config, components, step=step, **sizes))
@@ -180,6 +185,7 @@ class StageRunner:
         if stage.options.points_are_controls:
             stages.report_first_stage(state, config)
             state = _begin_second(config, self.components, state, step=step, num_frames=self.dataset.num_frames)
+        self.keeper.is_due(step)  # asks for signals; what ends a stage is saved in any case
         self.keeper.save(step, state)
         return state
 

@@ -1,10 +1,12 @@
 """States are saved by steps, by the clock and on request, and never when they hold NaN."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from dimo_jax.errors import Stopped
+from dimo_jax.train import keeper as module
 from dimo_jax.train.keeper import Keeper
 from dimo_jax.train.state import TrainState
 from dimo_jax.train.tracker import LossNotFinite, Tracker
@@ -64,6 +66,18 @@ def test_request_saves_and_stops(kept):
     with pytest.raises(Stopped, match="SIGTERM after step 3, which is saved; the same command goes on from there"):
         keeper.save(3, make_state())
     assert (kept.steps, kept.waits) == ([3], 1)
+
+
+def test_signal_to_another_process_stops_this_one_after_the_same_step(kept, monkeypatch):
+    """Two processes that agree every 4 steps; the other one, faked, has got SIGTERM."""
+    wishes = []
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(module, "agree", lambda wish: wishes.append(wish) or 2)
+    keeper = make_keeper(kept, every=3, minutes=0, agree_every=4)
+    assert [step for step in range(1, 5) if keeper.is_due(step)] == [3, 4]
+    assert wishes == [0]
+    with pytest.raises(Stopped, match="a signal to another process after step 4"):
+        keeper.save(4, make_state())
 
 
 def test_nan_is_never_saved(kept):
