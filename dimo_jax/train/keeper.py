@@ -108,9 +108,8 @@ class Keeper:
         self._last = self._clock()
         if self._stops:
             self._store.wait()
-            raise Stopped(
-                f"{self._stop() or 'a signal to another process'} after step {step}, which is saved; the same command goes on from there"
-            )
+            reason = self._stop() or "a signal to another process"
+            raise Stopped(f"{reason} after step {step}, which is saved; the same command goes on from there")
 
 
 def check_finite(step: int, state: TrainState) -> None:
