@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from dimo_jax.apps.recorder import log_to
+from dimo_jax.apps.recorder import log_to, write_to_log
 from dimo_jax.errors import Stopped, UserError, WriteFailed
 from dimo_jax.train.tracker import LossNotFinite
 from dimo_jax.types import Batch
@@ -43,7 +43,7 @@ def occupy(folder: Path) -> Iterator[None]:
         raise UserError(
             f"--workdir={folder}: cannot be made ({error.strerror}), expected a folder to write to"
         ) from error
-    with hold(folder) as before, _noting_end(folder), log_to(folder):
+    with hold(folder) as before, log_to(folder), _noting_end(folder):
         if before is not None:
             logging.info("the run before (%s) ended without a word, as after kill -9 or a power cut", before)
         status.write_status(folder, status.TRAINING)
@@ -54,9 +54,11 @@ def occupy(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _noting_end(folder: Path) -> Iterator[None]:
     def note(state: str, error: BaseException) -> None:
+        message = " ".join(str(error).split()) or type(error).__name__
+        write_to_log(f"{state}: {message}")
         # The error itself is what the user must see, even where it cannot be noted.
         with contextlib.suppress(OSError):
-            status.write_status(folder, state, message=" ".join(str(error).split()) or type(error).__name__)
+            status.write_status(folder, state, message=message)
 
     try:
         yield

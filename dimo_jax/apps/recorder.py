@@ -139,9 +139,14 @@ def log_to(folder: Path) -> Iterator[None]:
 
 def log_line(text: str) -> None:
     """Logs a line of progress; beside a progress bar only into the file."""
-    if not sys.stderr.isatty():
+    if sys.stderr.isatty():
+        write_to_log(text)
+    else:
         logging.info("%s", text)
-        return
+
+
+def write_to_log(text: str) -> None:
+    """Adds a line to `train.log` where `log_to` has opened it, and says it nowhere else."""
     record = standard_logging.LogRecord("dimo_jax", standard_logging.INFO, __file__, 0, text, None, None)
     for handler in standard_logging.getLogger().handlers:
         if isinstance(handler, _LogFile):

@@ -96,11 +96,15 @@ class Restored:
         return resize(whole, size, round(size * whole.width / whole.height)) if size else whole
 
 
-def restore(workdir: Path) -> Restored:
-    """The model of the latest checkpoint in `workdir`.
+def restore(workdir: Path, *, checkpoint: str = "last") -> Restored:
+    """The model of a checkpoint in `workdir`.
+
+    Args:
+      workdir: of a training run.
+      checkpoint: "last", or "best": the one with the highest score (docs/recovery.md).
 
     Raises:
-      UserError: no run there, none that finished its first stage, or a damaged one.
+      UserError: no run there, none that finished its first stage, a damaged one, or none with a score.
     """
     config = load_config(workdir)
     try:
@@ -110,12 +114,17 @@ def restore(workdir: Path) -> Restored:
             f"{workdir / FACTS_FILE}: cannot read it ({type(error).__name__}), expected a run's facts"
         ) from error
     absent = UserError(f"--workdir={workdir}: no checkpoint in it, expected a training run that has saved one")
-    if not (workdir / "checkpoints").is_dir():
-        raise absent  # before the folder is made to look into it
     components = build_components(config)
     sizes = dict(num_motions=len(facts["names"]), num_frames=facts["num_frames"])
-    with Checkpoints(workdir, keep=config.keep_checkpoints) as checkpoints:
-        found = checkpoints.restore_latest(lambda step: stages.template(config, components, step=step, **sizes))
+    checkpoints, before = Checkpoints(workdir), None
+    if checkpoint == "best":
+        best = checkpoints.best()
+        if best is None:
+            raise UserError(f"--checkpoint=best: found no scores in {checkpoints.folder}, expected a longer run")
+        before = best + 1
+    found = checkpoints.restore_latest(
+        lambda step: stages.template(config, components, step=step, **sizes), before=before
+    )
     if found is None:
         raise absent
     if found[0] < stages.build_stages(config)[0].last_step:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from absl import logging
 from ml_collections import ConfigDict
 
 from dimo_jax.apps.recorder import LOG_FILE, Recorder, log_line, log_to
@@ -23,7 +24,16 @@ VALUES = {"loss": 2.5, "psnr": 21.0, "resolution": 64, "overflow": 0, "loss/rgb"
 
 
 @pytest.fixture
-def folder(tmp_path):
+def _informed():
+    """Logs as launch.py does."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.INFO)
+    yield
+    logging.set_verbosity(before)
+
+
+@pytest.fixture
+def folder(tmp_path, _informed):
     """A run after 30 of 100 steps, as its recorder left it."""
     config = ConfigDict(dict(stage1=dict(num_steps=40), stage2=dict(num_steps=60)))
     config.batch = dict(motions=2, views=3, frames=4)

@@ -78,7 +78,7 @@ def test_signal_saves_the_step_at_hand(tmp_path, steps, number):
     assert signal.getsignal(number) is before
     assert Checkpoints(tmp_path).steps() == [7, 5]
     assert read_status(tmp_path)["state"] == "stopped"
-    assert "step 7" in (tmp_path / "train.log").read_text() or number.name in (tmp_path / "train.log").read_text()
+    assert f"stopped: {number.name} after step 7" in (tmp_path / "train.log").read_text()
     steps.taken.clear()
     run_until(9, steps, tmp_path, make_config())
     assert [step for step, _ in steps.taken] == [8, 9]
