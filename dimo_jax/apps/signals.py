@@ -50,16 +50,20 @@ class Signals:
         finally:
             self._is_deferred = False
         if self._received:
-            raise Stopped(self._received)
+            raise Stopped(_outside(self._received))
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         del frame
         name = signal.Signals(number).name
         if not self._is_deferred:
             self._received = name
-            raise Stopped(name)
+            raise Stopped(_outside(name))
         if self._received and number == signal.SIGINT:
             raise Stopped(f"{name} for the second time; what came after the last checkpoint is lost")
         if not self._received:
             logging.info("%s: stopping after the step at hand; Ctrl-C once more ends at once", name)
         self._received = self._received or name
+
+
+def _outside(name: str) -> str:
+    return f"{name} while no step was under way; nothing is lost, and the same command goes on"
