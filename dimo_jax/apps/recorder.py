@@ -50,6 +50,7 @@ class Recorder:
         self._total = config.stage1.num_steps + config.stage2.num_steps
         self._images = config.batch.motions * config.batch.views * config.batch.frames
         self._last, self._last_line, self._last_status = (clock(), 0), -float("inf"), -float("inf")
+        self._phase: tuple[str, float] | None = None
 
     def scalars(self, step: int, stage: str, values: Mapping[str, float]) -> None:
         """One row of metrics, with speed and memory since the row before; the log's line when a minute has passed."""
@@ -59,7 +60,10 @@ class Recorder:
         speed = {"steps_per_second": rate, "images_per_second": rate * self._images, "memory_gib": memory_gib()}
         self._log.write(step, {"stage": stage, **values, **speed})
         self._board.scalars(step, {**values, **speed})
-        left = (self._total - step) / rate
+        # What a phase begins with is mostly compilation, from which nothing follows for the steps to come.
+        phase = stage, values["resolution"]
+        left = (self._total - step) / rate if phase == self._phase else None
+        self._phase = phase
         facts = dict(step=step, num_steps=self._total, stage=stage, **values, **speed, seconds_left=left)
         if now - self._last_status >= SECONDS_PER_STATUS or step == self._total:
             self._last_status = now
@@ -88,10 +92,11 @@ class Recorder:
 def describe(facts: Mapping[str, Any]) -> str:
     """How far a run is, in one line: `facts` as `status.json` has them."""
     terms = ", ".join(f"{name.removeprefix('loss/')} {facts[name]:.4g}" for name in facts if name.startswith("loss/"))
+    left = "" if facts["seconds_left"] is None else f", {format_span(facts['seconds_left'])} left at this speed"
     return (
         f"step {facts['step']} of {facts['num_steps']} ({facts['stage']}, {facts['resolution']:.0f} px): "
         f"loss {facts['loss']:.4g} ({terms}), PSNR {facts['psnr']:.2f} dB, {facts['images_per_second']:.0f} images/s, "
-        f"{facts['memory_gib']:.1f} GiB, {format_span(facts['seconds_left'])} left at this speed"
+        f"{facts['memory_gib']:.1f} GiB{left}"
     )
 
 

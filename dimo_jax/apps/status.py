@@ -75,9 +75,8 @@ def _progress(facts: Mapping[str, Any], now: float, *, is_running: bool) -> list
     lines = [f"step:        {step} of {total} ({facts['stage']}, {facts['resolution']:.0f} px)"]
     lines.append(f"loss:        {facts['loss']:.4g}, PSNR {facts['psnr']:.2f} dB of the training batch")
     if is_running and facts["state"] == status.TRAINING:
-        lines.append(
-            f"speed:       {facts['steps_per_second']:.2f} steps/s, {facts['images_per_second']:.0f} images/s, "
-            f"{facts['memory_gib']:.1f} GiB; {format_span(facts['seconds_left'])} left at this speed"
-        )
+        left = "" if facts["seconds_left"] is None else f"; {format_span(facts['seconds_left'])} left at this speed"
+        speed = f"{facts['steps_per_second']:.2f} steps/s, {facts['images_per_second']:.0f} images/s"
+        lines.append(f"speed:       {speed}, {facts['memory_gib']:.1f} GiB{left}")
     lines.append(f"updated:     {format_span(now - facts['time'])} ago")
     return lines
