@@ -1,5 +1,6 @@
 """`kill -9` at 20 random moments: the run that is resumed each time ends as the unbroken one, hash for hash."""
 
+import functools
 import json
 import os
 import random
@@ -20,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NUM_KILLS = 20
 SEED = 0
 PLACES = ("state", "notes", "manifest", "folder", "deletion")
-LAST_STEP = 60
+FIRST_STAGE, LAST_STEP = 16, 60
 
 
 class Trainer:
@@ -33,10 +34,11 @@ class Trainer:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
 
-    def live(self, folder, *, after_start=None, after_first_step=None, while_writing=None):
+    def live(self, folder, *, keep=3, after_start=None, after_first_step=None, while_writing=None):
         """How the process ended that trained in `folder`: 0, or minus the signal's number."""
         job = dict(
             folder=str(folder),
+            keep=keep,
             seconds_per_step=0.0 if after_start is after_first_step is while_writing is None else 0.02,
             after_start=after_start,
             after_first_step=after_first_step,
@@ -70,29 +72,47 @@ def plan_deaths():
     return deaths
 
 
-def outcome(folder):
-    """The last state's hash, and all rows of metrics."""
+@functools.cache
+def template(is_second_stage):
     config = tiny.make_config()
-    components = build_components(config)
+    step = LAST_STEP if is_second_stage else 0
+    return stages.template(config, build_components(config), step=step, **tiny.SIZES)
+
+
+def read_hashes(folder):
+    """The hash of the state in every checkpoint; one that is damaged is an error."""
     checkpoints = Checkpoints(folder)
-    assert checkpoints.steps()[0] == LAST_STEP
-    state = checkpoints.restore(LAST_STEP, stages.template(config, components, step=LAST_STEP, **tiny.SIZES))
-    return tiny.hash_state(state), tiny.without_times(read_metrics(folder / "metrics.jsonl"))
+    steps = checkpoints.steps()
+    return {step: tiny.hash_state(checkpoints.restore(step, template(step >= FIRST_STAGE))) for step in steps}
+
+
+def read_rows(folder):
+    return tiny.without_times(read_metrics(folder / "metrics.jsonl"))
 
 
 @pytest.mark.slow
 def test_killed_runs_end_as_the_unbroken_one(trainer, tmp_path):
-    assert trainer.live(tmp_path / "unbroken") == 0
-    expected = outcome(tmp_path / "unbroken")
-    assert [row["step"] for row in expected[1]] == [5, 10, 15, 16, 20, 25, 26, 30, 35, 40, 45, 50, 55, 60]
+    assert trainer.live(tmp_path / "unbroken", keep=100) == 0
+    hashes, rows = read_hashes(tmp_path / "unbroken"), read_rows(tmp_path / "unbroken")
+    assert sorted(hashes) == list(range(4, LAST_STEP + 1, 4))
+    assert [row["step"] for row in rows] == [5, 10, 15, 16, 20, 25, 26, 30, 35, 40, 45, 50, 55, 60]
+
+    def check_end(folder):
+        found = read_hashes(folder)
+        assert found == {step: hashes[step] for step in (52, 56, 60)}
+        assert read_rows(folder) == rows
+        assert not list((folder / "checkpoints").glob(".*"))
+
     broken, num_kills, num_runs = tmp_path / "broken_0", 0, 1
     for death in plan_deaths():
         # A run that ends before its death comes is compared, and another begins.
         while trainer.live(broken, **death) == 0:
-            assert outcome(broken) == expected
+            check_end(broken)
             broken, num_runs = tmp_path / f"broken_{num_runs}", num_runs + 1
         num_kills += 1
+        # What the next run will go on from, and all else that lies there, is what the unbroken run had.
+        for step, found in read_hashes(broken).items():
+            assert found == hashes[step], f"checkpoint {step} after kill {num_kills}, {death}"
     assert trainer.live(broken) == 0
-    assert outcome(broken) == expected
+    check_end(broken)
     assert num_kills == NUM_KILLS
-    assert not list((broken / "checkpoints").glob(".*"))

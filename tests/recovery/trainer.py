@@ -51,7 +51,7 @@ def die_while_writing(place, count):
     setattr(owner, name, replaced)
 
 
-def live(folder, seconds_per_step, after_start, after_first_step, while_writing):
+def live(folder, keep, seconds_per_step, after_start, after_first_step, while_writing):
     """Trains until the end or until death: so many seconds after the start, after the first step, or in a write."""
     if after_start is not None:
         die_later(after_start)
@@ -67,7 +67,9 @@ def live(folder, seconds_per_step, after_start, after_first_step, while_writing)
         time.sleep(seconds_per_step)
 
     Tracker.add = slow_add
-    tiny.train(Path(folder), tiny.make_config())
+    config = tiny.make_config()
+    config.keep_checkpoints = keep
+    tiny.train(Path(folder), config)
 
 
 def main():
