@@ -23,7 +23,7 @@ def write_json(value: Mapping[str, Any], path: Path, *, durable: bool = False) -
     temporary = path.with_name(f".{path.name}.part")
     try:
         with temporary.open("w") as file:
-            file.write(json.dumps(value, indent=1, sort_keys=True))
+            file.write(json.dumps(value, indent=1))
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
