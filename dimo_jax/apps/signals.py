@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
-
-from absl import logging
 
 from dimo_jax.errors import Stopped
 
@@ -61,7 +60,8 @@ class Signals:
         if self._received and number == signal.SIGINT:
             raise Stopped(f"{name} for the second time; what came after the last checkpoint is lost")
         if not self._received:
-            logging.info("%s: stopping after the step at hand; Ctrl-C once more ends at once", name)
+            # Not logged: the signal may have come in the middle of a write to the log.
+            os.write(2, f"\n{name}: stopping after the step at hand; Ctrl-C once more ends at once\n".encode())
         self._received = self._received or name
 
 
