@@ -43,7 +43,7 @@ class Watcher(Protocol):
         ...
 
     def resumed(self, step: int) -> None:
-        """Training goes on after `step`; what was recorded later is void."""
+        """Training begins (0) or goes on after `step`; what an earlier process recorded of later steps is void."""
         ...
 
 
@@ -102,6 +102,7 @@ def fit(
     )
     pairs = None
     restored = checkpoints.restore_latest(lambda step: stages.template(config, components, step=step, **sizes))
+    watcher.resumed(0 if restored is None else restored[0])
     if restored is None:
         # Compiled as a whole: one by one, its operations take seconds to compile.
         begin = jax.jit(lambda key: stages.begin_first(config, components, **sizes, key=key))
@@ -111,7 +112,6 @@ def fit(
             state = _begin_second(config, components, state, step=0, num_frames=dataset.num_frames)
     else:
         logging.info("resuming after step %d", restored[0])
-        watcher.resumed(restored[0])
         state, notes = restored[1], checkpoints.notes(restored[0])
         tracker.load(notes)
         pairs = notes.get("pairs")

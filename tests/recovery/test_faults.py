@@ -128,6 +128,16 @@ def test_nan_loss_stops_with_the_batch_saved_and_the_last_checkpoint_intact(tmp_
         replay._find(tmp_path, 4)
 
 
+def test_run_that_ends_before_its_first_checkpoint_begins_anew(tmp_path, steps):
+    steps.nan_at = 8
+    config = make_config(checkpoint_every=1000)
+    with pytest.raises(LossNotFinite, match="there is no checkpoint yet"):
+        tiny.train(tmp_path, config)
+    steps.nan_at = None
+    run_until(12, steps, tmp_path, config)
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [5, 10]
+
+
 def test_disk_that_fills_up_ends_with_one_line(tmp_path, steps, monkeypatch):
     """The file system's error is raised in place of a write to metrics.jsonl."""
     write = Recorder.scalars
