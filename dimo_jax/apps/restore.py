@@ -113,10 +113,11 @@ def restore(workdir: Path, *, checkpoint: str = "last") -> Restored:
         raise UserError(
             f"{workdir / FACTS_FILE}: cannot read it ({type(error).__name__}), expected a run's facts"
         ) from error
-    absent = UserError(f"--workdir={workdir}: no checkpoint in it, expected a training run that has saved one")
+    checkpoints, before = Checkpoints(workdir), None
+    if not checkpoints.steps():
+        raise UserError(f"--workdir={workdir}: no checkpoint in it, expected a training run that has saved one")
     components = build_components(config)
     sizes = dict(num_motions=len(facts["names"]), num_frames=facts["num_frames"])
-    checkpoints, before = Checkpoints(workdir), None
     if checkpoint == "best":
         best = checkpoints.best()
         if best is None:
@@ -125,8 +126,7 @@ def restore(workdir: Path, *, checkpoint: str = "last") -> Restored:
     found = checkpoints.restore_latest(
         lambda step: stages.template(config, components, step=step, **sizes), before=before
     )
-    if found is None:
-        raise absent
+    assert found is not None  # there is at least one, and one that cannot be read is an error
     if found[0] < stages.build_stages(config)[0].last_step:
         raise UserError(
             f"--workdir={workdir}: its training is still in the first stage (step {found[0]}), expected a finished one"
