@@ -23,6 +23,7 @@ from dimo_jax.train import stages
 from dimo_jax.train.frozen import load_frozen
 from dimo_jax.train.loop import count_devices
 from dimo_jax.workdir import lock
+from dimo_jax.workdir.status import STATUS_FILE
 
 # Integers that a run reads, and the least that each may be; 0 turns off what happens every so many steps.
 COUNTS = {
@@ -72,7 +73,8 @@ MAX_SH_DEGREE = 3
 # Slots that training resolves on the way; the others are resolved when its parts are built.
 LATE_SLOTS = ("stage1.densify", "stage1.prune", "stage2.prune")
 OTHERS = ("preset", "preset_chosen_by", "data", "render")
-OWN_FILES = (lock.LOCK_FILE, "train.log")  # what a run killed at its very beginning leaves
+# What a run that is killed at its very beginning leaves.
+OWN_FILES = (lock.LOCK_FILE, "train.log", STATUS_FILE, f".{STATUS_FILE}.part", ".config.json.part")
 SMALLEST_SIDE = 16  # pixels, for the network that scores the pictures
 
 

@@ -16,6 +16,8 @@ import pytest
 import tiny
 
 from dimo_jax.apps import replay, train
+from dimo_jax.apps.checks import check_workdir
+from dimo_jax.apps.endings import occupy
 from dimo_jax.apps.recorder import Recorder
 from dimo_jax.checkpoints import Checkpoints
 from dimo_jax.errors import Stopped, UserError, WriteFailed
@@ -163,6 +165,16 @@ def test_second_run_in_a_workdir_is_refused_at_once(tmp_path):
     with hold(tmp_path), pytest.raises(UserError, match=f"--workdir=.*: in use by process {os.getpid()} on"):
         train.run(config=tiny.make_config(), workdir=str(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_folder_of_a_run_killed_before_it_wrote_its_config_can_be_used(tmp_path):
+    with occupy(tmp_path):
+        (tmp_path / ".config.json.part").write_text("{")
+    assert {path.name for path in tmp_path.iterdir()} >= {".lock", "status.json", "train.log"}
+    check_workdir(tiny.make_config(), tmp_path)
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match=r"holds other files \(thesis\.tex\)"):
+        check_workdir(tiny.make_config(), tmp_path)
 
 
 def test_too_small_a_disk_is_refused_before_training(tmp_path, monkeypatch):
