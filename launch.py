@@ -8,7 +8,7 @@ from ml_collections import config_flags
 
 from dimo_jax.apps import APPS, define_flags, options_of
 from dimo_jax.apps.command_line import parse_flags
-from dimo_jax.errors import UserError
+from dimo_jax.errors import Stopped, UserError
 from dimo_jax.memory import keep_freed_memory
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/dimo.py or configs/dimo.py:paper")
@@ -38,6 +38,6 @@ if __name__ == "__main__":
     logging.get_absl_handler().addFilter(lambda record: record.levelno > 20 or "dimo_jax" in record.pathname)
     try:
         app.run(main, flags_parser=parse_flags)
-    except UserError as error:
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        sys.exit(2)
+    except (UserError, Stopped) as error:
+        print(f"{error.label}: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -35,7 +35,7 @@ from ml_collections import ConfigDict
 
 from dimo_jax.apps.evaluation import Scores
 from dimo_jax.apps.player import Player, select_cameras
-from dimo_jax.apps.train import learn
+from dimo_jax.apps.train import train
 from dimo_jax.checkpoints import config_sha256
 from dimo_jax.data.dataset import Dataset, motions_in, train_frames, views_in
 from dimo_jax.errors import UserError
@@ -196,7 +196,7 @@ def launch(plan: Plan, workdir: Path) -> str:
 def train_and_score(plan: Plan, workdir: Path) -> None:
     """Trains a config in this process and keeps its scores in `workdir/ablation.npz`."""
     config = load_config(plan)
-    dataset, trained, _ = learn(config, workdir)
+    dataset, trained = train(config, workdir)
     player = Player(config, trained.components, trained.state, num_frames=dataset.num_frames)
     steps = config.stage1.num_steps + config.stage2.num_steps
     seconds = sum(trained.seconds.values())

@@ -181,8 +181,9 @@ def _paper() -> ConfigDict:
 
     config.log_every = 50  # steps between lines of metrics.jsonl
     config.image_every = 500  # steps between images in TensorBoard
-    config.checkpoint_every = 500
-    config.keep_checkpoints = 3
+    config.checkpoint_every = 500  # steps
+    config.checkpoint_minutes = 10.0  # and so long after the last checkpoint at the latest; 0: by steps alone
+    config.keep_checkpoints = 3  # the latest; the best stays besides
     config.evaluation = dict(
         baseline_steps=300,  # the best static model of the same data, trained for comparison
         num_lpips_images=128,

@@ -1,7 +1,9 @@
-"""The one exception that a user is meant to read.
+"""The exceptions that a user is meant to read.
 
-`launch.py` prints its message on one line, without a traceback, and exits with code 2.
+`launch.py` prints the message on one line, without a traceback, and exits with the exception's `exit_code`.
 """
+
+from __future__ import annotations
 
 
 class UserError(Exception):
@@ -9,3 +11,22 @@ class UserError(Exception):
 
     The message is one line that names the file or the config key, says what was found and what was expected.
     """
+
+    exit_code = 2
+    label = "error"
+
+
+class WriteFailed(UserError):
+    """A running job can no longer write its files: a full disk, a quota, a folder that became read-only."""
+
+    exit_code = 4
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGTERM or SIGINT ended the job, and what it had is saved; the same command goes on (EX_TEMPFAIL of sysexits.h).
+
+    Like every interrupt it is none of the errors that code on the way may want to handle.
+    """
+
+    exit_code = 75
+    label = "stopped"

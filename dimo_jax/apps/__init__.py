@@ -21,6 +21,8 @@ APPS = {
     "evaluate": "dimo_jax.apps.evaluate",
     "view": "dimo_jax.apps.view",
     "export": "dimo_jax.apps.export",
+    "status": "dimo_jax.apps.status",
+    "replay": "dimo_jax.apps.replay",
 }
 
 
@@ -100,6 +102,8 @@ def define_flags() -> None:
     flags.DEFINE_string("pred", None, "evaluate: folder of pictures to score, in the same layout")
     flags.DEFINE_string("clip", None, "evaluate: Hugging Face CLIP folder (config.json, model.safetensors)")
     flags.DEFINE_integer("num_lpips_images", None, "evaluate: about so many images for LPIPS (0: all)")
+    flags.DEFINE_enum("checkpoint", None, ["last", "best"], "sample, evaluate: the run's latest state, or the best one")
+    flags.DEFINE_integer("step", None, "replay: the step whose batch was saved (default: the last such)")
     flags.DEFINE_integer("num_videos", None, "evaluate: about so many videos for FVD (0: all)")
     flags.DEFINE_string("image", None, "distill: the picture of the object")
     flags.DEFINE_string("prompts", None, "distill: text file with a motion a line, instead of a language model's")

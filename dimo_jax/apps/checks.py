@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -21,6 +22,8 @@ from dimo_jax.resolve import resolve
 from dimo_jax.train import stages
 from dimo_jax.train.frozen import load_frozen
 from dimo_jax.train.loop import count_devices
+from dimo_jax.workdir import lock
+from dimo_jax.workdir.status import STATUS_FILE
 
 # Integers that a run reads, and the least that each may be; 0 turns off what happens every so many steps.
 COUNTS = {
@@ -70,6 +73,8 @@ MAX_SH_DEGREE = 3
 # Slots that training resolves on the way; the others are resolved when its parts are built.
 LATE_SLOTS = ("stage1.densify", "stage1.prune", "stage2.prune")
 OTHERS = ("preset", "preset_chosen_by", "data", "render")
+# What a run that is killed at its very beginning leaves.
+OWN_FILES = (lock.LOCK_FILE, "train.log", STATUS_FILE, f".{STATUS_FILE}.part", ".config.json.part")
 SMALLEST_SIDE = 16  # pixels, for the network that scores the pictures
 
 
@@ -85,6 +90,8 @@ def check_config(config: Mapping[str, Any]) -> None:
         _check_count(_get(config, key), least, key)
     for key, bound in POSITIVE.items():
         _check_positive(_get(config, key), bound, key)
+    if _get(config, "checkpoint_minutes") != 0:
+        _check_positive(config["checkpoint_minutes"], None, "checkpoint_minutes")
     if config["stage2"]["sh_degree"] > MAX_SH_DEGREE:
         raise UserError(
             f"config.stage2.sh_degree: found {config['stage2']['sh_degree']}, expected 0 to {MAX_SH_DEGREE}"
@@ -191,12 +198,14 @@ def check_folder(path: str | os.PathLike[str], flag: str) -> None:
 
 
 def check_workdir(config: ConfigDict, folder: Path) -> None:
-    """Checks that `folder` is new, empty, or holds a run of this very config.
+    """Checks that `folder` is new, empty, or holds a run of this very config, and that nothing runs there.
 
     Raises:
-      UserError: it is a file, holds other files, or a run of another config.
+      UserError: it is a file, holds other files, a run of another config, or one that is going on.
     """
     check_folder(folder, "workdir")
+    if jax.process_index() == 0:  # which is the one to hold the lock
+        lock.check_free(folder)
     if (folder / "checkpoints").is_dir() and (folder / "config.json").exists():
         before = load_config(folder)
         if config_sha256(before) != config_sha256(config):
@@ -204,9 +213,12 @@ def check_workdir(config: ConfigDict, folder: Path) -> None:
                 f"--workdir={folder}: holds a run with another config ({_first_difference(before, config)}); "
                 "expected the same config, or another --workdir"
             )
-    elif folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").exists():
-        other = sorted(path.name for path in folder.iterdir())[0]
-        raise UserError(f"--workdir={folder}: holds other files ({other}), expected a run or an empty or new folder")
+    elif folder.is_dir() and not (folder / "config.json").exists():
+        others = sorted(path.name for path in folder.iterdir() if path.name not in OWN_FILES)
+        if others:
+            raise UserError(
+                f"--workdir={folder}: holds other files ({others[0]}), expected a run or an empty or new folder"
+            )
 
 
 def _first_difference(before: Any, after: Any, path: str = "config") -> str:

@@ -49,6 +49,7 @@ def run(
     num_videos: int = 0,
     num_samples: int = 8,
     seed: int = 0,
+    checkpoint: str = "last",
 ) -> None:
     """Scores the run in `workdir`, or the pictures in `pred` against those in `gt`; prints a table.
 
@@ -62,6 +63,7 @@ def run(
       num_videos: FVD is computed on about so many videos, evenly spread; 0 takes all.
       num_samples: motions drawn for the diversity, at least 2.
       seed: of that draw.
+      checkpoint: "last", or "best" as training batches went.
 
     Raises:
       UserError: bad input; nothing has been written.
@@ -83,7 +85,7 @@ def run(
     if gt:
         results = score_folders(Path(gt), Path(pred), **common)  # type: ignore[arg-type]
     else:
-        results = score_run(Path(workdir), num_samples=num_samples, seed=seed, **common)  # type: ignore[arg-type]
+        results = score_run(Path(workdir), num_samples=num_samples, seed=seed, checkpoint=checkpoint, **common)  # type: ignore[arg-type]
     print(format_table(results))
     target = out or ("" if gt else results_folder(workdir))
     if target:
@@ -93,7 +95,14 @@ def run(
 
 
 def score_run(
-    workdir: Path, *, clip: ClipVision | None, num_lpips_images: int, num_videos: int, num_samples: int, seed: int
+    workdir: Path,
+    *,
+    clip: ClipVision | None,
+    num_lpips_images: int,
+    num_videos: int,
+    num_samples: int,
+    seed: int,
+    checkpoint: str = "last",
 ) -> dict[str, Any]:
     """Figures of the model in `workdir` on its own data; arguments as in `run`.
 
@@ -104,7 +113,7 @@ def score_run(
     Raises:
       UserError: no finished run there, or data that has changed since.
     """
-    model = restore(workdir)
+    model = restore(workdir, checkpoint=checkpoint)
     config, player = load_config(workdir), model.player
     dataset = load(config.data)
     if list(dataset.names) != list(model.facts["names"]) or dataset.num_frames != model.num_frames:

@@ -108,11 +108,15 @@ def results_folder(workdir: str | Path) -> Path:
     return path.with_suffix("") if path.is_file() and path.suffix else path
 
 
-def restore(workdir: Path) -> Restored:
-    """The model of the latest checkpoint in `workdir`, or of a model file of that name.
+def restore(workdir: Path, *, checkpoint: str = "last") -> Restored:
+    """The model of a checkpoint in `workdir`, or of a model file of that name.
+
+    Args:
+      workdir: of a training run, or a model file.
+      checkpoint: "last", or "best": the one with the highest score (docs/recovery.md).
 
     Raises:
-      UserError: no run there, none that finished its first stage, or a damaged one.
+      UserError: no run there, none that finished its first stage, a damaged one, or none with a score.
     """
     if Path(workdir).is_file():
         return _restore_file(Path(workdir))
@@ -123,19 +127,24 @@ def restore(workdir: Path) -> Restored:
         raise UserError(
             f"{workdir / FACTS_FILE}: cannot read it ({type(error).__name__}), expected a run's facts"
         ) from error
-    absent = UserError(f"--workdir={workdir}: no checkpoint in it, expected a training run that has saved one")
-    if not (workdir / "checkpoints").is_dir():
-        raise absent  # before the folder is made to look into it
+    checkpoints, before = Checkpoints(workdir), None
+    if not checkpoints.steps():
+        raise UserError(f"--workdir={workdir}: no checkpoint in it, expected a training run that has saved one")
     components = build_components(config)
     sizes = dict(
         num_motions=len(facts["names"]),
         num_frames=facts["num_frames"],
         num_text_features=facts.get("num_text_features", 0),
     )
-    with Checkpoints(workdir, keep=config.keep_checkpoints) as checkpoints:
-        found = checkpoints.restore_latest(lambda step: stages.template(config, components, step=step, **sizes))
-    if found is None:
-        raise absent
+    if checkpoint == "best":
+        best = checkpoints.best()
+        if best is None:
+            raise UserError(f"--checkpoint=best: found no scores in {checkpoints.folder}, expected a longer run")
+        before = best + 1
+    found = checkpoints.restore_latest(
+        lambda step: stages.template(config, components, step=step, **sizes), before=before
+    )
+    assert found is not None  # there is at least one, and one that cannot be read is an error
     if found[0] < stages.build_stages(config)[0].last_step:
         raise UserError(
             f"--workdir={workdir}: its training is still in the first stage (step {found[0]}), expected a finished one"

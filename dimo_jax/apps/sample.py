@@ -41,6 +41,7 @@ def run(
     camera: str = "fixed",
     azimuths: str = "",
     elevation: float | None = None,
+    checkpoint: str = "last",
 ) -> None:
     """Draws motions from the latent space of the run in `workdir`, writes them as one video and prints what they cost.
 
@@ -57,6 +58,7 @@ def run(
       frame_rate: frames a second of the video; default: so that the motion takes as long as in training.
       seed: of the draw.
       size: height of the pictures in pixels; default: as in training.
+      checkpoint: "last", or "best" as training batches went.
       camera: "fixed" is a camera of the data, "orbit" circles at its distance and with its field of view.
       azimuths: "FROM,TO" in degrees of the orbit; default: once around, from the data's camera.
       elevation: degrees of the orbit above the horizon; default: that of the data's camera.
@@ -71,7 +73,7 @@ def run(
             raise UserError(f"--{name}: found {value!r}, expected one of {', '.join(known)}")
     if out:
         check_folder(out, "out")
-    model = restore(Path(workdir))
+    model = restore(Path(workdir), checkpoint=checkpoint)
     frames = num_frames or model.num_frames
     path_of_camera = make_camera_path(model.camera(size), camera, frames, azimuths=azimuths, elevation=elevation)
     codes = draw_codes(model, seed=seed, num_samples=num_samples, prior=prior, around=around, spread=spread)

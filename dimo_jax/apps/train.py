@@ -2,112 +2,66 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
-import json
 import platform
-import resource
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
-import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
 from dimo_jax.apps import gallery
 from dimo_jax.apps.captions import read_joint_sentences
 from dimo_jax.apps.checks import check_config, check_data, check_weights, check_workdir
+from dimo_jax.apps.endings import occupy, save_failure
 from dimo_jax.apps.evaluation import evaluate
 from dimo_jax.apps.player import Player
+from dimo_jax.apps.recorder import Recorder, peak_memory_gib
 from dimo_jax.apps.restore import save_facts
+from dimo_jax.apps.room import check_room
+from dimo_jax.apps.signals import Signals
 from dimo_jax.apps.summary import write_summary_report
 from dimo_jax.checkpoints import Checkpoints, config_sha256, save_config
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.sources import load
-from dimo_jax.export.images import to_uint8
 from dimo_jax.export.metrics_log import Board, MetricsLog
+from dimo_jax.model.text import SentenceInputs
 from dimo_jax.render import choose_backend
 from dimo_jax.train.estimate import estimate_hours
 from dimo_jax.train.loop import Trained, fit
-from dimo_jax.train.state import TrainState
+from dimo_jax.train.tracker import LossNotFinite
+from dimo_jax.workdir.files import write_json
+from dimo_jax.workdir.status import SHOWING, write_status
 
+Show = Callable[[ConfigDict, Dataset, Trained, Path, Mapping[str, float]], None]
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "numpy")
-
-
-class Recorder:
-    """Writes what training reports to `metrics.jsonl` and TensorBoard."""
-
-    def __init__(self, log: MetricsLog, board: Board) -> None:
-        self._log, self._board, self._last = log, board, (time.perf_counter(), 0)
-
-    def scalars(self, step: int, stage: str, values: Mapping[str, float]) -> None:
-        """One line of metrics, with the steps a second since the line before."""
-        now = time.perf_counter()
-        rate = (step - self._last[1]) / max(now - self._last[0], 1e-9)
-        self._last = (now, step)
-        self._log.write(step, {"stage": stage, **values, "steps_per_second": rate})
-        self._board.scalars(step, {**values, "steps_per_second": rate})
-
-    def images(self, step: int, stage: str, state: TrainState, preview: np.ndarray) -> None:
-        """Truth beside rendering of one image, and histograms of what density control and skinning look at."""
-        alive = np.asarray(state.alive)
-        opacities = jax.nn.sigmoid(state.params.gaussians.logit_opacities)
-        self._board.image(step, f"{stage}/truth_and_rendering", to_uint8(np.concatenate(list(preview), axis=1)))
-        self._board.histogram(step, f"{stage}/opacity", np.asarray(opacities)[alive])
-        self._board.histogram(step, f"{stage}/radius", np.exp(np.asarray(state.params.key_points.log_radii)))
-
-    def resumed(self, step: int) -> None:
-        """Drops lines of steps that will be repeated."""
-        self._log.truncate_after(step)
-        self._last = (time.perf_counter(), step)
 
 
 def run(*, config: ConfigDict, workdir: str) -> None:
     """Trains by `config` in `workdir`, or continues there; then evaluates, draws and reports.
 
     Raises:
-      UserError: bad data, a config that does not fit it, or a workdir of another run. Nothing is written then.
+      UserError: bad data, a config that does not fit it, a workdir of another run or one in use, or too little room.
+        Nothing is written then.
+      LossNotFinite: training ended at a loss or a parameter that is NaN or infinite; what made it is saved for replay.
+      WriteFailed: the disk filled up; the last checkpoint is intact.
+      Stopped: SIGTERM or SIGINT; all is saved, and the same call goes on.
     """
     start = time.perf_counter()
     folder = Path(workdir)
-    dataset, trained, data_seconds = learn(config, folder)
-    evaluation_start = time.perf_counter()
-    player = Player(config, trained.components, trained.state, num_frames=dataset.num_frames)
-    results = evaluate(config, trained.components, dataset, trained.state, player)
-    gallery_start = time.perf_counter()
-    logging.info("drawing videos")
-    sections = gallery.write_gallery(config, dataset, player, folder)
-    seconds = dict(
-        data=data_seconds,
-        **trained.seconds,
-        evaluation=gallery_start - evaluation_start,
-        pictures=time.perf_counter() - gallery_start,
-        total=time.perf_counter() - start,
-    )
-    summary = dict(
-        preset=config.preset,
-        object_name=dataset.object_name,
-        num_motions=dataset.num_motions,
-        **results,
-        seconds=seconds,
-        peak_memory_gib=peak_memory_gib(),
-        backend=choose_backend(config.render.implementation),
-        config_sha256=config_sha256(config),
-        versions=versions(),
-    )
-    _write_json(summary, folder / "summary.json")
-    report = write_summary_report(folder, summary, sections, config)
-    print(f"report:  {report.resolve()}\nsummary: {(folder / 'summary.json').resolve()}")
+    train(config, folder, then=functools.partial(show, start=start))
 
 
-def learn(config: ConfigDict, folder: Path) -> tuple[Dataset, Trained, float]:
-    """Trains in the workdir `folder`, or goes on there, without looking at the result.
+def train(config: ConfigDict, folder: Path, *, then: Show | None = None) -> tuple[Dataset, Trained]:
+    """Trains by `config` in the workdir `folder`, or goes on there.
 
-    Returns:
-      The data, the trained model, and the seconds that loading the data took.
+    Args:
+      config: of the run.
+      folder: is locked while it trains, and until `then` returns.
+      then: is called with config, data, model, folder and the seconds that loading and each stage took.
 
     Raises:
       UserError: as `run`.
@@ -116,25 +70,71 @@ def learn(config: ConfigDict, folder: Path) -> tuple[Dataset, Trained, float]:
     check_config(config)
     check_workdir(config, folder)
     _announce(config)
-    dataset = load(config.data)
-    check_data(config, dataset)
-    check_weights(config)
-    data_seconds = time.perf_counter() - start
-    save_config(config, folder)
-    sentences = read_joint_sentences(config, dataset) if config.text.joint else None
-    save_facts(dataset, folder, num_text_features=0 if sentences is None else sentences.inputs.shape[-1])
+    with Signals() as signals:
+        dataset = load(config.data)
+        check_data(config, dataset)
+        check_weights(config)
+        check_room(config, dataset, folder)
+        sentences = read_joint_sentences(config, dataset) if config.text.joint else None
+        seconds = {"data": time.perf_counter() - start}
+        with occupy(folder):
+            save_config(config, folder)
+            save_facts(dataset, folder, num_text_features=0 if sentences is None else sentences.inputs.shape[-1])
+            trained = learn(config, dataset, folder, signals, sentences)
+            if then is not None:
+                write_status(folder, SHOWING)
+                then(config, dataset, trained, folder, seconds | trained.seconds)
+    return dataset, trained
+
+
+def learn(
+    config: ConfigDict, dataset: Dataset, folder: Path, signals: Signals, sentences: SentenceInputs | None
+) -> Trained:
+    """Trains, with checkpoints, metrics and TensorBoard events in `folder`, which `occupy` holds."""
     logging.info("%s: %d motions, %d views, %d frames, %d px", dataset.object_name, dataset.num_motions,
                  dataset.num_views, dataset.num_frames, dataset.cameras.height)  # fmt: skip
     if jax.default_backend() == "cpu" and config.preset in ("paper", "official"):
         hours = estimate_hours(config, dataset)
         logging.info("on this CPU a step takes %.1f s at first, the whole run %.0f hours or more", *hours)
-    with (
-        MetricsLog(folder / "metrics.jsonl") as log,
-        Board(folder / "tensorboard") as board,
-        Checkpoints(folder, keep=config.keep_checkpoints) as checkpoints,
-    ):
-        trained = fit(config, dataset, checkpoints, Recorder(log, board), sentences=sentences)
-    return dataset, trained, data_seconds
+    checkpoints = Checkpoints(folder, keep=config.keep_checkpoints, owner=True)
+    with MetricsLog(folder / "metrics.jsonl") as log, Board(folder / "tensorboard") as board:
+        try:
+            with signals.deferred(), checkpoints:
+                recorder = Recorder(config, folder, log, board)
+                return fit(config, dataset, checkpoints, recorder, stop=signals.received, sentences=sentences)
+        except LossNotFinite as error:
+            raise save_failure(error, folder, checkpoints.steps()) from error
+
+
+def show(
+    config: ConfigDict, dataset: Dataset, trained: Trained, folder: Path, seconds: Mapping[str, float], *, start: float
+) -> None:
+    """Scores and draws what was learnt; `start` is when the command began, for the report."""
+    evaluation_start = time.perf_counter()
+    player = Player(config, trained.components, trained.state, num_frames=dataset.num_frames)
+    results = evaluate(config, trained.components, dataset, trained.state, player)
+    gallery_start = time.perf_counter()
+    logging.info("drawing videos")
+    sections = gallery.write_gallery(config, dataset, player, folder)
+    summary = dict(
+        preset=config.preset,
+        object_name=dataset.object_name,
+        num_motions=dataset.num_motions,
+        **results,
+        seconds=dict(
+            **seconds,
+            evaluation=gallery_start - evaluation_start,
+            pictures=time.perf_counter() - gallery_start,
+            total=time.perf_counter() - start,
+        ),
+        peak_memory_gib=peak_memory_gib(),
+        backend=choose_backend(config.render.implementation),
+        config_sha256=config_sha256(config),
+        versions=versions(),
+    )
+    write_json(summary, folder / "summary.json")
+    report = write_summary_report(folder, summary, sections, config)
+    print(f"report:  {report.resolve()}\nsummary: {(folder / 'summary.json').resolve()}")
 
 
 def _announce(config: ConfigDict) -> None:
@@ -147,19 +147,7 @@ def _announce(config: ConfigDict) -> None:
     logging.info("rasterizer: %s", choose_backend(config.render.implementation))
 
 
-def peak_memory_gib() -> float:
-    """Largest resident memory of this process so far, in GiB."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
-
-
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that figures depend on."""
     found = {"python": platform.python_version(), "dimo_jax": importlib.metadata.version("dimo_jax")}
     return found | {name: importlib.metadata.version(name) for name in PACKAGES}
-
-
-def _write_json(value: Mapping[str, Any], path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps(value, indent=1))
-    temporary.replace(path)

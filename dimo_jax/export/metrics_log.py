@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -11,11 +13,15 @@ from typing import Any, Self
 
 import numpy as np
 from absl import logging
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from dimo_jax.errors import UserError
 from dimo_jax.export.atomic import replace_file
 from dimo_jax.export.images import check_frames
+
+NUM_BINS = 50  # of a histogram
 
 
 def _plain(value: Any) -> Any:
@@ -159,24 +165,30 @@ class MetricsLog:
 class Board:
     """Writes TensorBoard event files. A context manager."""
 
-    def __init__(self, folder: Path | str, *, resume_after: int | None = None):
+    def __init__(self, folder: Path | str):
         """Args:
-        folder: where the event files lie; created.
-        resume_after: the step that a resumed run was restored at: TensorBoard then hides what an earlier process
-          wrote for later steps.
+        folder: where the event files lie; created. Every process writes one of its own.
         """
         Path(folder).mkdir(parents=True, exist_ok=True)
-        purge_step = None if resume_after is None else resume_after + 1
-        self._writer = SummaryWriter(logdir=str(folder), purge_step=purge_step, flush_secs=10)
+        # Not SummaryWriter: a thread writes its events, and once that has died of a full disk, adding to it hangs.
+        self._writer = EventsWriter(str(Path(folder) / "events"), filename_suffix=f".{os.getpid()}")
+
+    def resume(self, step: int) -> None:
+        """Lets TensorBoard hide what earlier processes wrote for steps later than `step`."""
+        self._write(step + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def _write(self, step: int, **what: Any) -> None:
+        self._writer.write_event(Event(step=step, wall_time=time.time(), **what))
+        self._writer.flush()
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes numbers; names with a slash are grouped by what stands before it. NaN and infinity are kept."""
         for name, value in values.items():
-            self._writer.add_scalar(name, float(value), global_step=step)
+            self._write(step, summary=summary.scalar(name, float(value)))
 
     def image(self, step: int, name: str, image: np.ndarray) -> None:
         """Writes one image [H,W,3] uint8."""
-        self._writer.add_image(name, check_frames(image, rank=3), global_step=step, dataformats="HWC")
+        self._write(step, summary=summary.image(name, check_frames(image, rank=3), dataformats="HWC"))
 
     def histogram(self, step: int, name: str, values: np.ndarray | Iterable[float]) -> None:
         """Writes the distribution of the finite values of an array of any shape.
@@ -187,9 +199,9 @@ class Board:
         flat = np.asarray(values, np.float32).ravel()
         finite = flat[np.isfinite(flat)]
         if len(finite) < len(flat):
-            self._writer.add_scalar(f"{name}/num_non_finite", len(flat) - len(finite), global_step=step)
+            self._write(step, summary=summary.scalar(f"{name}/num_non_finite", len(flat) - len(finite)))
         if len(finite):
-            self._writer.add_histogram(name, finite, global_step=step)
+            self._write(step, summary=summary.histogram(name, finite, NUM_BINS))
 
     def close(self) -> None:
         """Flushes and closes the event file."""

@@ -23,10 +23,13 @@ from dimo_jax.model.text import SentenceInputs
 from dimo_jax.train import capacity as capacities
 from dimo_jax.train import parallel, stages
 from dimo_jax.train.frozen import load_frozen
+from dimo_jax.train.keeper import Keeper, Store, never
 from dimo_jax.train.schedules import resolution_at
 from dimo_jax.train.stages import Stage
 from dimo_jax.train.state import TrainState
 from dimo_jax.train.step import Metrics, build_step
+from dimo_jax.train.tracker import LossNotFinite, Tracker
+from dimo_jax.types import Batch
 
 
 class Watcher(Protocol):
@@ -41,19 +44,7 @@ class Watcher(Protocol):
         ...
 
     def resumed(self, step: int) -> None:
-        """Training goes on after `step`; what was recorded later is void."""
-        ...
-
-
-class Store(Protocol):
-    """Where states are kept; `dimo_jax.checkpoints.Checkpoints` is one."""
-
-    def save(self, step: int, state: TrainState) -> None:
-        """Keeps the state after `step` steps."""
-        ...
-
-    def restore_latest(self, template_at: Callable[[int], TrainState]) -> tuple[int, TrainState] | None:
-        """The latest state that can be read and its step, or None; `template_at(step)` tells its shapes."""
+        """Training begins (0) or goes on after `step`; what an earlier process recorded of later steps is void."""
         ...
 
 
@@ -86,19 +77,42 @@ def fit(
     checkpoints: Store,
     watcher: Watcher,
     *,
+    stop: Callable[[], str] = never,
     sentences: SentenceInputs | None = None,
 ) -> Trained:
-    """Trains, or goes on where the last checkpoint stands. `sentences` are needed with `config.text.joint`.
+    """Trains, or goes on where the last checkpoint stands.
+
+    Args:
+      config: of the run.
+      dataset: what it trains on.
+      checkpoints: where states are kept.
+      watcher: who wants to know.
+      stop: asked after every step for a reason to save and stop ("SIGTERM"), or "".
+      sentences: needed with `config.text.joint`.
 
     Raises:
-      UserError: the config does not fit the data, or the loss is no longer finite.
+      UserError: the config does not fit the data.
+      LossNotFinite: a loss or parameter is NaN or infinite; its `batch` is what the bad step saw.
+      WriteFailed: a checkpoint could not be written.
+      Stopped: `stop` gave a reason; the state is saved.
     """
     components = build_components(config)
     seconds = {"stage1": 0.0, "stage2": 0.0}
     sizes = dict(num_motions=dataset.num_motions, num_frames=dataset.num_frames)
     if sentences is not None:
         sizes["num_text_features"] = sentences.inputs.shape[-1]
+    tracker = Tracker()
+    keeper = Keeper(
+        checkpoints,
+        tracker,
+        every=config.checkpoint_every,
+        minutes=config.checkpoint_minutes,
+        agree_every=config.log_every,
+        stop=stop,
+    )
+    pairs = None
     restored = checkpoints.restore_latest(lambda step: stages.template(config, components, step=step, **sizes))
+    watcher.resumed(0 if restored is None else restored[0])
     if restored is None:
         # Compiled as a whole: one by one, its operations take seconds to compile.
         begin = jax.jit(lambda key: stages.begin_first(config, components, **sizes, key=key))
@@ -108,14 +122,22 @@ def fit(
             state = _begin_second(config, components, state, step=0, num_frames=dataset.num_frames)
     else:
         logging.info("resuming after step %d", restored[0])
-        watcher.resumed(restored[0])
-        state = restored[1]
+        state, notes = restored[1], checkpoints.notes(restored[0])
+        tracker.load(notes)
+        pairs = notes.get("pairs")
     for stage in stages.build_stages(config):
         if int(state.step) >= stage.last_step:
             continue
         start = time.perf_counter()
-        state = StageRunner(config, dataset, components, stage, checkpoints, watcher, sentences).run(state)
+        runner = StageRunner(config, dataset, components, stage, keeper, tracker, watcher, sentences)
+        try:
+            state = runner.run(state, pairs)
+        except LossNotFinite as error:
+            error.batch = runner.batch_of(error.step)
+            raise
+        pairs = None
         seconds[stage.name] = time.perf_counter() - start
+    checkpoints.wait()
     return Trained(components, state, seconds)
 
 
@@ -136,12 +158,13 @@ class StageRunner:
         dataset: Dataset,
         components: Components,
         stage: Stage,
-        checkpoints: Store,
+        keeper: Keeper,
+        tracker: Tracker,
         watcher: Watcher,
         sentences: SentenceInputs | None = None,
     ) -> None:
         self.config, self.dataset, self.components = config, dataset, components
-        self.stage, self.checkpoints, self.watcher = stage, checkpoints, watcher
+        self.stage, self.keeper, self.tracker, self.watcher = stage, keeper, tracker, watcher
         self.num_devices = count_devices(config)
         self.key = jax.random.key(config.seed + 1)
         self.times = stages.frame_times(dataset.num_frames)
@@ -157,33 +180,33 @@ class StageRunner:
         )
         self.prune = jax.jit(functools.partial(stages.prune_gaussians, config=config))
 
-    def run(self, state: TrainState) -> TrainState:
-        """From the state's step to the end of the stage; after the first stage, the second's first state."""
+    def run(self, state: TrainState, pairs: int | None = None) -> TrainState:
+        """From the state's step to the end of the stage; after the first stage, the second's first state.
+
+        `pairs` is the room of the render buffers that a checkpoint within a phase was saved with.
+        """
         stage, config = self.stage, self.config
         step = int(state.step)
         with tqdm(total=config.stage1.num_steps + config.stage2.num_steps, initial=step, desc=stage.name, unit="step",
-                  mininterval=1.0, dynamic_ncols=True) as bar:  # fmt: skip
+                  mininterval=1.0, dynamic_ncols=True, disable=None) as bar:  # fmt: skip
             while step < stage.last_step:
                 resolution, until = self._phase(step)
-                state = self._run_phase(state, step, until, resolution, bar)
-                step = until
+                state = self._run_phase(state, step, until, resolution, bar, pairs)
+                step, pairs = until, None
         if stage.options.points_are_controls:
             stages.report_first_stage(state, config)
             state = _begin_second(config, self.components, state, step=step, num_frames=self.dataset.num_frames)
-        self.checkpoints.save(step, state)
+        self.keeper.is_due(step)  # asks for signals; what ends a stage is saved in any case
+        self.keeper.save(step, state)
         return state
 
-    def _phase(self, step: int) -> tuple[int, int]:
-        """Resolution from `step` on, never above the data's, and the step at which it changes."""
-        first, phases = self.stage.first_step, self.stage.config["phases"]
-        limit = self.dataset.cameras.height
-        resolution = min(resolution_at(phases, step - first), limit)
-        changes = [first + begin for begin, size in phases if first + begin > step and min(size, limit) != resolution]
-        return resolution, min([*changes, self.stage.last_step])
+    def batch_of(self, step: int) -> Batch:
+        """What the step that was the `step`-th saw, on the host."""
+        return self._sampler(self._phase(step - 1)[0]).sample(step - 1)
 
-    def _run_phase(self, state: TrainState, step: int, until: int, resolution: int, bar: tqdm) -> TrainState:
-        config, stage, devices = self.config, self.stage, self.num_devices
-        sampler = Sampler(
+    def _sampler(self, resolution: int) -> Sampler:
+        config = self.config
+        return Sampler(
             self.dataset,
             batch_motions=config.batch.motions,
             batch_views=config.batch.views,
@@ -193,34 +216,53 @@ class StageRunner:
             seed=config.seed,
             host=jax.process_index(),
         )
-        first_batch = jax.device_put(sampler.sample(step))
-        room = capacities.measure(state, self.components, stage.options, first_batch)
+
+    def _phase(self, step: int) -> tuple[int, int]:
+        """Resolution from `step` on, never above the data's, and the step at which it changes."""
+        first, phases = self.stage.first_step, self.stage.config["phases"]
+        limit = self.dataset.cameras.height
+        resolution = min(resolution_at(phases, step - first), limit)
+        changes = [first + begin for begin, size in phases if first + begin > step and min(size, limit) != resolution]
+        return resolution, min([*changes, self.stage.last_step])
+
+    def _run_phase(
+        self, state: TrainState, step: int, until: int, resolution: int, bar: tqdm, pairs: int | None
+    ) -> TrainState:
+        config, stage, devices = self.config, self.stage, self.num_devices
+        sampler = self._sampler(resolution)
+        # Measured where the phase began, and grown since: measured anew, an overflow would fall on other steps.
+        room = capacities.Capacity(pairs) if pairs else capacities.measure(
+            state, self.components, stage.options, jax.device_put(sampler.sample(step))
+        )  # fmt: skip
         train = self._compile(room, resolution, "new resolution" if step > stage.first_step else "new stage")
-        overflowed: list[Any] = []  # overflow of the steps since the last look; nothing waits for the device
+        tracker = self.tracker
+        tracker.begin_phase(1 if stage.options.points_are_controls else 2, resolution)
         state = parallel.replicate(state, devices)
         batches = prefetch(sampler, step, transfer=lambda batch: jax.device_put(parallel.split(batch, devices)))
         try:
             for batch in batches:
                 state, metrics = train(state, batch, self.frozen, self.key)
-                overflowed.append(metrics.overflow)
                 step += 1
+                tracker.add(step, metrics)
                 bar.update()
                 state = self._between(state, step)
                 if step % config.log_every == 0 or step == until:
-                    lost = int(sum(np.sum(jax.device_get(x)) for x in overflowed))
-                    overflowed.clear()
+                    tracker.look()
+                    lost = tracker.take_lost()
                     self._log(step, resolution, metrics, lost, bar)
                     if lost:
                         logging.warning("step %d: %d Gaussian-tile pairs found no room since the last look", step, lost)
+                        seen = jax.device_put(sampler.sample(step - 1))
                         room = room.grow(capacities.measure(
-                            parallel.unreplicate(state, devices), self.components, stage.options, first_batch
+                            parallel.unreplicate(state, devices), self.components, stage.options, seen
                         ).pairs or 0)  # fmt: skip
                         train = self._compile(room, resolution, "more capacity")
                 if config.image_every and step % config.image_every == 0:
                     preview = jax.device_get(parallel.unreplicate(metrics.preview, devices))
                     self.watcher.images(step, stage.name, parallel.unreplicate(state, devices), preview)
-                if step < stage.last_step and step % config.checkpoint_every == 0:
-                    self.checkpoints.save(step, parallel.unreplicate(state, devices))
+                if step < stage.last_step and self.keeper.is_due(step):
+                    here = parallel.unreplicate(state, devices)
+                    self.keeper.save(step, here, pairs=room.pairs if step < until else None)
                 if step >= until:
                     break
         finally:
@@ -260,8 +302,5 @@ class StageRunner:
         values = jax.device_get(parallel.unreplicate(metrics, self.num_devices))
         scalars = {"loss": float(values.loss), "psnr": float(values.psnr), "resolution": resolution, "overflow": lost}
         scalars |= {f"loss/{name}": float(value) for name, value in values.terms.items()}
-        if not math.isfinite(scalars["loss"]):
-            bad = [name for name, value in values.terms.items() if not math.isfinite(float(value))]
-            raise UserError(f"step {step}: the loss is {scalars['loss']} (terms: {', '.join(bad) or 'none alone'})")
         bar.set_postfix(loss=f"{scalars['loss']:.4g}", psnr=f"{scalars['psnr']:.2f}", refresh=False)
         self.watcher.scalars(step, self.stage.name, scalars)

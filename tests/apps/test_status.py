@@ -1,0 +1,121 @@
+"""`--app=status` says how a run stands, without loading jax; the recorder writes what it reads."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from absl import logging
+from ml_collections import ConfigDict
+
+from dimo_jax.apps.recorder import LOG_FILE, Recorder, log_line, log_to
+from dimo_jax.apps.status import report
+from dimo_jax.errors import UserError
+from dimo_jax.export.metrics_log import Board, MetricsLog, read_metrics
+from dimo_jax.workdir.lock import LOCK_FILE, hold
+from dimo_jax.workdir.spans import format_span
+from dimo_jax.workdir.status import read_status, write_status
+
+ROOT = Path(__file__).resolve().parents[2]
+VALUES = {"loss": 2.5, "psnr": 21.0, "resolution": 64, "overflow": 0, "loss/rgb": 0.125}
+
+
+@pytest.fixture
+def _informed():
+    """Logs as launch.py does."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.INFO)
+    yield
+    logging.set_verbosity(before)
+
+
+@pytest.fixture
+def folder(tmp_path, _informed):
+    """A run after 30 of 100 steps, as its recorder left it."""
+    config = ConfigDict(dict(stage1=dict(num_steps=40), stage2=dict(num_steps=60)))
+    config.batch = dict(motions=2, views=3, frames=4)
+    now = [0.0]
+    (tmp_path / "config.json").write_text("{}")
+    for step in (10, 20):
+        (tmp_path / "checkpoints" / str(step)).mkdir(parents=True)
+    with MetricsLog(tmp_path / "metrics.jsonl") as log, Board(tmp_path / "board") as board, log_to(tmp_path):
+        recorder = Recorder(config, tmp_path, log, board, clock=lambda: now[0])
+        for step in (10, 20, 30):
+            now[0] += 40.0
+            recorder.scalars(step, "stage1", VALUES)
+    return tmp_path
+
+
+def test_rows_and_a_line_a_minute(folder):
+    rows = read_metrics(folder / "metrics.jsonl")
+    assert [(row["steps_per_second"], row["images_per_second"]) for row in rows] == [(0.25, 6.0)] * 3
+    lines = (folder / LOG_FILE).read_text().splitlines()
+    assert [line.split(" step ")[1].split()[0] for line in lines] == ["10", "30"]
+    assert "left at" not in lines[0]  # the time of the first steps is that of compiling them
+    for part in ("30 of 100 (stage1, 64 px): loss 2.5 (rgb 0.125), PSNR 21.00 dB, 6 images/s, ", " 5 min left"):
+        assert part in lines[1]
+
+
+def test_running(folder):
+    write_status(folder, "training")
+    with hold(folder):
+        lines = report(folder, time.time())
+    assert lines[0].startswith(f"state:       running, training (process {os.getpid()} on ")
+    assert lines[1:3] == [
+        "step:        30 of 100 (stage1, 64 px)",
+        "loss:        2.5, PSNR 21.00 dB of the training batch",
+    ]
+    assert lines[3].startswith("speed:       0.25 steps/s, 6 images/s, ")
+    assert lines[3].endswith("; 5 min left at this speed")
+    assert lines[5].startswith("checkpoints: 10, 20 (the last ")
+
+
+def test_killed_stopped_failed_and_finished(folder):
+    (folder / LOCK_FILE).write_text(json.dumps({"host": "far", "pid": 7, "since": 0}))
+    assert "ended without a word, as after kill -9 or a power cut (process 7 on far" in report(folder, 0)[0]
+    (folder / LOCK_FILE).write_text("")
+    for state, message in (("stopped", "SIGTERM after step 30"), ("failed", "step 31: the loss is nan")):
+        write_status(folder, state, message=message)
+        assert report(folder, 0)[0] == f"state:       {state}: {message}"
+    (folder / "summary.json").write_text(json.dumps({"held_out_views": {"psnr": 30.25, "num_images": 4}}))
+    write_status(folder, "finished")
+    lines = report(folder, 0)
+    assert lines[0] == "state:       finished"
+    assert lines[-1] == "held out views:    psnr 30.25"
+    assert read_status(folder)["step"] == 30
+
+
+def test_no_run(tmp_path):
+    with pytest.raises(UserError, match="no such folder, expected the workdir of a training run"):
+        report(tmp_path / "none", 0)
+    with pytest.raises(UserError, match=r"no config\.json in it"):
+        report(tmp_path, 0)
+
+
+def test_command_loads_no_jax(folder):
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['launch.py', '--app=status', '--workdir={folder}']\n"
+        "try:\n    runpy.run_path('launch.py', run_name='__main__')\n"
+        "finally:\n    print('loaded:', *({'jax', 'numpy', 'orbax'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("state: "), done.stderr
+    assert done.stdout.endswith("loaded:\n")
+    assert done.returncode == 0
+
+
+def test_lines_for_a_terminal_go_to_the_file_only(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with log_to(tmp_path):
+        log_line("step 1")
+    assert (tmp_path / LOG_FILE).read_text().endswith("INFO step 1\n")
+    assert "step 1" not in capsys.readouterr().err
+
+
+def test_spans():
+    spans = [format_span(seconds) for seconds in (-1, 40, 89, 90, 600, 5400, 11100)]
+    assert spans == ["0 s", "40 s", "89 s", "2 min", "10 min", "1 h 30 min", "3 h 05 min"]
