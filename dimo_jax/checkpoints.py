@@ -14,6 +14,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from dimo_jax.errors import UserError
+from dimo_jax.train.parallel import globalize, localize, shared_sharding
 
 CONFIG_FILE = "config.json"
 
@@ -77,15 +78,15 @@ class Checkpoints:
         return sorted(self._manager.all_steps(), reverse=True)
 
     def save(self, step: int, state: Any) -> None:
-        """Starts writing `state`; returns before it is on disk."""
+        """Starts writing `state`; returns before it is on disk. To be called by every process of a run."""
         if step not in self._manager.all_steps():
-            self._manager.save(step, args=ocp.args.StandardSave(state))
+            self._manager.save(step, args=ocp.args.StandardSave(globalize(state)))
 
     def restore(self, step: int, template: Any) -> Any:
         """Reads the state of `step`; shapes and types must be those of `template` (arrays or ShapeDtypeStructs)."""
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        sharding = shared_sharding()
         placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), template)
-        return self._manager.restore(step, args=ocp.args.StandardRestore(placed))
+        return localize(self._manager.restore(step, args=ocp.args.StandardRestore(placed)))
 
     def restore_latest(self, template_at: Any) -> tuple[int, Any] | None:
         """The latest state that can be read, or None where there is none.

@@ -23,6 +23,12 @@ APPS = {
 
 def define_flags() -> None:
     """Flags of single apps, None until the user sets them; one that an app does not take is refused when it runs."""
+    flags.DEFINE_string(
+        "object_list", None, "train: file that names a dataset folder, and a name for it, on every line"
+    )
+    flags.DEFINE_string(
+        "shard", None, "train: I/N, to train every N-th object of --object_list from the I-th (0...) on"
+    )
     flags.DEFINE_string("source", None, "import_data: the .glb or .gltf file to import; reconstruct: a dataset folder")
     flags.DEFINE_string("out", None, "import_data: the folder to write; others: the folder for their results")
     flags.DEFINE_string("clips", None, "import_data: clips by name or pattern, separated by commas")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import platform
@@ -17,19 +18,22 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from dimo_jax import hosts
 from dimo_jax.apps import gallery
-from dimo_jax.apps.checks import check_config, check_data, check_weights, check_workdir
+from dimo_jax.apps.checks import check_config, check_data, check_same, check_weights, check_workdir
 from dimo_jax.apps.evaluation import evaluate
+from dimo_jax.apps.objects import train_objects
 from dimo_jax.apps.player import Player
 from dimo_jax.apps.restore import save_facts
 from dimo_jax.apps.summary import write_summary_report
 from dimo_jax.checkpoints import Checkpoints, config_sha256, save_config
 from dimo_jax.data.sources import load
+from dimo_jax.errors import UserError
 from dimo_jax.export.images import to_uint8
 from dimo_jax.export.metrics_log import Board, MetricsLog
 from dimo_jax.render import choose_backend
 from dimo_jax.train.estimate import estimate_hours
-from dimo_jax.train.loop import fit
+from dimo_jax.train.loop import Watcher, fit
 from dimo_jax.train.state import TrainState
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "numpy")
@@ -63,12 +67,33 @@ class Recorder:
         self._last = (time.perf_counter(), step)
 
 
-def run(*, config: ConfigDict, workdir: str) -> None:
+class Silent:
+    """Stands for `Recorder` in the processes of a run that do not write."""
+
+    def scalars(self, step: int, stage: str, values: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def images(self, step: int, stage: str, state: TrainState, preview: np.ndarray) -> None:
+        """Nothing."""
+
+    def resumed(self, step: int) -> None:
+        """Nothing."""
+
+
+def run(*, config: ConfigDict, workdir: str, object_list: str = "", shard: str = "") -> None:
     """Trains by `config` in `workdir`, or continues there; then evaluates, draws and reports.
+
+    With `object_list`, a file, it does so for each of its objects in a folder of `workdir` (`objects.train_objects`), or
+    for the share `shard`, I/N, of them.
 
     Raises:
       UserError: bad data, a config that does not fit it, or a workdir of another run. Nothing is written then.
     """
+    if shard and not object_list:
+        raise UserError("--shard: found without --object_list, expected the list that it is a share of")
+    if object_list:
+        train_objects(object_list, shard, workdir)
+        return
     start = time.perf_counter()
     folder = Path(workdir)
     check_config(config)
@@ -78,19 +103,26 @@ def run(*, config: ConfigDict, workdir: str) -> None:
     check_data(config, dataset)
     check_weights(config)
     data_seconds = time.perf_counter() - start
-    save_config(config, folder)
-    save_facts(dataset, folder)
+    check_same({"config": config_sha256(config), "dataset": f"{dataset.names} {dataset.frames.shape}"})
+    if hosts.is_writer():
+        save_config(config, folder)
+        save_facts(dataset, folder)
+    hosts.wait_for_all("the run is described in its workdir")
     logging.info("%s: %d motions, %d views, %d frames, %d px", dataset.object_name, dataset.num_motions,
                  dataset.num_views, dataset.num_frames, dataset.cameras.height)  # fmt: skip
     if jax.default_backend() == "cpu" and config.preset in ("paper", "official"):
         hours = estimate_hours(config, dataset)
         logging.info("on this CPU a step takes %.1f s at first, the whole run %.0f hours or more", *hours)
-    with (
-        MetricsLog(folder / "metrics.jsonl") as log,
-        Board(folder / "tensorboard") as board,
-        Checkpoints(folder, keep=config.keep_checkpoints) as checkpoints,
-    ):
-        trained = fit(config, dataset, checkpoints, Recorder(log, board))
+    with contextlib.ExitStack() as stack:
+        watcher: Watcher = Silent()
+        if hosts.is_writer():
+            log = stack.enter_context(MetricsLog(folder / "metrics.jsonl"))
+            watcher = Recorder(log, stack.enter_context(Board(folder / "tensorboard")))
+        checkpoints = stack.enter_context(Checkpoints(folder, keep=config.keep_checkpoints))
+        trained = fit(config, dataset, checkpoints, watcher)
+    if not hosts.is_writer():
+        logging.info("process 0 evaluates and draws; this one has done its part")
+        return
     evaluation_start = time.perf_counter()
     player = Player(config, trained.components, trained.state, num_frames=dataset.num_frames)
     results = evaluate(config, trained.components, dataset, trained.state, player)

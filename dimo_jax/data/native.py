@@ -9,7 +9,9 @@ dataset.json
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -24,11 +26,14 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from dimo_jax.caches import cache_root
 from dimo_jax.data.dataset import Dataset, surface_height
+from dimo_jax.data.frame_store import open_frames
 from dimo_jax.data.native_schema import FILE, Description, describe, read_description
 from dimo_jax.errors import UserError
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".gif")
+MIN_STORED_BYTES = 1 << 30  # of frames, from which on they are kept on disk
 MAX_TRUTH_BYTES = 2 << 30  # of one motion, after decompression
 _Source = tuple[Callable[[Path, np.ndarray], int], Path, int | slice]  # reader, file, which frames of the view
 _MODES = {"RGBA", "RGB", "L", "LA", "P", "PA", "1"}  # 8 bits or fewer a channel
@@ -171,8 +176,31 @@ def _read_truths(folder: Path, description: Description) -> dict[str, np.ndarray
     return result
 
 
-def read_dataset(folder: str | os.PathLike[str]) -> Dataset:
-    """Reads a native dataset folder into memory, decoding every frame once into uint8.
+def _stored_at(root: Path, sources: Sequence[_Source]) -> Path:
+    """Where the decoded frames of these files are stored: the name hashes what tells that a file has changed."""
+    digest = hashlib.sha256((root / FILE).read_bytes())
+    for _, path, where in sources:
+        facts = path.stat()
+        digest.update(f"{path.relative_to(root)} {where} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+    return cache_root() / f"frames-{digest.hexdigest()[:16]}"
+
+
+def _in_memory(root: Path, shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        return np.empty(shape, np.uint8)
+    except (MemoryError, ValueError) as error:
+        raise UserError(
+            f"{root}: {np.prod(shape, dtype=float) / 2**30:.0f} GiB of frames do not fit in memory"
+        ) from error
+
+
+def read_dataset(folder: str | os.PathLike[str], *, store: str = "auto") -> Dataset:
+    """Reads a native dataset folder, decoding every frame once into uint8.
+
+    Args:
+      folder: the dataset.
+      store: "memory" decodes into memory; "disk" decodes once into the cache (`caches.cache_root`), from which all
+        processes and later runs map what they need; "auto" takes the disk for sets of 1 GiB and more.
 
     Raises:
       UserError: one line that names the file and says what was found and expected: a missing or empty folder, broken
@@ -194,14 +222,16 @@ def read_dataset(folder: str | os.PathLike[str]) -> Dataset:
         for reader, path, which in _find_sources(root / name, view, num_frames)
     ]
     truth = _read_truths(root, description)
-    try:
-        frames = np.empty(shape, np.uint8)
-    except (MemoryError, ValueError) as error:
-        raise UserError(
-            f"{root}: {np.prod(shape, dtype=float) / 2**30:.0f} GiB of frames do not fit in memory"
-        ) from error
-    jobs = [functools.partial(reader, path, frames[where]) for reader, path, where in sources]
-    _run_all(jobs, len(frames) * shape[1] * num_frames, f"reading {root.name}")
+
+    def decode(frames: np.ndarray) -> None:
+        jobs = [functools.partial(reader, path, frames[where]) for reader, path, where in sources]
+        _run_all(jobs, len(frames) * shape[1] * num_frames, f"reading {root.name}")
+
+    if store == "disk" or (store == "auto" and math.prod(shape) >= MIN_STORED_BYTES):
+        frames = open_frames(_stored_at(root, sources), shape, decode, what=root.name)
+    else:
+        frames = _in_memory(root, shape)
+        decode(frames)
     surface = truth["surface"]
     return Dataset(
         frames=frames,

@@ -10,14 +10,16 @@ from dimo_jax.data.native import read_dataset
 from dimo_jax.errors import UserError
 from dimo_jax.resolve import resolve
 
+STORES = ("auto", "memory", "disk")
+
 
 def load(config: Mapping[str, Any]) -> Dataset:
     """Loads the dataset of `config.data`.
 
     Args:
-      config: `path`, a native dataset folder, wins where it is not empty; otherwise `source`, a component such as
-        `dict(fn="dimo_jax.data.puppet:make_puppet", num_motions=16)`, is called and returns the Dataset. `motions`,
-        where it is given, are the indices of the motions to keep.
+      config: `path`, a native dataset folder, wins where it is not empty (`store`: see `read_dataset`);
+        otherwise `source`, a component such as `dict(fn="dimo_jax.data.puppet:make_puppet", num_motions=16)`, is called
+        and returns the Dataset. `motions`, where it is given, are the indices of the motions to keep.
 
     Raises:
       UserError: neither is given, the folder is not a dataset, or the source cannot be resolved.
@@ -35,7 +37,10 @@ def load(config: Mapping[str, Any]) -> Dataset:
 def _load_all(config: Mapping[str, Any]) -> Dataset:
     path = config.get("path")
     if path:
-        return read_dataset(path)
+        store = config.get("store", "auto")
+        if store not in STORES:
+            raise UserError(f"config.data.store: found {store!r}, expected one of {', '.join(STORES)}")
+        return read_dataset(path, store=store)
     source = config.get("source")
     if not source:
         raise UserError("config.data: found neither path nor source, expected a dataset folder or dict(fn=...)")

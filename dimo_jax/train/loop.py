@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import time
@@ -16,7 +17,8 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from dimo_jax.data.dataset import Dataset
-from dimo_jax.data.sampler import Sampler, prefetch
+from dimo_jax.data.device_frames import flatten_frames
+from dimo_jax.data.sampler import Sampler, Share, batch_sizes, prefetch
 from dimo_jax.errors import UserError
 from dimo_jax.model.dimo import Components, build_components
 from dimo_jax.train import capacity as capacities
@@ -26,6 +28,7 @@ from dimo_jax.train.schedules import resolution_at
 from dimo_jax.train.stages import Stage
 from dimo_jax.train.state import TrainState
 from dimo_jax.train.step import Metrics, build_step
+from dimo_jax.train.waiting import Waiting
 
 
 class Watcher(Protocol):
@@ -63,20 +66,6 @@ class Trained:
     components: Components
     state: TrainState
     seconds: dict[str, float]  # per stage, of this process
-
-
-def count_devices(config: ConfigDict) -> int:
-    """Local devices to use: as configured, or as many as the batch's motions can be dealt out to evenly."""
-    local, motions = jax.local_device_count(), config.batch.motions
-    if config.num_devices > local:
-        raise UserError(f"config.num_devices: found {config.num_devices}, expected at most {local} (devices here)")
-    if config.num_devices > 0:
-        if motions % config.num_devices:
-            raise UserError(
-                f"config.num_devices: {motions} motions a batch cannot be dealt out to {config.num_devices}"
-            )
-        return int(config.num_devices)
-    return math.gcd(local, motions)
 
 
 def fit(config: ConfigDict, dataset: Dataset, checkpoints: Store, watcher: Watcher) -> Trained:
@@ -131,10 +120,13 @@ class StageRunner:
     ) -> None:
         self.config, self.dataset, self.components = config, dataset, components
         self.stage, self.checkpoints, self.watcher = stage, checkpoints, watcher
-        self.num_devices = count_devices(config)
+        self.layout = parallel.choose_layout(config)
+        self.waiting = Waiting()
+        on_device = dataset.frames.nbytes <= config.data.get("device_gib", 0.0) * 2**30
+        self.frames = parallel.replicate(flatten_frames(dataset), self.layout) if on_device else None
         self.key = jax.random.key(config.seed + 1)
         self.times = stages.frame_times(dataset.num_frames)
-        self.frozen = load_frozen(stage.options.terms)
+        self.frozen = parallel.replicate(load_frozen(stage.options.terms), self.layout)
         points_are_controls = stage.options.points_are_controls
         self.refresh = jax.jit(
             functools.partial(
@@ -171,32 +163,32 @@ class StageRunner:
         return resolution, min([*changes, self.stage.last_step])
 
     def _run_phase(self, state: TrainState, step: int, until: int, resolution: int, bar: tqdm) -> TrainState:
-        config, stage, devices = self.config, self.stage, self.num_devices
+        config, stage, devices = self.config, self.stage, self.layout
         sampler = Sampler(
             self.dataset,
-            batch_motions=config.batch.motions,
-            batch_views=config.batch.views,
-            batch_frames=config.batch.frames,
+            **batch_sizes(config),
             resolution=resolution,
             held_out_every=config.data.held_out_every,
             seed=config.seed,
-            host=jax.process_index(),
+            as_indices=self.frames is not None,
         )
-        first_batch = jax.device_put(sampler.sample(step))
+        first_batch = jax.device_put(dataclasses.replace(sampler, as_indices=True).sample(step))  # its poses matter
         room = capacities.measure(state, self.components, stage.options, first_batch)
         train = self._compile(room, resolution, "new resolution" if step > stage.first_step else "new stage")
         overflowed: list[Any] = []  # overflow of the steps since the last look; nothing waits for the device
         state = parallel.replicate(state, devices)
-        batches = prefetch(sampler, step, transfer=lambda batch: jax.device_put(parallel.split(batch, devices)))
+        share = Share(sampler, devices.grid, devices.own_parts)
+        batches = prefetch(share, step, transfer=parallel.build_transfer(devices, self.frames))
         try:
-            for batch in batches:
+            for batch in self.waiting.over(batches):
                 state, metrics = train(state, batch, self.frozen, self.key)
+                self.waiting.dispatched(metrics.loss)
                 overflowed.append(metrics.overflow)
                 step += 1
                 bar.update()
                 state = self._between(state, step)
                 if step % config.log_every == 0 or step == until:
-                    lost = int(sum(np.sum(jax.device_get(x)) for x in overflowed))
+                    lost = int(sum(jax.device_get(parallel.unreplicate(x, devices)) for x in overflowed))
                     overflowed.clear()
                     self._log(step, resolution, metrics, lost, bar)
                     if lost:
@@ -209,6 +201,7 @@ class StageRunner:
                     preview = jax.device_get(parallel.unreplicate(metrics.preview, devices))
                     self.watcher.images(step, stage.name, parallel.unreplicate(state, devices), preview)
                 if step < stage.last_step and step % config.checkpoint_every == 0:
+                    parallel.check_equal(state, devices, step=step)
                     self.checkpoints.save(step, parallel.unreplicate(state, devices))
                 if step >= until:
                     break
@@ -220,7 +213,7 @@ class StageRunner:
         """What happens between two steps: density control, pruning, a fresh motion graph."""
         stage, config = self.stage, self.stage.config
         local = step - stage.first_step
-        devices = self.num_devices
+        devices = self.layout
         actions: list[Callable[[TrainState], TrainState]] = []
         if stage.options.points_are_controls:
             grows = stages.due(local, every=config.densify_every, start=config.densify_from, until=config.densify_until)
@@ -243,11 +236,12 @@ class StageRunner:
         shape = f"{resolution} px" + (f", {room.pairs} pairs an image" if room.pairs is not None else "")
         logging.info("%s: compiling the step for %s (%s)", self.stage.name, shape, reason)
         options = capacities.with_room(self.stage.options, room)
-        return parallel.parallelize(functools.partial(build_step, self.components, options), self.num_devices)
+        return parallel.parallelize(functools.partial(build_step, self.components, options), self.layout)
 
     def _log(self, step: int, resolution: int, metrics: Metrics, lost: int, bar: tqdm) -> None:
-        values = jax.device_get(parallel.unreplicate(metrics, self.num_devices))
+        values = jax.device_get(parallel.unreplicate(metrics, self.layout))
         scalars = {"loss": float(values.loss), "psnr": float(values.psnr), "resolution": resolution, "overflow": lost}
+        scalars["data_wait"] = self.waiting.take_share()  # of the device's time
         scalars |= {f"loss/{name}": float(value) for name, value in values.terms.items()}
         if not math.isfinite(scalars["loss"]):
             bad = [name for name, value in values.terms.items() if not math.isfinite(float(value))]

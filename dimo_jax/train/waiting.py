@@ -1,0 +1,41 @@
+"""How much of its time a device waits for the host's next batch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from dimo_jax.types import Array
+
+
+class Waiting:
+    """Adds up the time in which the loop stood without a batch while the device had nothing left to do.
+
+    Steps are dispatched ahead of the device, so a loop that waits does no harm as long as the last step still runs;
+    whether it does is asked without waiting for it.
+    """
+
+    def __init__(self) -> None:
+        self._waited, self._since = 0.0, time.perf_counter()
+        self._last: Array | None = None
+
+    def over(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The same batches; what the loop waits for each is measured."""
+        while True:
+            begin = time.perf_counter()
+            batch = next(batches)
+            if self._last is not None and self._last.is_ready():
+                self._waited += time.perf_counter() - begin
+            yield batch
+
+    def dispatched(self, output: Array) -> None:
+        """A step that will yield `output` has been given to the device."""
+        self._last = output
+
+    def take_share(self) -> float:
+        """Share in 0..1 of the time since the last call that the device waited."""
+        now = time.perf_counter()
+        share = self._waited / max(now - self._since, 1e-9)
+        self._waited, self._since = 0.0, now
+        return share
