@@ -83,8 +83,8 @@ class Silent:
 def run(*, config: ConfigDict, workdir: str, object_list: str = "", shard: str = "") -> None:
     """Trains by `config` in `workdir`, or continues there; then evaluates, draws and reports.
 
-    With `object_list`, a file, it does so for each of its objects, or for the share `shard`, I/N, of them, in folders of
-    `workdir` (`objects.train_objects`).
+    With `object_list`, a file, it does so for each of its objects, or for the share `shard`, I/N, of them, in folders
+    of `workdir` (`objects.train_objects`).
 
     Raises:
       UserError: bad data, a config that does not fit it, or a workdir of another run. Nothing is written then.
