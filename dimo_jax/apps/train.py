@@ -122,6 +122,7 @@ def run(*, config: ConfigDict, workdir: str, object_list: str = "", shard: str =
         trained = fit(config, dataset, checkpoints, watcher)
     if not hosts.is_writer():
         logging.info("process 0 evaluates and draws; this one has done its part")
+        hosts.wait_for_all("the report is written")
         return
     evaluation_start = time.perf_counter()
     player = Player(config, trained.components, trained.state, num_frames=dataset.num_frames)
@@ -150,6 +151,7 @@ def run(*, config: ConfigDict, workdir: str, object_list: str = "", shard: str =
     _write_json(summary, folder / "summary.json")
     report = write_summary_report(folder, summary, sections, config)
     print(f"report:  {report.resolve()}\nsummary: {(folder / 'summary.json').resolve()}")
+    hosts.wait_for_all("the report is written")
 
 
 def _announce(config: ConfigDict) -> None:

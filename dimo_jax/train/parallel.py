@@ -122,8 +122,12 @@ def replicate(tree: Any, layout: Layout) -> Any:
     """One copy per local device, with a leading device axis; unchanged for one device."""
     if not layout.is_mapped:
         return tree
-    copies = jax.tree.map(lambda x: np.broadcast_to(np.asarray(x), (layout.num_devices, *np.shape(x))), tree)
-    return jax.device_put(copies, layout.sharding)
+
+    def copy(x: Any) -> Array:
+        each = [jax.device_put(x[None], device) for device in jax.local_devices()[: layout.num_devices]]
+        return jax.make_array_from_single_device_arrays((len(each), *x.shape), layout.sharding, each)
+
+    return jax.tree.map(copy, tree)
 
 
 def unreplicate(tree: Any, layout: Layout) -> Any:

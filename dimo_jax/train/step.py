@@ -150,8 +150,8 @@ def _loss(
 class _Part(NamedTuple):
     """What a part of a batch adds to a step: averaged over the parts, or summed."""
 
-    means: tuple[Any, ...]  # gradients, those of the probe [N], loss, terms, PSNR
-    sums: tuple[Array, Array]  # images that felt each Gaussian [N], overflow []
+    means: tuple[Any, ...]  # gradients; sums of the probe's [N], first stage only; loss; terms; PSNR
+    sums: tuple[Any, ...]  # images that felt each Gaussian [N], first stage only; overflow []
 
 
 def _differentiate(
@@ -166,15 +166,14 @@ def _differentiate(
     probe = jnp.zeros((*batch.images.shape[:3], state.alive.shape[0], 2))
     loss = jax.value_and_grad(_loss, argnums=(0, 1) if options.points_are_controls else 0, has_aux=True)
     (_, metrics), gradients = loss(state.params, probe, state, batch, frozen, key, components, options)
-    seen = jax.tree.map(jnp.zeros_like, state.density)
+    felt = images = None
     if options.points_are_controls:
         gradients, probe_gradients = gradients
+        seen = density.init_stats(state.alive.shape[0])
         seen = density.accumulate(seen, probe_gradients, (batch.cameras.height, batch.cameras.width))
-    part = _Part(
-        means=(gradients, seen.gradients, metrics.loss, metrics.terms, metrics.psnr),
-        sums=(seen.images, metrics.overflow),
-    )
-    return part, metrics.preview
+        felt, images = seen.gradients, seen.images
+    means = (gradients, felt, metrics.loss, metrics.terms, metrics.psnr)
+    return _Part(means=means, sums=(images, metrics.overflow)), metrics.preview
 
 
 def build_step(
@@ -205,16 +204,14 @@ def build_step(
             parts, previews = jax.tree.map(lambda x: x[None], differentiate(batch))
         num_parts = accumulate * (1 if axis_name is None else jax.lax.axis_size(axis_name))
         total = parallel.sum_parts(parts, axis_name)
-        gradients, probe_gradients, loss, terms, psnr = jax.tree.map(lambda x: x / num_parts, total.means)
+        gradients, felt, loss, terms, psnr = jax.tree.map(lambda x: x / num_parts, total.means)
         images, overflow = total.sums
-        updates, optimizer = options.optimizer.update(gradients, state.optimizer, state.params)
         seen = state.density
-        after = state.replace(
-            step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            optimizer=optimizer,
-            density=seen.replace(gradients=seen.gradients + probe_gradients, images=seen.images + images),
-        )
+        if options.points_are_controls:
+            seen = seen.replace(gradients=seen.gradients + felt, images=seen.images + images)
+        updates, optimizer = options.optimizer.update(gradients, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        after = state.replace(step=state.step + 1, params=params, optimizer=optimizer, density=seen)
         return after, Metrics(loss=loss, terms=terms, psnr=psnr, overflow=overflow, preview=previews[0])
 
     return step

@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
+import collections
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from dimo_jax.types import Array
 
+MAX_AHEAD = 4  # steps given to the device and not done; each holds a batch
+
 
 class Waiting:
     """Adds up the time in which the loop stood without a batch while the device had nothing left to do.
 
     Steps are dispatched ahead of the device, so a loop that waits does no harm as long as the last step still runs;
-    whether it does is asked without waiting for it.
+    whether it does is asked without waiting for it. The loop waits only for a step `MAX_AHEAD` before the next, so that
+    a fast host does not fill the memory with batches.
     """
 
     def __init__(self) -> None:
         self._waited, self._since = 0.0, time.perf_counter()
-        self._last: Array | None = None
+        self._running: collections.deque[Array] = collections.deque()
 
     def over(self, batches: Iterator[Any]) -> Iterator[Any]:
         """The same batches; what the loop waits for each is measured."""
         while True:
+            if len(self._running) >= MAX_AHEAD:
+                self._running.popleft().block_until_ready()
             begin = time.perf_counter()
             batch = next(batches)
-            if self._last is not None and self._last.is_ready():
+            if self._running and self._running[-1].is_ready():
                 self._waited += time.perf_counter() - begin
             yield batch
 
     def dispatched(self, output: Array) -> None:
         """A step that will yield `output` has been given to the device."""
-        self._last = output
+        self._running.append(output)
 
     def take_share(self) -> float:
         """Share in 0..1 of the time since the last call that the device waited."""
