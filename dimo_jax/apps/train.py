@@ -103,6 +103,7 @@ def run(*, config: ConfigDict, workdir: str, object_list: str = "", shard: str =
     check_data(config, dataset)
     check_weights(config)
     data_seconds = time.perf_counter() - start
+    hosts.wait_for_all("the data is there")
     check_same({"config": config_sha256(config), "dataset": f"{dataset.names} {dataset.frames.shape}"})
     if hosts.is_writer():
         save_config(config, folder)

@@ -148,6 +148,7 @@ class StageRunner:
                 resolution, until = self._phase(step)
                 state = self._run_phase(state, step, until, resolution, bar)
                 step = until
+        logging.info("%s: %s", stage.name, self.waiting.describe())
         if stage.options.points_are_controls:
             stages.report_first_stage(state, config)
             state = _begin_second(config, self.components, state, step=step, num_frames=self.dataset.num_frames)

@@ -119,9 +119,9 @@ def _all_devices(layout: Layout) -> list[jax.Device]:
 
 
 def replicate(tree: Any, layout: Layout) -> Any:
-    """One copy per local device, with a leading device axis; unchanged for one device."""
+    """One copy per local device, with a leading device axis; without that axis on a single device."""
     if not layout.is_mapped:
-        return tree
+        return jax.device_put(tree)
 
     def copy(x: Any) -> Array:
         each = [jax.device_put(x[None], device) for device in jax.local_devices()[: layout.num_devices]]
@@ -160,7 +160,7 @@ def build_transfer(layout: Layout, frames: Array | None) -> Callable[[Batch], Ba
     if layout.is_mapped:
         look_up: Any = jax.pmap(device_frames.look_up, axis_name=AXIS, devices=_all_devices(layout))
     else:
-        frames, look_up = jax.device_put(frames), jax.jit(device_frames.look_up)
+        look_up = jax.jit(device_frames.look_up)
     return lambda batch: look_up(frames, place(batch, layout))
 
 

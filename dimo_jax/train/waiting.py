@@ -22,6 +22,7 @@ class Waiting:
 
     def __init__(self) -> None:
         self._waited, self._since = 0.0, time.perf_counter()
+        self._total_waited, self._begin = 0.0, self._since
         self._running: collections.deque[Array] = collections.deque()
 
     def over(self, batches: Iterator[Any]) -> Iterator[Any]:
@@ -43,5 +44,11 @@ class Waiting:
         """Share in 0..1 of the time since the last call that the device waited."""
         now = time.perf_counter()
         share = self._waited / max(now - self._since, 1e-9)
+        self._total_waited += self._waited
         self._waited, self._since = 0.0, now
         return share
+
+    def describe(self) -> str:
+        """The share of the whole time, in words."""
+        share = (self._total_waited + self._waited) / max(time.perf_counter() - self._begin, 1e-9)
+        return f"the device waited for data in {share:.1%} of the time"

@@ -37,6 +37,7 @@ def test_only_an_idle_device_waits(ready, share):
         next(batches)
     assert waiting.take_share() == pytest.approx(share, abs=0.3)
     assert waiting.take_share() == 0
+    assert ("0.0%" in waiting.describe()) == (share == 0)
 
 
 def test_the_host_runs_a_few_steps_ahead():
