@@ -21,7 +21,7 @@ def keep_compiled_programs() -> None:
     A folder that the user gave jax (JAX_COMPILATION_CACHE_DIR) is left as it is. Programs for CPUs hold instructions of
     the processor that compiled them, so that every kind of processor has a folder of its own: a home may be shared.
     """
-    if jax.config.jax_compilation_cache_dir:
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
     jax.config.update("jax_compilation_cache_dir", str(cache_root() / "programs" / _name_processor()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

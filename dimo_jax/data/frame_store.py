@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,15 @@ def open_frames(folder: Path, shape: tuple[int, ...], fill: Callable[[np.ndarray
     with _locked(folder.with_name(f".{folder.name}.lock")):
         frames = _read(folder, shape, what)
         return _write(folder, shape, fill) if frames is None else frames
+
+
+def name_store(root: Path, files: Iterable[Path]) -> str:
+    """A name for the decoded frames of `files` below `root`, another one when a file has changed."""
+    digest = hashlib.sha256()
+    for path in files:
+        facts = path.stat()
+        digest.update(f"{path.relative_to(root)} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+    return f"frames-{digest.hexdigest()[:16]}"
 
 
 @contextlib.contextmanager

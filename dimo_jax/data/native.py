@@ -9,7 +9,6 @@ dataset.json
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import math
 import os
@@ -28,7 +27,7 @@ from tqdm import tqdm
 
 from dimo_jax.caches import cache_root
 from dimo_jax.data.dataset import Dataset, surface_height
-from dimo_jax.data.frame_store import open_frames
+from dimo_jax.data.frame_store import name_store, open_frames
 from dimo_jax.data.native_schema import FILE, Description, describe, read_description
 from dimo_jax.errors import UserError
 
@@ -176,15 +175,6 @@ def _read_truths(folder: Path, description: Description) -> dict[str, np.ndarray
     return result
 
 
-def _stored_at(root: Path, sources: Sequence[_Source]) -> Path:
-    """Where the decoded frames of these files are stored: the name hashes what tells that a file has changed."""
-    digest = hashlib.sha256((root / FILE).read_bytes())
-    for _, path, where in sources:
-        facts = path.stat()
-        digest.update(f"{path.relative_to(root)} {where} {facts.st_size} {facts.st_mtime_ns}\n".encode())
-    return cache_root() / f"frames-{digest.hexdigest()[:16]}"
-
-
 def _in_memory(root: Path, shape: tuple[int, ...]) -> np.ndarray:
     try:
         return np.empty(shape, np.uint8)
@@ -228,7 +218,8 @@ def read_dataset(folder: str | os.PathLike[str], *, store: str = "auto") -> Data
         _run_all(jobs, len(frames) * shape[1] * num_frames, f"reading {root.name}")
 
     if store == "disk" or (store == "auto" and math.prod(shape) >= MIN_STORED_BYTES):
-        frames = open_frames(_stored_at(root, sources), shape, decode, what=root.name)
+        files = [root / FILE, *(path for _, path, _ in sources)]
+        frames = open_frames(cache_root() / name_store(root, files), shape, decode, what=root.name)
     else:
         frames = _in_memory(root, shape)
         decode(frames)

@@ -60,7 +60,7 @@ def downsample(images: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
-def batch_sizes(config: Mapping[str, Any]) -> dict[str, int]:
+def batch_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
     """The keywords of `Sampler` that `config.batch` gives."""
     return {f"batch_{name}": int(config["batch"][name]) for name in ("motions", "views", "frames")}
 

@@ -7,8 +7,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from dimo_jax.types import Array
-
 MAX_AHEAD = 4  # steps given to the device and not done; each holds a batch
 
 
@@ -23,7 +21,7 @@ class Waiting:
     def __init__(self) -> None:
         self._waited, self._since = 0.0, time.perf_counter()
         self._total_waited, self._begin = 0.0, self._since
-        self._running: collections.deque[Array] = collections.deque()
+        self._running: collections.deque[Any] = collections.deque()
 
     def over(self, batches: Iterator[Any]) -> Iterator[Any]:
         """The same batches; what the loop waits for each is measured."""
@@ -36,8 +34,8 @@ class Waiting:
                 self._waited += time.perf_counter() - begin
             yield batch
 
-    def dispatched(self, output: Array) -> None:
-        """A step that will yield `output` has been given to the device."""
+    def dispatched(self, output: Any) -> None:
+        """A step that will yield the array `output` has been given to the device."""
         self._running.append(output)
 
     def take_share(self) -> float:
