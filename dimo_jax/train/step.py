@@ -196,14 +196,17 @@ def build_step(
         key = jax.random.fold_in(key, state.step)
 
         def differentiate(part: Batch) -> tuple[_Part, Array]:
-            return _differentiate(state, part, frozen, key, components, options)
+            # The barriers, here and below, keep the compiler from weaving the parts, their sum and the update into
+            # each other, which it would do in another way, and so round differently, for every way to deal out parts.
+            inputs = jax.lax.optimization_barrier((state, part, frozen, key))
+            return jax.lax.optimization_barrier(_differentiate(*inputs, components, options))
 
         if accumulate > 1:
             parts, previews = jax.lax.map(differentiate, batch)
         else:
             parts, previews = jax.tree.map(lambda x: x[None], differentiate(batch))
         num_parts = accumulate * (1 if axis_name is None else jax.lax.axis_size(axis_name))
-        total = parallel.sum_parts(parts, axis_name)
+        total = jax.lax.optimization_barrier(parallel.sum_parts(parts, axis_name))
         gradients, felt, loss, terms, psnr = jax.tree.map(lambda x: x / num_parts, total.means)
         images, overflow = total.sums
         seen = state.density

@@ -27,12 +27,13 @@ def make_dataset():
 
 
 def make_config(num_devices, accumulate):
-    """Both stages, ten steps each, with density control, pruning and fresh graphs in between."""
+    """16 steps of the first stage and 4 of the second, with density control, pruning and fresh graphs in between."""
     config = get_config("smoke")
     config.batch.update(motions=4, views=1, frames=2, accumulate=accumulate)
     config.num_devices = num_devices
-    config.stage1.update(num_steps=10, densify_from=2, densify_every=2, anneal_every=6, refresh_every=3)
-    config.stage2.update(num_steps=10, prune_every=4, refresh_every=3)
+    config.stage1.update(num_steps=16, densify_from=2, densify_every=3, anneal_every=7, refresh_every=4)
+    config.stage2.update(num_steps=4, prune_every=2, refresh_every=3)
+    config.stage2.move = dict(fn="dimo_jax.model.dimo:stay")  # compiles in no time
     config.stage1.phases = config.stage2.phases = ((0, 16),)
     config.image_every = 0
     config.checkpoint_every = 5

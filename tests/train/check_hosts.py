@@ -38,8 +38,6 @@ def main(workdir, num_devices, accumulate, coordinator=None, num_processes=None,
     if coordinator is not None:
         hosts.join(coordinator, num_processes=int(num_processes), process_id=int(process_id))
     config = make_config(int(num_devices), int(accumulate))
-    config.stage2.num_steps = 2
-    config.stage2.move = dict(fn="dimo_jax.model.dimo:stay")  # compiles in no time
     watcher = Printing()
     with Checkpoints(Path(workdir), keep=10) as checkpoints:
         trained = fit(config, make_dataset(), checkpoints, watcher)

@@ -21,7 +21,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from check_devices import make_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
-FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+# Instructions that are cheap to compile are good enough here.
+FLAGS = (
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
+    "--xla_llvm_disable_expensive_passes=true"
+)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +106,8 @@ def test_sums_do_not_depend_on_how_parts_are_dealt_out():
 
 @pytest.mark.slow
 def test_training_does_not_depend_on_the_number_of_devices():
-    """20 steps of both stages with density control: the same bits on 1, 2, 4 and 8 devices with the same parts."""
+    """20 steps with density control: the same bits on 1, 2, 4 and 8 devices with as many parts, and about the same loss
+    with a single part, where Adam has magnified another rounding."""
     environment = os.environ | {"XLA_FLAGS": FLAGS, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(Path(__file__).parent / "check_devices.py"), "1x8", "2x4", "4x2", "8x1", "1x1"]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=1800)
