@@ -199,7 +199,8 @@ def build_step(
             # The barriers, here and below, keep the compiler from weaving the parts, their sum and the update into
             # each other, which it would do in another way, and so round differently, for every way to deal out parts.
             inputs = jax.lax.optimization_barrier((state, part, frozen, key))
-            return jax.lax.optimization_barrier(_differentiate(*inputs, components, options))
+            own = _differentiate(inputs[0], inputs[1], inputs[2], inputs[3], components, options)
+            return jax.lax.optimization_barrier(own)
 
         if accumulate > 1:
             parts, previews = jax.lax.map(differentiate, batch)
