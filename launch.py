@@ -7,37 +7,35 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from dimo_jax.apps import APPS, define_flags, options_of
-from dimo_jax.apps.command_line import parse_flags
+from dimo_jax.apps.command_line import define_early_flags, parse_flags
+from dimo_jax.caches import keep_compiled_programs
 from dimo_jax.errors import Stopped, UserError
+from dimo_jax.hosts import ending_together
 from dimo_jax.memory import keep_freed_memory
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/dimo.py or configs/dimo.py:paper")
 WORKDIR = flags.DEFINE_string("workdir", "runs/dimo", "Folder of the run: checkpoints, metrics, pictures, report")
 APP = flags.DEFINE_enum("app", "train", sorted(APPS), "What to run")
-COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, for runs on several hosts")
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of hosts' processes")
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "Index of this process")
+define_early_flags()
 define_flags()
 
 
 def main(argv: list[str]) -> None:
-    """Starts jax.distributed where asked for, then the app."""
+    """Runs the app; `parse_flags` has already joined the other hosts where asked for."""
     if len(argv) > 1:
         raise UserError(f"command line: found {argv[1]!r}, expected only --flags")
-    if COORDINATOR.value:
-        import jax
-
-        jax.distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     run = importlib.import_module(APPS[APP.value]).run
     run(**options_of(run, config=CONFIG.value, workdir=WORKDIR.value))
 
 
 if __name__ == "__main__":
     keep_freed_memory()
+    keep_compiled_programs()
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().addFilter(lambda record: record.levelno > 20 or "dimo_jax" in record.pathname)
     try:
-        app.run(main, flags_parser=parse_flags)
+        with ending_together():
+            app.run(main, flags_parser=parse_flags)
     except (UserError, Stopped) as error:
         print(f"{error.label}: {' '.join(str(error).splitlines())}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -25,7 +25,7 @@ from absl import app, flags
 from bench.timing import compile_for, count_cost, median_ms
 from configs.dimo import get_config
 from dimo_jax.checkpoints import Checkpoints, load_config
-from dimo_jax.data.sampler import Sampler
+from dimo_jax.data.sampler import Sampler, batch_sizes
 from dimo_jax.data.sources import load
 from dimo_jax.losses.total import LossInputs, evaluate
 from dimo_jax.memory import keep_freed_memory
@@ -81,8 +81,7 @@ def main(argv: list[str]) -> None:
     stage = stages.build_stages(config)[1]
     size = SIZE.value or min(stage.config["phases"][-1][1], dataset.cameras.height)
     state = load_state(config, components, dataset, WORKDIR.value)
-    batch_sizes = {f"batch_{name}": count for name, count in config.batch.items()}
-    sampler = Sampler(dataset, **batch_sizes, resolution=size, held_out_every=config.data.held_out_every)
+    sampler = Sampler(dataset, **batch_sizes(config), resolution=size, held_out_every=config.data.held_out_every)
     start = time.perf_counter()
     for step in range(REPEATS.value):
         batch = jax.block_until_ready(jax.device_put(sampler.sample(step)))

@@ -65,10 +65,12 @@ def _paper() -> ConfigDict:
         num_test_views=2,
         num_test_motions=0,  # of num_motions, kept from training
     )
+    config.data.store = "auto"  # frames of a folder: memory, disk (mapped, shared by processes); auto: disk from 1 GiB
+    config.data.device_gib = 0.0  # frames of up to this size are kept on every device instead
     config.data.held_out_every = 5  # every fifth frame tests, the others train
 
-    config.batch = dict(motions=4, views=3, frames=2)
-    config.num_devices = 0  # 0: all local devices that the batch's motions can be dealt out to
+    config.batch = dict(motions=4, views=3, frames=2, accumulate=1)  # computed in so many parts, one after the other
+    config.num_devices = 0  # of every process; 0: as many as the batch can be dealt out to evenly
 
     config.decoder = dict(
         fn="dimo_jax.model.decoder:motion_decoder",
@@ -223,7 +225,7 @@ def _demo() -> ConfigDict:
     config = _paper()
     config.preset = "demo"
     config.data.source.update(num_motions=16, size=128)
-    config.batch = ConfigDict(dict(motions=8, views=1, frames=3))  # more poses a step than 4 x 3 x 2, at the same cost
+    config.batch.update(motions=8, views=1, frames=3)  # more poses a step than 4 x 3 x 2, at the same cost
     config.decoder.update(width=256, head_width=64, depth=4, skip=2, num_position_bands=4, num_time_bands=4)
     config.latent_init.update(mu_std=1.0)  # codes that start apart separate the motions sooner
     config.num_key_points = 128
@@ -293,7 +295,7 @@ def _smoke() -> ConfigDict:
     config = _demo()
     config.preset = "smoke"
     config.data.source.update(num_motions=3, num_frames=6, size=32, num_train_views=3, num_test_views=1)
-    config.batch = dict(motions=2, views=2, frames=2)
+    config.batch.update(motions=2, views=2, frames=2)
     config.decoder.update(width=16, head_width=16, depth=2, skip=1)
     config.num_key_points = 16
     config.stage1.num_steps = config.stage2.num_steps = 2

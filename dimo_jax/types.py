@@ -80,13 +80,18 @@ class Rendering(flax.struct.PyTreeNode):
 
 
 class Batch(flax.struct.PyTreeNode):
-    """What one training step sees: for every motion the same number of views and frames."""
+    """What one training step sees: for every motion the same number of views and frames.
+
+    A part of a batch that was dealt out by frames has fewer images than times, because the losses on trajectories look
+    at all times of a motion.
+    """
 
     motions: Array  # [M] int32, indices into the dataset's motions
     times: Array  # [M,F] in 0..1
+    shown: Array  # [M,S] int32, S <= F: which of the times the images show
     cameras: Camera  # world_to_camera [M,V,4,4], focal [M,V,2], center [M,V,2]
-    images: Array  # [M,V,F,H,W,4] uint8, straight alpha
-    view_weights: Array  # [M,V]
+    images: Array  # [M,V,S,H,W,4] uint8, straight alpha
+    view_weights: Array  # [M,V], mean 1 over the whole batch
 
 
 class Params(flax.struct.PyTreeNode):

@@ -12,7 +12,7 @@ from bench import ablate
 from dimo_jax.apps.checks import check_config, check_data
 from dimo_jax.apps.player import Player, select_cameras
 from dimo_jax.checkpoints import config_sha256
-from dimo_jax.data.sampler import Sampler
+from dimo_jax.data.sampler import Sampler, batch_sizes
 from dimo_jax.data.sources import load
 from dimo_jax.errors import UserError
 from dimo_jax.metrics.fvd import frechet_distance
@@ -77,7 +77,7 @@ def test_ablation_traces(spec):
     check_data(config, dataset)
     assert dataset.num_motions == (1 if "no_joint_training" in spec else 3)
     components = build_components(config)
-    batch = Sampler(dataset, **{f"batch_{name}": count for name, count in config.batch.items()}).sample(0)
+    batch = Sampler(dataset, **batch_sizes(config)).sample(0)
     for stage in stages.build_stages(config):
         state = stages.template(
             config, components, step=stage.first_step, num_motions=dataset.num_motions, num_frames=dataset.num_frames

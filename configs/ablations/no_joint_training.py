@@ -24,7 +24,7 @@ def get_config(preset: str = "auto") -> ConfigDict:
         raise ValueError(f"found {preset!r}, expected a preset and the index of a motion, such as demo@3")
     config = dimo.get_config(name)
     config.data.motions = (int(motion),)
-    config.batch = dict(motions=1, views=1, frames=2)
+    config.batch.update(motions=1, views=1, frames=2)
     return config
 
 

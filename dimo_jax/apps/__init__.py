@@ -29,6 +29,12 @@ APPS = {
 def define_flags() -> None:
     """Flags of single apps, None until the user sets them; one that an app does not take is refused when it runs."""
     flags.DEFINE_string(
+        "object_list", None, "train: file that names a dataset folder, and a name for it, on every line"
+    )
+    flags.DEFINE_string(
+        "shard", None, "train: I/N, to train every N-th object of --object_list from the I-th (0...) on"
+    )
+    flags.DEFINE_string(
         "source",
         None,
         "import_data: a glTF file or a folder; export: a .glb or .gltf file; reconstruct: a dataset folder",
@@ -45,7 +51,7 @@ def define_flags() -> None:
     flags.DEFINE_float("key_tolerance", None, "import_data: how far from that colour, of 255, the background may be")
     flags.DEFINE_bool("key_enclosed", None, "import_data: also remove that colour where the object encloses it")
     flags.DEFINE_string("dataset", None, "import_data, export: folder of the data that a model was trained on")
-    flags.DEFINE_integer("step", None, "import_data: intermediate checkpoint of the authors' model")
+    flags.DEFINE_integer("step", None, "import_data: of the authors' model; replay: whose batch was saved")
     flags.DEFINE_string("clips", None, "import_data: clips by name or pattern, separated by commas")
     flags.DEFINE_string("test_clips", None, "import_data: clips kept from training, likewise")
     flags.DEFINE_string(
@@ -103,7 +109,6 @@ def define_flags() -> None:
     flags.DEFINE_string("clip", None, "evaluate: Hugging Face CLIP folder (config.json, model.safetensors)")
     flags.DEFINE_integer("num_lpips_images", None, "evaluate: about so many images for LPIPS (0: all)")
     flags.DEFINE_enum("checkpoint", None, ["last", "best"], "sample, evaluate: the run's latest state, or the best one")
-    flags.DEFINE_integer("step", None, "replay: the step whose batch was saved (default: the last such)")
     flags.DEFINE_integer("num_videos", None, "evaluate: about so many videos for FVD (0: all)")
     flags.DEFINE_string("image", None, "distill: the picture of the object")
     flags.DEFINE_string("prompts", None, "distill: text file with a motion a line, instead of a language model's")

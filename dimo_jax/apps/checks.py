@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -9,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from absl import logging
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from dimo_jax.checkpoints import config_sha256, load_config
@@ -21,7 +25,7 @@ from dimo_jax.render import choose_backend
 from dimo_jax.resolve import resolve
 from dimo_jax.train import stages
 from dimo_jax.train.frozen import load_frozen
-from dimo_jax.train.loop import count_devices
+from dimo_jax.train.parallel import choose_layout
 from dimo_jax.workdir import lock
 from dimo_jax.workdir.status import STATUS_FILE
 
@@ -72,6 +76,8 @@ POSITIVE = {
 MAX_SH_DEGREE = 3
 # Slots that training resolves on the way; the others are resolved when its parts are built.
 LATE_SLOTS = ("stage1.densify", "stage1.prune", "stage2.prune")
+# What says on which devices a run computes, and not what.
+MACHINE = ("num_devices", "batch.accumulate", "data.store", "data.device_gib")
 OTHERS = ("preset", "preset_chosen_by", "data", "render")
 # What a run that is killed at its very beginning leaves.
 OWN_FILES = (lock.LOCK_FILE, "train.log", STATUS_FILE, f".{STATUS_FILE}.part", ".config.json.part")
@@ -105,7 +111,11 @@ def check_config(config: Mapping[str, Any]) -> None:
     build_components(config)
     stages.resolve_latent_init(config)
     stages.build_stages(config)
-    count_devices(config)
+    _check_count(config["batch"].get("accumulate", 1), 1, "batch.accumulate")
+    room = config["data"].get("device_gib", 0.0)
+    if not isinstance(room, (int, float)) or not room >= 0:
+        raise UserError(f"config.data.device_gib: found {room!r}, expected a number of at least 0")
+    choose_layout(config)
 
 
 def _get(config: Mapping[str, Any], key: str) -> Any:
@@ -197,6 +207,22 @@ def check_folder(path: str | os.PathLike[str], flag: str) -> None:
         raise UserError(f"--{flag}={folder}: found no permission to write to {nearest}, expected a folder to write to")
 
 
+def check_same(values: Mapping[str, str]) -> None:
+    """Checks that all processes of a run were started with the same; to be called by every one of them.
+
+    Raises:
+      UserError: a value that differs between processes.
+    """
+    if jax.process_count() == 1:
+        return
+    for name, value in values.items():
+        digest = np.frombuffer(hashlib.sha256(value.encode()).digest()[:4], np.uint32)
+        found = np.asarray(multihost_utils.process_allgather(digest)).ravel()
+        different = np.flatnonzero(found != found[0])
+        if len(different):
+            raise UserError(f"{name}: processes {different.tolist()} have another than process 0, expected the same")
+
+
 def check_workdir(config: ConfigDict, folder: Path) -> None:
     """Checks that `folder` is new, empty, or holds a run of this very config, and that nothing runs there.
 
@@ -207,10 +233,10 @@ def check_workdir(config: ConfigDict, folder: Path) -> None:
     if jax.process_index() == 0:  # which is the one to hold the lock
         lock.check_free(folder)
     if (folder / "checkpoints").is_dir() and (folder / "config.json").exists():
-        before = load_config(folder)
-        if config_sha256(before) != config_sha256(config):
+        before, now = without_machine(load_config(folder)), without_machine(config)
+        if config_sha256(before) != config_sha256(now):
             raise UserError(
-                f"--workdir={folder}: holds a run with another config ({_first_difference(before, config)}); "
+                f"--workdir={folder}: holds a run with another config ({_first_difference(before, now)}); "
                 "expected the same config, or another --workdir"
             )
     elif folder.is_dir() and not (folder / "config.json").exists():
@@ -219,6 +245,18 @@ def check_workdir(config: ConfigDict, folder: Path) -> None:
             raise UserError(
                 f"--workdir={folder}: holds other files ({others[0]}), expected a run or an empty or new folder"
             )
+
+
+def without_machine(config: ConfigDict) -> ConfigDict:
+    """The config without what a run may change between two starts: on how many devices, and where frames are kept."""
+    copy = ConfigDict(config.to_dict())
+    copy.unlock()
+    for key in MACHINE:
+        *parents, name = key.split(".")
+        at = functools.reduce(lambda part, parent: part.get(parent, {}), parents, copy)
+        if name in at:
+            del at[name]
+    return copy
 
 
 def _first_difference(before: Any, after: Any, path: str = "config") -> str:

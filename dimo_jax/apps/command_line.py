@@ -7,20 +7,24 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import flags
 from ml_collections import ConfigDict
 
+from dimo_jax import hosts
 from dimo_jax.errors import UserError
 
 _KINDS = {"int": "an integer", "float": "a number", "bool": "true or false", "string": "text"}
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parses the flags of `argv`; returns what is left.
+    """Parses the flags of `argv`; returns what is left. Joins the other hosts of a run where the flags say so.
 
     Raises:
-      UserError: an unknown flag or config key, a value of the wrong type, a config file that is missing or fails.
+      UserError: an unknown flag or config key, a value of the wrong type, a config file that is missing or fails, hosts
+        that cannot be reached.
     """
+    _prepare_devices(argv)
     path = _find_config(argv)
     if path is not None and not Path(path.split(":", 1)[0]).is_file():
         raise UserError(f"--config={path}: no such file, expected a config file such as configs/dimo.py")
@@ -35,6 +39,40 @@ def parse_flags(argv: list[str]) -> list[str]:
     if path is not None:
         _check_loaded(flags.FLAGS["config"].value, path)
     return rest
+
+
+def define_early_flags(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Flags that count before a config is read, as a config may ask for the devices."""
+    flags.DEFINE_string(
+        "coordinator",
+        None,
+        "HOST:PORT of process 0 of a run on several hosts; auto: as the cluster's environment says",
+        flag_values=values,
+    )
+    flags.DEFINE_integer("num_processes", None, "Number of hosts' processes", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "Index of this process, from 0", flag_values=values)
+
+
+def _prepare_devices(argv: list[str]) -> None:
+    """Joins the other hosts, or leaves the accelerators to the processes that train the objects of a list."""
+    early = flags.FlagValues()
+    define_early_flags(early)
+    flags.DEFINE_string("app", "train", "", flag_values=early)
+    flags.DEFINE_string("object_list", None, "", flag_values=early)
+    try:
+        early(argv, known_only=True)
+    except flags.Error:
+        return  # the whole parse says what is wrong
+    if early.object_list is not None:
+        if early.coordinator is not None:
+            raise UserError("--object_list: found --coordinator beside it, expected one of them")
+        jax.config.update("jax_platforms", "cpu")
+    elif early.coordinator is not None:
+        if early.app != "train":
+            raise UserError(f"--coordinator: found with --app={early.app}, expected it with --app=train only")
+        hosts.join(early.coordinator, num_processes=early.num_processes, process_id=early.process_id)
+    elif early.num_processes is not None or early.process_id is not None:
+        raise UserError("--coordinator: not given, expected it with --num_processes and --process_id")
 
 
 def _find_config(argv: list[str]) -> str | None:

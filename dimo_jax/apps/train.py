@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import platform
@@ -10,14 +11,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
+import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from dimo_jax import hosts
 from dimo_jax.apps import gallery
 from dimo_jax.apps.captions import read_joint_sentences
-from dimo_jax.apps.checks import check_config, check_data, check_weights, check_workdir
+from dimo_jax.apps.checks import check_config, check_data, check_same, check_weights, check_workdir
 from dimo_jax.apps.endings import occupy, save_failure
 from dimo_jax.apps.evaluation import evaluate
+from dimo_jax.apps.objects import train_objects
 from dimo_jax.apps.player import Player
 from dimo_jax.apps.recorder import Recorder, peak_memory_gib
 from dimo_jax.apps.restore import save_facts
@@ -27,11 +31,13 @@ from dimo_jax.apps.summary import write_summary_report
 from dimo_jax.checkpoints import Checkpoints, config_sha256, save_config
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.sources import load
+from dimo_jax.errors import UserError
 from dimo_jax.export.metrics_log import Board, MetricsLog
 from dimo_jax.model.text import SentenceInputs
 from dimo_jax.render import choose_backend
 from dimo_jax.train.estimate import estimate_hours
-from dimo_jax.train.loop import Trained, fit
+from dimo_jax.train.loop import Trained, Watcher, fit
+from dimo_jax.train.state import TrainState
 from dimo_jax.train.tracker import LossNotFinite
 from dimo_jax.workdir.files import write_json
 from dimo_jax.workdir.status import SHOWING, write_status
@@ -40,8 +46,24 @@ Show = Callable[[ConfigDict, Dataset, Trained, Path, Mapping[str, float]], None]
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "numpy")
 
 
-def run(*, config: ConfigDict, workdir: str) -> None:
+class Silent:
+    """Stands for `Recorder` in the processes of a run that do not write."""
+
+    def scalars(self, step: int, stage: str, values: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def images(self, step: int, stage: str, state: TrainState, preview: np.ndarray) -> None:
+        """Nothing."""
+
+    def resumed(self, step: int) -> None:
+        """Nothing."""
+
+
+def run(*, config: ConfigDict, workdir: str, object_list: str = "", shard: str = "") -> None:
     """Trains by `config` in `workdir`, or continues there; then evaluates, draws and reports.
+
+    With `object_list`, a file, it does so for each of its objects, or for the share `shard`, I/N, of them, in folders
+    of `workdir` (`objects.train_objects`).
 
     Raises:
       UserError: bad data, a config that does not fit it, a workdir of another run or one in use, or too little room.
@@ -50,6 +72,11 @@ def run(*, config: ConfigDict, workdir: str) -> None:
       WriteFailed: the disk filled up; the last checkpoint is intact.
       Stopped: SIGTERM or SIGINT; all is saved, and the same call goes on.
     """
+    if shard and not object_list:
+        raise UserError("--shard: found without --object_list, expected the list that it is a share of")
+    if object_list:
+        train_objects(object_list, shard, workdir)
+        return
     start = time.perf_counter()
     folder = Path(workdir)
     train(config, folder, then=functools.partial(show, start=start))
@@ -61,7 +88,8 @@ def train(config: ConfigDict, folder: Path, *, then: Show | None = None) -> tupl
     Args:
       config: of the run.
       folder: is locked while it trains, and until `then` returns.
-      then: is called with config, data, model, folder and the seconds that loading and each stage took.
+      then: is called with config, data, model, folder and the seconds that loading and each stage took, by the one
+        process of a run that writes; the others wait for it.
 
     Raises:
       UserError: as `run`.
@@ -77,13 +105,18 @@ def train(config: ConfigDict, folder: Path, *, then: Show | None = None) -> tupl
         check_room(config, dataset, folder)
         sentences = read_joint_sentences(config, dataset) if config.text.joint else None
         seconds = {"data": time.perf_counter() - start}
+        hosts.wait_for_all("the data is there")
+        check_same({"config": config_sha256(config), "dataset": f"{dataset.names} {dataset.frames.shape}"})
         with occupy(folder):
-            save_config(config, folder)
-            save_facts(dataset, folder, num_text_features=0 if sentences is None else sentences.inputs.shape[-1])
+            if hosts.is_writer():
+                save_config(config, folder)
+                save_facts(dataset, folder, num_text_features=0 if sentences is None else sentences.inputs.shape[-1])
+            hosts.wait_for_all("the run is described in its workdir")
             trained = learn(config, dataset, folder, signals, sentences)
-            if then is not None:
+            if then is not None and hosts.is_writer():
                 write_status(folder, SHOWING)
                 then(config, dataset, trained, folder, seconds | trained.seconds)
+        hosts.wait_for_all("the run is over")
     return dataset, trained
 
 
@@ -96,14 +129,18 @@ def learn(
     if jax.default_backend() == "cpu" and config.preset in ("paper", "official"):
         hours = estimate_hours(config, dataset)
         logging.info("on this CPU a step takes %.1f s at first, the whole run %.0f hours or more", *hours)
-    checkpoints = Checkpoints(folder, keep=config.keep_checkpoints, owner=True)
-    with MetricsLog(folder / "metrics.jsonl") as log, Board(folder / "tensorboard") as board:
+    writes = hosts.is_writer()
+    checkpoints = Checkpoints(folder, keep=config.keep_checkpoints, owner=writes)
+    with contextlib.ExitStack() as stack:
+        watcher: Watcher = Silent()
+        if writes:
+            log = stack.enter_context(MetricsLog(folder / "metrics.jsonl"))
+            watcher = Recorder(config, folder, log, stack.enter_context(Board(folder / "tensorboard")))
         try:
             with signals.deferred(), checkpoints:
-                recorder = Recorder(config, folder, log, board)
-                return fit(config, dataset, checkpoints, recorder, stop=signals.received, sentences=sentences)
+                return fit(config, dataset, checkpoints, watcher, stop=signals.received, sentences=sentences)
         except LossNotFinite as error:
-            raise save_failure(error, folder, checkpoints.steps()) from error
+            raise (save_failure(error, folder, checkpoints.steps()) if writes else error) from error
 
 
 def show(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -24,14 +25,17 @@ import imageio_ffmpeg
 import numpy as np
 from PIL import Image
 
+from dimo_jax.caches import cache_root
 from dimo_jax.data.captions import TEST_FILE, read_captions, write_captions
 from dimo_jax.data.clips import FORMATS, SAFE_INPUT
 from dimo_jax.data.dataset import Dataset, surface_height
+from dimo_jax.data.frame_store import name_store, open_frames
 from dimo_jax.data.jobs import one_line, run_all
 from dimo_jax.data.native_schema import FILE, Description, describe, read_description
 from dimo_jax.errors import UserError
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".gif")
+MIN_STORED_BYTES = 1 << 30  # of frames, from which on they are kept on disk
 MAX_TRUTH_BYTES = 2 << 30  # of one motion, after decompression
 Source = tuple[Callable[[Path, np.ndarray], int], Path, int | slice]  # reader, file, which frames of the view
 _MODES = {"RGBA", "RGB", "L", "LA", "P", "PA", "1"}  # 8 bits or fewer a channel
@@ -162,8 +166,22 @@ def read_truths(folder: Path, description: Description) -> dict[str, np.ndarray 
     return result
 
 
-def read_dataset(folder: str | os.PathLike[str]) -> Dataset:
-    """Reads a native dataset folder into memory, decoding every frame once into uint8.
+def _in_memory(root: Path, shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        return np.empty(shape, np.uint8)
+    except (MemoryError, ValueError) as error:
+        raise UserError(
+            f"{root}: {np.prod(shape, dtype=float) / 2**30:.0f} GiB of frames do not fit in memory"
+        ) from error
+
+
+def read_dataset(folder: str | os.PathLike[str], *, store: str = "auto") -> Dataset:
+    """Reads a native dataset folder, decoding every frame once into uint8.
+
+    Args:
+      folder: the dataset.
+      store: "memory" decodes into memory; "disk" decodes once into the cache (`caches.cache_root`), from which all
+        processes and later runs map what they need; "auto" takes the disk for sets of 1 GiB and more.
 
     Raises:
       UserError: one line that names the file and says what was found and expected: a missing or empty folder, broken
@@ -190,14 +208,17 @@ def read_dataset(folder: str | os.PathLike[str]) -> Dataset:
     nothing: tuple[tuple[str, ...], ...] = ((),) * len(description.names)
     kept = read_captions(root, description.names, description.test_paraphrases or nothing, file=TEST_FILE)
     changed = [after is not before for before, after in zip(given, sentences)]
-    try:
-        frames = np.empty(shape, np.uint8)
-    except (MemoryError, ValueError) as error:
-        raise UserError(
-            f"{root}: {np.prod(shape, dtype=float) / 2**30:.0f} GiB of frames do not fit in memory"
-        ) from error
-    jobs = [functools.partial(reader, path, frames[where]) for reader, path, where in sources]
-    run_all(jobs, len(frames) * shape[1] * num_frames, f"reading {root.name}")
+
+    def decode(frames: np.ndarray) -> None:
+        jobs = [functools.partial(reader, path, frames[where]) for reader, path, where in sources]
+        run_all(jobs, len(frames) * shape[1] * num_frames, f"reading {root.name}")
+
+    if store == "disk" or (store == "auto" and math.prod(shape) >= MIN_STORED_BYTES):
+        files = [root / FILE, *(path for _, path, _ in sources)]
+        frames = open_frames(cache_root() / name_store(root, files), shape, decode, what=root.name)
+    else:
+        frames = _in_memory(root, shape)
+        decode(frames)
     surface = truth["surface"]
     return Dataset(
         frames=frames,

@@ -8,11 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import sys
-import tempfile
-import zlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -20,9 +16,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from dimo_jax.caches import cache_root
 from dimo_jax.data import cameras, dataset, puppet_body, puppet_catalog, puppet_motions, puppet_moves, raycast
 from dimo_jax.data.cameras import orbit
 from dimo_jax.data.dataset import Dataset, surface_height
+from dimo_jax.data.frame_store import open_frames
 from dimo_jax.data.puppet_catalog import MOTIONS, Motion
 from dimo_jax.data.puppet_sentences import MORE, TEST
 from dimo_jax.errors import UserError
@@ -91,62 +89,6 @@ def _render(frames: np.ndarray, poses: list[puppet_body.Pose], cams: Camera) -> 
             progress.update(num_images)
 
 
-def _checksum(path: Path) -> int:
-    """CRC-32 of a file."""
-    value = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            value = zlib.crc32(block, value)
-    return value
-
-
-def _read_cache(folder: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The cached frames, memory-mapped read-only; None if there are none or (said) they are damaged."""
-    if not folder.is_dir():
-        return None
-    try:
-        meta = json.loads((folder / "meta.json").read_text())
-        frames = np.load(folder / "frames.npy", mmap_mode="r", allow_pickle=False)
-        if frames.shape != shape or frames.dtype != np.uint8:
-            raise ValueError(f"frames of {frames.dtype} {frames.shape}, expected uint8 {shape}")
-        if _checksum(folder / "frames.npy") != meta["crc32"]:
-            raise ValueError("frames do not match their checksum")
-        return frames
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        tqdm.write(f"puppet cache {folder} is damaged ({error}); rendering it again", file=sys.stderr)
-        return None
-
-
-def _write_cache(folder: Path, shape: tuple[int, ...], render: Callable[[np.ndarray], None]) -> np.ndarray:
-    """Renders into a temporary folder beside `folder` and renames it; returns the frames, memory-mapped."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    needed = int(np.prod(shape))
-    free = shutil.disk_usage(folder.parent).free
-    if free < needed * 1.05:
-        raise UserError(
-            f"{folder.parent}: found {free >> 20} MiB free, expected {needed >> 20} MiB (set DIMO_JAX_CACHE)"
-        )
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        frames = np.lib.format.open_memmap(temporary / "frames.npy", mode="w+", dtype=np.uint8, shape=shape)
-        render(frames)
-        frames.flush()
-        del frames
-        (temporary / "meta.json").write_text(json.dumps({"crc32": _checksum(temporary / "frames.npy")}))
-        if folder.exists():
-            folder.rename(temporary / "damaged")
-        try:
-            temporary.rename(folder)
-        except OSError:
-            # Another process finished the same cache first; its frames are the same.
-            if not (folder / "frames.npy").exists():
-                raise
-        shutil.rmtree(folder / "damaged", ignore_errors=True)
-        return np.load(folder / "frames.npy", mmap_mode="r", allow_pickle=False)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def cache_folder(options: dict[str, Any], cache_dir: str | os.PathLike[str] | None = None) -> Path:
     """Where frames of these options are cached: the name hashes them with the source of everything that draws.
 
@@ -155,8 +97,8 @@ def cache_folder(options: dict[str, Any], cache_dir: str | os.PathLike[str] | No
     digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
     for module in _SOURCES:
         digest.update(Path(str(module.__file__)).read_bytes())
-    root = cache_dir or os.environ.get("DIMO_JAX_CACHE") or Path.home() / ".cache" / "dimo_jax"
-    return Path(root).expanduser() / f"puppet-{digest.hexdigest()[:16]}"
+    root = Path(cache_dir).expanduser() if cache_dir else cache_root()
+    return root / f"puppet-{digest.hexdigest()[:16]}"
 
 
 def make_puppet(
@@ -199,9 +141,7 @@ def make_puppet(
     poses = pose_motions(motions, num_frames)
     shape = (num_motions, len(view_names), num_frames, size, size, 4)
     folder = cache_folder({"shape": shape, "num_train_views": num_train_views}, cache_dir)
-    frames = _read_cache(folder, shape)
-    if frames is None:
-        frames = _write_cache(folder, shape, lambda array: _render(array, poses, cams))
+    frames = open_frames(folder, shape, lambda array: _render(array, poses, cams), what="puppet")
     surface = puppet_body.surface_points(poses, num_points=NUM_SURFACE_POINTS, seed=seed)
     return Dataset(
         frames=frames,

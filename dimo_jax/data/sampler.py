@@ -1,4 +1,4 @@
-"""Training batches: a pure function of (seed, step, host), gathered from the uint8 store ahead of the step."""
+"""Training batches: a pure function of (seed, step), gathered from the uint8 store ahead of the step."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import dataclasses
 import functools
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -18,7 +18,7 @@ from dimo_jax.errors import UserError
 from dimo_jax.types import Batch
 
 
-def _area_weights(size: int, target: int) -> np.ndarray:
+def area_weights(size: int, target: int) -> np.ndarray:
     """Weights [target,size] float32, rows summing to 1: the share of every source pixel in every target pixel."""
     edges = np.arange(target + 1) * (size / target)
     low, high = edges[:-1, None], edges[1:, None]
@@ -52,7 +52,7 @@ def downsample(images: np.ndarray, height: int, width: int) -> np.ndarray:
         blocks = [values[..., i::rows, j::columns, :] for i in range(rows) for j in range(columns)]
         values = functools.reduce(np.add, blocks) / np.float32(len(blocks))
     else:
-        rows_weights, columns_weights = _area_weights(full_height, height), _area_weights(full_width, width)
+        rows_weights, columns_weights = area_weights(full_height, height), area_weights(full_width, width)
         values = np.einsum("hi,...iwc->...hwc", rows_weights, values, optimize=True)
         values = np.einsum("wj,...hjc->...hwc", columns_weights, values, optimize=True)
     alpha = values[..., 3:]
@@ -60,9 +60,30 @@ def downsample(images: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
+def batch_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords of `Sampler` that `config.batch` gives."""
+    return {f"batch_{name}": int(config["batch"][name]) for name in ("motions", "views", "frames")}
+
+
+class Draw(NamedTuple):
+    """Which images a batch consists of: indices into the dataset's motions, views and frames."""
+
+    motions: np.ndarray  # [M] int32
+    views: np.ndarray  # [M,V] int32
+    frames: np.ndarray  # [M,F] int32
+
+
+class Batches(Protocol):
+    """What `prefetch` reads: a batch for every step."""
+
+    def sample(self, step: int) -> Batch:
+        """The batch of `step`."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sampler:
-    """Draws training batches; `sample(step)` depends on nothing but (seed, step, host), so a resumed run repeats.
+    """Draws training batches; `sample(step)` depends on nothing but (seed, step), so a resumed run repeats.
 
     Test motions, test views and every `held_out_every`-th frame are never drawn. Fields after `dataset` are keywords;
     `dataclasses.replace(sampler, resolution=256)` is the same sampler at another resolution.
@@ -76,8 +97,8 @@ class Sampler:
     resolution: int | None = None  # image height in pixels, width follows the aspect; None keeps the dataset's
     held_out_every: int = 5  # 0 trains on every frame
     seed: int = 0
-    host: int = 0  # index of this process; hosts draw different batches of the same step
     motion_ids: Sequence[int] | None = None  # motions to draw from instead of the train split
+    as_indices: bool = False  # `images` are indices into the frames as [M*V*T,...], for frames kept on the device
 
     def __post_init__(self) -> None:
         """Raises UserError where the dataset has fewer views or frames than a batch takes, or is too small."""
@@ -99,34 +120,74 @@ class Sampler:
             return np.asarray(self.motion_ids, np.int32)
         return motions_in(self.dataset, "train")
 
-    def sample(self, step: int) -> Batch:
-        """The batch of `step`, with NumPy arrays.
+    def draw(self, step: int) -> Draw:
+        """The images of `step`.
 
         Motions are drawn without replacement (with, only if there are fewer than `batch_motions`); every motion has
-        its own distinct views and distinct frames. `times` is frame / T; `view_weights` is 1.
+        its own distinct views and distinct frames.
         """
-        dataset = self.dataset
-        rng = np.random.default_rng([self.seed, step, self.host])
-        candidates, views = self._motions, views_in(dataset, "train")
-        frames = train_frames(dataset, self.held_out_every)
+        rng = np.random.default_rng([self.seed, step, 0])
+        candidates, views = self._motions, views_in(self.dataset, "train")
+        frames = train_frames(self.dataset, self.held_out_every)
         motions = rng.choice(candidates, self.batch_motions, replace=len(candidates) < self.batch_motions)
         view_ids = np.stack([rng.choice(views, self.batch_views, replace=False) for _ in motions])
         frame_ids = np.stack([rng.choice(frames, self.batch_frames, replace=False) for _ in motions])
-        gathered = dataset.frames[motions[:, None, None], view_ids[:, :, None], frame_ids[:, None, :]]
+        return Draw(motions.astype(np.int32), view_ids, frame_ids)
+
+    def sample(self, step: int) -> Batch:
+        """The batch of `step`, with NumPy arrays. `times` is frame / T; `view_weights` is 1."""
+        return self.gather(self.draw(step), np.arange(self.batch_frames, dtype=np.int32))
+
+    def gather(self, draw: Draw, columns: np.ndarray) -> Batch:
+        """The batch of a draw with the images of some of its frames, `columns` [S] int32 of `draw.frames`."""
+        dataset = self.dataset
+        ids = draw.motions[:, None, None], draw.views[:, :, None], draw.frames[:, None, columns]
         height = self.resolution or dataset.cameras.height
         width = max(1, round(height * dataset.cameras.width / dataset.cameras.height))
-        cameras = jax.tree.map(lambda array: np.asarray(array)[view_ids], resize(dataset.cameras, height, width))
+        cameras = jax.tree.map(lambda array: np.asarray(array)[draw.views], resize(dataset.cameras, height, width))
+        if self.as_indices:
+            images = np.ravel_multi_index(np.broadcast_arrays(*ids), dataset.frames.shape[:3]).astype(np.int32)
+        else:
+            images = downsample(np.asarray(dataset.frames[ids]), height, width)
         return Batch(
-            motions=motions.astype(np.int32),  # type: ignore[arg-type]
-            times=dataset.times[frame_ids],
+            motions=draw.motions,  # type: ignore[arg-type]
+            times=dataset.times[draw.frames],
+            shown=np.tile(columns, (len(draw.motions), 1)),  # type: ignore[arg-type]
             cameras=cameras,
-            images=downsample(np.asarray(gathered), height, width),  # type: ignore[arg-type]
-            view_weights=np.ones(view_ids.shape, np.float32),  # type: ignore[arg-type]
+            images=images,  # type: ignore[arg-type]
+            view_weights=np.ones(draw.views.shape, np.float32),  # type: ignore[arg-type]
         )
 
 
+Grid = tuple[int, int, int]  # into how many blocks a batch is cut along its motions, views and frames
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Share:
+    """Some parts of every batch of a sampler: those that this process's devices work on. No other frame is read."""
+
+    sampler: Sampler
+    grid: Grid
+    parts: range  # indices of the parts, frames fastest, of motions x views x frames
+
+    def sample(self, step: int) -> Batch:
+        """The parts of the batch of `step`, every array with a leading axis over them."""
+        draw = self.sampler.draw(step)
+        pieces = []
+        for part in self.parts:
+            motions, views, frames = (
+                np.split(np.arange(size, dtype=np.int32), count)[index]
+                for size, count, index in zip(
+                    (*draw.views.shape, draw.frames.shape[1]), self.grid, np.unravel_index(part, self.grid), strict=True
+                )
+            )
+            piece = Draw(draw.motions[motions], draw.views[np.ix_(motions, views)], draw.frames[motions])
+            pieces.append(self.sampler.gather(piece, frames))
+        return jax.tree.map(lambda *arrays: np.stack(arrays), *pieces)
+
+
 def prefetch(
-    sampler: Sampler, start_step: int, *, depth: int = 2, transfer: Callable[[Batch], Any] = jax.device_put
+    sampler: Batches, start_step: int, *, depth: int = 2, transfer: Callable[[Batch], Any] = jax.device_put
 ) -> Iterator[Any]:
     """Yields the batches of start_step, start_step + 1, ... without end, made by a thread ahead of the consumer.
 

@@ -15,6 +15,8 @@ from dimo_jax.data.sv4d import is_sv4d
 from dimo_jax.errors import UserError
 from dimo_jax.resolve import resolve
 
+STORES = ("auto", "memory", "disk")
+
 
 def detect(source: Path) -> str:
     """What kind of data a path holds, by its files' names.
@@ -47,15 +49,17 @@ def detect(source: Path) -> str:
     )
 
 
-def read_folder(folder: str | os.PathLike[str]) -> Dataset:
+def read_folder(folder: str | os.PathLike[str], *, store: str = "memory") -> Dataset:
     """Reads a native dataset folder, or one in the authors' layout, as it is.
+
+    `store` is where the frames of a native folder are kept, see `read_dataset`; the authors' stay in memory.
 
     Raises:
       UserError: it is neither, or damaged.
     """
     if (Path(folder) / authors.FILE).is_file() and not (Path(folder) / native_schema.FILE).exists():
         return read_authors(Path(folder))
-    return read_dataset(folder)
+    return read_dataset(folder, store=store)
 
 
 def load(config: Mapping[str, Any]) -> Dataset:
@@ -63,7 +67,7 @@ def load(config: Mapping[str, Any]) -> Dataset:
 
     Args:
       config: `path`, a dataset folder (native, or in the authors' layout), wins where it
-        is not empty; otherwise `source`, a component such as
+        is not empty (`store`: see `read_dataset`); otherwise `source`, a component such as
         `dict(fn="dimo_jax.data.puppet:make_puppet", num_motions=16)`, is called and returns the Dataset. `motions`,
         where it is given, are the indices of the motions to keep.
 
@@ -83,7 +87,10 @@ def load(config: Mapping[str, Any]) -> Dataset:
 def _load_all(config: Mapping[str, Any]) -> Dataset:
     path = config.get("path")
     if path:
-        return read_folder(path)
+        store = config.get("store", "auto")
+        if store not in STORES:
+            raise UserError(f"config.data.store: found {store!r}, expected one of {', '.join(STORES)}")
+        return read_folder(path, store=store)
     source = config.get("source")
     if not source:
         raise UserError("config.data: found neither path nor source, expected a dataset folder or dict(fn=...)")

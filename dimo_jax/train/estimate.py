@@ -8,7 +8,7 @@ import jax
 from ml_collections import ConfigDict
 
 from dimo_jax.data.dataset import Dataset
-from dimo_jax.data.sampler import Sampler
+from dimo_jax.data.sampler import Sampler, batch_sizes
 from dimo_jax.model.dimo import build_components
 from dimo_jax.train import capacity, stages
 from dimo_jax.train.frozen import load_frozen
@@ -33,8 +33,7 @@ def estimate_hours(config: ConfigDict, dataset: Dataset) -> tuple[float, float]:
     state = stages.begin_first(config, components, key=jax.random.key(config.seed), **sizes)
     limit = dataset.cameras.height
     measured = min(resolution_at(first.config["phases"], 0), limit)
-    sizes_of_batch = {f"batch_{name}": size for name, size in config.batch.items()}
-    batch = jax.device_put(Sampler(dataset, **sizes_of_batch, resolution=measured).sample(0))
+    batch = jax.device_put(Sampler(dataset, **batch_sizes(config), resolution=measured).sample(0))
     room = capacity.measure(state, components, first.options, batch)
     options = capacity.with_room(first.options, room)
     step = jax.jit(build_step(components, options))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from dimo_jax.data.dataset import Dataset
-from dimo_jax.data.sampler import Sampler, prefetch
-from dimo_jax.errors import UserError
+from dimo_jax.data.device_frames import flatten_frames
+from dimo_jax.data.sampler import Sampler, Share, batch_sizes, prefetch
 from dimo_jax.model.dimo import Components, build_components
 from dimo_jax.model.text import SentenceInputs
 from dimo_jax.train import capacity as capacities
@@ -29,6 +29,7 @@ from dimo_jax.train.stages import Stage
 from dimo_jax.train.state import TrainState
 from dimo_jax.train.step import Metrics, build_step
 from dimo_jax.train.tracker import LossNotFinite, Tracker
+from dimo_jax.train.waiting import Waiting
 from dimo_jax.types import Batch
 
 
@@ -55,20 +56,6 @@ class Trained:
     components: Components
     state: TrainState
     seconds: dict[str, float]  # per stage, of this process
-
-
-def count_devices(config: ConfigDict) -> int:
-    """Local devices to use: as configured, or as many as the batch's motions can be dealt out to evenly."""
-    local, motions = jax.local_device_count(), config.batch.motions
-    if config.num_devices > local:
-        raise UserError(f"config.num_devices: found {config.num_devices}, expected at most {local} (devices here)")
-    if config.num_devices > 0:
-        if motions % config.num_devices:
-            raise UserError(
-                f"config.num_devices: {motions} motions a batch cannot be dealt out to {config.num_devices}"
-            )
-        return int(config.num_devices)
-    return math.gcd(local, motions)
 
 
 def fit(
@@ -165,10 +152,13 @@ class StageRunner:
     ) -> None:
         self.config, self.dataset, self.components = config, dataset, components
         self.stage, self.keeper, self.tracker, self.watcher = stage, keeper, tracker, watcher
-        self.num_devices = count_devices(config)
+        self.layout = parallel.choose_layout(config)
+        self.waiting = Waiting()
+        on_device = dataset.frames.nbytes <= config.data.get("device_gib", 0.0) * 2**30
+        self.frames = parallel.replicate(flatten_frames(dataset), self.layout) if on_device else None
         self.key = jax.random.key(config.seed + 1)
         self.times = stages.frame_times(dataset.num_frames)
-        self.frozen = load_frozen(stage.options.terms, sentences)
+        self.frozen = parallel.replicate(load_frozen(stage.options.terms, sentences), self.layout)
         points_are_controls = stage.options.points_are_controls
         self.refresh = jax.jit(
             functools.partial(
@@ -193,6 +183,7 @@ class StageRunner:
                 resolution, until = self._phase(step)
                 state = self._run_phase(state, step, until, resolution, bar, pairs)
                 step, pairs = until, None
+        logging.info("%s: %s", stage.name, self.waiting.describe())
         if stage.options.points_are_controls:
             stages.report_first_stage(state, config)
             state = _begin_second(config, self.components, state, step=step, num_frames=self.dataset.num_frames)
@@ -202,19 +193,17 @@ class StageRunner:
 
     def batch_of(self, step: int) -> Batch:
         """What the step that was the `step`-th saw, on the host."""
-        return self._sampler(self._phase(step - 1)[0]).sample(step - 1)
+        return dataclasses.replace(self._sampler(self._phase(step - 1)[0]), as_indices=False).sample(step - 1)
 
     def _sampler(self, resolution: int) -> Sampler:
         config = self.config
         return Sampler(
             self.dataset,
-            batch_motions=config.batch.motions,
-            batch_views=config.batch.views,
-            batch_frames=config.batch.frames,
+            **batch_sizes(config),
             resolution=resolution,
             held_out_every=config.data.held_out_every,
             seed=config.seed,
-            host=jax.process_index(),
+            as_indices=self.frames is not None,
         )
 
     def _phase(self, step: int) -> tuple[int, int]:
@@ -228,20 +217,23 @@ class StageRunner:
     def _run_phase(
         self, state: TrainState, step: int, until: int, resolution: int, bar: tqdm, pairs: int | None
     ) -> TrainState:
-        config, stage, devices = self.config, self.stage, self.num_devices
+        config, stage, devices = self.config, self.stage, self.layout
         sampler = self._sampler(resolution)
         # Measured where the phase began, and grown since: measured anew, an overflow would fall on other steps.
+        poses = dataclasses.replace(sampler, as_indices=True)  # without images, which do not matter for that
         room = capacities.Capacity(pairs) if pairs else capacities.measure(
-            state, self.components, stage.options, jax.device_put(sampler.sample(step))
+            state, self.components, stage.options, jax.device_put(poses.sample(step))
         )  # fmt: skip
         train = self._compile(room, resolution, "new resolution" if step > stage.first_step else "new stage")
         tracker = self.tracker
         tracker.begin_phase(1 if stage.options.points_are_controls else 2, resolution)
         state = parallel.replicate(state, devices)
-        batches = prefetch(sampler, step, transfer=lambda batch: jax.device_put(parallel.split(batch, devices)))
+        share = Share(sampler, devices.grid, devices.own_parts)
+        batches = prefetch(share, step, transfer=parallel.build_transfer(devices, self.frames))
         try:
-            for batch in batches:
+            for batch in self.waiting.over(batches):
                 state, metrics = train(state, batch, self.frozen, self.key)
+                self.waiting.dispatched(metrics.loss)
                 step += 1
                 tracker.add(step, metrics)
                 bar.update()
@@ -252,7 +244,7 @@ class StageRunner:
                     self._log(step, resolution, metrics, lost, bar)
                     if lost:
                         logging.warning("step %d: %d Gaussian-tile pairs found no room since the last look", step, lost)
-                        seen = jax.device_put(sampler.sample(step - 1))
+                        seen = jax.device_put(poses.sample(step - 1))
                         room = room.grow(capacities.measure(
                             parallel.unreplicate(state, devices), self.components, stage.options, seen
                         ).pairs or 0)  # fmt: skip
@@ -261,6 +253,7 @@ class StageRunner:
                     preview = jax.device_get(parallel.unreplicate(metrics.preview, devices))
                     self.watcher.images(step, stage.name, parallel.unreplicate(state, devices), preview)
                 if step < stage.last_step and self.keeper.is_due(step):
+                    parallel.check_equal(state, devices, step=step)
                     here = parallel.unreplicate(state, devices)
                     self.keeper.save(step, here, pairs=room.pairs if step < until else None)
                 if step >= until:
@@ -273,7 +266,7 @@ class StageRunner:
         """What happens between two steps: density control, pruning, a fresh motion graph."""
         stage, config = self.stage, self.stage.config
         local = step - stage.first_step
-        devices = self.num_devices
+        devices = self.layout
         actions: list[Callable[[TrainState], TrainState]] = []
         if stage.options.points_are_controls:
             grows = stages.due(local, every=config.densify_every, start=config.densify_from, until=config.densify_until)
@@ -296,11 +289,12 @@ class StageRunner:
         shape = f"{resolution} px" + (f", {room.pairs} pairs an image" if room.pairs is not None else "")
         logging.info("%s: compiling the step for %s (%s)", self.stage.name, shape, reason)
         options = capacities.with_room(self.stage.options, room)
-        return parallel.parallelize(functools.partial(build_step, self.components, options), self.num_devices)
+        return parallel.parallelize(functools.partial(build_step, self.components, options), self.layout)
 
     def _log(self, step: int, resolution: int, metrics: Metrics, lost: int, bar: tqdm) -> None:
-        values = jax.device_get(parallel.unreplicate(metrics, self.num_devices))
+        values = jax.device_get(parallel.unreplicate(metrics, self.layout))
         scalars = {"loss": float(values.loss), "psnr": float(values.psnr), "resolution": resolution, "overflow": lost}
+        scalars["data_wait"] = self.waiting.take_share()  # of the device's time
         scalars |= {f"loss/{name}": float(value) for name, value in values.terms.items()}
         bar.set_postfix(loss=f"{scalars['loss']:.4g}", psnr=f"{scalars['psnr']:.2f}", refresh=False)
         self.watcher.scalars(step, self.stage.name, scalars)

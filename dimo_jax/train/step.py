@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -16,7 +16,7 @@ from dimo_jax.losses.total import LossInputs, Term, evaluate
 from dimo_jax.model.dimo import Components, Moved, Neighbors
 from dimo_jax.model.gaussians import mask_dead
 from dimo_jax.render import composite, project
-from dimo_jax.train import density
+from dimo_jax.train import density, parallel
 from dimo_jax.train.state import TrainState
 from dimo_jax.types import Array, Batch, Camera, JointParams, Latents, Params, Rendering
 
@@ -128,7 +128,10 @@ def _loss(
         return jax.vmap(lambda time: options.move(components, shaped, near, code, time))(times)
 
     moved = jax.vmap(at_times)(neighbors, z, batch.times)
-    rendering = render_batch(moved.gaussians, batch.cameras, probe, options)
+    posed = moved.gaussians
+    if batch.shown.shape[1] < batch.times.shape[1]:
+        posed = jax.vmap(lambda x, shown: jax.tree.map(lambda leaf: leaf[shown], x))(posed, batch.shown)
+    rendering = render_batch(posed, batch.cameras, probe, options)
     true_rgb, true_alpha = composite_truth(batch.images, jnp.asarray(options.background))
 
     canonical, log_radii = _control_points(shaped, options)
@@ -168,32 +171,75 @@ def _loss(
     return total, Metrics(loss=total, terms=values, psnr=psnr, overflow=overflow, preview=preview)
 
 
+class _Part(NamedTuple):
+    """What a part of a batch adds to a step: averaged over the parts, or summed."""
+
+    means: tuple[Any, ...]  # gradients; sums of the probe's [N], first stage only; loss; terms; PSNR
+    sums: tuple[Any, ...]  # images that felt each Gaussian [N], first stage only; overflow []
+
+
+def _differentiate(
+    state: TrainState,
+    batch: Batch,
+    frozen: Mapping[str, Any],
+    key: Array,
+    components: Components,
+    options: StepOptions,
+) -> tuple[_Part, Array]:
+    """One part of a batch, and its preview."""
+    probe = jnp.zeros((*batch.images.shape[:3], state.alive.shape[0], 2))
+    loss = jax.value_and_grad(_loss, argnums=(0, 1) if options.points_are_controls else 0, has_aux=True)
+    (_, metrics), gradients = loss(state.params, probe, state, batch, frozen, key, components, options)
+    felt = images = None
+    if options.points_are_controls:
+        gradients, probe_gradients = gradients
+        seen = density.init_stats(state.alive.shape[0])
+        seen = density.accumulate(seen, probe_gradients, (batch.cameras.height, batch.cameras.width))
+        felt, images = seen.gradients, seen.images
+    means = (gradients, felt, metrics.loss, metrics.terms, metrics.psnr)
+    return _Part(means=means, sums=(images, metrics.overflow)), metrics.preview
+
+
 def build_step(
-    components: Components, options: StepOptions, *, axis_name: str | None = None
+    components: Components, options: StepOptions, *, axis_name: str | None = None, accumulate: int = 1
 ) -> Callable[[TrainState, Batch, Mapping[str, Any], Array], tuple[TrainState, Metrics]]:
     """The step as a pure function (state, batch, frozen weights, key) -> (state, metrics).
 
     Runs unmapped (`axis_name` None) or under `jax.pmap`, where gradients, metrics and density statistics are averaged
     over the named axis. Random numbers are folded by step and motion, so that a motion's draw does not depend on the
     device it falls on.
+
+    Args:
+      components, options: the model and the stage.
+      axis_name: of the mapped devices.
+      accumulate: with more than 1, every array of the batch has a leading axis over so many parts of equal size, which
+        are computed one after the other: the memory of one part, the update of all.
     """
 
     def step(state: TrainState, batch: Batch, frozen: Mapping[str, Any], key: Array) -> tuple[TrainState, Metrics]:
-        num_gaussians = state.alive.shape[0]
-        probe = jnp.zeros((*batch.images.shape[:3], num_gaussians, 2))
         key = jax.random.fold_in(key, state.step)
-        loss = jax.value_and_grad(_loss, argnums=(0, 1) if options.points_are_controls else 0, has_aux=True)
-        (_, metrics), gradients = loss(state.params, probe, state, batch, frozen, key, components, options)
-        stats = state.density
+
+        def differentiate(part: Batch) -> tuple[_Part, Array]:
+            # The barriers, here and below, keep the compiler from weaving the parts, their sum and the update into
+            # each other, which it would do in another way, and so round differently, for every way to deal out parts.
+            inputs = jax.lax.optimization_barrier((state, part, frozen, key))
+            own = _differentiate(inputs[0], inputs[1], inputs[2], inputs[3], components, options)
+            return jax.lax.optimization_barrier(own)
+
+        if accumulate > 1:
+            parts, previews = jax.lax.map(differentiate, batch)
+        else:
+            parts, previews = jax.tree.map(lambda x: x[None], differentiate(batch))
+        num_parts = accumulate * (1 if axis_name is None else jax.lax.axis_size(axis_name))
+        total = jax.lax.optimization_barrier(parallel.sum_parts(parts, axis_name))
+        gradients, felt, loss, terms, psnr = jax.tree.map(lambda x: x / num_parts, total.means)
+        images, overflow = total.sums
+        seen = state.density
         if options.points_are_controls:
-            gradients, probe_gradients = gradients
-            stats = density.accumulate(stats, probe_gradients, (batch.cameras.height, batch.cameras.width))
-        if axis_name is not None:
-            gradients, stats = jax.lax.pmean((gradients, stats), axis_name)
-            overflow, preview = jax.lax.psum(metrics.overflow, axis_name), metrics.preview
-            metrics = jax.lax.pmean(metrics, axis_name).replace(overflow=overflow, preview=preview)
+            seen = seen.replace(gradients=seen.gradients + felt, images=seen.images + images)
         updates, optimizer = options.optimizer.update(gradients, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
-        return state.replace(step=state.step + 1, params=params, optimizer=optimizer, density=stats), metrics
+        after = state.replace(step=state.step + 1, params=params, optimizer=optimizer, density=seen)
+        return after, Metrics(loss=loss, terms=terms, psnr=psnr, overflow=overflow, preview=previews[0])
 
     return step

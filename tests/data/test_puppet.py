@@ -192,7 +192,7 @@ def test_the_cache_is_used_and_a_damaged_one_is_rebuilt_and_said(tmp_path, capsy
             (folder / name).write_bytes(content)
             np.testing.assert_array_equal(make_puppet(**options).frames, frames)
             assert "is damaged" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f".{folder.name}.lock", folder.name]
 
 
 def test_bad_options_are_named():

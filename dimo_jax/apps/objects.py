@@ -1,0 +1,139 @@
+"""`--object_list`: trains many objects one after the other, each in a process and a folder of its own."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from absl import logging
+
+from dimo_jax.errors import UserError
+
+OWN_FLAGS = ("object_list", "shard", "workdir", "config.data.path")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One object of a list."""
+
+    name: str  # of its folder
+    path: str  # of its dataset
+
+
+def read_list(path: str) -> list[Item]:
+    """Reads a list of objects: a dataset folder and, if it shall not be the folder's name, a name on every line.
+
+    Blank lines and what follows a # are left out; paths with blanks stand in quotes.
+
+    Raises:
+      UserError: no such file, nothing in it, a line that is no object, or a name that comes twice.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--object_list={path}: cannot be read ({error}), expected a text file") from error
+    items: dict[str, Item] = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            words = shlex.split(line, comments=True)
+        except ValueError as error:
+            raise UserError(f"{path}:{number}: {error}, expected a dataset folder and a name") from error
+        if not words:
+            continue
+        name = words[1] if len(words) > 1 else Path(words[0]).name
+        if len(words) > 2 or name in ("", ".", "..", "logs") or "/" in name:
+            raise UserError(f"{path}:{number}: found {line.strip()!r}, expected a dataset folder and a name for it")
+        if name in items:
+            raise UserError(f"{path}:{number}: found the name {name!r} twice, expected another after the folder")
+        items[name] = Item(name, words[0])
+    if not items:
+        raise UserError(f"--object_list={path}: found no object, expected a dataset folder on every line")
+    return list(items.values())
+
+
+def take_shard(items: Sequence[Item], shard: str) -> list[Item]:
+    """Every N-th object from the I-th on, for `shard` "I/N"; all for "".
+
+    Raises:
+      UserError: it is not of that form, or I is not from 0 to N - 1.
+    """
+    if not shard:
+        return list(items)
+    index, slash, count = shard.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise UserError(f"--shard: found {shard!r}, expected I/N with I from 0 to N - 1, such as 0/8")
+    return list(items[int(index) :: int(count)])
+
+
+def command_for(argv: Sequence[str], item: Item, workdir: Path) -> list[str]:
+    """The command that trains one object: this process's own, `argv`, with the object's data and folder."""
+    rest: list[str] = []
+    arguments = iter(argv[1:])
+    for argument in arguments:
+        name, equals, _ = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and name in OWN_FLAGS:
+            if not equals:
+                next(arguments, None)
+            continue
+        rest.append(argument)
+    return [sys.executable, argv[0], *rest, f"--config.data.path={item.path}", f"--workdir={workdir / item.name}"]
+
+
+def train_objects(object_list: str, shard: str, workdir: str) -> None:
+    """Trains the objects of a share of a list; those that have a summary already are done.
+
+    Raises:
+      UserError: a bad list or share.
+      SystemExit: some object failed, after all have been tried; or this process was told to end (SIGTERM), which the
+        object in training is told, too.
+    """
+    items, folder = take_shard(read_list(object_list), shard), Path(workdir)
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    failures: dict[str, str] = {}
+    for number, item in enumerate(items, 1):
+        where = f"object {number} of {len(items)}, {item.name}"
+        if (folder / item.name / "summary.json").is_file():
+            logging.info("%s: done before", where)
+            continue
+        log = folder / "logs" / f"{item.name}.log"
+        logging.info("%s: training, see %s", where, log)
+        code = _run(command_for(sys.argv, item, folder), log)
+        if code:
+            failures[item.name] = _explain(code, log)
+            logging.warning("%s: failed: %s", where, failures[item.name])
+    print(f"{len(items) - len(failures)} of {len(items)} objects are trained in {folder.resolve()}")
+    for name, reason in failures.items():
+        print(f"failed: {name}: {reason} ({folder / 'logs' / name}.log)")
+    if failures:
+        sys.exit(1)
+
+
+def _run(command: Sequence[str], log: Path) -> int:
+    """Runs a command with its output appended to `log`; passes SIGTERM on and ends when it has ended."""
+    with log.open("ab") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
+
+        def pass_on(number: int, _: FrameType | None) -> None:
+            process.terminate()
+            process.wait()
+            sys.exit(128 + number)
+
+        before = signal.signal(signal.SIGTERM, pass_on)
+        try:
+            return process.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _explain(code: int, log: Path) -> str:
+    """Why a training failed: the error that it printed last, or how it ended."""
+    lines = log.read_text(errors="replace").splitlines()
+    said = next((line.partition("error: ")[2] for line in reversed(lines) if line.startswith("error: ")), "")
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return said or next((line for line in reversed(lines) if line.strip()), f"exit code {code}")
