@@ -19,8 +19,9 @@ from dimo_jax.apps.restore import restore, save_facts
 from dimo_jax.checkpoints import load_model_file, to_plain
 from dimo_jax.data.clip_passes import Timing
 from dimo_jax.data.gltf import load_scene
-from dimo_jax.data.import_gltf import Studio, import_gltf
+from dimo_jax.data.import_gltf import Options, import_gltf
 from dimo_jax.data.native import write_dataset
+from dimo_jax.data.studio import Studio
 from dimo_jax.errors import UserError
 from dimo_jax.export.model_file import write_model
 from dimo_jax.export.ply import read_gaussians
@@ -33,7 +34,9 @@ def model(tmp_path_factory):
     """A model file of an untrained model, and beside it the source and the dataset that it stands for."""
     folder = tmp_path_factory.mktemp("export")
     source = textured_model(folder / "source.glb")
-    data = import_gltf(source, timing=Timing(num_frames=4), studio=Studio(size=16, samples=1), num_surface_points=8)
+    data = import_gltf(
+        source, Options(timing=Timing(num_frames=4), studio=Studio(size=16, samples=1), num_surface_points=8)
+    )
     write_dataset(data, folder / "data")
     save_facts(data, folder)
     config = get_config("smoke")

@@ -12,7 +12,8 @@ from textured_model import textured_model
 from dimo_jax.data.clip_passes import Timing, pose_clip
 from dimo_jax.data.gltf import load_scene
 from dimo_jax.data.gltf_animation import pose_scene
-from dimo_jax.data.import_gltf import Studio, import_gltf
+from dimo_jax.data.import_gltf import Options, import_gltf
+from dimo_jax.data.studio import Studio
 from dimo_jax.errors import UserError
 from dimo_jax.export import binding
 from dimo_jax.export.alignment import align_source
@@ -70,7 +71,7 @@ def test_simplex_program_agrees_with_scipy():
 def test_source_is_found_in_the_datasets_world(tmp_path, loop, root_motion):
     path = textured_model(tmp_path / "a.glb")
     timing = Timing(num_frames=5, loop=loop, root_motion=root_motion)
-    data = import_gltf(path, timing=timing, studio=Studio(size=16, samples=1), num_surface_points=8)
+    data = import_gltf(path, Options(timing=timing, studio=Studio(size=16, samples=1), num_surface_points=8))
     scene = load_scene(path)
     aligned = align_source(scene, dict(zip(data.names, data.joints)))
     for index, clip in enumerate(scene.clips):
