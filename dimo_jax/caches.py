@@ -7,8 +7,6 @@ import os
 import platform
 from pathlib import Path
 
-import jax
-
 
 def cache_root() -> Path:
     """$DIMO_JAX_CACHE, or ~/.cache/dimo_jax."""
@@ -18,13 +16,16 @@ def cache_root() -> Path:
 def keep_compiled_programs() -> None:
     """Lets jax keep compiled programs on disk, so that a resumed run or another of the same shapes does not compile.
 
+    To be called before jax is imported, whose environment this sets; it is not imported here, because `--app=status`
+    does without.
+
     A folder that the user gave jax (JAX_COMPILATION_CACHE_DIR) is left as it is. Programs for CPUs hold instructions of
     the processor that compiled them, so that every kind of processor has a folder of its own: a home may be shared.
     """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
-    jax.config.update("jax_compilation_cache_dir", str(cache_root() / "programs" / _name_processor()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache_root() / "programs" / _name_processor())
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 
 def _name_processor() -> str:

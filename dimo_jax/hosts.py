@@ -1,4 +1,7 @@
-"""Several processes as one run, through `jax.distributed`: joining, waiting for each other, and ending together."""
+"""Several processes as one run, through `jax.distributed`: joining, waiting for each other, and ending together.
+
+jax is imported where it is needed: `--app=status` answers without it.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 
-import jax
-
-from dimo_jax.errors import UserError
+from dimo_jax.errors import Stopped, UserError
 
 DETECT = "auto"  # as coordinator: ask the cluster's environment (Slurm, Open MPI, Kubernetes, TPU pods)
 START_TIMEOUT = 600  # seconds until all processes must have connected
@@ -37,6 +38,8 @@ def join(coordinator: str, *, num_processes: int | None = None, process_id: int 
     else:
         _check(coordinator, num_processes, process_id)
         address = coordinator
+    import jax
+
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
         jax.distributed.initialize(
@@ -66,11 +69,15 @@ def _check(coordinator: str, num_processes: int | None, process_id: int | None) 
 
 def is_writer() -> bool:
     """Whether this is the one process that writes metrics, pictures and the report."""
+    import jax
+
     return jax.process_index() == 0
 
 
 def wait_for_all(name: str) -> None:
     """Returns when every process has come here; `name` is used once in a run."""
+    import jax
+
     if jax.process_count() > 1:
         import orbax.checkpoint as ocp  # takes a second, which runs of one process need not wait for
 
@@ -86,7 +93,8 @@ def ending_together() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if not jax.distributed.is_initialized() or (isinstance(error, SystemExit) and not error.code):
+        jax = sys.modules.get("jax")
+        if jax is None or not jax.distributed.is_initialized() or (isinstance(error, SystemExit) and not error.code):
             raise
         code = _explain(error)
         sys.stdout.flush()
@@ -97,10 +105,12 @@ def ending_together() -> Iterator[None]:
 
 def _explain(error: BaseException) -> int:
     """Says why this process ends; returns its exit code."""
+    import jax
+
     who = f"process {jax.process_index()} of {jax.process_count()}"
-    if isinstance(error, UserError):
-        print(f"error: {who}: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        return 2
+    if isinstance(error, (UserError, Stopped)):
+        print(f"{error.label}: {who}: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        return error.exit_code
     if isinstance(error, SystemExit):
         print(f"error: {who} ends ({error.code})", file=sys.stderr)
         return error.code if isinstance(error.code, int) else 1

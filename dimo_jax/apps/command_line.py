@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import jax
 from absl import flags
 from ml_collections import ConfigDict
 
@@ -66,6 +65,8 @@ def _prepare_devices(argv: list[str]) -> None:
     if early.object_list is not None:
         if early.coordinator is not None:
             raise UserError("--object_list: found --coordinator beside it, expected one of them")
+        import jax  # not above: `--app=status` answers without it
+
         jax.config.update("jax_platforms", "cpu")
     elif early.coordinator is not None:
         if early.app != "train":

@@ -121,7 +121,7 @@ def train(config: ConfigDict, folder: Path, *, then: Show | None = None) -> tupl
 
 
 def learn(
-    config: ConfigDict, dataset: Dataset, folder: Path, signals: Signals, sentences: SentenceInputs | None
+    config: ConfigDict, dataset: Dataset, folder: Path, signals: Signals, sentences: SentenceInputs | None = None
 ) -> Trained:
     """Trains, with checkpoints, metrics and TensorBoard events in `folder`, which `occupy` holds."""
     logging.info("%s: %d motions, %d views, %d frames, %d px", dataset.object_name, dataset.num_motions,

@@ -32,7 +32,7 @@ def test_frames_are_decoded_once_and_mapped(dataset, tmp_path, monkeypatch):
     assert not stored.frames.flags.writeable
     np.testing.assert_array_equal(stored.frames, dataset.frames)
     with monkeypatch.context() as patch:
-        patch.setattr(native, "_run_all", None)  # nothing is decoded again
+        patch.setattr(native, "run_all", None)  # nothing is decoded again
         np.testing.assert_array_equal(read_dataset(folder, store="disk").frames, dataset.frames)
     image = folder / "a" / "x" / "00001.png"
     (folder / "a" / "x" / "00000.png").replace(image)

@@ -46,8 +46,14 @@ class Memory:
     def __init__(self):
         self.losses, self.dropped = [], 0
 
-    def save(self, step, state):
+    def save(self, step, state, *, notes):
         self.state = state
+
+    def wait(self):
+        pass
+
+    def resumed(self, step):
+        pass
 
     def restore_latest(self, template_at):
         return None
