@@ -19,6 +19,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from dimo_jax.apps.restore import Restored, results_folder
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.errors import UserError
 from dimo_jax.export.atomic import replace_file
@@ -138,6 +139,25 @@ def fit(options: Mapping[str, Any], embeddings: Sequence[np.ndarray], codes: np.
     module = build_projector(options["projector"], num_features=codes.shape[1])
     train = resolve(options["fit"], key="text.fit")
     return module, jax.block_until_ready(train(module, embeddings, codes))
+
+
+def sentence_codes(model: Restored, sentences: Sentences) -> np.ndarray:
+    """Latent codes [N,D] of the motions that sentences are about."""
+    return np.asarray(model.player.params.latents.mu)[list(sentences.motions)]
+
+
+def speak_for(
+    model: Restored, workdir: str | Path, options: Mapping[str, Any], encoder: TextEncoder
+) -> tuple[Speaker, Sentences]:
+    """The text side of a run: its projector as the run has trained it, or as `load_speaker` finds or trains it.
+
+    Raises:
+      UserError: what `read_sentences` and `load_speaker` raise.
+    """
+    sentences = read_sentences(model.facts)
+    trained = getattr(model.player.params, "projector", None)
+    codes = sentence_codes(model, sentences)
+    return load_speaker(options, encoder, sentences, codes, results_folder(workdir), trained=trained), sentences
 
 
 def load_speaker(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from dimo_jax.apps.captions import read_joint_sentences
 from dimo_jax.apps.endings import FAILURES, named_arrays
 from dimo_jax.checkpoints import Checkpoints, load_config
 from dimo_jax.data.dataset import Dataset
@@ -95,8 +96,9 @@ def replay(
     config = ConfigDict(config.to_dict())
     config.update(checkpoint_every=1, checkpoint_minutes=0.0, image_every=0)
     replayed = _Replayed(checkpoints, last)
+    sentences = read_joint_sentences(config, dataset) if config.text.joint else None
     try:
-        fit(config, dataset, replayed, replayed)
+        fit(config, dataset, replayed, replayed, sentences=sentences)
     except LossNotFinite as error:
         return error, replayed.first
     except _Reached:

@@ -13,7 +13,7 @@ import numpy as np
 from dimo_jax.apps import captions
 from dimo_jax.apps.interpolate import LINES
 from dimo_jax.apps.options import check_least, split
-from dimo_jax.apps.restore import Restored, results_folder
+from dimo_jax.apps.restore import Restored
 from dimo_jax.apps.sample import PRIORS, draw_codes
 from dimo_jax.apps.text import file_name
 from dimo_jax.checkpoints import load_config
@@ -107,10 +107,8 @@ def find_motion(model: Restored, name: str) -> int:
 def read_prompt(model: Restored, workdir: str, prompt: str, *, bert: str = "") -> Array:
     """The code [D] of a sentence, as `--app=text` finds it; trains the run's projector where it has none yet."""
     options = captions.text_options(load_config(Path(workdir)), bert=bert)
-    sentences = captions.read_sentences(model.facts)
-    codes = np.asarray(model.player.params.latents.mu)[list(sentences.motions)]
     encoder = load_encoder(options["bert"], pooling=options["pooling"])
-    speaker = captions.load_speaker(options, encoder, sentences, codes, results_folder(workdir))
+    speaker, _ = captions.speak_for(model, workdir, options, encoder)
     return speaker.codes(encoder.embed([prompt]))[0]
 
 

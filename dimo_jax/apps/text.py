@@ -26,7 +26,6 @@ from dimo_jax.export.atomic import replace_file
 from dimo_jax.model import dimo
 from dimo_jax.model.bert import TextEncoder, load_encoder
 from dimo_jax.train.stages import frame_times
-from third_party.bert import minilm
 
 NUM_NEAREST = 3
 EVALUATIONS = ("held_out", "leave_one_out")
@@ -64,17 +63,14 @@ def run(
         check_folder(out, "out")
     folder = Path(workdir)
     options = captions.text_options(load_config(folder), bert=bert)
-    keep_compiled()
     with ThreadPoolExecutor(1) as pool:  # reading and compiling the encoder leaves a core free for the model
         prepared = pool.submit(_prepare, options, prompt)
         model = restore(folder)
         encoder = prepared.result()
-    sentences = captions.read_sentences(model.facts)
-    codes = np.asarray(model.player.params.latents.mu)[list(sentences.motions)]
-    if evaluate_captions == "held_out" and not any(sentences.test):
+    if evaluate_captions == "held_out" and not any(captions.read_sentences(model.facts).test):
         raise UserError(f"--evaluate_captions=held_out: {folder} has no held-out sentences, expected some in its data")
-    trained = getattr(model.player.params, "projector", None)
-    speaker = captions.load_speaker(options, encoder, sentences, codes, results_folder(folder), trained=trained)
+    speaker, sentences = captions.speak_for(model, folder, options, encoder)
+    codes = captions.sentence_codes(model, sentences)
     target = Path(out or results_folder(folder) / "text")
     if prompt:
         _generate(model, speaker, sentences, prompt, target, num_frames=num_frames, size=size)
@@ -87,16 +83,6 @@ def run(
         parts = np.split(speaker.embeddings, np.flatnonzero(np.diff(speaker.owners)) + 1)
         answers = captions.leave_one_out(options, sentences, parts, codes)
     _evaluate(model, sentences, codes, answers, target / f"{evaluate_captions}.json")
-
-
-def keep_compiled() -> None:
-    """Lets this process keep compiled programs beside the encoder, unless the user has named a place for them.
-
-    Compiling is the larger part of a prompt; the second prompt of a run finds everything done.
-    """
-    if jax.config.values["jax_compilation_cache_dir"] is None:
-        jax.config.update("jax_compilation_cache_dir", str(minilm.cache_folder().parent / "compiled"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def _prepare(options: Mapping[str, Any], prompt: str) -> TextEncoder:

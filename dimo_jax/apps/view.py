@@ -13,8 +13,7 @@ from absl import logging
 
 from dimo_jax.apps.checks import check_folder
 from dimo_jax.apps.options import check_least
-from dimo_jax.apps.restore import restore
-from dimo_jax.apps.text import keep_compiled
+from dimo_jax.apps.restore import restore, results_folder
 from dimo_jax.apps.viewer.loop import Viewer
 from dimo_jax.apps.viewer.panel import Panel
 from dimo_jax.apps.viewer.prompts import Prompts
@@ -47,14 +46,17 @@ def run(
         check_folder(out, "out")
     if not 0 <= port < 65_536:
         raise UserError(f"--port: found {port}, expected 0 to 65535")
-    keep_compiled()
     model = restore(Path(workdir))
     _check_address(host, port)
     session = Session(model)
     server = viser.ViserServer(host=host, port=port or FIRST_PORT, verbose=False)
     try:
         viewer = build(
-            server, session, Prompts(model, Path(workdir), bert=bert), out=Path(out or f"{workdir}/view"), size=size
+            server,
+            session,
+            Prompts(model, Path(workdir), bert=bert),
+            out=Path(out or results_folder(workdir) / "view"),
+            size=size,
         )
         shown_host = "localhost" if host in ("0.0.0.0", "::") else host
         print(f"the viewer is at http://{shown_host}:{server.get_port()}, Ctrl-C ends it", flush=True)

@@ -78,6 +78,24 @@ def test_a_projector_trained_with_the_latents_is_taken_as_it_is(tmp_path, monkey
     np.testing.assert_array_equal(stacked.weights, [[0.5, 0.5], [0.5, 0.5], [0, 0]])
 
 
+@pytest.mark.parametrize("joint", [False, True])
+def test_every_app_asks_the_projector_that_the_run_has(joint, tmp_path, monkeypatch):
+    """`text`, `export` and `view` all come here: a run trained with text.joint keeps its own projector."""
+    variables = build_projector(OPTIONS["projector"], num_features=2).init(jax.random.key(0), jnp.zeros((1, 11)))
+    params = SimpleNamespace(latents=SimpleNamespace(mu=np.concatenate([CODES, CODES[:1]])))
+    if joint:
+        params.projector = variables
+    model = SimpleNamespace(facts=FACTS, player=SimpleNamespace(params=params))
+    fits = []
+    whole = captions.fit
+    monkeypatch.setattr(captions, "fit", lambda *a: fits.append(1) or whole(*a))
+    speaker, sentences = captions.speak_for(model, tmp_path, OPTIONS, Letters())
+    assert len(fits) == (not joint)
+    assert sentences.motions == (0, 1)
+    own = jax.tree.map(lambda mine, x: mine.shape == (1, *x.shape), speaker.projector.members, variables)
+    assert joint == all(jax.tree.leaves(own))
+
+
 def test_nearest_sentences_come_one_a_motion_by_cosine(tmp_path):
     speaker = captions.load_speaker(OPTIONS, Letters(), captions.read_sentences(FACTS), CODES, tmp_path)
     (first, motion, sentence), (second, other, _) = speaker.nearest(Letters().embed(["a wave"])[0], num=3)

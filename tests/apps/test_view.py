@@ -336,7 +336,6 @@ def test_the_list_grows_by_what_is_made(session):
 def test_bad_flags_are_refused(flags, says, workdir, tmp_path, monkeypatch):
     pytest.importorskip("viser", reason="viser is not installed (pip install 'dimo_jax[view]')")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(view, "keep_compiled", lambda: None)
     with pytest.raises(UserError, match=says):
         view.run(**(dict(workdir=str(workdir)) | flags))
     assert not list(tmp_path.iterdir())
@@ -344,7 +343,6 @@ def test_bad_flags_are_refused(flags, says, workdir, tmp_path, monkeypatch):
 
 def test_a_port_in_use_is_refused(workdir, monkeypatch):
     pytest.importorskip("viser", reason="viser is not installed (pip install 'dimo_jax[view]')")
-    monkeypatch.setattr(view, "keep_compiled", lambda: None)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"--port={port}: cannot listen there"):

@@ -29,11 +29,8 @@ class Prompts:
         with self._lock:  # two visitors may ask at once
             if self._loaded is None:
                 options = captions.text_options(load_config(self._workdir), bert=self._bert)
-                sentences = captions.read_sentences(self._model.facts)
                 encoder = load_encoder(options["bert"], pooling=options["pooling"])
-                codes = np.asarray(self._model.player.params.latents.mu)[list(sentences.motions)]
-                speaker = captions.load_speaker(options, encoder, sentences, codes, self._workdir)
-                self._loaded = speaker, sentences
+                self._loaded = captions.speak_for(self._model, self._workdir, options, encoder)
             return self._loaded
 
     def make(self, prompt: str) -> Source:
