@@ -22,6 +22,7 @@ from dimo_jax.export.model_file import restore_params
 from dimo_jax.model.dimo import build_components
 from dimo_jax.train import stages
 from dimo_jax.types import Camera
+from dimo_jax.workdir.files import write_json
 
 FACTS_FILE = "facts.json"
 
@@ -51,9 +52,7 @@ def save_facts(dataset: Dataset, workdir: Path, *, num_text_features: int = 0) -
             width=cameras.width,
         ),
     )
-    temporary = workdir / f".{FACTS_FILE}.part"
-    temporary.write_text(json.dumps(facts, indent=1))
-    temporary.replace(workdir / FACTS_FILE)
+    write_json(facts, workdir / FACTS_FILE)
 
 
 @dataclass(frozen=True)
@@ -131,11 +130,7 @@ def restore(workdir: Path, *, checkpoint: str = "last") -> Restored:
     if not checkpoints.steps():
         raise UserError(f"--workdir={workdir}: no checkpoint in it, expected a training run that has saved one")
     components = build_components(config)
-    sizes = dict(
-        num_motions=len(facts["names"]),
-        num_frames=facts["num_frames"],
-        num_text_features=facts.get("num_text_features", 0),
-    )
+    sizes = _sizes(facts)
     if checkpoint == "best":
         best = checkpoints.best()
         if best is None:
@@ -154,12 +149,21 @@ def restore(workdir: Path, *, checkpoint: str = "last") -> Restored:
     )
 
 
+def _sizes(facts: Mapping[str, Any]) -> dict[str, int]:
+    """What the shapes of a state depend on beside the config."""
+    return dict(
+        num_motions=len(facts["names"]),
+        num_frames=int(facts["num_frames"]),
+        num_text_features=int(facts.get("num_text_features", 0)),
+    )
+
+
 def _restore_file(path: Path) -> Restored:
     file = load_model_file(path)
     config, facts = file.config, file.facts
     components = build_components(config)
     try:
-        sizes = dict(num_motions=len(facts["names"]), num_frames=int(facts["num_frames"]))
+        sizes = _sizes(facts)
         template = stages.template(config, components, step=file.step, **sizes)
         finished = file.step >= stages.build_stages(config)[0].last_step
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -102,15 +102,16 @@ def train(config: ConfigDict, folder: Path, *, then: Show | None = None) -> tupl
         dataset = load(config.data)
         check_data(config, dataset)
         check_weights(config)
-        check_room(config, dataset, folder)
         sentences = read_joint_sentences(config, dataset) if config.text.joint else None
+        num_text_features = 0 if sentences is None else sentences.inputs.shape[-1]
+        check_room(config, dataset, folder, num_text_features=num_text_features)
         seconds = {"data": time.perf_counter() - start}
         hosts.wait_for_all("the data is there")
         check_same({"config": config_sha256(config), "dataset": f"{dataset.names} {dataset.frames.shape}"})
         with occupy(folder):
             if hosts.is_writer():
                 save_config(config, folder)
-                save_facts(dataset, folder, num_text_features=0 if sentences is None else sentences.inputs.shape[-1])
+                save_facts(dataset, folder, num_text_features=num_text_features)
             hosts.wait_for_all("the run is described in its workdir")
             trained = learn(config, dataset, folder, signals, sentences)
             if then is not None and hosts.is_writer():

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tiny
 
+from configs.dimo import get_config
 from dimo_jax.apps import replay, train
 from dimo_jax.apps.checks import check_workdir
 from dimo_jax.apps.endings import occupy
@@ -218,3 +219,12 @@ def test_fit_waits_for_its_last_checkpoint(watcher, steps):
     with pytest.raises(Stopped, match="enough after step 3"):
         fit(make_config(), tiny.make_dataset(), watcher, watcher, stop=lambda: next(reasons, "enough"))
     assert watcher.last == 3
+
+
+def test_room_is_asked_for_a_projector_too(tmp_path):
+    config, dataset = make_config(), tiny.make_dataset()
+    config.text = get_config("smoke").text
+    without = room.needed_bytes(config, dataset)
+    config.text.joint = True
+    assert room.needed_bytes(config, dataset, num_text_features=384) > without
+    room.check_room(config, dataset, tmp_path, num_text_features=384)
