@@ -16,7 +16,7 @@ import pytest
 import tiny
 
 from configs.dimo import get_config
-from dimo_jax.apps import replay, train
+from dimo_jax.apps import replay, room, train
 from dimo_jax.apps.checks import check_workdir
 from dimo_jax.apps.endings import occupy
 from dimo_jax.apps.recorder import Recorder
@@ -179,8 +179,6 @@ def test_folder_of_a_run_killed_before_it_wrote_its_config_can_be_used(tmp_path)
 
 
 def test_too_small_a_disk_is_refused_before_training(tmp_path, monkeypatch):
-    from dimo_jax.apps import room
-
     config, dataset = make_config(), tiny.make_dataset()
     needed = room.needed_bytes(config, dataset)
     usage = room.shutil.disk_usage(tmp_path)
