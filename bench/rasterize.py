@@ -24,7 +24,7 @@ from absl import app, flags
 
 from bench.peers import PEERS
 from bench.scenes import SCENES, make_cameras, make_gaussians
-from bench.timing import compile_for, median_ms
+from bench.timing import compile_for, count_memory, median_ms
 from dimo_jax.memory import keep_freed_memory
 from dimo_jax.render import measure_capacity, project, render, tiles
 from dimo_jax.render.rasterize import api
@@ -96,10 +96,9 @@ def measure_scene(name: str, backend: str, camera: Camera, gaussians: Gaussians)
     ms = {part: median_ms(call, argument, repeats=repeats) for part, (call, argument) in times.items()}
     whole = compile_for(with_derivative(draw), gaussians, camera)
     ms["render"] = median_ms(whole, gaussians, camera, repeats=repeats)
-    memory = whole.memory_analysis().temp_size_in_bytes / 2**20
     rates = measure_batch(name, draw, gaussians) if BATCH.value else ["-", "-"]
     row = [f"{ms['project']:.1f}", bin_ms, f"{ms['forward']:.1f}", f"{ms['both'] - ms['forward']:.1f}"]
-    row += [f"{ms['both']:.1f}", f"{ms['render']:.1f}", *rates, f"{memory:.0f}"]
+    row += [f"{ms['both']:.1f}", f"{ms['render']:.1f}", *rates, f"{count_memory(whole):.0f}"]
     return row, np.asarray(jax.jit(draw)(gaussians, camera)[0])
 
 
@@ -120,14 +119,14 @@ def main(argv: list[str]) -> None:
     titles = ["project", "bin", "forward", "backward", "both", "render", f"{BATCH.value}: fwd/s", "both/s", "MiB"]
     print(f"{'scene':8s} {'backend':12s} " + " ".join(f"{title:>10s}" for title in titles))
     for name in SCENE_NAMES.value:
-        gaussians, reference = make_gaussians(name), None
+        gaussians, pictures = make_gaussians(name), list[np.ndarray]()
         camera = jax.tree.map(lambda x: x[0], make_cameras(name, 1))
         for backend in choose_backends():
             for threads in THREADS.value if backend == "native" and THREADS.value else [""]:
                 os.environ["DIMO_JAX_NUM_THREADS"] = threads
                 row, picture = measure_scene(name, backend, camera, gaussians)
-                reference = picture if reference is None else reference
-                check_pictures(f"{name} {backend}", picture, reference)
+                pictures.append(picture)
+                check_pictures(f"{name} {backend}", picture, pictures[0])
                 label = f"{backend} x{threads}" if threads else backend
                 print(f"{name:8s} {label:12s} " + " ".join(f"{value:>10s}" for value in row), flush=True)
         for peer, run in PEERS.items() if WITH_PEERS.value else ():
@@ -136,7 +135,7 @@ def main(argv: list[str]) -> None:
             except (ImportError, RuntimeError) as error:
                 print(f"{name:8s} {peer:12s} does not run here: {next(iter(str(error).splitlines()), error)}")
                 continue
-            check_pictures(f"{name} {peer}", result.picture, reference)
+            check_pictures(f"{name} {peer}", result.picture, pictures[0])
             row = ["-", "-", "-", "-", "-", f"{result.both_ms:.1f}"]
             print(f"{name:8s} {peer:12s} " + " ".join(f"{v:>10s}" for v in row) + f"   forward {result.forward_ms:.1f}")
 

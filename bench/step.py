@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from bench.timing import compile_for, count_cost, median_ms
+from bench.timing import compile_for, count_cost, count_memory, median_ms
 from configs.dimo import get_config
 from dimo_jax.checkpoints import Checkpoints, load_config
 from dimo_jax.data.sampler import Sampler, batch_sizes
@@ -112,7 +112,7 @@ def main(argv: list[str]) -> None:
     print(f"{'sum':12s} {total:8.1f} {total / whole:6.0%}")
     print(f"{'whole step':12s} {whole:8.1f}   100% {flops / 1e9:8.2f} {moved / 1e6:8.0f}   {num_images} images")
     print(f"{'data':12s} {data:8.1f}        ahead of the step, in a thread")
-    print(f"peak temporary memory of the step {whole_call.memory_analysis().temp_size_in_bytes / 2**20:.0f} MiB")
+    print(f"peak temporary memory of the step {count_memory(whole_call):.0f} MiB")
 
 
 def build_parts(

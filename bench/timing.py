@@ -29,5 +29,11 @@ def compile_for(function: Callable[..., Any], *arguments: Any) -> jax.stages.Com
 def count_cost(compiled: jax.stages.Compiled) -> tuple[float, float]:
     """Floating point operations and bytes moved of one call, as XLA counts them (custom calls count nothing)."""
     cost = compiled.cost_analysis()
-    cost = cost[0] if isinstance(cost, list) else cost
+    cost = cost[0] if isinstance(cost, list) else cost or {}
     return float(cost.get("flops", 0.0)), float(cost.get("bytes accessed", 0.0))
+
+
+def count_memory(compiled: jax.stages.Compiled) -> float:
+    """Largest temporary memory of one call in MiB, as XLA plans it; NaN where a backend does not tell."""
+    memory = compiled.memory_analysis()
+    return float("nan") if memory is None else memory.temp_size_in_bytes / 2**20
