@@ -25,7 +25,11 @@ def blend(table: Array, neighbors: Array, weights: Array) -> Array:
     """
     if neighbors.shape[0] * table.shape[0] <= LARGEST_MATRIX:
         return _blend_by_matrix(table, neighbors, weights)
-    return jnp.sum(weights[..., None] * table[neighbors], axis=1)
+    # One neighbour at a time, so that arrays of N x C are the largest, in the backward pass as well.
+    return sum(
+        (weights[:, j, None] * table[neighbors[:, j]] for j in range(neighbors.shape[1])),
+        start=jnp.zeros((neighbors.shape[0], table.shape[1]), table.dtype),
+    )
 
 
 def _spread(neighbors: Array, weights: Array, num_columns: int) -> Array:

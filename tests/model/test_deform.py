@@ -142,3 +142,22 @@ def test_blend_matches_slow_form_in_values_and_gradients(by_matrix, monkeypatch)
     np.add.at(expected, neighbors, weights[..., None] * cotangent[:, None])
     np.testing.assert_allclose(d_table, expected, atol=1e-5)
     np.testing.assert_allclose(d_weights, np.einsum("nc,njc->nj", cotangent, table[neighbors]), atol=1e-5)
+
+
+@pytest.mark.parametrize("in_xla", [True, False])
+def test_no_matrix_of_gaussians_by_key_points_is_held_at_paper_scale(in_xla, monkeypatch):
+    if in_xla:
+        monkeypatch.setattr(deform.native, "is_available", lambda: False)
+    num, key_points, num_neighbors = 102_400, 512, 8
+
+    def loss(means, quats, weights, poses, neighbors):
+        moved, turned = deform.linear_blend(means, quats, *poses, neighbors, weights)
+        return jnp.sum(moved**2) + jnp.sum(turned**2)
+
+    shapes = ((num, 3), (num, 4), (num, num_neighbors))
+    means, quats, weights = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+    poses = tuple(jax.ShapeDtypeStruct((key_points, size), jnp.float32) for size in (3, 3, 4))
+    neighbors = jax.ShapeDtypeStruct((num, num_neighbors), jnp.int32)
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3)))
+    compiled = gradient.lower(means, quats, weights, poses, neighbors).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 4 * num * key_points / 2
