@@ -195,8 +195,11 @@ def load_speaker(
             module, projector = fit(options, np.split(embeddings, np.flatnonzero(np.diff(owners)) + 1), codes)
         else:
             projector = join_projector(trained, embeddings, num_features=codes.shape[1])
-        _write(workdir / FILE, key, projector, embeddings)
         logging.info("done in %.1f s", time.perf_counter() - start)
+        try:
+            _write(workdir / FILE, key, projector, embeddings)
+        except OSError as error:  # as in somebody else's run
+            logging.warning("%s cannot be written (%s); the next prompt needs it anew", workdir / FILE, error.strerror)
     else:
         projector, embeddings = found
     return Speaker(encoder, module, projector, flat, owners, embeddings)

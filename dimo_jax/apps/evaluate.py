@@ -18,7 +18,6 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from dimo_jax.apps.checks import check_folder
 from dimo_jax.apps.evaluation import Scores, measure_surface_distance, play_motions, score
 from dimo_jax.apps.gallery import draw_samples
 from dimo_jax.apps.player import Player, select_cameras
@@ -77,8 +76,7 @@ def run(
             raise UserError(f"--{name}: found {value}, expected at least {least}")
     if bool(gt) != bool(pred):
         raise UserError(f"--gt, --pred: found {gt!r} and {pred!r}, expected both or neither")
-    if out:
-        check_folder(out, "out")
+    target = results_folder(workdir, out=out) if out or not gt else None
     check_packages()
     vision = load_clip(clip) if clip else None
     common = dict(clip=vision, num_lpips_images=num_lpips_images, num_videos=num_videos)
@@ -87,11 +85,10 @@ def run(
     else:
         results = score_run(Path(workdir), num_samples=num_samples, seed=seed, checkpoint=checkpoint, **common)  # type: ignore[arg-type]
     print(format_table(results))
-    target = out or ("" if gt else results_folder(workdir))
-    if target:
-        with replace_file(Path(target) / FILE) as temporary:
+    if target is not None:
+        with replace_file(target / FILE) as temporary:
             temporary.write_text(json.dumps(_finite(results), indent=1, allow_nan=False))
-        print(f"evaluation: {(Path(target) / FILE).resolve()}")
+        print(f"evaluation: {(target / FILE).resolve()}")
 
 
 def score_run(

@@ -11,7 +11,6 @@ from typing import Any
 
 from absl import logging
 
-from dimo_jax.apps.checks import check_folder
 from dimo_jax.apps.options import check_least
 from dimo_jax.apps.restore import restore, results_folder
 from dimo_jax.apps.viewer.loop import Viewer
@@ -42,8 +41,7 @@ def run(
     """
     viser = import_viser()
     check_least(1, size=size)
-    if out:
-        check_folder(out, "out")
+    target = results_folder(workdir, "view", out=out)
     if not 0 <= port < 65_536:
         raise UserError(f"--port: found {port}, expected 0 to 65535")
     model = restore(Path(workdir))
@@ -51,13 +49,7 @@ def run(
     session = Session(model)
     server = viser.ViserServer(host=host, port=port or FIRST_PORT, verbose=False)
     try:
-        viewer = build(
-            server,
-            session,
-            Prompts(model, Path(workdir), bert=bert),
-            out=Path(out or results_folder(workdir) / "view"),
-            size=size,
-        )
+        viewer = build(server, session, Prompts(model, Path(workdir), bert=bert), out=target, size=size)
         shown_host = "localhost" if host in ("0.0.0.0", "::") else host
         print(f"the viewer is at http://{shown_host}:{server.get_port()}, Ctrl-C ends it", flush=True)
         stop = threading.Event()

@@ -393,6 +393,8 @@ def test_sample_without_a_checkpoint(place, refuses):
     [
         ("--num_samples=0", "--num_samples: found 0, expected at least 1"),
         ("--spread=-1", "--spread: found -1, expected at least 0"),
+        ("--spread=0.3", "--spread: found 0.3, expected --around=NAME with it"),
+        ("--frame_rate=inf", "--frame_rate: found inf, expected at least 0"),
         ("--prior=gauss", "--prior: found 'gauss', expected one of"),
         ("--num_samples=x", "--num_samples: found 'x', expected an integer"),
         ("--clips=Walk", "--clips: found a flag that this app does not take"),
@@ -402,6 +404,14 @@ def test_sample_without_a_checkpoint(place, refuses):
 def test_sample_with_bad_flags(flag, says, place, refuses):
     (place / "taken").write_text("mine")
     refuses("--app=sample", "--workdir=run", flag, says=[says])
+
+
+def test_help_lists_the_flags_of_all_apps(server, place):
+    ended = server.launch(["--help"], place, {})
+    printed = (place.parent / "place.out").read_text()
+    assert ended.code == 1  # as absl has it
+    for name in ("--app", "--workdir", "--num_samples", "--object_list", "--coordinator"):
+        assert f"  {name}: " in printed
 
 
 @pytest.mark.parametrize(
