@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -20,7 +19,8 @@ from dimo_jax.workdir.lock import find_owner
 
 OWN_FLAGS = ("object_list", "shard", "workdir", "config.data.path")
 PATIENCE = 90.0  # seconds for a training that was told to end, whose step may still be compiling
-_SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
+# PR_SET_PDEATHSIG of prctl(2), which outlives exec. Not in a `preexec_fn`: a process with threads must not fork so.
+_TIED = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execv(sys.argv[1], sys.argv[1:])"
 
 
 @dataclass(frozen=True)
@@ -148,11 +148,10 @@ def _run(command: Sequence[str], log: Path) -> int:
     with (
         log.open("ab") as output,
         subprocess.Popen(
-            command,
+            _tie(command),
             stdout=output,
             stderr=subprocess.STDOUT,
             process_group=0,  # else a terminal's Ctrl-C reaches it twice, which means: at once
-            preexec_fn=_end_with_parent(),
         ) as process,
     ):
 
@@ -171,12 +170,9 @@ def _run(command: Sequence[str], log: Path) -> int:
     return code
 
 
-def _end_with_parent() -> Callable[[], object] | None:
-    """What a child runs first, so that it gets SIGTERM when this process dies, be it by kill -9; None where unknown."""
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None).prctl  # found here: between fork and exec little is safe
-    return lambda: prctl(_SET_DEATH_SIGNAL, signal.SIGTERM)
+def _tie(command: Sequence[str]) -> Sequence[str]:
+    """The command, which on Linux gets SIGTERM when this process dies, be it by kill -9."""
+    return [sys.executable, "-c", _TIED, *command] if sys.platform == "linux" else command
 
 
 def _explain(code: int, printed: str) -> str:
