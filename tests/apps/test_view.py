@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -255,6 +256,17 @@ def test_an_export_replaces_no_other(shot, tmp_path):
     assert [exports.export(long, kind, tmp_path).name for _ in range(2)] == ["x" * 70 + ".ply", "x" * 70 + "_2.ply"]
     names = [exports.export(shot, kind, tmp_path).name for _ in range(3)]
     assert names == ["a_b_c.ply", "a_b_c_2.ply", "a_b_c_3.ply"]
+
+
+def test_visitors_who_export_at_once_get_a_file_each(shot, tmp_path, monkeypatch):
+    def write(shot, path):
+        time.sleep(0.05)
+        path.write_text("mine")
+
+    monkeypatch.setitem(exports.EXPORTS, "slow", (".txt", write))
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda _: exports.export(shot, "slow", tmp_path), range(4)))
+    assert sorted(path.name for path in paths) == ["a_b_c.txt", "a_b_c_2.txt", "a_b_c_3.txt", "a_b_c_4.txt"]
 
 
 def test_a_visitors_camera_is_a_pinhole_of_ours():
