@@ -42,3 +42,6 @@ if __name__ == "__main__":
     except (UserError, Stopped) as error:
         print(f"{error.label}: {' '.join(str(error).splitlines())}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped: interrupted; files appear as a whole or not at all", file=sys.stderr)
+        sys.exit(130)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from dimo_jax.apps import captions
 from dimo_jax.apps.captions import Sentences, Speaker
 from dimo_jax.apps.gallery import write_latents
+from dimo_jax.apps.options import check_least, check_use
 from dimo_jax.apps.restore import Restored, restore, results_folder
 from dimo_jax.checkpoints import load_config
 from dimo_jax.errors import UserError
@@ -95,9 +96,10 @@ def _check_flags(prompt: str, evaluate_captions: str, num_frames: int, size: int
     if bool(prompt.strip()) == bool(evaluate_captions):
         found = "both" if evaluate_captions else f"--prompt={prompt!r}"
         raise UserError(f'--prompt: found {found}, expected --prompt="words", or --evaluate_captions alone')
-    for name, value in (("num_frames", num_frames), ("size", size)):
-        if value < 0:
-            raise UserError(f"--{name}: found {value}, expected a positive number")
+    video = dict(num_frames=num_frames, size=size)
+    check_least(0, **video)
+    if evaluate_captions:
+        check_use(video, dict.fromkeys(video, 0), needs='--prompt="words"')
 
 
 def file_name(prompt: str) -> str:

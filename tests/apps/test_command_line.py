@@ -349,6 +349,14 @@ def test_bad_config_file(text, says, place, refuses):
     refuses("--config=own.py", "--workdir=run", says=says)
 
 
+def test_ctrl_c_gives_one_line(server, place):
+    (place / "own.py").write_text("def get_config():\n    raise KeyboardInterrupt")
+    ended = server.launch(["--config=own.py"], place, {})
+    assert ended.code == 130
+    assert ended.err.splitlines()[-1].startswith("stopped: interrupted")
+    assert "Traceback" not in ended.err
+
+
 def test_workdir_is_a_file(place, refuses):
     (place / "run").write_text("mine")
     refuses(SMOKE, "--workdir=run", says=["--workdir=run: found a file, expected a folder"])
@@ -421,6 +429,8 @@ def test_help_lists_the_flags_of_all_apps(server, place):
         (["--app=interpolate", "--motions=walk"], "--motions: found 'walk', expected two names or more"),
         (["--app=interpolate", "--motions=a,b", "--num_steps=1"], "--num_steps: found 1, expected at least 2"),
         (["--app=interpolate", "--motions=a,b"], "--workdir=run: no such folder, expected the workdir"),
+        (["--app=text", "--evaluate_captions=held_out", "--size=64"], "--size: found 64, expected --prompt="),
+        (["--app=evaluate", "--gt=a", "--pred=b", "--checkpoint=best"], "--checkpoint: found 'best', expected a run"),
         (["--app=reconstruct", "--steps=-1"], "--steps: found -1, expected at least 0"),
         (["--app=reconstruct", "--start=far"], "--start: found 'far', expected one of"),
         (["--app=reconstruct", "--out=taken"], "--out=taken: found a file, expected a folder"),

@@ -1,6 +1,7 @@
 """The viewer without a browser: from choices to the arrays that are sent, its loop, its exports, what it refuses."""
 
 import dataclasses
+import errno
 import os
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from dimo_jax.apps import captions, view
 from dimo_jax.apps.restore import restore
 from dimo_jax.apps.viewer import exports, loop, prompts
 from dimo_jax.apps.viewer.session import Session, Source
+from dimo_jax.checkpoints import load_config
 from dimo_jax.data.cameras import orbit
 from dimo_jax.errors import UserError
 from dimo_jax.export.ply import read_gaussians
@@ -304,6 +306,16 @@ def test_a_prompt_becomes_a_motion_and_is_read_once(session, workdir, monkeypatc
     assert (workdir / captions.FILE).is_file()
     with pytest.raises(UserError, match="prompt: found no words"):
         asked.make(" \n ")
+
+
+def test_a_run_that_cannot_be_written_to_answers_prompts_all_the_same(session, tmp_path, workdir, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(captions, "_write", refuse)
+    speaker, _ = captions.speak_for(session.model, tmp_path, captions.text_options(load_config(workdir)), Letters())
+    assert speaker.codes(speaker.embeddings[:1]).shape == (1, 4)
+    assert not list(tmp_path.iterdir())
 
 
 class Screen:
