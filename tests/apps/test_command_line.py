@@ -252,6 +252,8 @@ GRAPH = "--config.graph={'fn': 'dimo_jax.model.graph:trajectory_neighbors', 'nei
         (["--config.batch.views=0"], ["config.batch.views: found 0, expected an integer of at least 1"]),
         (["--config.radius_scale=wide"], ["--config.radius_scale: found 'wide', expected a number"]),
         (["--config.stage1=3"], ["--config.stage1: found '3', expected "]),
+        (["--config.evaluation.num_samples=0"], ["config.evaluation.num_samples: found 0, expected an integer of at"]),
+        (["--config.evaluation.surface_points=0"], ["config.evaluation.surface_points: found 0, expected an integer"]),
         (["--config.stage2.opacity=1.5"], ["config.stage2.opacity: found 1.5, expected a number above 0 and below 1"]),
         (["--config.skinning.fn=dimo_jax.model.skinning:nope"], [SKINNING, "has no function 'nope'"]),
         (["--config.skinning.fn=dimo_jax.model.nope:rbf"], [SKINNING, "cannot import module 'dimo_jax.model.nope'"]),

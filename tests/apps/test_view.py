@@ -340,6 +340,7 @@ def test_what_fails_is_told_to_the_visitor():
     assert not screen.removed
     with pytest.raises(ZeroDivisionError), _Notice(screen, "Reading", "wait"):
         raise ZeroDivisionError
+    assert (screen.note.title, screen.note.body) == ("That did not work", "ZeroDivisionError")
     with _Notice(screen, "Reading", "wait"):
         pass
     assert screen.removed

@@ -178,13 +178,12 @@ class _Notice:
         self._note.loading, self._note.with_close_button = False, True
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        if isinstance(error, (UserError, OSError)):
+        if isinstance(error, Exception):
             logging.warning("%s", error)
-            self.say("That did not work", str(error), color="red")
-            return True
-        if not self._told:
+            self.say("That did not work", str(error) or type(error).__name__, color="red")
+        elif not self._told:
             self._note.remove()
-        return False
+        return isinstance(error, (UserError, OSError))  # of others the log has the traceback
 
 
 def _plain(text: str) -> str:
