@@ -133,8 +133,11 @@ def _train(command: Sequence[str], workdir: Path, log: Path) -> str:
 
 def _wait_for_free(workdir: Path) -> None:
     """Waits, for a while, for a training there whose parent was killed, and which is saving what it has."""
-    end = time.monotonic() + PATIENCE
+    end, told = time.monotonic() + PATIENCE, False
     while (owner := find_owner(workdir)) is not None and owner.alive and time.monotonic() < end:
+        if not told:
+            logging.info("%s: waiting for %s to end", workdir.name, owner)
+        told = True
         time.sleep(0.5)
 
 

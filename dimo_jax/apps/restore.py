@@ -102,20 +102,19 @@ class Restored:
         return resize(whole, size, round(size * whole.width / whole.height)) if size else whole
 
 
-def results_folder(workdir: str | Path, name: str = "", *, out: str = "") -> Path:
-    """Where an app writes.
+def run_folder(workdir: str | Path) -> Path:
+    """The folder of what belongs to a model: the run's, or for a model file the one of its name beside it."""
+    path = Path(workdir)
+    return path.with_suffix("") if path.is_file() and path.suffix else path
 
-    Args:
-      workdir: of a training run, or a model file.
-      name: of the folder in the run's own, or in the one that is named like the model file and lies beside it.
-      out: the folder that the user asks for instead, or "".
+
+def results_folder(workdir: str | Path, name: str = "", *, out: str = "") -> Path:
+    """Where an app writes: the folder `out` that the user asks for, or `name` in that of the run.
 
     Raises:
       UserError: it cannot be made or written to.
     """
-    path = Path(workdir)
-    own = path.with_suffix("") if path.is_file() and path.suffix else path
-    folder = Path(out) if out else own / name
+    folder = Path(out) if out else run_folder(workdir) / name
     check_folder(folder, "out")
     return folder
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from absl import logging
 
+from dimo_jax.apps.checks import check_folder
 from dimo_jax.apps.options import check_least
-from dimo_jax.apps.restore import restore, results_folder
+from dimo_jax.apps.restore import restore, run_folder
 from dimo_jax.apps.viewer.loop import Viewer
 from dimo_jax.apps.viewer.panel import Panel
 from dimo_jax.apps.viewer.prompts import Prompts
@@ -41,7 +42,8 @@ def run(
     """
     viser = import_viser()
     check_least(1, size=size)
-    target = results_folder(workdir, "view", out=out)
+    if out:
+        check_folder(out, "out")
     if not 0 <= port < 65_536:
         raise UserError(f"--port: found {port}, expected 0 to 65535")
     model = restore(Path(workdir))
@@ -49,6 +51,7 @@ def run(
     session = Session(model)
     server = viser.ViserServer(host=host, port=port or FIRST_PORT, verbose=False)
     try:
+        target = Path(out) if out else run_folder(workdir) / "view"  # may be read-only as long as nothing is exported
         viewer = build(server, session, Prompts(model, Path(workdir), bert=bert), out=target, size=size)
         shown_host = "localhost" if host in ("0.0.0.0", "::") else host
         print(f"the viewer is at http://{shown_host}:{server.get_port()}, Ctrl-C ends it", flush=True)
