@@ -6,7 +6,8 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from dimo_jax.apps import APPS, define_flags, options_of
+from dimo_jax import apps
+from dimo_jax.apps import APPS, command_line, define_flags, options_of
 from dimo_jax.apps.command_line import define_early_flags, parse_flags
 from dimo_jax.caches import keep_compiled_programs
 from dimo_jax.errors import Stopped, UserError
@@ -18,6 +19,8 @@ WORKDIR = flags.DEFINE_string("workdir", "runs/dimo", "Folder of the run: checkp
 APP = flags.DEFINE_enum("app", "train", sorted(APPS), "What to run")
 define_early_flags()
 define_flags()
+for module in (apps, command_line):
+    flags.adopt_module_key_flags(module)  # else --help lists the three above alone
 
 
 def main(argv: list[str]) -> None:
@@ -39,3 +42,6 @@ if __name__ == "__main__":
     except (UserError, Stopped) as error:
         print(f"{error.label}: {' '.join(str(error).splitlines())}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped: interrupted; files appear as a whole or not at all", file=sys.stderr)
+        sys.exit(130)

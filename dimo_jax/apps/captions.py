@@ -19,7 +19,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from dimo_jax.apps.restore import Restored, results_folder
+from dimo_jax.apps.restore import Restored, run_folder
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.errors import UserError
 from dimo_jax.export.atomic import replace_file
@@ -157,7 +157,7 @@ def speak_for(
     sentences = read_sentences(model.facts)
     trained = getattr(model.player.params, "projector", None)
     codes = sentence_codes(model, sentences)
-    return load_speaker(options, encoder, sentences, codes, results_folder(workdir), trained=trained), sentences
+    return load_speaker(options, encoder, sentences, codes, run_folder(workdir), trained=trained), sentences
 
 
 def load_speaker(
@@ -195,8 +195,11 @@ def load_speaker(
             module, projector = fit(options, np.split(embeddings, np.flatnonzero(np.diff(owners)) + 1), codes)
         else:
             projector = join_projector(trained, embeddings, num_features=codes.shape[1])
-        _write(workdir / FILE, key, projector, embeddings)
         logging.info("done in %.1f s", time.perf_counter() - start)
+        try:
+            _write(workdir / FILE, key, projector, embeddings)
+        except OSError as error:  # as in somebody else's run
+            logging.warning("%s cannot be written (%s); the next prompt needs it anew", workdir / FILE, error.strerror)
     else:
         projector, embeddings = found
     return Speaker(encoder, module, projector, flat, owners, embeddings)

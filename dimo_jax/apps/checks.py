@@ -59,8 +59,8 @@ COUNTS = {
     "keep_checkpoints": 1,
     "evaluation.baseline_steps": 0,
     "evaluation.num_lpips_images": 0,
-    "evaluation.surface_points": 0,
-    "evaluation.num_samples": 0,
+    "evaluation.surface_points": 1,
+    "evaluation.num_samples": 1,
     "evaluation.num_videos": 0,
 }
 # Real numbers that must be above 0; the second is the bound that they must stay under.

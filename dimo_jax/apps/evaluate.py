@@ -18,9 +18,9 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from dimo_jax.apps.checks import check_folder
 from dimo_jax.apps.evaluation import Scores, measure_surface_distance, play_motions, score
 from dimo_jax.apps.gallery import draw_samples
+from dimo_jax.apps.options import check_use
 from dimo_jax.apps.player import Player, select_cameras
 from dimo_jax.apps.restore import restore, results_folder
 from dimo_jax.apps.video_folders import find_pairs, read_videos
@@ -35,6 +35,7 @@ from dimo_jax.metrics.motion import joint_error, trajectory_diversity, trajector
 from dimo_jax.train.step import composite_truth
 
 FILE = "evaluation.json"
+NUM_SAMPLES = 8
 SMALLEST_ALEX = 31  # pixels a side
 
 
@@ -47,7 +48,7 @@ def run(
     clip: str = "",
     num_lpips_images: int = 32,
     num_videos: int = 0,
-    num_samples: int = 8,
+    num_samples: int = NUM_SAMPLES,
     seed: int = 0,
     checkpoint: str = "last",
 ) -> None:
@@ -77,8 +78,10 @@ def run(
             raise UserError(f"--{name}: found {value}, expected at least {least}")
     if bool(gt) != bool(pred):
         raise UserError(f"--gt, --pred: found {gt!r} and {pred!r}, expected both or neither")
-    if out:
-        check_folder(out, "out")
+    if gt:
+        own = dict(num_samples=num_samples, seed=seed, checkpoint=checkpoint)
+        check_use(own, dict(num_samples=NUM_SAMPLES, seed=0, checkpoint="last"), needs="a run, not --gt and --pred,")
+    target = results_folder(workdir, out=out) if out or not gt else None
     check_packages()
     vision = load_clip(clip) if clip else None
     common = dict(clip=vision, num_lpips_images=num_lpips_images, num_videos=num_videos)
@@ -87,11 +90,10 @@ def run(
     else:
         results = score_run(Path(workdir), num_samples=num_samples, seed=seed, checkpoint=checkpoint, **common)  # type: ignore[arg-type]
     print(format_table(results))
-    target = out or ("" if gt else results_folder(workdir))
-    if target:
-        with replace_file(Path(target) / FILE) as temporary:
+    if target is not None:
+        with replace_file(target / FILE) as temporary:
             temporary.write_text(json.dumps(_finite(results), indent=1, allow_nan=False))
-        print(f"evaluation: {(Path(target) / FILE).resolve()}")
+        print(f"evaluation: {(target / FILE).resolve()}")
 
 
 def score_run(

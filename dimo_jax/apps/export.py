@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,11 +13,10 @@ import jax
 import numpy as np
 
 from dimo_jax.apps import retarget
-from dimo_jax.apps.checks import check_folder
 from dimo_jax.apps.film import CONTAINERS, LAYERS, draw_layers, write_frames
-from dimo_jax.apps.options import check_least, parse_numbers, split
+from dimo_jax.apps.options import check_least, check_use, parse_numbers, split
 from dimo_jax.apps.restore import Restored, restore, results_folder
-from dimo_jax.apps.sample import PATHS, make_camera_path
+from dimo_jax.apps.sample import PATHS, SPREAD, make_camera_path
 from dimo_jax.apps.takes import Choice, Recorder, choose_codes
 from dimo_jax.checkpoints import load_config, to_plain
 from dimo_jax.errors import UserError
@@ -27,12 +27,24 @@ from dimo_jax.export.motion import Motion, measure_skin, write_motion
 from dimo_jax.export.ply import write_gaussians
 from dimo_jax.export.skinned_glb import GEOMETRIES, find_shown, write_skinned_glb
 from dimo_jax.export.splat import write_splat
+from dimo_jax.export.video import MAX_GIF_RATE
 from dimo_jax.train.stages import frame_times
 from dimo_jax.types import Camera
 
 FORMATS = ("ply", "splat", "gltf", "glb", "mesh", "video", "npz", "checkpoint")
 EXACT = 1e-3  # of the motion's extent: a skin within it shows what the model does
 LOST = 5e-2  # beyond it the key points do not move the Gaussians
+_OF_MOTIONS = tuple(name for name in FORMATS if name != "checkpoint")
+# Flags that mean something with some formats alone.
+ONLY_WITH = {
+    **dict.fromkeys((field.name for field in fields(Choice)), _OF_MOTIONS),
+    **dict.fromkeys(("num_frames", "frame_rate"), _OF_MOTIONS),
+    "frame": ("ply", "splat", "gltf"),
+    "geometry": ("glb",),
+    "influences": ("glb", "mesh"),
+    **dict.fromkeys(("source", "hide", "dataset"), ("mesh",)),
+    **dict.fromkeys(("layers", "container", "background", "camera", "azimuths", "elevation", "size"), ("video",)),
+}
 
 
 def run(
@@ -47,7 +59,7 @@ def run(
     code: str = "",
     prior: str = "data",
     around: str = "",
-    spread: float = 0.5,
+    spread: float = SPREAD,
     seed: int = 0,
     path: str = "linear",
     share: float | None = None,
@@ -98,9 +110,8 @@ def run(
       UserError: bad flags, an unknown motion, no finished run there, or a motion that the format cannot hold.
     """
     given = locals()
-    chosen = _check(given)
+    chosen, target = _check(given), results_folder(workdir, "exports", out=out)
     model = restore(Path(workdir))
-    target = Path(out or results_folder(workdir) / "exports")
     if set(chosen) != {"checkpoint"}:
         takes, recorder = record_takes(model, given)
         writers = make_writers(model, takes, given)  # what can fail fails here, before anything is written
@@ -151,6 +162,9 @@ def make_writers(
     writers["glb"] = functools.partial(write_animated, geometry=geometry, influences=influences)
     writers["npz"] = lambda take, target: write_motion(take, target / f"{take.name}.npz")
     if "video" in chosen:
+        rate = takes[0].frame_rate
+        if given["container"] == "gif" and rate > MAX_GIF_RATE:
+            raise UserError(f"--frame_rate: found {rate:g}, expected at most {MAX_GIF_RATE} for a gif")
         still, behind = model.camera(given["size"]), given["background"]
         where = {name: given[name] for name in ("azimuths", "elevation")}
         film = Film(
@@ -192,13 +206,12 @@ def _check(given: Mapping[str, Any]) -> tuple[str, ...]:
             raise UserError(f"--layers: found {name!r}, expected some of {', '.join(LAYERS)}")
     if given["background"] and not all(0 <= x <= 1 for x in parse_numbers("background", given["background"], count=3)):
         raise UserError(f"--background: found {given['background']!r}, expected three numbers from 0 to 1")
-    for name in ("source", "hide", "dataset"):
-        if given[name] and "mesh" not in chosen:
-            raise UserError(f"--{name}: found {given[name]!r}, expected --format=mesh with it")
+    for name, formats in ONLY_WITH.items():
+        if not {*formats} & {*chosen}:
+            default = inspect.signature(run).parameters[name].default
+            check_use(given, {name: default}, needs=f"--format={' or '.join(formats)}")
     if "mesh" in chosen and not Path(given["source"]).is_file():
         raise UserError(f"--source: found {given['source']!r}, expected the .glb or .gltf file of the run's dataset")
-    if given["out"]:
-        check_folder(given["out"], "out")
     if set(chosen) != {"checkpoint"}:
         _choice(given)
     return chosen

@@ -23,6 +23,8 @@ from dimo_jax.model import latents
 from dimo_jax.train.step import composite_truth
 from dimo_jax.types import Array, Camera
 
+MAX_WIDTH = 4_000  # pixels of a video's row
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -96,7 +98,19 @@ def write_latents(
     """A video of several latents' motions side by side, seen by one camera, or by one per frame (leading axis T)."""
     bar = tqdm(codes, desc="rendering", unit="motion", delay=2.0, leave=False)
     videos = [to_uint8(player.film(player.play(z, times).gaussians, camera)) for z in bar]
-    write_video(grid(upscale(np.stack(videos), min_height=192)[None], column_labels=labels), path, frame_rate=rate)
+    write_video(tile(upscale(np.stack(videos), min_height=192), labels), path, frame_rate=rate)
+
+
+def tile(videos: np.ndarray, labels: list[str]) -> np.ndarray:
+    """Videos [n,T,H,W,3] in one row or, where that is wider than players take, in several: uint8 [T,H',W',3]."""
+    columns = max(1, MAX_WIDTH // videos.shape[3])
+    rows = [
+        grid(videos[start : start + columns][None], column_labels=labels[start : start + columns])
+        for start in range(0, len(videos), columns)
+    ]
+    width = rows[0].shape[2]
+    white = [np.pad(row, ((0, 0), (0, 0), (0, width - row.shape[2]), (0, 0)), constant_values=255) for row in rows]
+    return np.concatenate(white, axis=1)
 
 
 def write_interpolation(player: Player, dataset: Dataset, camera: Camera, path: Path, *, num_steps: int = 5) -> Picture:

@@ -12,9 +12,8 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from dimo_jax.apps.checks import check_folder
 from dimo_jax.apps.gallery import write_latents
-from dimo_jax.apps.options import check_least, split
+from dimo_jax.apps.options import check_least, join_names, split
 from dimo_jax.apps.player import Player
 from dimo_jax.apps.restore import Restored, restore, results_folder
 from dimo_jax.apps.sample import PATHS, make_camera_path
@@ -76,8 +75,7 @@ def run(
     names = split(motions)
     if len(names) < 2:
         raise UserError(f"--motions: found {motions!r}, expected two names or more, separated by commas")
-    if out:
-        check_folder(out, "out")
+    target = results_folder(workdir, "interpolations", out=out)
     model = restore(Path(workdir))
     codes = jnp.stack([model.player.latent(model.find_motion(name, flag="motions")) for name in names])
     morph_frames = num_frames or 2 * model.num_frames
@@ -85,7 +83,7 @@ def run(
     path_of_camera = make_camera_path(still, camera, morph_frames, azimuths=azimuths, elevation=elevation)
     shares = np.linspace(0, 1, (num_steps - 1) * (len(names) - 1) + 1)
     stations = latents.walk(codes, jnp.asarray(shares), interpolate=LINES[path])
-    stem = Path(out or results_folder(workdir) / "interpolations") / f"{'_'.join(names)}_{path}"
+    stem = target / f"{join_names(names)}_{path}"
     rate = frame_rate or model.frame_rate
     write_latents(
         model.player,

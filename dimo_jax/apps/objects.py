@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,13 @@ from types import FrameType
 
 from absl import logging
 
-from dimo_jax.errors import UserError
+from dimo_jax.errors import Stopped, UserError
+from dimo_jax.workdir.lock import find_owner
 
 OWN_FLAGS = ("object_list", "shard", "workdir", "config.data.path")
+PATIENCE = 90.0  # seconds for a training that was told to end, whose step may still be compiling
+# PR_SET_PDEATHSIG of prctl(2), which outlives exec. Not in a `preexec_fn`: a process with threads must not fork so.
+_TIED = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execv(sys.argv[1], sys.argv[1:])"
 
 
 @dataclass(frozen=True)
@@ -90,8 +95,8 @@ def train_objects(object_list: str, shard: str, workdir: str) -> None:
 
     Raises:
       UserError: a bad list or share.
-      SystemExit: some object failed, after all have been tried; or this process was told to end (SIGTERM), which the
-        object in training is told, too.
+      SystemExit: some object failed, after all have been tried.
+      Stopped: SIGTERM or SIGINT, which the object in training was told, too.
     """
     items, folder = take_shard(read_list(object_list), shard), Path(workdir)
     (folder / "logs").mkdir(parents=True, exist_ok=True)
@@ -103,10 +108,10 @@ def train_objects(object_list: str, shard: str, workdir: str) -> None:
             continue
         log = folder / "logs" / f"{item.name}.log"
         logging.info("%s: training, see %s", where, log)
-        code = _run(command_for(sys.argv, item, folder), log)
-        if code:
-            failures[item.name] = _explain(code, log)
-            logging.warning("%s: failed: %s", where, failures[item.name])
+        reason = _train(command_for(sys.argv, item, folder), folder / item.name, log)
+        if reason:
+            failures[item.name] = reason
+            logging.warning("%s: failed: %s", where, reason)
     print(f"{len(items) - len(failures)} of {len(items)} objects are trained in {folder.resolve()}")
     for name, reason in failures.items():
         print(f"failed: {name}: {reason} ({folder / 'logs' / name}.log)")
@@ -114,26 +119,69 @@ def train_objects(object_list: str, shard: str, workdir: str) -> None:
         sys.exit(1)
 
 
+def _train(command: Sequence[str], workdir: Path, log: Path) -> str:
+    """Trains one object, its output appended to `log`; returns what went wrong, or nothing."""
+    _wait_for_free(workdir)
+    before = log.stat().st_size if log.exists() else 0
+    code = _run(command, log)
+    if not code:
+        return ""
+    with log.open("rb") as file:
+        file.seek(before)  # what earlier attempts said is not why this one failed
+        return _explain(code, file.read().decode("utf-8", "replace"))
+
+
+def _wait_for_free(workdir: Path) -> None:
+    """Waits, for a while, for a training there whose parent was killed, and which is saving what it has."""
+    end, told = time.monotonic() + PATIENCE, False
+    while (owner := find_owner(workdir)) is not None and owner.alive and time.monotonic() < end:
+        if not told:
+            logging.info("%s: waiting for %s to end", workdir.name, owner)
+        told = True
+        time.sleep(0.5)
+
+
 def _run(command: Sequence[str], log: Path) -> int:
-    """Runs a command with its output appended to `log`; passes SIGTERM on and ends when it has ended."""
-    with log.open("ab") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
+    """Runs a command to its end and returns its exit code; signals to this process are passed on.
+
+    Raises:
+      Stopped: SIGTERM or SIGINT came, and the command has ended.
+    """
+    received: list[int] = []
+    with (
+        log.open("ab") as output,
+        subprocess.Popen(
+            _tie(command),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            process_group=0,  # else a terminal's Ctrl-C reaches it twice, which means: at once
+        ) as process,
+    ):
 
         def pass_on(number: int, _: FrameType | None) -> None:
-            process.terminate()
-            process.wait()
-            sys.exit(128 + number)
+            received.append(number)
+            process.send_signal(number)  # not wait(), whose lock the interrupted wait() below holds
 
-        before = signal.signal(signal.SIGTERM, pass_on)
+        before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            return process.wait()
+            code = process.wait()
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    if received:
+        raise Stopped(f"{signal.Signals(received[0]).name}; the same command goes on, see {log}")
+    return code
 
 
-def _explain(code: int, log: Path) -> str:
+def _tie(command: Sequence[str]) -> Sequence[str]:
+    """The command, which on Linux gets SIGTERM when this process dies, be it by kill -9."""
+    return [sys.executable, "-c", _TIED, *command] if sys.platform == "linux" else command
+
+
+def _explain(code: int, printed: str) -> str:
     """Why a training failed: the error that it printed last, or how it ended."""
-    lines = log.read_text(errors="replace").splitlines()
-    said = next((line.partition("error: ")[2] for line in reversed(lines) if line.startswith("error: ")), "")
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"
-    return said or next((line for line in reversed(lines) if line.strip()), f"exit code {code}")
+    lines = [line for line in printed.splitlines() if line.strip()]
+    said = next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), "")
+    return said or next(reversed(lines), f"exit code {code}")

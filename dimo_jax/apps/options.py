@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from dimo_jax.errors import UserError
+
+LONGEST = 150  # characters of a file's name that names of motions may make up
 
 
 def split(text: str) -> tuple[str, ...]:
@@ -26,13 +32,35 @@ def parse_numbers(name: str, text: str, *, count: int | None = None) -> tuple[fl
         numbers = tuple(float(part) for part in split(text))
     except ValueError as error:
         raise UserError(f"--{name}: found {text!r}, expected {expected} separated by commas") from error
-    if count is not None and len(numbers) != count:
+    if not all(map(math.isfinite, numbers)) or (count is not None and len(numbers) != count):
         raise UserError(f"--{name}: found {text!r}, expected {expected} separated by commas")
     return numbers
 
 
 def check_least(least: float, **values: float) -> None:
-    """Raises UserError for the first value below `least`; the values go by the names of their flags."""
+    """Raises UserError for the first value below `least` or not finite; the values go by the names of their flags."""
     for name, value in values.items():
-        if not value >= least:
+        if not (value >= least and math.isfinite(value)):
             raise UserError(f"--{name}: found {value:g}, expected at least {least:g}")
+
+
+def check_use(given: Mapping[str, Any], defaults: Mapping[str, Any], *, needs: str) -> None:
+    """Checks that the user has left alone what means nothing without other flags.
+
+    Args:
+      given: values by the names of their flags.
+      defaults: those of the flags to check; more are ignored.
+      needs: what they would mean something with, for errors.
+
+    Raises:
+      UserError: one of them has another value.
+    """
+    for name, default in defaults.items():
+        if given[name] != default:
+            raise UserError(f"--{name}: found {given[name]!r}, expected {needs} with it")
+
+
+def join_names(names: Sequence[str]) -> str:
+    """Names of motions as one part of a file's name: all of them or, where that is long, the first and the last."""
+    whole = "_".join(names)
+    return whole if len(whole) <= LONGEST else f"{names[0]}_{len(names) - 2}_more_{names[-1]}"

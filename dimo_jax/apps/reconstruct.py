@@ -14,7 +14,6 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from dimo_jax.apps.checks import check_folder
 from dimo_jax.apps.gallery import compare_code
 from dimo_jax.apps.options import check_least, parse_numbers, split
 from dimo_jax.apps.player import Player, select_cameras
@@ -76,8 +75,7 @@ def run(
     check_least(0, steps=steps, finetune_decoder=finetune_decoder, fit_size=fit_size, seed=seed)
     if start not in STARTS:
         raise UserError(f"--start: found {start!r}, expected one of {', '.join(STARTS)}")
-    if out:
-        check_folder(out, "out")
+    folder = results_folder(workdir, "reconstructions", out=out)
     model = restore(Path(workdir))
     dataset = read_folder(source) if source else load(load_config(Path(workdir)).data)
     chosen, fitted_views = choose_motions(dataset, motion), choose_views(dataset, views)
@@ -85,7 +83,6 @@ def run(
     if fit_size > height:
         raise UserError(f"--fit_size: found {fit_size}, expected at most {height}, the pictures' height")
     size = fit_size or min(height, LARGEST_FIT)
-    folder = Path(out or results_folder(workdir) / "reconstructions")
     folder.mkdir(parents=True, exist_ok=True)
     common: dict[str, Any] = dict(views=fitted_views, size=size, start=start, seed=seed)
     results = []

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dimo_jax.apps.checks import check_folder
 from dimo_jax.apps.player import Player
 from dimo_jax.checkpoints import Checkpoints, load_config, load_model_file
 from dimo_jax.data.cameras import resize
@@ -101,10 +102,21 @@ class Restored:
         return resize(whole, size, round(size * whole.width / whole.height)) if size else whole
 
 
-def results_folder(workdir: str | Path) -> Path:
-    """Where an app writes by default: the run's folder, or for a model file the folder of its name beside it."""
+def run_folder(workdir: str | Path) -> Path:
+    """The folder of what belongs to a model: the run's, or for a model file the one of its name beside it."""
     path = Path(workdir)
     return path.with_suffix("") if path.is_file() and path.suffix else path
+
+
+def results_folder(workdir: str | Path, name: str = "", *, out: str = "") -> Path:
+    """Where an app writes: the folder `out` that the user asks for, or `name` in that of the run.
+
+    Raises:
+      UserError: it cannot be made or written to.
+    """
+    folder = Path(out) if out else run_folder(workdir) / name
+    check_folder(folder, "out")
+    return folder
 
 
 def restore(workdir: Path, *, checkpoint: str = "last") -> Restored:

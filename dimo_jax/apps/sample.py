@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from dimo_jax.apps.checks import check_folder
 from dimo_jax.apps.gallery import draw_samples, write_latents
 from dimo_jax.apps.options import check_least, parse_numbers
 from dimo_jax.apps.player import Player
@@ -24,6 +23,7 @@ from dimo_jax.types import Array, Camera
 
 PRIORS = ("data", "standard")
 PATHS = ("fixed", "orbit")
+SPREAD = 0.5  # around a motion
 
 
 def run(
@@ -33,7 +33,7 @@ def run(
     num_samples: int = 4,
     prior: str = "data",
     around: str = "",
-    spread: float = 0.5,
+    spread: float = SPREAD,
     num_frames: int = 0,
     frame_rate: float = 0.0,
     seed: int = 0,
@@ -68,16 +68,17 @@ def run(
     """
     check_least(1, num_samples=num_samples)
     check_least(0, num_frames=num_frames, frame_rate=frame_rate, size=size, spread=spread, seed=seed)
+    if spread != SPREAD and not around:
+        raise UserError(f"--spread: found {spread:g}, expected --around=NAME with it")
     for name, value, known in (("prior", prior, PRIORS), ("camera", camera, PATHS)):
         if value not in known:
             raise UserError(f"--{name}: found {value!r}, expected one of {', '.join(known)}")
-    if out:
-        check_folder(out, "out")
+    target = results_folder(workdir, "samples", out=out)
     model = restore(Path(workdir), checkpoint=checkpoint)
     frames = num_frames or model.num_frames
     path_of_camera = make_camera_path(model.camera(size), camera, frames, azimuths=azimuths, elevation=elevation)
     codes = draw_codes(model, seed=seed, num_samples=num_samples, prior=prior, around=around, spread=spread)
-    path = Path(out or results_folder(workdir) / "samples") / f"samples_{seed}.mp4"
+    path = target / f"samples_{seed}.mp4"
     labels = [f"sample {i + 1}" if not around else f"{around} {i + 1}" for i in range(num_samples)]
     rate = frame_rate or model.frame_rate * frames / model.num_frames
     write_latents(model.player, codes, frame_times(frames), path_of_camera, path, labels=labels, rate=rate)
@@ -87,7 +88,7 @@ def run(
 
 
 def draw_codes(
-    model: Restored, *, seed: int, num_samples: int, prior: str = "data", around: str = "", spread: float = 0.5
+    model: Restored, *, seed: int, num_samples: int, prior: str = "data", around: str = "", spread: float = SPREAD
 ) -> Array:
     """New codes [num_samples,D]; arguments as in `run`.
 
@@ -122,6 +123,8 @@ def make_camera_path(
                     f"--{flag}: found {value}, which a fixed camera has not; expected --camera=orbit with it"
                 )
         return camera
+    if elevation is not None and not -90 <= elevation <= 90:
+        raise UserError(f"--elevation: found {elevation:g}, expected -90 to 90")
     azimuth, own_elevation, _ = place_on_orbit(camera)
     first, last = parse_numbers("azimuths", azimuths, count=2) if azimuths else (azimuth, azimuth + 360.0)
     degrees = np.linspace(first, last, num_frames, endpoint=bool(azimuths))  # a whole turn ends before its beginning

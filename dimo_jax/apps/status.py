@@ -14,11 +14,14 @@ from dimo_jax.workdir.lock import Owner, find_owner
 from dimo_jax.workdir.spans import format_span
 
 DOING = {status.TRAINING: "training", status.SHOWING: "trained; evaluating and drawing"}
+STATE = "state:       "
 SCORES = ("held_out_views", "held_out_frames", "static_baseline")
 
 
 def run(*, workdir: str) -> None:
     """Prints how the run in `workdir` stands: whether a process works there, how far it is, its last scores.
+
+    Of a folder in which an `--object_list` is trained it prints a line for each object that has begun.
 
     Raises:
       UserError: there is no run.
@@ -36,9 +39,13 @@ def report(folder: Path, now: float) -> list[str]:
         raise UserError(f"--workdir={folder}: no such folder, expected the workdir of a training run")
     owner, facts = find_owner(folder), status.read_status(folder)
     summary = read_json(folder / "summary.json")
+    objects = [] if (folder / "config.json").is_file() else sorted(each.parent for each in folder.glob("*/config.json"))
+    if objects and (folder / "logs").is_dir():  # the workdir of an --object_list
+        states = {each: report(each, now)[0].removeprefix(STATE) for each in objects}
+        return [f"{each.name + ':':<{max(len(x.name) for x in objects) + 1}} {state}" for each, state in states.items()]
     if not (folder / "config.json").is_file() and (owner is None or not owner.alive):
         raise UserError(f"--workdir={folder}: no config.json in it, expected the workdir of a training run")
-    lines = [f"state:       {_state(owner, facts, summary)}"]
+    lines = [f"{STATE}{_state(owner, facts, summary)}"]
     if facts.get("step"):
         lines += _progress(facts, now, is_running=owner is not None and owner.alive)
     steps = sorted(int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdecimal())

@@ -12,9 +12,9 @@ import numpy as np
 
 from dimo_jax.apps import captions
 from dimo_jax.apps.interpolate import LINES
-from dimo_jax.apps.options import check_least, split
+from dimo_jax.apps.options import check_least, check_use, join_names, split
 from dimo_jax.apps.restore import Restored
-from dimo_jax.apps.sample import PRIORS, draw_codes
+from dimo_jax.apps.sample import PRIORS, SPREAD, draw_codes
 from dimo_jax.apps.text import file_name
 from dimo_jax.checkpoints import load_config
 from dimo_jax.errors import UserError
@@ -25,6 +25,13 @@ from dimo_jax.model.bert import load_encoder
 from dimo_jax.model.dimo import Components
 from dimo_jax.train.stages import frame_times
 from dimo_jax.types import Array, Params
+
+# By the way to choose: the flags that mean something with it alone.
+ONLY_WITH = {
+    "num_samples": (("prior", "around", "spread", "seed"), "--num_samples=N"),
+    "motions": (("path", "share"), "--motions=A,B"),
+    "prompt": (("bert",), "--prompt='...'"),
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class Choice:
     code: str = ""
     prior: str = "data"
     around: str = ""
-    spread: float = 0.5
+    spread: float = SPREAD
     seed: int = 0
     path: str = "linear"
     share: float | None = None
@@ -61,8 +68,13 @@ class Choice:
         for name, value, known in (("prior", self.prior, PRIORS), ("path", self.path, tuple(LINES))):
             if value not in known:
                 raise UserError(f"--{name}: found {value!r}, expected one of {', '.join(known)}")
-        if self.share is not None and not (self.motions and 0 <= self.share <= 1):
+        if self.share is not None and not 0 <= self.share <= 1:
             raise UserError(f"--share: found {self.share:g}, expected 0 to 1, with --motions=A,B")
+        for way, (names, needs) in ONLY_WITH.items():
+            if not getattr(self, way):
+                check_use(vars(self), {name: getattr(Choice, name) for name in names}, needs=needs)
+        if not self.around:
+            check_use(vars(self), {"spread": SPREAD}, needs="--around=NAME")
         if self.motions and len(split(self.motions)) < 2:
             raise UserError(f"--motions: found {self.motions!r}, expected two names or more, separated by commas")
 
@@ -90,7 +102,7 @@ def choose_codes(model: Restored, workdir: str, choice: Choice, num_frames: int)
         codes = jnp.stack([player.latent(model.find_motion(name, flag="motions")) for name in names])
         shares = jnp.linspace(0, 1, num_frames) if choice.share is None else jnp.asarray([choice.share])
         walked = latents.walk(codes, shares, interpolate=LINES[choice.path])
-        stem = f"{'_'.join(names)}_{choice.path}"
+        stem = f"{join_names(names)}_{choice.path}"
         return [(stem, walked)] if choice.share is None else [(f"{stem}_{choice.share:g}", walked[0])]
     if choice.prompt:
         return [(file_name(choice.prompt), read_prompt(model, workdir, choice.prompt, bert=choice.bert))]
@@ -121,7 +133,7 @@ def read_codes(path: Path, dim: int) -> list[tuple[str, Array]]:
     try:
         with np.load(path, allow_pickle=False) as file:
             z = np.asarray(file["z"], np.float32)
-    except (OSError, ValueError, KeyError, AttributeError, EOFError) as error:
+    except Exception as error:  # a damaged archive fails with nearly any exception
         raise UserError(
             f"--code={path}: cannot read it ({type(error).__name__}), expected an npz with a field z"
         ) from error

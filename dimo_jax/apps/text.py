@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from dimo_jax.apps import captions
 from dimo_jax.apps.captions import Sentences, Speaker
-from dimo_jax.apps.checks import check_folder
 from dimo_jax.apps.gallery import write_latents
+from dimo_jax.apps.options import check_least, check_use
 from dimo_jax.apps.restore import Restored, restore, results_folder
 from dimo_jax.checkpoints import load_config
 from dimo_jax.errors import UserError
@@ -52,16 +52,14 @@ def run(
         paraphrases, each from a projector trained without it.
       bert: folder of a Hugging Face BERT; default: `config.text.bert`, or all-MiniLM-L6-v2, downloaded once.
       out: folder for `<prompt>.mp4` or `<evaluation>.json`; default: `workdir`/text.
-      num_frames: frames of the video (time is continuous); default: as in training.
+      num_frames: frames of the video, which lasts as long as in training; default: as in training.
       size: side of the pictures in pixels; default: as in training.
 
     Raises:
       UserError: neither or both of prompt and evaluation, or what `restore` and `load_speaker` raise.
     """
     _check_flags(prompt, evaluate_captions, num_frames, size)
-    if out:
-        check_folder(out, "out")
-    folder = Path(workdir)
+    folder, target = Path(workdir), results_folder(workdir, "text", out=out)
     options = captions.text_options(load_config(folder), bert=bert)
     with ThreadPoolExecutor(1) as pool:  # reading and compiling the encoder leaves a core free for the model
         prepared = pool.submit(_prepare, options, prompt)
@@ -71,7 +69,6 @@ def run(
         raise UserError(f"--evaluate_captions=held_out: {folder} has no held-out sentences, expected some in its data")
     speaker, sentences = captions.speak_for(model, folder, options, encoder)
     codes = captions.sentence_codes(model, sentences)
-    target = Path(out or results_folder(folder) / "text")
     if prompt:
         _generate(model, speaker, sentences, prompt, target, num_frames=num_frames, size=size)
         return
@@ -99,9 +96,10 @@ def _check_flags(prompt: str, evaluate_captions: str, num_frames: int, size: int
     if bool(prompt.strip()) == bool(evaluate_captions):
         found = "both" if evaluate_captions else f"--prompt={prompt!r}"
         raise UserError(f'--prompt: found {found}, expected --prompt="words", or --evaluate_captions alone')
-    for name, value in (("num_frames", num_frames), ("size", size)):
-        if value < 0:
-            raise UserError(f"--{name}: found {value}, expected a positive number")
+    video = dict(num_frames=num_frames, size=size)
+    check_least(0, **video)
+    if evaluate_captions:
+        check_use(video, dict.fromkeys(video, 0), needs='--prompt="words"')
 
 
 def file_name(prompt: str) -> str:
@@ -115,10 +113,11 @@ def _generate(
     embedding = speaker.encoder.embed([prompt])
     for cosine, motion, sentence in speaker.nearest(embedding[0], num=NUM_NEAREST):
         print(f"similarity {cosine:.2f}  {sentences.names[motion]}: {sentence}")
-    path, times = folder / f"{file_name(prompt)}.mp4", frame_times(num_frames or model.num_frames)
+    count = num_frames or model.num_frames
+    path, rate = folder / f"{file_name(prompt)}.mp4", model.frame_rate * count / model.num_frames
     label = prompt if len(prompt) <= 30 else f"{prompt[:29]}…"
     codes, camera = speaker.codes(embedding), model.camera(size)
-    write_latents(model.player, codes, times, camera, path, labels=[label], rate=model.frame_rate)
+    write_latents(model.player, codes, frame_times(count), camera, path, labels=[label], rate=rate)
     logging.info("wrote %s", path)
     print(path)
 

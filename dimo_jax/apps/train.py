@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from dimo_jax import hosts
 from dimo_jax.apps import gallery
 from dimo_jax.apps.captions import read_joint_sentences
-from dimo_jax.apps.checks import check_config, check_data, check_same, check_weights, check_workdir
+from dimo_jax.apps.checks import check_config, check_data, check_folder, check_same, check_weights, check_workdir
 from dimo_jax.apps.endings import occupy, save_failure
 from dimo_jax.apps.evaluation import evaluate
 from dimo_jax.apps.objects import train_objects
@@ -75,6 +75,7 @@ def run(*, config: ConfigDict, workdir: str, object_list: str = "", shard: str =
     if shard and not object_list:
         raise UserError("--shard: found without --object_list, expected the list that it is a share of")
     if object_list:
+        check_folder(workdir, "workdir")
         train_objects(object_list, shard, workdir)
         return
     start = time.perf_counter()

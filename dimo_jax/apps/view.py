@@ -13,7 +13,7 @@ from absl import logging
 
 from dimo_jax.apps.checks import check_folder
 from dimo_jax.apps.options import check_least
-from dimo_jax.apps.restore import restore, results_folder
+from dimo_jax.apps.restore import restore, run_folder
 from dimo_jax.apps.viewer.loop import Viewer
 from dimo_jax.apps.viewer.panel import Panel
 from dimo_jax.apps.viewer.prompts import Prompts
@@ -51,13 +51,8 @@ def run(
     session = Session(model)
     server = viser.ViserServer(host=host, port=port or FIRST_PORT, verbose=False)
     try:
-        viewer = build(
-            server,
-            session,
-            Prompts(model, Path(workdir), bert=bert),
-            out=Path(out or results_folder(workdir) / "view"),
-            size=size,
-        )
+        target = Path(out) if out else run_folder(workdir) / "view"  # may be read-only as long as nothing is exported
+        viewer = build(server, session, Prompts(model, Path(workdir), bert=bert), out=target, size=size)
         shown_host = "localhost" if host in ("0.0.0.0", "::") else host
         print(f"the viewer is at http://{shown_host}:{server.get_port()}, Ctrl-C ends it", flush=True)
         stop = threading.Event()

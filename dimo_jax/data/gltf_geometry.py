@@ -85,7 +85,9 @@ def _assemble(document: Document, where: str, primitive: dict[str, Any], count: 
         return np.zeros((0, 3), np.int64)
     if mode == _FAN:
         return np.stack([np.repeat(indices[:1], len(indices) - 2), indices[1:-1], indices[2:]], axis=1)
-    return np.stack([indices[:-2], indices[1:-1], indices[2:]], axis=1)  # both sides are drawn: winding is free
+    first = np.arange(len(indices) - 2)
+    odd = first % 2  # of a strip's triangles every other one turns the other way
+    return np.stack([indices[first], indices[first + 1 + odd], indices[first + 2 - odd]], axis=1)
 
 
 def _unsigned(document: Document, where: str, values: np.ndarray, name: str) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 from dimo_jax.data.gltf import Part, Scene
 from dimo_jax.data.gltf_animation import pose_nodes, pose_scene
 from dimo_jax.data.gltf_document import Document, load_uri, open_document, read_accessor, read_view
+from dimo_jax.data.gltf_geometry import read_primitive
 from dimo_jax.export.binding import Binding
 from dimo_jax.export.glb import INDICES, VERTICES, GlbBuilder
 from dimo_jax.export.motion import Motion, limit_influences, to_matrices
@@ -159,14 +160,16 @@ def _copy_primitive(
             attributes[name] = builder.add_array(values, target=VERTICES)
     attributes |= add_influences(builder, neighbors, weights)
     copied: dict[str, Any] = {"attributes": attributes}
-    if primitive.get("mode", _TRIANGLES) != _TRIANGLES:
-        copied["mode"] = primitive["mode"]
-    if "indices" in primitive or mirrored:
-        indices = np.arange(len(rest))
+    indices = None
+    if mirrored:
+        geometry = read_primitive(document, "primitive", primitive)
+        assert geometry is not None  # it is drawn
+        indices = geometry.triangles[:, ::-1].reshape(-1)  # of strips and fans, too
+    else:
+        copied["mode"] = primitive.get("mode", _TRIANGLES)
         if "indices" in primitive:
-            indices = read_accessor(document, primitive["indices"], kind="SCALAR").astype(np.int64)
-        if mirrored and "mode" not in copied:
-            indices = indices.reshape(-1, 3)[:, ::-1].reshape(-1)
+            indices = read_accessor(document, primitive["indices"], kind="SCALAR")
+    if indices is not None:
         small = np.uint16 if len(rest) < 65536 else np.uint32
         copied["indices"] = builder.add_array(indices.astype(small), target=INDICES)
     if "material" in primitive:

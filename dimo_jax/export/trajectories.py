@@ -264,7 +264,7 @@ def read_trajectories(path: Path | str) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as data:
             fields = {name: data[name] for name in data.files}
-    except (OSError, ValueError, AttributeError) as error:
+    except Exception as error:  # a damaged archive fails with nearly any exception
         raise UserError(f"{path}: cannot read it ({type(error).__name__}), expected trajectories as npz") from error
     if fields.get("version") != _FORMAT_VERSION:
         found = fields.get("version", "none")

@@ -12,6 +12,7 @@ from PIL import Image
 from dimo_jax.export.atomic import replace_file, replace_folder
 from dimo_jax.export.images import check_frames
 
+MAX_GIF_RATE = 100  # frames a second: gif counts time in hundredths
 _GIF_PALETTE_SAMPLE = 16
 
 
@@ -79,8 +80,8 @@ def write_gif(frames: np.ndarray, path: Path | str, *, frame_rate: float) -> Pat
     """
     frames = check_frames(frames, rank=4)
     path = Path(path)
-    if not 0 < frame_rate <= 100:
-        raise ValueError(f"frame_rate is {frame_rate}, expected more than 0 and at most 100")
+    if not 0 < frame_rate <= MAX_GIF_RATE:
+        raise ValueError(f"frame_rate is {frame_rate}, expected more than 0 and at most {MAX_GIF_RATE}")
     picks = np.unique(np.linspace(0, len(frames) - 1, _GIF_PALETTE_SAMPLE).round().astype(int))
     sample = Image.fromarray(frames[picks].reshape(-1, frames.shape[2], 3))
     palette = sample.quantize(256, method=Image.Quantize.MEDIANCUT)

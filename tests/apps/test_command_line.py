@@ -252,6 +252,8 @@ GRAPH = "--config.graph={'fn': 'dimo_jax.model.graph:trajectory_neighbors', 'nei
         (["--config.batch.views=0"], ["config.batch.views: found 0, expected an integer of at least 1"]),
         (["--config.radius_scale=wide"], ["--config.radius_scale: found 'wide', expected a number"]),
         (["--config.stage1=3"], ["--config.stage1: found '3', expected "]),
+        (["--config.evaluation.num_samples=0"], ["config.evaluation.num_samples: found 0, expected an integer of at"]),
+        (["--config.evaluation.surface_points=0"], ["config.evaluation.surface_points: found 0, expected an integer"]),
         (["--config.stage2.opacity=1.5"], ["config.stage2.opacity: found 1.5, expected a number above 0 and below 1"]),
         (["--config.skinning.fn=dimo_jax.model.skinning:nope"], [SKINNING, "has no function 'nope'"]),
         (["--config.skinning.fn=dimo_jax.model.nope:rbf"], [SKINNING, "cannot import module 'dimo_jax.model.nope'"]),
@@ -349,6 +351,14 @@ def test_bad_config_file(text, says, place, refuses):
     refuses("--config=own.py", "--workdir=run", says=says)
 
 
+def test_ctrl_c_gives_one_line(server, place):
+    (place / "own.py").write_text("def get_config():\n    raise KeyboardInterrupt")
+    ended = server.launch(["--config=own.py"], place, {})
+    assert ended.code == 130
+    assert ended.err.splitlines()[-1].startswith("stopped: interrupted")
+    assert "Traceback" not in ended.err
+
+
 def test_workdir_is_a_file(place, refuses):
     (place / "run").write_text("mine")
     refuses(SMOKE, "--workdir=run", says=["--workdir=run: found a file, expected a folder"])
@@ -393,6 +403,8 @@ def test_sample_without_a_checkpoint(place, refuses):
     [
         ("--num_samples=0", "--num_samples: found 0, expected at least 1"),
         ("--spread=-1", "--spread: found -1, expected at least 0"),
+        ("--spread=0.3", "--spread: found 0.3, expected --around=NAME with it"),
+        ("--frame_rate=inf", "--frame_rate: found inf, expected at least 0"),
         ("--prior=gauss", "--prior: found 'gauss', expected one of"),
         ("--num_samples=x", "--num_samples: found 'x', expected an integer"),
         ("--clips=Walk", "--clips: found a flag that this app does not take"),
@@ -404,6 +416,14 @@ def test_sample_with_bad_flags(flag, says, place, refuses):
     refuses("--app=sample", "--workdir=run", flag, says=[says])
 
 
+def test_help_lists_the_flags_of_all_apps(server, place):
+    ended = server.launch(["--help"], place, {})
+    printed = (place.parent / "place.out").read_text()
+    assert ended.code == 1  # as absl has it
+    for name in ("--app", "--workdir", "--num_samples", "--object_list", "--coordinator"):
+        assert f"  {name}: " in printed
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
@@ -411,6 +431,8 @@ def test_sample_with_bad_flags(flag, says, place, refuses):
         (["--app=interpolate", "--motions=walk"], "--motions: found 'walk', expected two names or more"),
         (["--app=interpolate", "--motions=a,b", "--num_steps=1"], "--num_steps: found 1, expected at least 2"),
         (["--app=interpolate", "--motions=a,b"], "--workdir=run: no such folder, expected the workdir"),
+        (["--app=text", "--evaluate_captions=held_out", "--size=64"], "--size: found 64, expected --prompt="),
+        (["--app=evaluate", "--gt=a", "--pred=b", "--checkpoint=best"], "--checkpoint: found 'best', expected a run"),
         (["--app=reconstruct", "--steps=-1"], "--steps: found -1, expected at least 0"),
         (["--app=reconstruct", "--start=far"], "--start: found 'far', expected one of"),
         (["--app=reconstruct", "--out=taken"], "--out=taken: found a file, expected a folder"),

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 
+import imageio.v3
 import imageio_ffmpeg
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,10 @@ from export.textured_model import textured_model
 from PIL import Image
 
 from configs.dimo import get_config
-from dimo_jax.apps import export, sample
+from dimo_jax.apps import export, gallery, sample
+from dimo_jax.apps.options import join_names
 from dimo_jax.apps.restore import restore, save_facts
+from dimo_jax.apps.takes import read_codes
 from dimo_jax.checkpoints import load_model_file, to_plain
 from dimo_jax.data.clip_passes import Timing
 from dimo_jax.data.gltf import load_scene
@@ -146,6 +149,40 @@ def test_a_code_from_a_file(model, tmp_path):
         np.testing.assert_allclose(a["means"], b["means"], atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["text.npz", "cut.npz", "array.npy", "empty.npz"])
+def test_files_without_codes_are_refused(tmp_path, name):
+    np.savez(tmp_path / "cut.npz", z=np.zeros(8))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:-30])
+    np.save(tmp_path / "array.npy", np.zeros(8))
+    (tmp_path / "text.npz").write_text("hello")
+    (tmp_path / "empty.npz").write_bytes(b"")
+    with pytest.raises(UserError, match=rf"--code=.*{name}: cannot read it .*, expected an npz with a field z"):
+        read_codes(tmp_path / name, 8)
+
+
+def test_a_walk_over_many_motions_has_a_short_name():
+    assert join_names(["a", "b"]) == "a_b"
+    name = join_names([f"a_motion_with_a_long_name_{index}" for index in range(40)])
+    assert name == "a_motion_with_a_long_name_0_38_more_a_motion_with_a_long_name_39"
+
+
+def test_samples_that_are_too_many_for_a_row_stand_in_several(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(gallery, "MAX_WIDTH", 2 * 192)
+    sample.run(workdir=str(model / "model.npz"), out=str(tmp_path), num_samples=3, num_frames=2)
+    frames = imageio.v3.imread(tmp_path / "samples_0.mp4")
+    assert frames.shape[1:] == (2 * (192 + 30), 2 * 196 + 4, 3)
+    assert np.std(frames[0, 30:222, 4:196]) > 5  # something is shown first, and nothing last
+    assert frames[0, 222:, 204:].min() > 240
+
+
+def test_a_folder_that_is_none_is_found_before_the_work(model, tmp_path):
+    (tmp_path / "model.npz").write_bytes((model / "model.npz").read_bytes())
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/exports").write_text("mine")
+    with pytest.raises(UserError, match="model/exports: found a file, expected a folder"):
+        export.run(workdir=str(tmp_path / "model.npz"), format="checkpoint")
+
+
 def test_videos_by_container_layer_and_camera(model, tmp_path):
     common = dict(format="video", motion="Bend", size=32, camera="orbit", azimuths="0,90")
     run(model, tmp_path, layers="color,key_points,depth,normals", background="0,0.5,1", **common)
@@ -198,6 +235,16 @@ def test_videos_by_container_layer_and_camera(model, tmp_path):
         (dict(format="glb", motion="0", influences=5), r"--influences: found 5"),
         (dict(format="mesh", motion="0"), r"--source: found ''"),
         (dict(format="glb", motion="0", hide="x"), r"--hide: found 'x', expected --format=mesh"),
+        (dict(format="ply", motion="0", layers="depth"), r"--layers: found 'depth', expected --format=video with it"),
+        (dict(format="video", motion="0", frame=1), r"--frame: found 1, expected --format=ply or splat or gltf"),
+        (dict(format="checkpoint", motion="0"), r"--motion: found '0', expected --format=ply or"),
+        (dict(format="ply", motion="0", seed=3), r"--seed: found 3, expected --num_samples=N with it"),
+        (dict(format="ply", num_samples=1, spread=0.2), r"--spread: found 0.2, expected --around=NAME with it"),
+        (dict(format="ply", num_samples=1, path="spherical"), r"--path: found 'spherical', expected --motions=A,B"),
+        (dict(format="video", motion="0", frame_rate=np.inf), r"--frame_rate: found inf, expected at least 0"),
+        (dict(format="video", motion="0", container="gif", frame_rate=101), r"--frame_rate: found 101, .* at most 100"),
+        (dict(format="video", motion="0", camera="orbit", elevation=91), r"--elevation: found 91, expected -90 to 90"),
+        (dict(format="video", motion="0", camera="orbit", azimuths="0,nan"), r"--azimuths: found '0,nan', expected"),
     ],
 )
 def test_bad_flags_write_nothing(model, tmp_path, flags, message):

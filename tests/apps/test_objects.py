@@ -1,7 +1,12 @@
 """Training the objects of a list: what is read, what is run, and how failures are told."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -9,10 +14,11 @@ import pytest
 from dimo_jax.apps import objects, train
 from dimo_jax.apps.objects import Item, command_for, read_list, take_shard, train_objects
 from dimo_jax.errors import UserError
+from dimo_jax.workdir.lock import hold
 
 # Stands for launch.py: an object named "bad..." fails, "killed" dies, the others write a summary.
 TRAINER = """
-import os, pathlib, signal, sys
+import os, pathlib, signal, sys, time
 workdir = pathlib.Path(next(a for a in sys.argv if a.startswith("--workdir=")).partition("=")[2])
 data = next(a for a in sys.argv if a.startswith("--config.data.path=")).partition("=")[2]
 print("training", data, "with", sys.argv[1])
@@ -21,6 +27,14 @@ if workdir.name.startswith("bad"):
     sys.exit(2)
 if workdir.name == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
+if workdir.name == "slow":
+    def end(number, _):
+        print("saved after", signal.Signals(number).name, flush=True)
+        sys.exit(75)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    print("at work", os.getpid(), flush=True)
+    time.sleep(60)
 workdir.mkdir()
 (workdir / "summary.json").write_text("{}")
 """
@@ -114,7 +128,77 @@ def test_finished_objects_are_passed_by_and_the_others_tried_again(place, monkey
     for name in ("fox", "killed"):
         (workdir / name).mkdir(parents=True)
         (workdir / name / "summary.json").write_text("{}")
-    monkeypatch.setattr(objects, "_run", lambda command, log: tried.append(command[-1]) or 0)
+    monkeypatch.setattr(objects, "_run", lambda command, _: tried.append(command[-1]) or 0)
     train_objects(str(place / "list.txt"), "", str(workdir))
     assert tried == [f"--workdir={workdir / name}" for name in ("bad", "owl")]
     assert capsys.readouterr().out.startswith("4 of 4 objects")
+
+
+def test_an_error_of_an_earlier_attempt_is_not_the_reason_now(tmp_path):
+    (tmp_path / "fox.log").write_text("error: no such folder\n")
+    command = [sys.executable, "-c", "raise ZeroDivisionError('now')"]
+    assert objects._train(command, tmp_path / "fox", tmp_path / "fox.log") == "ZeroDivisionError: now"
+
+
+def test_a_workdir_that_is_a_file_is_refused(place):
+    (place / "runs").write_text("")
+    with pytest.raises(UserError, match=r"--workdir=.*runs: found a file, expected a folder"):
+        train.run(config=None, workdir=str(place / "runs"), object_list=str(place / "list.txt"))
+
+
+@pytest.fixture
+def slow(place):
+    """A process that trains a list whose one object takes a minute; gives it, the object's log and process id."""
+    (place / "list.txt").write_text("data/x slow\n")
+    code = (
+        f"import sys; sys.argv = [{str(place / 'trainer.py')!r}, '--config=c.py']\n"
+        "from dimo_jax.apps.objects import train_objects\n"
+        "from dimo_jax.errors import Stopped\n"
+        "try:\n    train_objects('list.txt', '', 'runs')\n"
+        "except Stopped as error:\n    print(error, flush=True)\n    sys.exit(error.exit_code)\n"
+    )
+    environment = os.environ | dict(PYTHONPATH=str(Path(__file__).resolve().parents[2]), JAX_PLATFORMS="cpu")
+    log = place / "runs" / "logs" / "slow.log"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=place, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        wait_for(lambda: log.exists() and "at work" in log.read_text())
+        yield process, log
+        process.kill()
+
+
+def wait_for(condition, *, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_object_in_training_and_then_the_list(slow, number):
+    process, log = slow
+    process.send_signal(number)
+    printed, _ = process.communicate(timeout=30)
+    assert process.returncode == 75
+    assert printed.startswith(f"{number.name}; the same command goes on")
+    assert f"saved after {number.name}" in log.read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent was killed")
+def test_a_list_that_is_killed_leaves_no_training_behind(slow):
+    process, log = slow
+    process.kill()
+    wait_for(lambda: "saved after SIGTERM" in log.read_text(), seconds=10)
+
+
+def test_an_object_is_waited_for_that_is_still_saving(place, monkeypatch):
+    (place / "list.txt").write_text("data/fox\n")
+    (place / "runs" / "fox").mkdir(parents=True)
+    monkeypatch.setattr(objects, "_run", lambda command, log: (place / "runs" / "began").touch() or 0)
+    with hold(place / "runs" / "fox"):
+        thread = threading.Thread(target=train_objects, args=(str(place / "list.txt"), "", str(place / "runs")))
+        thread.start()
+        time.sleep(1.0)
+        assert not (place / "runs" / "began").exists()
+    thread.join(timeout=10)
+    assert (place / "runs" / "began").exists()

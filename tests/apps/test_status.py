@@ -88,6 +88,19 @@ def test_killed_stopped_failed_and_finished(folder):
     assert read_status(folder)["step"] == 30
 
 
+def test_the_objects_of_a_list(folder, tmp_path_factory):
+    place = tmp_path_factory.mktemp("list")
+    (place / "logs").mkdir()
+    write_status(folder, "stopped", message="SIGTERM after step 30")
+    folder.rename(place / "owl")
+    (place / "fox").mkdir()
+    (place / "fox" / "config.json").write_text("{}")
+    assert report(place, 0) == [
+        "fox: not finished; the same command goes on",
+        "owl: stopped: SIGTERM after step 30",
+    ]
+
+
 def test_no_run(tmp_path):
     with pytest.raises(UserError, match="no such folder, expected the workdir of a training run"):
         report(tmp_path / "none", 0)

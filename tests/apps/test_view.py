@@ -1,12 +1,14 @@
 """The viewer without a browser: from choices to the arrays that are sent, its loop, its exports, what it refuses."""
 
 import dataclasses
+import errno
 import os
 import socket
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +22,7 @@ from dimo_jax.apps import captions, view
 from dimo_jax.apps.restore import restore
 from dimo_jax.apps.viewer import exports, loop, prompts
 from dimo_jax.apps.viewer.session import Session, Source
+from dimo_jax.checkpoints import load_config
 from dimo_jax.data.cameras import orbit
 from dimo_jax.errors import UserError
 from dimo_jax.export.ply import read_gaussians
@@ -257,6 +260,17 @@ def test_an_export_replaces_no_other(shot, tmp_path):
     assert names == ["a_b_c.ply", "a_b_c_2.ply", "a_b_c_3.ply"]
 
 
+def test_visitors_who_export_at_once_get_a_file_each(shot, tmp_path, monkeypatch):
+    def write(shot, path):
+        time.sleep(0.05)
+        path.write_text("mine")
+
+    monkeypatch.setitem(exports.EXPORTS, "slow", (".txt", write))
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda _: exports.export(shot, "slow", tmp_path), range(4)))
+    assert sorted(path.name for path in paths) == ["a_b_c.txt", "a_b_c_2.txt", "a_b_c_3.txt", "a_b_c_4.txt"]
+
+
 def test_a_visitors_camera_is_a_pinhole_of_ours():
     like = orbit([70.0], 20.0, radius=2.5, fov_deg=40.0, height=60, width=90)
     pose = np.asarray(like.world_to_camera[0], np.float64)
@@ -294,6 +308,16 @@ def test_a_prompt_becomes_a_motion_and_is_read_once(session, workdir, monkeypatc
         asked.make(" \n ")
 
 
+def test_a_run_that_cannot_be_written_to_answers_prompts_all_the_same(session, tmp_path, workdir, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(captions, "_write", refuse)
+    speaker, _ = captions.speak_for(session.model, tmp_path, captions.text_options(load_config(workdir)), Letters())
+    assert speaker.codes(speaker.embeddings[:1]).shape == (1, 4)
+    assert not list(tmp_path.iterdir())
+
+
 class Screen:
     """A visitor who is shown notes."""
 
@@ -316,6 +340,7 @@ def test_what_fails_is_told_to_the_visitor():
     assert not screen.removed
     with pytest.raises(ZeroDivisionError), _Notice(screen, "Reading", "wait"):
         raise ZeroDivisionError
+    assert (screen.note.title, screen.note.body) == ("That did not work", "ZeroDivisionError")
     with _Notice(screen, "Reading", "wait"):
         pass
     assert screen.removed

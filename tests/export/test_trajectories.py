@@ -145,8 +145,10 @@ def test_file_round_trip(tmp_path):
 
 def test_files_that_are_not_trajectories(tmp_path):
     (tmp_path / "text.npz").write_text("hello")
+    (tmp_path / "empty.npz").write_bytes(b"")
+    (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04hello")
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
     np.savez(tmp_path / "pickled.npz", version=np.array([{}], dtype=object))
-    for name in ("text.npz", "other.npz", "pickled.npz", "gone.npz"):
+    for name in ("text.npz", "empty.npz", "cut.npz", "other.npz", "pickled.npz", "gone.npz"):
         with pytest.raises(UserError, match=name):
             read_trajectories(tmp_path / name)

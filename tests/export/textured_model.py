@@ -7,8 +7,11 @@ from data.gltf_writer import Writer
 from PIL import Image
 
 
-def textured_model(path):
-    """A skinned square with a texture, normals and a bent second joint, and an unskinned one that its node mirrors."""
+def textured_model(path, *, strip=False):
+    """A skinned square with a texture, normals and a bent second joint, and an unskinned one that its node mirrors.
+
+    With `strip` the mirrored square is a triangle strip.
+    """
     writer = Writer()
     picture = io.BytesIO()
     Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)).save(picture, format="PNG")
@@ -24,6 +27,9 @@ def textured_model(path):
     }
     skinned = writer.square(extra=extra, material=material)
     plain = writer.square(extra={"NORMAL": extra["NORMAL"]})
+    if strip:
+        order = dict(mode=5, indices=writer.accessor(np.uint16([0, 1, 3, 2])))
+        writer.json["meshes"][plain]["primitives"][0] |= order
     writer.add("nodes", {"name": "hip", "children": [1, 3]})
     writer.add("nodes", {"name": "knee", "translation": [1, 0, 0]})
     bind = np.tile(np.eye(4, dtype=np.float32), (2, 1, 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from dimo_jax.geometry import quaternion
 from dimo_jax.train.stages import frame_times
 from dimo_jax.types import Array, Camera
 
+_ONE_AT_A_TIME = threading.Lock()
 OVERLAID = {"Key points", "Trajectories"}  # layers that a video shows as the tails of the key points
 
 
@@ -77,8 +79,9 @@ def export(shot: Shot, kind: str, folder: Path) -> Path:
     suffix, write = EXPORTS[kind]
     stem = re.sub(r"[^\w.+-]+", "_", shot.title).strip("_.")[:70] or "motion"
     names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
-    path = next(p for p in (folder / f"{name}{suffix}" for name in names) if not p.exists())
-    write(shot, path)
+    with _ONE_AT_A_TIME:  # else two visitors find the same name free
+        path = next(p for p in (folder / f"{name}{suffix}" for name in names) if not p.exists())
+        write(shot, path)
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ class Panel:
         """`server` is a `viser.ViserServer`; exports go to `out`, videos are `size` pixels high."""
         self._gui, self._viewer, self._prompts, self._out, self._size = server.gui, viewer, prompts, out, size
         self._next_seed = 0
+        # Callbacks come from several threads: each reads its widgets and changes the choices in one go.
+        self._lock = threading.RLock()
         self._followed = False  # whether the frame's slider has been moved by a motion that plays
         server.gui.configure_theme(show_logo=False, show_share_button=False)
         server.gui.set_panel_label(f"dimo_jax: {viewer.session.model.facts['object_name']}")
@@ -46,7 +49,8 @@ class Panel:
         @widget.on_update
         def _(event: Any) -> None:
             if event.client is not None:
-                self._viewer.choose(**choose(widget.value))
+                with self._lock:
+                    self._viewer.choose(**choose(widget.value))
 
     def _add_motion(self) -> None:
         gui, last = self._gui, self._viewer.session.num_frames - 1
@@ -64,25 +68,28 @@ class Panel:
         @self._frame.on_update
         def _(event: Any) -> None:
             if event.client is not None:  # who scrubs has taken over
-                self._viewer.choose(frame=float(self._frame.value), playing=False)
-                self._play.value = False
+                with self._lock:
+                    self._viewer.choose(frame=float(self._frame.value), playing=False)
+                    self._play.value = False
 
         self._bind(self._play, lambda value: dict(playing=value))
         self._bind(speed, lambda value: dict(speed=value))
 
     def _begin(self, source: Source) -> None:
         """Shows a motion as it is: whatever leads away from it goes back to 0."""
-        self._share.value = 0.0
-        for slider in self._axes:
-            slider.value = 0.0
-        self._viewer.choose(source=source, share=0.0, offsets=(0.0,) * len(self._axes))
+        with self._lock:
+            self._share.value = 0.0
+            for slider in self._axes:
+                slider.value = 0.0
+            self._viewer.choose(source=source, share=0.0, offsets=(0.0,) * len(self._axes))
 
     def _begin_new(self, source: Source) -> None:
         sources = self._viewer.session.sources
-        self._viewer.session.add(source)
-        self._sources.options = self._targets.options = tuple(sources)
-        self._sources.value = source.label
-        self._begin(source)
+        with self._lock:
+            self._viewer.session.add(source)
+            self._sources.options = self._targets.options = tuple(sources)
+            self._sources.value = source.label
+            self._begin(source)
 
     def _add_new(self) -> None:
         with self._gui.add_folder("New motion"):
@@ -94,7 +101,8 @@ class Panel:
         @sample.on_click
         def _(event: Any) -> None:
             del event
-            seed, self._next_seed = self._next_seed, self._next_seed + 1
+            with self._lock:
+                seed, self._next_seed = self._next_seed, self._next_seed + 1
             self._begin_new(self._viewer.session.draw(seed))
 
         def answer(event: Any) -> None:
@@ -170,13 +178,12 @@ class _Notice:
         self._note.loading, self._note.with_close_button = False, True
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        if isinstance(error, (UserError, OSError)):
+        if isinstance(error, Exception):
             logging.warning("%s", error)
-            self.say("That did not work", str(error), color="red")
-            return True
-        if not self._told:
+            self.say("That did not work", str(error) or type(error).__name__, color="red")
+        elif not self._told:
             self._note.remove()
-        return False
+        return isinstance(error, (UserError, OSError))  # of others the log has the traceback
 
 
 def _plain(text: str) -> str:
