@@ -26,6 +26,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF")  # some of Pillow's others run programs
 MAX_SIDE = 8192  # pixels
 MAX_FRAMES = 20_000
 _MODES = {"RGBA", "RGB", "L", "LA", "P", "PA", "1"}  # 8 bits or fewer a channel
+_MASK_SLACK = 0.01  # by which floats may leave 0..1: resampling overshoots
 _DAMAGE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 # What ffmpeg may take a file for: playlists, which name other files or addresses, are not among it.
 SAFE_INPUT = ["-protocol_whitelist", "file", "-format_whitelist", "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"]
@@ -61,7 +62,8 @@ def find_clip(stem: Path) -> Path | None:
     """What holds the clip named `stem`: a folder of that name, or a file of that name and a known suffix."""
     if stem.is_dir():
         return stem
-    candidates = [stem.with_name(stem.name + suffix) for suffix in (*VIDEOS, ".gif")]
+    suffixes = (*VIDEOS, ".gif")
+    candidates = [stem.with_name(stem.name + suffix) for suffix in (*suffixes, *(each.upper() for each in suffixes))]
     return next((path for path in candidates if path.is_file()), None)
 
 
@@ -69,7 +71,7 @@ def open_clip(path: Path) -> Clip:
     """Reads the headers of a clip.
 
     Args:
-      path: a video, a GIF, or a folder of numbered images or of numbered `.npy` arrays.
+      path: a video, a GIF, or a folder of numbered images.
 
     Raises:
       UserError: no such file, a kind that is not known, a damaged header, no frames, or a size out of range.
@@ -121,7 +123,7 @@ def open_images(folder: Path, files: list[Path]) -> Clip:
 
 
 def open_arrays(folder: Path, files: list[Path]) -> Clip:
-    """A clip of masks in `.npy` files: [H,W] or [H,W,1], float or bool of 0..1 or uint8."""
+    """A clip of masks in `.npy` files: [H,W] or [H,W,1], floats of 0..1, bools, or bytes of 0..1 or of 0..255."""
     array = _open_array(files[0])
     return Clip(folder, "arrays", array.shape[0], array.shape[1], files=tuple(files))
 
@@ -181,11 +183,21 @@ def _decode_arrays(clip: Clip) -> Iterator[np.ndarray]:
         if array.shape[:2] != (clip.height, clip.width):
             raise UserError(f"{file}: mask {list(array.shape)}, expected {clip.height}x{clip.width} as before")
         values = np.asarray(array).reshape(clip.height, clip.width)
-        if values.dtype != np.uint8:
-            if not np.isfinite(values.astype(np.float32)).all():
-                raise UserError(f"{file}: has values that are not finite, expected a mask of 0..1")
-            values = np.round(np.clip(values.astype(np.float32), 0, 1) * 255).astype(np.uint8)
-        yield np.repeat(values[..., None], 4, axis=-1)
+        yield np.repeat(_mask_to_bytes(file, values)[..., None], 4, axis=-1)
+
+
+def _mask_to_bytes(file: Path, values: np.ndarray) -> np.ndarray:
+    """A mask of any kind that `_open_array` lets pass as uint8 of 0..255."""
+    if values.dtype == np.uint8:
+        # Where no pixel is above 1, 1 is the object: as 1 of 255 it could not be seen.
+        return values * np.uint8(255) if values.max() <= 1 else values
+    values = values.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise UserError(f"{file}: has values that are not finite, expected a mask of 0..1")
+    low, high = values.min(), values.max()
+    if low < -_MASK_SLACK or high > 1 + _MASK_SLACK:
+        raise UserError(f"{file}: floats of {low:g} to {high:g}, expected a mask of 0..1 (or bytes of 0..255)")
+    return np.round(np.clip(values, 0, 1) * 255).astype(np.uint8)
 
 
 def _probe_gif(path: Path) -> tuple[int, int, float, int]:

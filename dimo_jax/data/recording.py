@@ -173,19 +173,21 @@ def read_clip(clip: Clip, mask: Clip | None, matte: Matte, height: int, width: i
             f"{mask.path}: masks of {mask.width}x{mask.height}, expected {clip.width}x{clip.height} as {clip.path}"
         )
     frames: list[np.ndarray] = []
-    mask_frames = None if mask is None else mask.frames()
-    settled = matte
+    settled, covers = matte, None
     for frame in clip.frames():
         if not frames:
             settled = mattes.settle(matte, frame, has_masks=mask is not None, where=str(clip.path))
-        cover = None if mask_frames is None else next(mask_frames, None)
-        if mask is not None and cover is None:
+            covers = mask.frames() if mask is not None and settled.how == "masks" else None
+        cover = None if covers is None else next(covers, None)
+        if mask is not None and covers is not None and cover is None:
             raise UserError(f"{mask.path}: only {len(frames)} masks, expected one for each frame of {clip.path}")
         frames.append(mattes.resize(mattes.apply(settled, frame, cover), height, width))
         if len(frames) * frames[0].nbytes > MAX_CLIP_BYTES:
             raise UserError(f"{clip.path}: too long for memory at {width}x{height}, expected a shorter clip or --size")
     if not frames:
         raise UserError(f"{clip.path}: no frames in it, expected a video")
+    if mask is not None and covers is not None and next(covers, None) is not None:
+        raise UserError(f"{mask.path}: more than {len(frames)} masks, expected one for each frame of {clip.path}")
     return np.stack(frames)
 
 

@@ -11,7 +11,7 @@ from recordings import SIZE, disc_frames, draw_disc, write_authors, write_camera
 from dimo_jax.data.authors import describe_authors, make_lenses
 from dimo_jax.data.camera_file import describe_videos
 from dimo_jax.data.cameras import orbit
-from dimo_jax.data.clips import open_clip
+from dimo_jax.data.clips import open_arrays, open_clip
 from dimo_jax.data.inspection import inspect_folder
 from dimo_jax.data.matte import Matte, key_out, resize
 from dimo_jax.data.native import read_dataset, write_dataset
@@ -284,3 +284,42 @@ def test_a_folder_without_any_sign_is_refused(tmp_path):
             function(tmp_path)
     with pytest.raises(UserError, match=r"found none of dataset\.json, cameras\.json, info\.json"):
         inspect_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([[0, 1], [1, 0]], np.uint8), [[0, 255], [255, 0]]),
+        (np.array([[0, 1], [128, 255]], np.uint8), [[0, 1], [128, 255]]),
+        (np.array([[0, 1], [0, 0]], bool), [[0, 255], [0, 0]]),
+        (np.array([[0, 1.004], [0.5, -0.004]], np.float16), [[0, 255], [128, 0]]),
+    ],
+    ids=["bytes of 0 and 1", "bytes", "bools", "floats"],
+)
+def test_masks_of_every_kind_of_number(tmp_path, values, expected):
+    np.save(tmp_path / "0.npy", values)
+    (found,) = open_arrays(tmp_path, [tmp_path / "0.npy"]).frames()
+    np.testing.assert_array_equal(found, np.repeat(np.array(expected)[..., None], 4, -1))
+
+
+def test_a_mask_of_other_numbers_is_refused_and_not_clipped(tmp_path):
+    np.save(tmp_path / "0.npy", np.array([[0, 255.0]]))
+    with pytest.raises(UserError, match=r"0\.npy: floats of 0 to 255, expected a mask of 0\.\.1 \(or bytes"):
+        list(open_arrays(tmp_path, [tmp_path / "0.npy"]).frames())
+
+
+@pytest.mark.parametrize(("count", "found"), [(2, "only 2 masks"), (4, "more than 3 masks")])
+def test_masks_of_another_length_are_refused_where_they_are_used(tmp_path, count, found):
+    folder = write_cameras(tmp_path / "set", RING[:1])
+    write_video(folder / "walk/front.mp4", disc_frames(3))
+    write_video(folder / "walk/front_mask.mp4", disc_frames(count))
+    with pytest.raises(UserError, match=rf"front_mask\.mp4: {found}, expected one for each frame of .*front\.mp4"):
+        assemble(describe_videos(folder))
+    assert assemble(describe_videos(folder), matte=Matte(how="key")).num_frames == 3
+
+
+def test_names_of_cameras_in_capitals_are_found(tmp_path):
+    folder = write_cameras(tmp_path / "set", RING[:1])
+    write_video(folder / "walk/front.mp4", disc_frames(2))
+    (folder / "walk/front.mp4").rename(folder / "walk/front.MP4")
+    assert assemble(describe_videos(folder)).num_frames == 2
