@@ -129,6 +129,11 @@ def pick_frames(count: int, rate: float | None, sampling: Sampling, where: str) 
     return indices, None if rate is None or wanted == 1 else rate * (wanted - 1) / (count - 1)
 
 
+def is_same_shape(first: tuple[int, int], second: tuple[int, int]) -> bool:
+    """Whether two sizes (width, height) have one aspect ratio, up to what rounding to pixels makes of it."""
+    return abs(first[0] * second[1] / (first[1] * second[0]) - 1) <= _ASPECT_SLACK
+
+
 def choose_size(recording: Recording, sampling: Sampling) -> tuple[int, int]:
     """Height and width of the dataset's pictures.
 
@@ -140,7 +145,7 @@ def choose_size(recording: Recording, sampling: Sampling) -> tuple[int, int]:
     for clip in items:
         same = (clip.height, clip.width) == (first.height, first.width)
         found = f"{clip.path}: pictures of {clip.width}x{clip.height}, {first.path} has {first.width}x{first.height}"
-        if abs(clip.width * first.height / (clip.height * first.width) - 1) > _ASPECT_SLACK:
+        if not is_same_shape((clip.width, clip.height), (first.width, first.height)):
             raise UserError(f"{found}; expected one shape")
         if not same and sampling.size is None:
             raise UserError(f"{found}; expected one size (or --size to bring all to one)")

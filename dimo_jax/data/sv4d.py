@@ -59,6 +59,15 @@ def _find_videos(folder: Path) -> dict[str, dict[int, Path]]:
     return found
 
 
+def _find_view(degrees: float, azimuths: Sequence[float], views: Sequence[int]) -> int:
+    """Which of `views` stands at an azimuth, given with the digits that people write."""
+    nearest = min(views, key=lambda view: abs(azimuths[view] - degrees))
+    if abs(azimuths[nearest] - degrees) > 0.05:
+        known = ", ".join(f"{azimuths[view]:g}" for view in views)
+        raise UserError(f"--test_azimuths: found {degrees:g}, expected some of {known}")
+    return nearest
+
+
 def describe_sv4d(
     folder: str | Path,
     *,
@@ -101,12 +110,8 @@ def describe_sv4d(
         raise UserError(
             f"--azimuths: found {len(azimuths)}, expected {novel + 1} for {root}: view 0 and {novel} others"
         )
-    unknown = [degrees for degrees in test_azimuths_deg if degrees not in azimuths]
-    if unknown:
-        raise UserError(
-            f"--test_azimuths: found {unknown[0]:g}, expected some of {', '.join(f'{a:g}' for a in azimuths)}"
-        )
     views = sorted(common)
+    held_out = [_find_view(degrees, azimuths, views) for degrees in test_azimuths_deg]
     cameras = orbit(
         [azimuths[view] for view in views], elevation_deg, radius=radius, fov_deg=fov_deg, height=1, width=1
     )
@@ -121,7 +126,7 @@ def describe_sv4d(
         object_name=root.resolve().name,
         lenses=tuple(lens_of_fov(pose, fov_deg) for pose in cameras.world_to_camera),
         view_names=tuple(f"v{view:03d}" for view in views),
-        view_splits=tuple("test" if azimuths[view] in test_azimuths_deg else "train" for view in views),
+        view_splits=tuple("test" if view in held_out else "train" for view in views),
         names=names,
         sentences=tuple(read_captions(root, names, read_authors_captions(root, names))),
         splits=("train",) * len(names),

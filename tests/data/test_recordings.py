@@ -323,3 +323,55 @@ def test_names_of_cameras_in_capitals_are_found(tmp_path):
     write_video(folder / "walk/front.mp4", disc_frames(2))
     (folder / "walk/front.mp4").rename(folder / "walk/front.MP4")
     assert assemble(describe_videos(folder)).num_frames == 2
+
+
+def change(folder, name, **fields):
+    table = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps(table | fields))
+
+
+def test_a_clip_or_mask_of_a_view_that_does_not_exist_is_not_left_out_in_silence(tmp_path):
+    folder = write_cameras(tmp_path / "set", RING[:1])
+    write_video(folder / "walk/front.mp4", disc_frames(2))
+    for key in ("clips", "masks"):
+        change(folder, "cameras.json", motions=[{"name": "walk", key: {"frnt": "walk/front.mp4"}}])
+        with pytest.raises(UserError, match=rf"motion walk: {key} has 'frnt', expected names of views: front"):
+            describe_videos(folder)
+
+
+def test_a_focal_length_for_pictures_of_another_shape_is_refused(tmp_path):
+    view = {"name": "front", "azimuth_deg": 0, "focal": [50, 50]}
+    folder = write_cameras(tmp_path / "set", [view], image={"width": 48, "height": 32})
+    write_video(folder / "walk/front.mp4", disc_frames(2))
+    message = r"front\.mp4: pictures of 32x32, expected the shape of image in .*cameras\.json, 48x32, which focal"
+    with pytest.raises(UserError, match=message):
+        describe_videos(folder)
+    assert [bool(message) for message in inspect_folder(folder).problems] == [True]
+    change(folder, "cameras.json", image={"width": 64, "height": 64})  # the same camera, measured at twice the size
+    np.testing.assert_allclose(assemble(describe_videos(folder)).cameras.focal, [[25, 25]])
+
+
+def test_a_pose_that_is_no_rotation_is_named_as_it_is_in_the_file(tmp_path):
+    views = [{"name": "front", "camera_to_world": (2 * np.eye(4)).tolist(), "fov_deg": 40}]
+    with pytest.raises(UserError, match="view front: camera_to_world is not rigid"):
+        describe_videos(write_cameras(tmp_path / "set", views))
+
+
+def test_views_of_sv4d_are_held_out_by_the_digits_that_are_shown(tmp_path):
+    folder = write_sv4d(tmp_path / "out", views=8)
+    (folder / "000000_t000.mp4").touch()  # of the first version, whose azimuths are multiples of 360 / 21
+    with pytest.raises(UserError, match=r"found 40, expected some of 0, 34\.2857, 85\.7143") as error:
+        describe_sv4d(folder, test_azimuths_deg=[40])
+    shown = [float(text) for text in str(error.value).split("some of ")[1].split(",")]
+    splits = describe_sv4d(folder, test_azimuths_deg=[shown[1], 240]).view_splits
+    assert [index for index, split in enumerate(splits) if split == "test"] == [1, 6]
+    (folder / "000000_process_input.mp4").unlink()
+    with pytest.raises(UserError, match=r"--test_azimuths: found 0, expected some of 34\.2857"):
+        describe_sv4d(folder, test_azimuths_deg=[0])  # view 0 is not there to be held out
+
+
+def test_every_elevation_of_the_authors_layout_is_checked(tmp_path):
+    for fields in ({"elevations_deg": [0, 100]}, {"elevation": 100}):
+        folder = write_authors(tmp_path / str(len(fields)) / next(iter(fields)), **fields)
+        with pytest.raises(UserError, match=r"info\.json: an elevation is 100, expected -90 to 90 degrees"):
+            describe_authors(folder)
