@@ -275,6 +275,10 @@ def test_an_inspection_names_every_file(tmp_path):
     assert [name for name in ("00001.png: cannot", "00002.png is missing", "truth.npz: cannot") if
             not any(name in problem for problem in problems)] == []  # fmt: skip
     assert len(problems) == 3
+    (tmp_path / "set/test_captions.txt").write_text("run: It runs.\n")
+    assert any(
+        "test_captions.txt: line 1 names motion 'run'" in line for line in inspect_folder(tmp_path / "set").problems
+    )
 
 
 def test_a_folder_without_any_sign_is_refused(tmp_path):
