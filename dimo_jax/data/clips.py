@@ -25,7 +25,7 @@ IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")  # some of Pillow's others run programs of the machine
 MAX_SIDE = 8192  # pixels
 MAX_FRAMES = 20_000
-_MODES = {"RGBA", "RGB", "L", "LA", "P", "PA", "1"}  # 8 bits or fewer a channel
+MODES = {"RGBA", "RGB", "L", "LA", "P", "PA", "1"}  # 8 bits or fewer a channel
 _MASK_SLACK = 0.01  # by which floats may leave 0..1: resampling overshoots
 _DAMAGE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 # What ffmpeg may take a file for: playlists, which name other files or addresses, are not among it.
@@ -56,6 +56,14 @@ class Clip:
             if index >= MAX_FRAMES:
                 raise UserError(f"{self.path}: more than {MAX_FRAMES} frames, expected fewer")
             yield frame
+
+    def count_frames(self) -> int:
+        """How many frames there are; of a video or GIF they are decoded for that.
+
+        Raises:
+          UserError: as `frames`.
+        """
+        return len(self.files) or sum(1 for _ in self.frames())
 
 
 def find_clip(stem: Path) -> Path | None:
@@ -157,7 +165,7 @@ def _decode_images(clip: Clip) -> Iterator[np.ndarray]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
                 with Image.open(file, formats=FORMATS) as image:
-                    if image.mode not in _MODES:
+                    if image.mode not in MODES:
                         raise UserError(f"{file}: image mode {image.mode}, expected 8-bit RGBA or RGB")
                     yield np.array(image.convert("RGBA"))
         except _DAMAGE as error:

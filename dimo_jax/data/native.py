@@ -27,7 +27,7 @@ from PIL import Image
 
 from dimo_jax.caches import cache_root
 from dimo_jax.data.captions import TEST_FILE, read_captions, write_captions
-from dimo_jax.data.clips import FORMATS, SAFE_INPUT
+from dimo_jax.data.clips import FORMATS, MODES, SAFE_INPUT
 from dimo_jax.data.dataset import Dataset, surface_height
 from dimo_jax.data.frame_store import name_store, open_frames
 from dimo_jax.data.jobs import one_line, run_all
@@ -38,7 +38,6 @@ VIDEO_SUFFIXES = (".mp4", ".webm", ".gif")
 MIN_STORED_BYTES = 1 << 30  # of frames, from which on they are kept on disk
 MAX_TRUTH_BYTES = 2 << 30  # of one motion, after decompression
 Source = tuple[Callable[[Path, np.ndarray], int], Path, int | slice]  # reader, file, which frames of the view
-_MODES = {"RGBA", "RGB", "L", "LA", "P", "PA", "1"}  # 8 bits or fewer a channel
 
 
 def _check_size(path: Path, size: tuple[int, int], out: np.ndarray) -> None:
@@ -54,7 +53,7 @@ def _read_image(path: Path, out: np.ndarray) -> int:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
                 _check_size(path, image.size, out)
-                if image.mode not in _MODES:
+                if image.mode not in MODES:
                     raise UserError(f"{path}: image mode {image.mode}, expected 8-bit RGBA or RGB")
                 out[...] = np.asarray(image.convert("RGBA"))
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from recordings import SIZE, disc_frames, draw_disc, write_authors, write_cameras, write_sv4d, write_video
 
+from dimo_jax.data import matte
 from dimo_jax.data.authors import describe_authors, make_lenses
 from dimo_jax.data.camera_file import describe_videos
 from dimo_jax.data.cameras import orbit
@@ -204,6 +205,25 @@ def test_frames_are_picked_by_count_and_by_pace():
         pick_frames(9, None, Sampling(frame_rate=2.0), "x")
     with pytest.raises(UserError, match="9 frames at 8 a second, expected 17 or more"):
         pick_frames(9, 8.0, Sampling(frame_rate=4.0, num_frames=9), "x")
+
+
+@pytest.mark.parametrize(
+    ("sampling", "indices"),
+    [(Sampling(num_frames=3), [0, 4, 8]), (Sampling(frame_rate=20.0, num_frames=4), [0, 0, 1, 2])],
+    ids=["fewer", "some twice"],
+)
+def test_only_the_frames_that_are_kept_are_cut_out(tmp_path, monkeypatch, sampling, indices):
+    folder = write_cameras(tmp_path / "set", RING[:1])
+    write_video(folder / "walk/front.mp4", disc_frames(9))
+    write_video(folder / "walk/front_mask.mp4", disc_frames(9, background=(0, 0, 0), color=(255, 255, 255)))
+    for how in ("key", "masks"):
+        whole = assemble(describe_videos(folder), matte=Matte(how=how)).frames
+        calls = []
+        with monkeypatch.context() as patch:
+            patch.setattr(matte, "apply", lambda *given, apply=matte.apply: calls.append(1) or apply(*given))
+            some = assemble(describe_videos(folder), sampling=sampling, matte=Matte(how=how)).frames
+        np.testing.assert_array_equal(some, whole[:, :, indices])
+        assert len(calls) == len(set(indices))
 
 
 def test_a_key_keeps_what_the_object_encloses_unless_told():
