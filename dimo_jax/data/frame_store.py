@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import shutil
 import sys
 import tempfile
@@ -96,14 +97,20 @@ def _read(folder: Path, shape: tuple[int, ...], what: str) -> np.ndarray | None:
         return None
 
 
+def check_room(folder: Path, num_bytes: int, *, otherwise: str) -> None:
+    """Checks that a disk takes a file that is written through a map, which ends a process where the disk is full.
+
+    Raises:
+      UserError: it does not; `otherwise` says what to do about it.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes * 1.05:
+        raise UserError(f"{folder}: found {free >> 20} MiB free, expected {num_bytes >> 20} MiB ({otherwise})")
+
+
 def _write(folder: Path, shape: tuple[int, ...], fill: Callable[[np.ndarray], None]) -> np.ndarray:
     """Fills a temporary folder beside `folder` and renames it."""
-    needed = int(np.prod(shape))
-    free = shutil.disk_usage(folder.parent).free
-    if free < needed * 1.05:
-        raise UserError(
-            f"{folder.parent}: found {free >> 20} MiB free, expected {needed >> 20} MiB (set DIMO_JAX_CACHE)"
-        )
+    check_room(folder.parent, math.prod(shape), otherwise="set DIMO_JAX_CACHE")
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         frames = np.lib.format.open_memmap(temporary / "frames.npy", mode="w+", dtype=np.uint8, shape=shape)

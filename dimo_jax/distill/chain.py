@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -11,7 +13,9 @@ from typing import Any
 from absl import logging
 
 from dimo_jax.distill import dataset_steps, video_steps
+from dimo_jax.distill.client import EXTRA
 from dimo_jax.distill.manifest import Manifest
+from dimo_jax.distill.plan import check_numbers
 from dimo_jax.distill.prompt_steps import find_motions
 from dimo_jax.distill.work import Work
 from dimo_jax.errors import UserError
@@ -27,13 +31,18 @@ def find_missing(config: Mapping[str, Any], *, prompts: Path | None) -> list[str
     """What a run would lack: one line each, none where it can start. Arguments as in `run_chain`.
 
     Raises:
-      UserError: a slot that names no function, or options that it does not have.
+      UserError: a number out of range, a slot that names no function, or options that it does not have.
     """
+    check_numbers(config)
     scored = bool(config["score"]["fn"])
     slots = {name: resolve(config[name], key=name) for name in (*SLOTS, *JUDGES, *(["score"] if scored else []))}
     checks = [slots["client"]] if prompts is None or scored else []
     sizes = {name: config["framing"][name] for name in ("num_frames", "size")}
-    checks += [load_opencv, partial(slots["views"], Path("frames"), Path("views"), **sizes)]
+    checks += [
+        partial(_check_packages, slots["video"], "video"),
+        load_opencv,
+        partial(slots["views"], Path("frames"), Path("views"), **sizes),
+    ]
     missing = []
     for check in checks:
         try:
@@ -41,6 +50,13 @@ def find_missing(config: Mapping[str, Any], *, prompts: Path | None) -> list[str
         except UserError as error:
             missing.append(str(error))
     return missing
+
+
+def _check_packages(function: Any, key: str) -> None:
+    """Raises UserError where a package is absent of those that the module of a slot's function lists as `PACKAGES`."""
+    for name in getattr(sys.modules[function.func.__module__], "PACKAGES", ()):
+        if importlib.util.find_spec(name) is None:
+            raise UserError(f"config.{key}: package {name} not found, expected it installed ({EXTRA})")
 
 
 def run_chain(config: Mapping[str, Any], *, image: Path, out: Path, prompts: Path | None) -> Path:
@@ -56,12 +72,22 @@ def run_chain(config: Mapping[str, Any], *, image: Path, out: Path, prompts: Pat
       The dataset's folder.
 
     Raises:
-      UserError: something is missing (nothing is written then), or a step failed.
+      UserError: something is missing (nothing is written then), a step failed, or the disk does not take its files.
     """
     video_steps.read_image(str(image))
     missing = find_missing(config, prompts=prompts)
     if missing:
         raise UserError("; ".join(missing))
+    try:
+        return _do_steps(config, image, out, prompts)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or out}: cannot be written or read ({error.strerror or error}); the same command goes on "
+            "where this one stopped"
+        ) from error
+
+
+def _do_steps(config: Mapping[str, Any], image: Path, out: Path, prompts: Path | None) -> Path:
     with Manifest(out) as manifest:
         work = Work(config, manifest, image, prompts)
         with replace_file(out / "config.json") as temporary:
