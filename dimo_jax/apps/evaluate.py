@@ -6,7 +6,6 @@ python launch.py --app=evaluate --gt=gt --pred=pred --out=scores
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,10 +28,10 @@ from dimo_jax.checkpoints import load_config
 from dimo_jax.data.dataset import Dataset, held_out_frames, motions_in, train_frames, views_in
 from dimo_jax.data.sources import load
 from dimo_jax.errors import UserError
-from dimo_jax.export.atomic import replace_file
 from dimo_jax.metrics.clip import ClipVision, load_clip
 from dimo_jax.metrics.motion import joint_error, trajectory_diversity, trajectory_error
 from dimo_jax.train.step import composite_truth
+from dimo_jax.workdir.files import write_json
 
 FILE = "evaluation.json"
 SMALLEST_ALEX = 31  # pixels a side
@@ -89,8 +88,7 @@ def run(
     print(format_table(results))
     target = out or ("" if gt else results_folder(workdir))
     if target:
-        with replace_file(Path(target) / FILE) as temporary:
-            temporary.write_text(json.dumps(_finite(results), indent=1, allow_nan=False))
+        write_json(_finite(results), Path(target) / FILE)
         print(f"evaluation: {(Path(target) / FILE).resolve()}")
 
 

@@ -157,7 +157,7 @@ def describe_videos(folder: str | Path, *, problems: list[str] | None = None) ->
         lenses.append(_parse_lens(view, image, f"{where}: view {names[-1]}"))
     check_distinct(names, "view", path)
     motions, motion_splits, sentences, clips, masks = _parse_motions(table, root, names, where, problems)
-    if any("focal" in view for view in views):
+    if image is not None and any("focal" in view for view in views):
         _check_aspects(clips, image, where, problems)
     return Recording(
         source=str(root),
@@ -175,10 +175,10 @@ def describe_videos(folder: str | Path, *, problems: list[str] | None = None) ->
 
 
 def _check_aspects(
-    clips: Mapping[tuple[int, int], Clip], image: tuple[int, int] | None, where: str, problems: list[str] | None
+    clips: Mapping[tuple[int, int], Clip], image: tuple[int, int], where: str, problems: list[str] | None
 ) -> None:
     """Intrinsics in pixels of `image` fit clips of its shape alone, not ones that were cropped or stretched since."""
-    for clip in clips.values() if image else ():
+    for clip in clips.values():
         with collect(problems):
             if not is_same_shape((clip.width, clip.height), image):
                 raise UserError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -19,9 +18,9 @@ from dimo_jax.distill.plan import check_numbers
 from dimo_jax.distill.prompt_steps import find_motions
 from dimo_jax.distill.work import Work
 from dimo_jax.errors import UserError
-from dimo_jax.export.atomic import replace_file
 from dimo_jax.metrics.motion import load_opencv
 from dimo_jax.resolve import resolve
+from dimo_jax.workdir.files import write_json
 
 SLOTS = ("client", "describe", "propose", "deduplicate", "embed", "video", "mask", "flow")
 JUDGES = ("judge_motion", "judge_points", "views")
@@ -90,8 +89,7 @@ def run_chain(config: Mapping[str, Any], *, image: Path, out: Path, prompts: Pat
 def _do_steps(config: Mapping[str, Any], image: Path, out: Path, prompts: Path | None) -> Path:
     with Manifest(out) as manifest:
         work = Work(config, manifest, image, prompts)
-        with replace_file(out / "config.json") as temporary:
-            temporary.write_text(json.dumps(config, indent=1, sort_keys=True, default=str))
+        write_json(config, out / "config.json")
         first = video_steps.prepare(work)
         motions, meta = find_motions(work, first)
         logging.info("%d motions: %s", len(motions), ", ".join(motion.caption for motion in motions))

@@ -198,7 +198,7 @@ def select(work: Work, videos: Mapping[str, Record]) -> dict[str, Record]:
             unrated = "the language model did not rate it"
             reasons[item] = work.slot("judge_points")(scores[item]["points"]) if item in scores else unrated
     for item, reason in reasons.items():
-        decision = {"decision": "drop" if reason else "keep", "reason": reason}
+        decision: dict[str, Any] = {"decision": "drop" if reason else "keep", "reason": reason}
         key = key_of(video=videos[item]["key"], **decision)
         if work.manifest.find("select", item, key) is None:
             work.manifest.done("select", item, key, **decision)
