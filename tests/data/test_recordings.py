@@ -266,6 +266,15 @@ def test_captions_are_edited_in_a_plain_file(tmp_path):
             read_dataset(tmp_path / "set")
 
 
+def test_files_edited_on_windows_are_read(tmp_path):
+    folder = write_authors(tmp_path / "fox")
+    write_dataset(load({"path": str(folder)}), tmp_path / "set")
+    for path in (folder / "info.json", tmp_path / "set/captions.txt", tmp_path / "set/dataset.json"):
+        path.write_bytes(path.read_text().replace("\n", "\r\n").encode("utf-8-sig"))
+    assert load({"path": str(folder)}).names == ("walk", "jump")
+    assert read_dataset(tmp_path / "set").captions == ("walk", "jump")
+
+
 def test_alpha_of_a_webm_survives_and_lengths_are_known(tmp_path):
     frames = np.zeros((5, 16, 16, 4), np.uint8)
     frames[:, 4:12, 4:12] = (200, 100, 50, 255)

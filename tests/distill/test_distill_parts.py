@@ -131,6 +131,11 @@ def test_bad_prompt_files(tmp_path, text):
         prompts.read_prompts(tmp_path / "p.txt")
 
 
+def test_a_prompt_file_of_windows_is_read(tmp_path):
+    (tmp_path / "p.txt").write_bytes("# mine\r\nwinkt | Sie winkt fröhlich.\r\n".encode("utf-8-sig"))
+    assert prompts.read_prompts(tmp_path / "p.txt") == [{"caption": "winkt", "motion": "Sie winkt fröhlich."}]
+
+
 def test_colour_key_keeps_white_inside_and_finds_the_edge():
     frames, inside = disc_clip([(48, 48)] * 2)
     frames[:, 44:52, 44:52] = 255
