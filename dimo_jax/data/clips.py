@@ -156,20 +156,29 @@ def _image_size(path: Path) -> tuple[int, int]:
         raise _refuse(path, error, "an image") from error
 
 
+def read_image(path: Path, size: tuple[int, int], *, source: str) -> np.ndarray:
+    """Decodes one image, whose header must say a size (width, height) that `source` asks for: [H,W,4] uint8.
+
+    Raises:
+      UserError: a damaged file, another size, or more than 8 bits a channel.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=FORMATS) as image:
+                if image.size != size:
+                    found = f"{image.size[0]}x{image.size[1]}"
+                    raise UserError(f"{path}: image of {found}, expected {size[0]}x{size[1]} {source}")
+                if image.mode not in MODES:
+                    raise UserError(f"{path}: image mode {image.mode}, expected 8-bit RGBA or RGB")
+                return np.array(image.convert("RGBA"))
+    except _DAMAGE as error:
+        raise _refuse(path, error, "an image") from error
+
+
 def _decode_images(clip: Clip) -> Iterator[np.ndarray]:
     for file in clip.files:
-        size = _image_size(file)
-        if size != (clip.width, clip.height):
-            raise UserError(f"{file}: image of {size[0]}x{size[1]}, expected {clip.width}x{clip.height} as before")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                with Image.open(file, formats=FORMATS) as image:
-                    if image.mode not in MODES:
-                        raise UserError(f"{file}: image mode {image.mode}, expected 8-bit RGBA or RGB")
-                    yield np.array(image.convert("RGBA"))
-        except _DAMAGE as error:
-            raise _refuse(file, error, "an image") from error
+        yield read_image(file, (clip.width, clip.height), source="as before")
 
 
 def _open_array(path: Path) -> np.ndarray:

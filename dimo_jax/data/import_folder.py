@@ -28,7 +28,7 @@ from dimo_jax.data.framing import Framing
 from dimo_jax.data.gltf import Scene, load_scene
 from dimo_jax.data.import_gltf import Options, Plan, describe_motions, plan_import
 from dimo_jax.data.native import write_index
-from dimo_jax.errors import UserError
+from dimo_jax.errors import UserError, WriteFailed
 from dimo_jax.workdir.files import write_json
 from dimo_jax.workdir.lock import LOCK_FILE, hold
 
@@ -63,7 +63,8 @@ def import_folder(
 
     Raises:
       UserError: the model is malformed, a pattern matches nothing, or an option is out of range: nothing has been
-        written. Or another process imports to the same target, or the disk does not take it: what is done stays.
+        written. Or another process imports to the same target.
+      WriteFailed: the disk does not take it: what is done stays for the next call.
     """
     options = options or Options()
     target = target.absolute()
@@ -88,7 +89,7 @@ def import_folder(
             (target / PLAN).unlink()
             (target / LOCK_FILE).unlink()
     except OSError as error:
-        raise UserError(
+        raise WriteFailed(
             f"{target}: cannot be written ({error.strerror or error}); the same command goes on where this one stopped"
         ) from error
     except BrokenProcessPool as error:

@@ -17,7 +17,7 @@ from dimo_jax.distill.manifest import Manifest
 from dimo_jax.distill.plan import check_numbers
 from dimo_jax.distill.prompt_steps import find_motions
 from dimo_jax.distill.work import Work
-from dimo_jax.errors import UserError
+from dimo_jax.errors import UserError, WriteFailed
 from dimo_jax.metrics.motion import load_opencv
 from dimo_jax.resolve import resolve
 from dimo_jax.workdir.files import write_json
@@ -71,7 +71,8 @@ def run_chain(config: Mapping[str, Any], *, image: Path, out: Path, prompts: Pat
       The dataset's folder.
 
     Raises:
-      UserError: something is missing (nothing is written then), a step failed, or the disk does not take its files.
+      UserError: something is missing (nothing is written then), or a step failed.
+      WriteFailed: the disk does not take its files.
     """
     video_steps.read_image(str(image))
     missing = find_missing(config, prompts=prompts)
@@ -80,7 +81,7 @@ def run_chain(config: Mapping[str, Any], *, image: Path, out: Path, prompts: Pat
     try:
         return _do_steps(config, image, out, prompts)
     except OSError as error:
-        raise UserError(
+        raise WriteFailed(
             f"{error.filename or out}: cannot be written or read ({error.strerror or error}); the same command goes on "
             "where this one stopped"
         ) from error

@@ -64,7 +64,7 @@ class Manifest:
             # The file first: a folder with nothing but a lock would not be known for one of ours.
             self._file = stack.enter_context(self.path.open("ab+"))
             self.lock = stack.enter_context(hold(folder, flag="out")).descriptor  # for programs that are started here
-            for record in parse(self._read_whole(), self.path):
+            for record in _parse(self._read_whole(), self.path):
                 self._latest[record["step"], record["item"]] = record
             self._stack = stack.pop_all()
 
@@ -136,7 +136,7 @@ class Manifest:
         self.close()
 
 
-def parse(data: bytes, path: Path) -> Iterator[Record]:
+def _parse(data: bytes, path: Path) -> Iterator[Record]:
     """The records of a manifest's lines.
 
     Raises:
@@ -151,14 +151,3 @@ def parse(data: bytes, path: Path) -> Iterator[Record]:
         if not isinstance(record, dict) or not all(isinstance(record.get(name), str) for name in names):
             raise UserError(f"{path}: line {number} lacks one of {', '.join(names)}")
         yield record
-
-
-def read_manifest(folder: Path) -> list[Record]:
-    """All records of a folder's manifest, in order; none where there is no manifest.
-
-    Raises:
-      UserError: see `parse`.
-    """
-    path = folder / FILE
-    data = path.read_bytes() if path.is_file() else b""
-    return list(parse(data[: data.rfind(b"\n") + 1], path))

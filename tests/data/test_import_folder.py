@@ -19,7 +19,7 @@ from dimo_jax.data.import_folder import import_folder, staging_of
 from dimo_jax.data.import_gltf import Options, import_gltf
 from dimo_jax.data.native import read_dataset, write_view
 from dimo_jax.data.studio import Studio
-from dimo_jax.errors import UserError
+from dimo_jax.errors import UserError, WriteFailed
 from dimo_jax.workdir.lock import hold
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -127,7 +127,7 @@ def test_a_full_disk_keeps_what_is_done(walker, tmp_path, monkeypatch):
 
     monkeypatch.setattr(clip_passes, "write_view", fail)
     with pytest.raises(
-        UserError, match=r"data: cannot be written \(No space left on device\); the same command goes on"
+        WriteFailed, match=r"data: cannot be written \(No space left on device\); the same command goes on"
     ):
         import_folder(walker, tmp_path / "data", SMALL)
     assert not (tmp_path / "data").exists()

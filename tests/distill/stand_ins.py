@@ -92,6 +92,11 @@ class ChatServer:
         self.server.server_close()
 
 
+def read_manifest(folder):
+    """All records of a folder's manifest, in order."""
+    return [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+
+
 def texture(size, seed=0):
     """Smooth grey noise [size,size] of 0..1."""
     noise = gaussian_filter(np.random.default_rng(seed).uniform(0, 1, (size, size)), 2, mode="wrap")

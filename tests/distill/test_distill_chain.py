@@ -8,13 +8,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
-from stand_ins import KEY
+from stand_ins import KEY, read_manifest
 
 from dimo_jax.data.native import read_dataset
 from dimo_jax.distill import video_steps
 from dimo_jax.distill.chain import run_chain
-from dimo_jax.distill.manifest import digest_path, read_manifest
-from dimo_jax.errors import UserError
+from dimo_jax.distill.manifest import digest_path
+from dimo_jax.errors import UserError, WriteFailed
 from dimo_jax.metrics.motion import measure_flow
 
 
@@ -186,7 +186,7 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(setting, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(video_steps, "write_png_sequence", fail)
-        with pytest.raises(UserError, match=r"out: cannot be written or read \(No space left on device\); the same"):
+        with pytest.raises(WriteFailed, match=r"out: cannot be written or read \(No space left on device\); the same"):
             run(setting)
     with monkeypatch.context() as patch:
         patch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))

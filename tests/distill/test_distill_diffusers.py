@@ -5,13 +5,13 @@ They need torch, diffusers, transformers and accelerate (extra dimo_jax[distill]
 import numpy as np
 import pytest
 from PIL import Image
+from stand_ins import read_manifest
 
 from configs.distill import get_config
 from dimo_jax.data.native import read_dataset
 from dimo_jax.distill import video_models
 from dimo_jax.distill.chain import run_chain
 from dimo_jax.distill.failures import Failure
-from dimo_jax.distill.manifest import read_manifest
 from dimo_jax.errors import UserError
 from dimo_jax.resolve import resolve
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from stand_ins import KEY, disc_clip, write_checkout
+from stand_ins import KEY, disc_clip, read_manifest, write_checkout
 
 from dimo_jax.distill import client, framing, masks, novel_views, prompts
 from dimo_jax.distill.failures import Failure
-from dimo_jax.distill.manifest import Manifest, digest_path, read_manifest
+from dimo_jax.distill.manifest import Manifest, digest_path
 from dimo_jax.distill.score import judge_points, shrink
 from dimo_jax.distill.video_steps import read_image
 from dimo_jax.errors import UserError
