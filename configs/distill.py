@@ -1,6 +1,7 @@
 """From one picture to many multi-view videos of it moving (paper Sec. 3.1).
 
-    python launch.py --app=distill --image=photo.png --out=data/thing --config.views.checkout=~/generative-models
+    python launch.py --app=distill --config=configs/distill.py --config.views.checkout=~/generative-models \\
+        --image=photo.png --out=data/thing
     python launch.py --app=distill --config=configs/distill.py:wan --image=photo.png --out=data/thing --dry_run
 
 Presets: `cogvideox` (default) and `wan`, the video model. About 13 GPU hours for 50 motions on an A100 by the
