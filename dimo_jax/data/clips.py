@@ -7,6 +7,7 @@ A clip is known by its headers first (`open_clip`), which bounds what decoding m
 from __future__ import annotations
 
 import re
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")  # some of Pillow's others run programs of the machine
 MAX_SIDE = 8192  # pixels
 MAX_FRAMES = 20_000
+# NumPy reads the header of an array as Python source, and the parser of Python 3.11 counts the depth of all threads
+# together: now and then it raises SystemError where two parse at once (python/cpython issue 106905).
+_PARSER = threading.Lock()
 MODES = {"RGBA", "RGB", "L", "LA", "P", "PA", "1"}  # 8 bits or fewer a channel
 _MASK_SLACK = 0.01  # by which floats may leave 0..1: resampling overshoots
 _DAMAGE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
@@ -184,7 +188,8 @@ def _decode_images(clip: Clip) -> Iterator[np.ndarray]:
 def _open_array(path: Path) -> np.ndarray:
     """The array of a mask, mapped from the disk, so that a false shape takes no memory."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        with _PARSER:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (*_DAMAGE, MemoryError, OverflowError) as error:
         raise _refuse(path, error, "a .npy mask") from error
     shape, kind = array.shape, array.dtype
