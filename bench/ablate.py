@@ -39,9 +39,9 @@ from dimo_jax.apps.train import train
 from dimo_jax.checkpoints import config_sha256
 from dimo_jax.data.dataset import Dataset, motions_in, train_frames, views_in
 from dimo_jax.errors import UserError
-from dimo_jax.export.atomic import replace_file
 from dimo_jax.metrics.fvd import frechet_distance, video_features
 from dimo_jax.train.step import composite_truth
+from dimo_jax.workdir.files import replace_file
 
 TABLE_5 = ("no_factorization", "no_latent_space", "no_pretraining", "no_joint_training")
 DEFAULT = ["configs/dimo.py:demo", *(f"configs/ablations/{name}.py:demo" for name in TABLE_5)]

@@ -1,6 +1,7 @@
 """From one picture to many multi-view videos of it moving (paper Sec. 3.1).
 
-    python launch.py --app=distill --image=photo.png --out=data/thing --config.views.checkout=~/generative-models
+    python launch.py --app=distill --config=configs/distill.py --config.views.checkout=~/generative-models \\
+        --image=photo.png --out=data/thing
     python launch.py --app=distill --config=configs/distill.py:wan --image=photo.png --out=data/thing --dry_run
 
 Presets: `cogvideox` (default) and `wan`, the video model. About 13 GPU hours for 50 motions on an A100 by the
@@ -57,7 +58,8 @@ def _cogvideox() -> ConfigDict:
     config.image = dict(share=0.7)  # of the smaller side that the object takes in the first frame
     config.takes = 1  # videos of each motion
     config.video = dict(
-        fn="dimo_jax.distill.video_models:cogvideox",
+        fn="dimo_jax.distill.video_models:image_to_video",
+        pipeline="CogVideoXImageToVideoPipeline",
         model="THUDM/CogVideoX-5b-I2V",
         height=480,
         width=720,
@@ -71,6 +73,7 @@ def _cogvideox() -> ConfigDict:
         offload="model",
         tile_vae=True,
         max_tokens=226,
+        call=dict(use_dynamic_cfg=True),
     )
 
     # None leaves an option to the function, so that another one can be put into the slot.
@@ -100,10 +103,9 @@ def _cogvideox() -> ConfigDict:
 
     config.framing = dict(size=576, num_frames=21, margin=0.05)  # what SV4D works with
     config.views = dict(
-        fn="dimo_jax.distill.novel_views:sv4d2",  # or :sv4d, or :input_view_only
+        fn="dimo_jax.distill.novel_views:sv4d",  # or :input_view_only
         checkout=placeholder(str),
         python=placeholder(str),
-        script=placeholder(str),
         model_path=placeholder(str),
         num_steps=placeholder(int),
         seed=placeholder(int),
@@ -128,7 +130,8 @@ def _cogvideox() -> ConfigDict:
 def _wan() -> ConfigDict:
     config = _cogvideox()
     config.video = dict(
-        fn="dimo_jax.distill.video_models:wan",
+        fn="dimo_jax.distill.video_models:image_to_video",
+        pipeline="WanImageToVideoPipeline",
         model="Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
         height=480,
         width=832,
@@ -136,9 +139,12 @@ def _wan() -> ConfigDict:
         frame_rate=16.0,
         num_steps=50,
         guidance=5.0,
+        negative_prompt="camera movement, cut, blurred, distorted, extra limbs, text, static picture",
         device="cuda",
         dtype="bfloat16",
+        float32_parts=("vae", "image_encoder"),
         offload="model",
+        tile_vae=False,
         max_tokens=512,
     )
     config.estimate.update(video_seconds=1200.0, video_source="assumed, not measured")

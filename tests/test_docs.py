@@ -34,3 +34,11 @@ def test_method_names_files_and_functions_that_exist():
     for path, function in names:
         source = (ROOT / "dimo_jax" / path).read_text()
         assert not function or re.search(rf"^(def|class) {function}\b", source, flags=re.M), f"{path}:{function}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_that_change_a_config_name_it(page):
+    """launch.py refuses --config.key=value without --config=FILE before it."""
+    text = page.read_text().replace("\\\n", " ")
+    commands = re.findall(r"^(?:time )?python launch\.py .*--config\..*$", text, flags=re.MULTILINE)
+    assert [line for line in commands if not re.search(r" --config=\S+ .*--config\.", line)] == []

@@ -18,7 +18,7 @@ import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -42,11 +42,13 @@ _STORAGES = {
 }
 
 
-class _StorageType:
-    """Stands for a class of storages, of which only the type of number matters."""
+class _StorageType(NamedTuple):
+    """Stands for a class of storages, of which only the type of number matters.
 
-    def __init__(self, dtype: str) -> None:
-        self.dtype = np.dtype(dtype)
+    A tuple, because a pickle may set attributes of what it names, which would last beyond the file.
+    """
+
+    dtype: np.dtype
 
 
 def _refuse(reason: str) -> pickle.UnpicklingError:
@@ -85,7 +87,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
     ("torch", "Size"): tuple,
-    **{("torch", name): _StorageType(dtype) for name, dtype in _STORAGES.items()},
+    **{("torch", name): _StorageType(np.dtype(dtype)) for name, dtype in _STORAGES.items()},
 }
 
 

@@ -22,7 +22,6 @@ from ml_collections import ConfigDict
 from dimo_jax.apps.restore import Restored, run_folder
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.errors import UserError
-from dimo_jax.export.atomic import replace_file
 from dimo_jax.model.bert import TextEncoder, load_encoder
 from dimo_jax.model.text import (
     Projector,
@@ -35,6 +34,7 @@ from dimo_jax.model.text import (
     unit,
 )
 from dimo_jax.resolve import resolve
+from dimo_jax.workdir.files import replace_file
 
 FILE = "text_projector.npz"
 # For runs whose config knows nothing of `text` yet.

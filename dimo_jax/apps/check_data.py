@@ -21,10 +21,9 @@ def check_data(folder: str, *, out: str = "") -> None:
       UserError: the data cannot be used as it is; the problems have been printed, and the pictures are written.
     """
     root = Path(folder)
-    if out:
-        check_folder(Path(out), "out")
-    findings = inspect_folder(root)
     target = Path(out) if out else root.resolve().with_name(f"{root.resolve().name}_check")
+    check_folder(target, "out")
+    findings = inspect_folder(root)
     print(
         f"{root}: {len(findings.names)} motions, {len(findings.view_names)} views "
         f"({findings.view_splits.count('test')} held out), {findings.num_files} files of pictures"

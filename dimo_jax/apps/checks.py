@@ -27,6 +27,7 @@ from dimo_jax.train import stages
 from dimo_jax.train.frozen import load_frozen
 from dimo_jax.train.parallel import choose_layout
 from dimo_jax.workdir import lock
+from dimo_jax.workdir.files import is_temporary
 from dimo_jax.workdir.status import STATUS_FILE
 
 # Integers that a run reads, and the least that each may be; 0 turns off what happens every so many steps.
@@ -80,7 +81,7 @@ LATE_SLOTS = ("stage1.densify", "stage1.prune", "stage2.prune")
 MACHINE = ("num_devices", "batch.accumulate", "data.store", "data.device_gib")
 OTHERS = ("preset", "preset_chosen_by", "data", "render")
 # What a run that is killed at its very beginning leaves.
-OWN_FILES = (lock.LOCK_FILE, "train.log", STATUS_FILE, f".{STATUS_FILE}.part", ".config.json.part")
+OWN_FILES = (lock.LOCK_FILE, "train.log", STATUS_FILE)
 SMALLEST_SIDE = 16  # pixels, for the network that scores the pictures
 
 
@@ -240,7 +241,8 @@ def check_workdir(config: ConfigDict, folder: Path) -> None:
                 "expected the same config, or another --workdir"
             )
     elif folder.is_dir() and not (folder / "config.json").exists():
-        others = sorted(path.name for path in folder.iterdir() if path.name not in OWN_FILES)
+        names = sorted(path.name for path in folder.iterdir())
+        others = [name for name in names if name not in OWN_FILES and not is_temporary(name)]
         if others:
             raise UserError(
                 f"--workdir={folder}: holds other files ({others[0]}), expected a run or an empty or new folder"

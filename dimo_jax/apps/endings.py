@@ -43,9 +43,9 @@ def occupy(folder: Path) -> Iterator[None]:
         raise UserError(
             f"--workdir={folder}: cannot be made ({error.strerror}), expected a folder to write to"
         ) from error
-    with hold(folder) as before, log_to(folder), _noting_end(folder):
-        if before is not None:
-            logging.info("the run before (%s) ended without a word, as after kill -9 or a power cut", before)
+    with hold(folder) as held, log_to(folder), _noting_end(folder):
+        if held.before is not None:
+            logging.info("the run before (%s) ended without a word, as after kill -9 or a power cut", held.before)
         status.write_status(folder, status.TRAINING)
         yield
         status.write_status(folder, status.FINISHED)

@@ -6,7 +6,6 @@ python launch.py --app=evaluate --gt=gt --pred=pred --out=scores
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,10 +28,10 @@ from dimo_jax.checkpoints import load_config
 from dimo_jax.data.dataset import Dataset, held_out_frames, motions_in, train_frames, views_in
 from dimo_jax.data.sources import load
 from dimo_jax.errors import UserError
-from dimo_jax.export.atomic import replace_file
 from dimo_jax.metrics.clip import ClipVision, load_clip
 from dimo_jax.metrics.motion import joint_error, trajectory_diversity, trajectory_error
 from dimo_jax.train.step import composite_truth
+from dimo_jax.workdir.files import write_json
 
 FILE = "evaluation.json"
 NUM_SAMPLES = 8
@@ -91,8 +90,7 @@ def run(
         results = score_run(Path(workdir), num_samples=num_samples, seed=seed, checkpoint=checkpoint, **common)  # type: ignore[arg-type]
     print(format_table(results))
     if target is not None:
-        with replace_file(target / FILE) as temporary:
-            temporary.write_text(json.dumps(_finite(results), indent=1, allow_nan=False))
+        write_json(_finite(results), target / FILE)
         print(f"evaluation: {(target / FILE).resolve()}")
 
 

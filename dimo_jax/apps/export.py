@@ -20,7 +20,6 @@ from dimo_jax.apps.sample import PATHS, SPREAD, make_camera_path
 from dimo_jax.apps.takes import Choice, Recorder, choose_codes
 from dimo_jax.checkpoints import load_config, to_plain
 from dimo_jax.errors import UserError
-from dimo_jax.export.atomic import replace_folder
 from dimo_jax.export.gaussian_glb import write_gaussian_glb
 from dimo_jax.export.model_file import write_model
 from dimo_jax.export.motion import Motion, measure_skin, write_motion
@@ -30,6 +29,7 @@ from dimo_jax.export.splat import write_splat
 from dimo_jax.export.video import MAX_GIF_RATE
 from dimo_jax.train.stages import frame_times
 from dimo_jax.types import Camera
+from dimo_jax.workdir.files import replace_folder
 
 FORMATS = ("ply", "splat", "gltf", "glb", "mesh", "video", "npz", "checkpoint")
 EXACT = 1e-3  # of the motion's extent: a skin within it shows what the model does

@@ -22,6 +22,8 @@ from ml_collections import ConfigDict
 
 from dimo_jax.apps import import_videos
 from dimo_jax.apps.check_data import check_data
+from dimo_jax.apps.checks import check_folder
+from dimo_jax.apps.import_model import import_model
 from dimo_jax.apps.options import parse_numbers, split
 from dimo_jax.data.clip_passes import Timing
 from dimo_jax.data.dataset import Dataset
@@ -99,9 +101,6 @@ def run(
     if kind == "native":
         raise UserError(f"{source}: is a dataset folder already, expected other data (or --check={source})")
     if kind == "authors_model":
-        # Late, because it brings jax and everything that trains, which takes seconds.
-        from dimo_jax.apps.import_model import import_model
-
         _refuse(options, import_model, KINDS[kind])
         import_model(Path(source), target, **options)
         return
@@ -214,6 +213,7 @@ def _check_paths(source: str, out: str) -> Path:
         if not value:
             raise UserError(f"--{name}: not given, expected --{name}=..., which an import needs")
     target = Path(out)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    check_folder(target, "out")
+    if target.exists() and any(target.iterdir()):
         raise UserError(f"{out}: exists and is not an empty folder, expected a new one")
     return target

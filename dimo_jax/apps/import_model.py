@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from dimo_jax.apps.options import check_least
 from dimo_jax.apps.restore import save_facts
 from dimo_jax.checkpoints import Checkpoints, save_config
 from dimo_jax.data import authors, native_schema
@@ -59,6 +60,8 @@ def import_model(
     """
     if config is None:
         raise UserError("--config: not given, expected --config=configs/dimo.py:official for the authors' model")
+    check_least(1, num_frames=num_frames)
+    check_least(0, step=step)
     folder = source if any(source.glob("timenet*.pth")) else source / "s2"
     motion_model = read_motion_model(folder, step=step)
     key_points = _read_key_points(find_file(folder, "point_cloud_c.ply", step=step))

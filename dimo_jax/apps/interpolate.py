@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,13 @@ from dimo_jax.apps.player import Player
 from dimo_jax.apps.restore import Restored, restore, results_folder
 from dimo_jax.apps.sample import PATHS, make_camera_path
 from dimo_jax.errors import UserError
-from dimo_jax.export.atomic import replace_file
 from dimo_jax.export.images import to_uint8, upscale
 from dimo_jax.export.video import write_video
 from dimo_jax.metrics import shape
 from dimo_jax.model import latents
 from dimo_jax.train.stages import frame_times
 from dimo_jax.types import Array, Gaussians
+from dimo_jax.workdir.files import write_json
 
 LINES: dict[str, Callable[..., Array]] = {
     "linear": latents.interpolate_linear,
@@ -99,8 +98,7 @@ def run(
     write_video(upscale(video, min_height=384), stem.with_name(f"{stem.name}_morph.mp4"), frame_rate=rate)
     measured = measure_walk(model, stations, ends=range(0, len(stations), num_steps - 1), morph=morph)
     report = dict(motions=names, path=path, shares=shares.tolist(), **measured)
-    with replace_file(stem.with_name(f"{stem.name}.json")) as temporary:
-        temporary.write_text(json.dumps(report, indent=1))
+    write_json(report, stem.with_name(f"{stem.name}.json"))
     logging.info("wrote %s_grid.mp4, %s_morph.mp4 and %s.json", stem.name, stem.name, stem.name)
     verdict = "kept" if measured["distance_change_ratio"] <= LIMIT else "not kept"
     print(

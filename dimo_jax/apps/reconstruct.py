@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -24,13 +23,13 @@ from dimo_jax.data.dataset import Dataset, motions_in, views_in
 from dimo_jax.data.sampler import downsample
 from dimo_jax.data.sources import load, read_folder
 from dimo_jax.errors import UserError
-from dimo_jax.export.atomic import replace_file
 from dimo_jax.export.video import write_video
 from dimo_jax.metrics.psnr import psnr, psnr_foreground
 from dimo_jax.train.reconstruct import FitOptions, Fitted, fit_code
 from dimo_jax.train.stages import frame_times
 from dimo_jax.train.step import composite_truth
 from dimo_jax.types import Array
+from dimo_jax.workdir.files import replace_file, write_json
 
 STARTS = ("nearest", "mean")
 LARGEST_FIT = 128  # pixels; a latent code does not profit from more
@@ -103,8 +102,7 @@ def run(
         mean=mean_scores([result["fitted"] for result in results]),
         training_motions=None if source else score_training(model.player, dataset, fitted_views),
     )
-    with replace_file(folder / "scores.json") as temporary:
-        temporary.write_text(json.dumps(report, indent=1))
+    write_json(report, folder / "scores.json")
     if report["training_motions"]:
         known = report["training_motions"]["other_views"] or report["training_motions"]["fitted_views"]
         print(f"training motions on the same views: {known['psnr']:.2f} dB")

@@ -22,10 +22,10 @@ from dimo_jax.apps.options import check_least, check_use
 from dimo_jax.apps.restore import Restored, restore, results_folder
 from dimo_jax.checkpoints import load_config
 from dimo_jax.errors import UserError
-from dimo_jax.export.atomic import replace_file
 from dimo_jax.model import dimo
 from dimo_jax.model.bert import TextEncoder, load_encoder
 from dimo_jax.train.stages import frame_times
+from dimo_jax.workdir.files import replace_file
 
 NUM_NEAREST = 3
 EVALUATIONS = ("held_out", "leave_one_out")

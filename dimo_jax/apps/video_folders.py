@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dimo_jax.data.clips import FORMATS, MODES
 from dimo_jax.errors import UserError
 
 MAX_SIDE = 8192  # pixels; a larger picture is refused before it is decoded
 _WHITE_MARGIN = 8  # of 255: without alpha, what differs from white by more is the object
-_MODES = {"RGBA", "RGB", "L", "LA", "P", "PA", "1"}  # 8 bits or fewer a channel
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _check_sizes(paths: list[Path]) -> tuple[int, int]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                with Image.open(path) as image:
+                with Image.open(path, formats=FORMATS) as image:
                     size, mode = image.size, image.mode
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             reason = " ".join(str(error).split())[:200]
@@ -110,7 +110,7 @@ def _check_sizes(paths: list[Path]) -> tuple[int, int]:
         if size != first[1]:
             expected = f"{first[1][0]}x{first[1][1]} as {first[0]}"
             raise UserError(f"{path}: image of {size[0]}x{size[1]}, expected {expected}")
-        if max(size) > MAX_SIDE or mode not in _MODES:
+        if max(size) > MAX_SIDE or mode not in MODES:
             raise UserError(f"{path}: {mode} image of {size[0]}x{size[1]}, expected 8 bits, at most {MAX_SIDE} pixels")
     assert first
     return first[1]
@@ -136,7 +136,7 @@ def read_videos(paths: tuple[tuple[Path, ...], ...]) -> tuple[np.ndarray, np.nda
 
 def _read(path: Path) -> np.ndarray:
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return np.asarray(image.convert("RGBA"))
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -56,11 +56,12 @@ def _elevations(table: Any, num_views: int, where: str) -> list[float]:
         found = _numbers(table, "elevations_deg", where)
         if len(found) != num_views:
             raise UserError(f"{where}: {len(found)} elevations_deg, expected {num_views} as azimuths_deg")
-        return found
-    one = float(get_field(table, "elevation", (int, float), where, default=0.0))
-    if not -90 <= one <= 90:
-        raise UserError(f"{where}: elevation is {one}, expected -90 to 90 degrees")
-    return [one] * num_views
+    else:
+        found = [float(get_field(table, "elevation", (int, float), where, default=0.0))] * num_views
+    odd = [degrees for degrees in found if not -90 <= degrees <= 90]
+    if odd:
+        raise UserError(f"{where}: an elevation is {odd[0]:g}, expected -90 to 90 degrees")
+    return found
 
 
 def _motions(table: Any, folder: Path, where: str) -> list[str]:

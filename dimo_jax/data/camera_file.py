@@ -13,6 +13,7 @@ video, or a GIF, or a folder of images) and its masks `<motion>/<view>_mask.*`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -31,7 +32,7 @@ from dimo_jax.data.json_fields import (
     get_split,
     load_json,
 )
-from dimo_jax.data.recording import Lens, Recording, collect, lens_of_fov
+from dimo_jax.data.recording import Lens, Recording, collect, is_same_shape, lens_of_fov
 from dimo_jax.errors import UserError
 
 FILE = "cameras.json"
@@ -66,7 +67,7 @@ def _parse_pose(view: Any, where: str) -> np.ndarray:
     if axes not in ("opencv", "opengl"):
         raise UserError(f"{where}: axes is {axes[:40]!r}, expected 'opencv' or 'opengl'")
     pose: np.ndarray = get_array(view, given[0], (4, 4), where).astype(np.float64)
-    check_rigid(pose, where)
+    check_rigid(pose, given[0], where)
     if given[0] == "camera_to_world":
         pose = np.linalg.inv(pose)
     return _FLIP @ pose if axes == "opengl" else pose
@@ -156,6 +157,8 @@ def describe_videos(folder: str | Path, *, problems: list[str] | None = None) ->
         lenses.append(_parse_lens(view, image, f"{where}: view {names[-1]}"))
     check_distinct(names, "view", path)
     motions, motion_splits, sentences, clips, masks = _parse_motions(table, root, names, where, problems)
+    if image is not None and any("focal" in view for view in views):
+        _check_aspects(clips, image, where, problems)
     return Recording(
         source=str(root),
         object_name=get_field(table, "object_name", str, where, default=root.resolve().name),
@@ -171,6 +174,19 @@ def describe_videos(folder: str | Path, *, problems: list[str] | None = None) ->
     )
 
 
+def _check_aspects(
+    clips: Mapping[tuple[int, int], Clip], image: tuple[int, int], where: str, problems: list[str] | None
+) -> None:
+    """Intrinsics in pixels of `image` fit clips of its shape alone, not ones that were cropped or stretched since."""
+    for clip in clips.values():
+        with collect(problems):
+            if not is_same_shape((clip.width, clip.height), image):
+                raise UserError(
+                    f"{clip.path}: pictures of {clip.width}x{clip.height}, expected the shape of image in {where}, "
+                    f"{image[0]}x{image[1]}, which focal is for"
+                )
+
+
 def _parse_motions(table: Any, root: Path, views: list[str], where: str, problems: list[str] | None) -> tuple[Any, ...]:
     """Names, splits, sentences, clips and masks of the motions."""
     names: list[str] = []
@@ -184,6 +200,10 @@ def _parse_motions(table: Any, root: Path, views: list[str], where: str, problem
         names.append(name)
         splits.append(get_split(motion, here, default="train"))
         sentences.append((get_field(motion, "caption", str, here, default=name.replace("_", " ")),))
+        for key in ("clips", "masks"):
+            unknown = [view for view in get_field(motion, key, dict, here, default={}) if view not in views]
+            if unknown:
+                raise UserError(f"{here}: {key} has {unknown[0][:40]!r}, expected names of views: {', '.join(views)}")
         for v, view in enumerate(views):
             stem = root / name / view
             with collect(problems):

@@ -7,6 +7,7 @@ A clip is known by its headers first (`open_clip`), which bounds what decoding m
 from __future__ import annotations
 
 import re
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +26,11 @@ IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")  # some of Pillow's others run programs of the machine
 MAX_SIDE = 8192  # pixels
 MAX_FRAMES = 20_000
-_MODES = {"RGBA", "RGB", "L", "LA", "P", "PA", "1"}  # 8 bits or fewer a channel
+# NumPy reads the header of an array as Python source, and the parser of Python 3.11 counts the depth of all threads
+# together: now and then it raises SystemError where two parse at once (python/cpython issue 106905).
+_PARSER = threading.Lock()
+MODES = {"RGBA", "RGB", "L", "LA", "P", "PA", "1"}  # 8 bits or fewer a channel
+_MASK_SLACK = 0.01  # by which floats may leave 0..1: resampling overshoots
 _DAMAGE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 # What ffmpeg may take a file for: playlists, which name other files or addresses, are not among it.
 SAFE_INPUT = ["-protocol_whitelist", "file", "-format_whitelist", "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"]
@@ -56,12 +61,21 @@ class Clip:
                 raise UserError(f"{self.path}: more than {MAX_FRAMES} frames, expected fewer")
             yield frame
 
+    def count_frames(self) -> int:
+        """How many frames there are; of a video or GIF they are decoded for that.
+
+        Raises:
+          UserError: as `frames`.
+        """
+        return len(self.files) or sum(1 for _ in self.frames())
+
 
 def find_clip(stem: Path) -> Path | None:
     """What holds the clip named `stem`: a folder of that name, or a file of that name and a known suffix."""
     if stem.is_dir():
         return stem
-    candidates = [stem.with_name(stem.name + suffix) for suffix in (*VIDEOS, ".gif")]
+    suffixes = (*VIDEOS, ".gif")
+    candidates = [stem.with_name(stem.name + suffix) for suffix in (*suffixes, *(each.upper() for each in suffixes))]
     return next((path for path in candidates if path.is_file()), None)
 
 
@@ -69,7 +83,7 @@ def open_clip(path: Path) -> Clip:
     """Reads the headers of a clip.
 
     Args:
-      path: a video, a GIF, or a folder of numbered images or of numbered `.npy` arrays.
+      path: a video, a GIF, or a folder of numbered images.
 
     Raises:
       UserError: no such file, a kind that is not known, a damaged header, no frames, or a size out of range.
@@ -121,7 +135,7 @@ def open_images(folder: Path, files: list[Path]) -> Clip:
 
 
 def open_arrays(folder: Path, files: list[Path]) -> Clip:
-    """A clip of masks in `.npy` files: [H,W] or [H,W,1], float or bool of 0..1 or uint8."""
+    """A clip of masks in `.npy` files: [H,W] or [H,W,1], floats of 0..1, bools, or bytes of 0..1 or of 0..255."""
     array = _open_array(files[0])
     return Clip(folder, "arrays", array.shape[0], array.shape[1], files=tuple(files))
 
@@ -146,26 +160,36 @@ def _image_size(path: Path) -> tuple[int, int]:
         raise _refuse(path, error, "an image") from error
 
 
+def read_image(path: Path, size: tuple[int, int], *, source: str) -> np.ndarray:
+    """Decodes one image, whose header must say a size (width, height) that `source` asks for: [H,W,4] uint8.
+
+    Raises:
+      UserError: a damaged file, another size, or more than 8 bits a channel.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=FORMATS) as image:
+                if image.size != size:
+                    found = f"{image.size[0]}x{image.size[1]}"
+                    raise UserError(f"{path}: image of {found}, expected {size[0]}x{size[1]} {source}")
+                if image.mode not in MODES:
+                    raise UserError(f"{path}: image mode {image.mode}, expected 8-bit RGBA or RGB")
+                return np.array(image.convert("RGBA"))
+    except _DAMAGE as error:
+        raise _refuse(path, error, "an image") from error
+
+
 def _decode_images(clip: Clip) -> Iterator[np.ndarray]:
     for file in clip.files:
-        size = _image_size(file)
-        if size != (clip.width, clip.height):
-            raise UserError(f"{file}: image of {size[0]}x{size[1]}, expected {clip.width}x{clip.height} as before")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                with Image.open(file, formats=FORMATS) as image:
-                    if image.mode not in _MODES:
-                        raise UserError(f"{file}: image mode {image.mode}, expected 8-bit RGBA or RGB")
-                    yield np.array(image.convert("RGBA"))
-        except _DAMAGE as error:
-            raise _refuse(file, error, "an image") from error
+        yield read_image(file, (clip.width, clip.height), source="as before")
 
 
 def _open_array(path: Path) -> np.ndarray:
     """The array of a mask, mapped from the disk, so that a false shape takes no memory."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        with _PARSER:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (*_DAMAGE, MemoryError, OverflowError) as error:
         raise _refuse(path, error, "a .npy mask") from error
     shape, kind = array.shape, array.dtype
@@ -181,11 +205,21 @@ def _decode_arrays(clip: Clip) -> Iterator[np.ndarray]:
         if array.shape[:2] != (clip.height, clip.width):
             raise UserError(f"{file}: mask {list(array.shape)}, expected {clip.height}x{clip.width} as before")
         values = np.asarray(array).reshape(clip.height, clip.width)
-        if values.dtype != np.uint8:
-            if not np.isfinite(values.astype(np.float32)).all():
-                raise UserError(f"{file}: has values that are not finite, expected a mask of 0..1")
-            values = np.round(np.clip(values.astype(np.float32), 0, 1) * 255).astype(np.uint8)
-        yield np.repeat(values[..., None], 4, axis=-1)
+        yield np.repeat(_mask_to_bytes(file, values)[..., None], 4, axis=-1)
+
+
+def _mask_to_bytes(file: Path, values: np.ndarray) -> np.ndarray:
+    """A mask of any kind that `_open_array` lets pass as uint8 of 0..255."""
+    if values.dtype == np.uint8:
+        # Where no pixel is above 1, 1 is the object: as 1 of 255 it could not be seen.
+        return values * np.uint8(255) if values.max() <= 1 else values
+    values = values.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise UserError(f"{file}: has values that are not finite, expected a mask of 0..1")
+    low, high = values.min(), values.max()
+    if low < -_MASK_SLACK or high > 1 + _MASK_SLACK:
+        raise UserError(f"{file}: floats of {low:g} to {high:g}, expected a mask of 0..1 (or bytes of 0..255)")
+    return np.round(np.clip(values, 0, 1) * 255).astype(np.uint8)
 
 
 def _probe_gif(path: Path) -> tuple[int, int, float, int]:

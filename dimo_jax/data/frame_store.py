@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
+import math
 import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from dimo_jax.errors import UserError
-
-try:
-    import fcntl
-except ImportError:  # Windows: two processes at once make the same frames twice
-    fcntl = None  # type: ignore[assignment]
+from dimo_jax.workdir.lock import wait_for
 
 MAX_CHECKED_BYTES = 256 << 20  # larger stores are not read through at every start
 
@@ -43,9 +39,13 @@ def open_frames(folder: Path, shape: tuple[int, ...], fill: Callable[[np.ndarray
       UserError: there is no room for them.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.with_name(f".{folder.name}.lock")):
+    with wait_for(folder.with_name(f".{folder.name}.lock")) as alone:
         frames = _read(folder, shape, what)
-        return _write(folder, shape, fill) if frames is None else frames
+        if frames is not None:
+            return frames
+        for left in folder.parent.glob(f"{_part_of(folder)}*") if alone else ():
+            shutil.rmtree(left, ignore_errors=True)  # of a process that was killed: as large as the store
+        return _write(folder, shape, fill)
 
 
 def name_store(root: Path, files: Iterable[Path]) -> str:
@@ -57,14 +57,9 @@ def name_store(root: Path, files: Iterable[Path]) -> str:
     return f"frames-{digest.hexdigest()[:16]}"
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        if fcntl is not None:
-            # Some network file systems know no locks; then two processes make the same frames twice.
-            with contextlib.suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _part_of(folder: Path) -> str:
+    """How the names of unfinished stores begin."""
+    return f".{folder.name}-"
 
 
 def _checksum(path: Path) -> int | None:
@@ -96,15 +91,21 @@ def _read(folder: Path, shape: tuple[int, ...], what: str) -> np.ndarray | None:
         return None
 
 
+def check_room(folder: Path, num_bytes: int, *, otherwise: str) -> None:
+    """Checks that a disk takes a file that is written through a map, which ends a process where the disk is full.
+
+    Raises:
+      UserError: it does not; `otherwise` says what to do about it.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes * 1.05:
+        raise UserError(f"{folder}: found {free >> 20} MiB free, expected {num_bytes >> 20} MiB ({otherwise})")
+
+
 def _write(folder: Path, shape: tuple[int, ...], fill: Callable[[np.ndarray], None]) -> np.ndarray:
     """Fills a temporary folder beside `folder` and renames it."""
-    needed = int(np.prod(shape))
-    free = shutil.disk_usage(folder.parent).free
-    if free < needed * 1.05:
-        raise UserError(
-            f"{folder.parent}: found {free >> 20} MiB free, expected {needed >> 20} MiB (set DIMO_JAX_CACHE)"
-        )
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    check_room(folder.parent, math.prod(shape), otherwise="set DIMO_JAX_CACHE")
+    temporary = Path(tempfile.mkdtemp(prefix=_part_of(folder), dir=folder.parent))
     try:
         frames = np.lib.format.open_memmap(temporary / "frames.npy", mode="w+", dtype=np.uint8, shape=shape)
         fill(frames)

@@ -34,7 +34,7 @@ EXTENSIONS = (
     "EXT_texture_webp",
 )
 
-_MAGIC = b"glTF"
+GLB_MAGIC = b"glTF"
 _JSON_CHUNK, _BINARY_CHUNK = 0x4E4F534A, 0x004E4942
 _ARRAYS = (
     *("accessors", "animations", "bufferViews", "buffers", "images", "materials", "meshes", "nodes", "samplers"),
@@ -95,7 +95,7 @@ def open_document(path: str | Path) -> Document:
     if path.stat().st_size > MAX_FILE_BYTES:
         raise UserError(f"{path}: {path.stat().st_size} bytes, expected at most {MAX_FILE_BYTES}")
     data = path.read_bytes()
-    text, binary = _split_glb(path, data) if data[:4] == _MAGIC else (data, None)
+    text, binary = _split_glb(path, data) if data[:4] == GLB_MAGIC else (data, None)
     try:
         content = json.loads(text.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:

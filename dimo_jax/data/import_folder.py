@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from functools import partial
@@ -28,7 +28,9 @@ from dimo_jax.data.framing import Framing
 from dimo_jax.data.gltf import Scene, load_scene
 from dimo_jax.data.import_gltf import Options, Plan, describe_motions, plan_import
 from dimo_jax.data.native import write_index
-from dimo_jax.errors import UserError
+from dimo_jax.errors import UserError, WriteFailed
+from dimo_jax.workdir.files import write_json
+from dimo_jax.workdir.lock import LOCK_FILE, hold
 
 VERSION = 1  # of the pictures: another one does not go on with what an older version of this program has drawn
 PLAN = ".plan.json"
@@ -61,7 +63,8 @@ def import_folder(
 
     Raises:
       UserError: the model is malformed, a pattern matches nothing, or an option is out of range: nothing has been
-        written. Or the disk does not take it: what is done stays for the next call.
+        written. Or another process imports to the same target.
+      WriteFailed: the disk does not take it: what is done stays for the next call.
     """
     options = options or Options()
     target = target.absolute()
@@ -69,18 +72,24 @@ def import_folder(
     staging = staging_of(target)
     asked = _fingerprint(scene, options)
     try:
-        plan = _read_plan(staging, scene, asked)
+        plan, begin = _read_plan(staging, scene, asked), None
         if plan is None:
-            plan = _begin(staging, scene, options, asked, num_workers=num_workers, report=report)
+            plan, surface, joints = plan_import(scene, options, num_workers=num_workers, report=report)
+            begin = partial(_begin, staging, scene, plan, asked, surface, joints, report=report)
         dataset = describe_motions(scene, plan.clips, options)
-        _render(staging, scene, plan, dataset, options, num_workers=num_workers, report=report)
-        write_index(staging, dataset)
-        if target.exists():
-            target.rmdir()  # refuses a folder that is not empty
-        staging.rename(target)
-        (target / PLAN).unlink()
+        staging.mkdir(parents=True, exist_ok=True)
+        with hold(staging, flag="out"):
+            if begin is not None:
+                begin(dataset.names)
+            _render(staging, scene, plan, dataset, options, num_workers=num_workers, report=report)
+            write_index(staging, dataset)
+            if target.exists():
+                target.rmdir()  # refuses a folder that is not empty
+            staging.rename(target)
+            (target / PLAN).unlink()
+            (target / LOCK_FILE).unlink()
     except OSError as error:
-        raise UserError(
+        raise WriteFailed(
             f"{target}: cannot be written ({error.strerror or error}); the same command goes on where this one stopped"
         ) from error
     except BrokenProcessPool as error:
@@ -120,20 +129,24 @@ def _read_plan(staging: Path, scene: Scene, asked: str) -> Plan | None:
 def _begin(
     staging: Path,
     scene: Scene,
-    options: Options,
+    plan: Plan,
     asked: str,
+    surface: np.ndarray,
+    joints: np.ndarray,
+    names: Sequence[str],
     *,
-    num_workers: int,
     report: Callable[[str], None],
-) -> Plan:
-    """The first pass: its truth is written, then its plan. What another import left behind is removed."""
-    plan, surface, joints = plan_import(scene, options, num_workers=num_workers, report=report)
+) -> None:
+    """Writes what the first pass found: the truth, then the plan. What another import left behind is removed."""
     if (staging / PLAN).exists():
         report(f"{staging}: removed, an unfinished import of another model or with other options")
-    if staging.exists():
-        shutil.rmtree(staging)
-    for index, name in enumerate(describe_motions(scene, plan.clips, options).names):
-        (staging / name).mkdir(parents=True)
+    for entry in staging.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != LOCK_FILE:
+            entry.unlink()
+    for index, name in enumerate(names):
+        (staging / name).mkdir()
         np.savez(staging / name / "truth.npz", surface=surface[index], joints=joints[index])
     numbers = {clip.name: index for index, clip in enumerate(scene.clips)}
     content = {
@@ -142,10 +155,7 @@ def _begin(
         "center": plan.framing.center.tolist(),
         "scale": plan.framing.scale,
     }
-    unfinished = staging / f"{PLAN}.tmp"
-    unfinished.write_text(json.dumps(content), encoding="utf-8")
-    unfinished.replace(staging / PLAN)
-    return plan
+    write_json(content, staging / PLAN)
 
 
 def _render(

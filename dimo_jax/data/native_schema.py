@@ -58,7 +58,7 @@ def _parse_views(views: list[Any], height: int, width: int, path: Path) -> tuple
         where = f"{path}: view {names[-1]}"
         splits.append(get_split(view, where))
         poses.append(get_array(view, "world_to_camera", (4, 4), where))
-        check_rigid(poses[-1], where)
+        check_rigid(poses[-1], "world_to_camera", where)
         focals.append(get_array(view, "focal", (2,), where))
         if focals[-1].min() <= 0:
             raise UserError(f"{where}: focal is {focals[-1].tolist()}, expected positive pixels")

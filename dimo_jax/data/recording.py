@@ -129,6 +129,11 @@ def pick_frames(count: int, rate: float | None, sampling: Sampling, where: str) 
     return indices, None if rate is None or wanted == 1 else rate * (wanted - 1) / (count - 1)
 
 
+def is_same_shape(first: tuple[int, int], second: tuple[int, int]) -> bool:
+    """Whether two sizes (width, height) have one aspect ratio, up to what rounding to pixels makes of it."""
+    return abs(first[0] * second[1] / (first[1] * second[0]) - 1) <= _ASPECT_SLACK
+
+
 def choose_size(recording: Recording, sampling: Sampling) -> tuple[int, int]:
     """Height and width of the dataset's pictures.
 
@@ -140,7 +145,7 @@ def choose_size(recording: Recording, sampling: Sampling) -> tuple[int, int]:
     for clip in items:
         same = (clip.height, clip.width) == (first.height, first.width)
         found = f"{clip.path}: pictures of {clip.width}x{clip.height}, {first.path} has {first.width}x{first.height}"
-        if abs(clip.width * first.height / (clip.height * first.width) - 1) > _ASPECT_SLACK:
+        if not is_same_shape((clip.width, clip.height), (first.width, first.height)):
             raise UserError(f"{found}; expected one shape")
         if not same and sampling.size is None:
             raise UserError(f"{found}; expected one size (or --size to bring all to one)")
@@ -162,8 +167,19 @@ def build_cameras(lenses: Sequence[Lens], height: int, width: int) -> Camera:
     )
 
 
-def read_clip(clip: Clip, mask: Clip | None, matte: Matte, height: int, width: int) -> np.ndarray:
-    """All frames of one clip, cut out and resized: [T,height,width,4] uint8.
+def read_clip(
+    clip: Clip, mask: Clip | None, matte: Matte, height: int, width: int, *, keep: np.ndarray | None = None
+) -> np.ndarray:
+    """Frames of one clip, cut out and resized: [T,height,width,4] uint8.
+
+    Args:
+      clip: which.
+      mask: its masks, if it has any.
+      matte: how its background becomes transparent.
+      height: of the result in pixels.
+      width: likewise.
+      keep: [T] indices of the frames, rising; None takes all. Cutting out takes the most time by far, so others are
+        decoded only.
 
     Raises:
       UserError: damaged files, a mask of another size or length, no background to be found, or too many frames.
@@ -173,20 +189,26 @@ def read_clip(clip: Clip, mask: Clip | None, matte: Matte, height: int, width: i
             f"{mask.path}: masks of {mask.width}x{mask.height}, expected {clip.width}x{clip.height} as {clip.path}"
         )
     frames: list[np.ndarray] = []
-    mask_frames = None if mask is None else mask.frames()
-    settled = matte
-    for frame in clip.frames():
-        if not frames:
+    wanted = None if keep is None else set(keep.tolist())
+    settled, covers, index = matte, None, -1
+    for index, frame in enumerate(clip.frames()):
+        if index == 0:
             settled = mattes.settle(matte, frame, has_masks=mask is not None, where=str(clip.path))
-        cover = None if mask_frames is None else next(mask_frames, None)
-        if mask is not None and cover is None:
-            raise UserError(f"{mask.path}: only {len(frames)} masks, expected one for each frame of {clip.path}")
+            covers = mask.frames() if mask is not None and settled.how == "masks" else None
+        cover = None if covers is None else next(covers, None)
+        if mask is not None and covers is not None and cover is None:
+            raise UserError(f"{mask.path}: only {index} masks, expected one for each frame of {clip.path}")
+        if wanted is not None and index not in wanted:
+            continue
         frames.append(mattes.resize(mattes.apply(settled, frame, cover), height, width))
         if len(frames) * frames[0].nbytes > MAX_CLIP_BYTES:
             raise UserError(f"{clip.path}: too long for memory at {width}x{height}, expected a shorter clip or --size")
     if not frames:
         raise UserError(f"{clip.path}: no frames in it, expected a video")
-    return np.stack(frames)
+    if mask is not None and covers is not None and next(covers, None) is not None:
+        raise UserError(f"{mask.path}: more than {index + 1} masks, expected one for each frame of {clip.path}")
+    order = slice(None) if keep is None else np.unique(keep, return_inverse=True)[1]  # a frame may be kept twice
+    return np.stack(frames)[order]
 
 
 def assemble(recording: Recording, *, sampling: Sampling | None = None, matte: Matte | None = None) -> Dataset:
@@ -207,10 +229,10 @@ def assemble(recording: Recording, *, sampling: Sampling | None = None, matte: M
 
     def read(key: tuple[int, int]) -> int:
         clip = recording.clips[key]
-        frames = read_clip(clip, recording.masks.get(key), matte, height, width)
-        rate = clip.frame_rate or recording.frame_rate
-        indices, rates[key] = pick_frames(len(frames), rate, sampling, str(clip.path))
-        kept[key] = frames[indices]
+        keep, rates[key] = None, clip.frame_rate or recording.frame_rate
+        if sampling.num_frames is not None or sampling.frame_rate is not None:
+            keep, rates[key] = pick_frames(clip.count_frames(), rates[key], sampling, str(clip.path))
+        kept[key] = read_clip(clip, recording.masks.get(key), matte, height, width, keep=keep)
         return 1
 
     keys = sorted(recording.clips)

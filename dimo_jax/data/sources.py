@@ -10,11 +10,13 @@ from typing import Any
 from dimo_jax.data import authors, camera_file, native_schema
 from dimo_jax.data.authors import read_authors
 from dimo_jax.data.dataset import Dataset, select_motions
+from dimo_jax.data.gltf_document import GLB_MAGIC
 from dimo_jax.data.native import read_dataset
 from dimo_jax.data.sv4d import is_sv4d
 from dimo_jax.errors import UserError
 from dimo_jax.resolve import resolve
 
+GLTF_SUFFIXES = (".glb", ".gltf")
 STORES = ("auto", "memory", "disk")
 
 
@@ -27,8 +29,13 @@ def detect(source: Path) -> str:
     Raises:
       UserError: none of them.
     """
-    if source.is_file() or source.suffix.lower() in (".glb", ".gltf"):
+    if source.suffix.lower() in GLTF_SUFFIXES:
         return "gltf"
+    if source.is_file():
+        with source.open("rb") as file:
+            if file.read(len(GLB_MAGIC)) == GLB_MAGIC:  # such as the .vrm of an avatar
+                return "gltf"
+        raise UserError(f"{source}: a file that is no glTF model, expected .glb, .gltf, or the folder with the data")
     if not source.is_dir():
         raise UserError(f"{source}: no such file or folder, expected data to read")
     files = {

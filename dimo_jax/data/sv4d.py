@@ -45,8 +45,12 @@ def default_azimuths(folder: Path, num_novel_views: int) -> tuple[float, ...]:
     )
 
 
-def _find_videos(folder: Path) -> dict[str, dict[int, Path]]:
-    """Videos by motion and number of the view; view 0 where its input was kept."""
+def _find_videos(folder: Path) -> tuple[dict[str, dict[int, Path]], int]:
+    """Videos by motion and number of the view, view 0 where its input was kept; and the number of novel views.
+
+    Raises:
+      UserError: none, or a novel view that some motion lacks.
+    """
     found: dict[str, dict[int, Path]] = {}
     for path in sorted(folder.iterdir()):
         match = PATTERN.fullmatch(path.name)
@@ -56,7 +60,24 @@ def _find_videos(folder: Path) -> dict[str, dict[int, Path]]:
         given = folder / f"{name}_process_input.mp4"
         if 0 not in videos and given.is_file():
             videos[0] = given
-    return found
+    if not found:
+        raise UserError(f"{folder}: found no NNNNNN_vVVV.mp4, expected an output folder of SV4D")
+    novel = max(number for videos in found.values() for number in videos)
+    for name, videos in found.items():
+        absent = next((number for number in range(1, novel + 1) if number not in videos), None)
+        if absent is not None:
+            path = folder / f"{name}_v{absent:03d}.mp4"
+            raise UserError(f"{path}: no such file, expected views 1 to {novel} of every motion")
+    return found, novel
+
+
+def _find_view(degrees: float, azimuths: Sequence[float], views: Sequence[int]) -> int:
+    """Which of `views` stands at an azimuth, given with the digits that people write."""
+    nearest = min(views, key=lambda view: abs(azimuths[view] - degrees))
+    if abs(azimuths[nearest] - degrees) > 0.05:
+        known = ", ".join(f"{azimuths[view]:g}" for view in views)
+        raise UserError(f"--test_azimuths: found {degrees:g}, expected some of {known}")
+    return nearest
 
 
 def describe_sv4d(
@@ -84,29 +105,15 @@ def describe_sv4d(
       UserError: no such videos, a view that some motion lacks, or azimuths that do not fit.
     """
     root = Path(folder)
-    found = _find_videos(root)
-    if not found:
-        raise UserError(f"{root}: found no NNNNNN_vVVV.mp4, expected an output folder of SV4D")
-    # The input video may have been kept for some motions only; novel views are always all there.
-    common = set.intersection(*(set(videos) for videos in found.values()))
-    novel = max(number for videos in found.values() for number in videos)
-    absent = next(
-        (f"{name}_v{number:03d}.mp4" for name in found for number in range(1, novel + 1) if number not in found[name]),
-        None,
-    )
-    if absent:
-        raise UserError(f"{root / absent}: no such file, expected views 1 to {novel} of every motion")
+    found, novel = _find_videos(root)
     azimuths = tuple(azimuths_deg) or default_azimuths(root, novel)
     if len(azimuths) != novel + 1:
         raise UserError(
             f"--azimuths: found {len(azimuths)}, expected {novel + 1} for {root}: view 0 and {novel} others"
         )
-    unknown = [degrees for degrees in test_azimuths_deg if degrees not in azimuths]
-    if unknown:
-        raise UserError(
-            f"--test_azimuths: found {unknown[0]:g}, expected some of {', '.join(f'{a:g}' for a in azimuths)}"
-        )
-    views = sorted(common)
+    # The input video may have been kept for some motions only.
+    views = sorted(set.intersection(*(set(videos) for videos in found.values())))
+    held_out = [_find_view(degrees, azimuths, views) for degrees in test_azimuths_deg]
     cameras = orbit(
         [azimuths[view] for view in views], elevation_deg, radius=radius, fov_deg=fov_deg, height=1, width=1
     )
@@ -121,7 +128,7 @@ def describe_sv4d(
         object_name=root.resolve().name,
         lenses=tuple(lens_of_fov(pose, fov_deg) for pose in cameras.world_to_camera),
         view_names=tuple(f"v{view:03d}" for view in views),
-        view_splits=tuple("test" if azimuths[view] in test_azimuths_deg else "train" for view in views),
+        view_splits=tuple("test" if view in held_out else "train" for view in views),
         names=names,
         sentences=tuple(read_captions(root, names, read_authors_captions(root, names))),
         splits=("train",) * len(names),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import importlib.util
+import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -11,13 +12,15 @@ from typing import Any
 from absl import logging
 
 from dimo_jax.distill import dataset_steps, video_steps
+from dimo_jax.distill.client import EXTRA
 from dimo_jax.distill.manifest import Manifest
+from dimo_jax.distill.plan import check_numbers
 from dimo_jax.distill.prompt_steps import find_motions
 from dimo_jax.distill.work import Work
-from dimo_jax.errors import UserError
-from dimo_jax.export.atomic import replace_file
+from dimo_jax.errors import UserError, WriteFailed
 from dimo_jax.metrics.motion import load_opencv
 from dimo_jax.resolve import resolve
+from dimo_jax.workdir.files import write_json
 
 SLOTS = ("client", "describe", "propose", "deduplicate", "embed", "video", "mask", "flow")
 JUDGES = ("judge_motion", "judge_points", "views")
@@ -27,13 +30,18 @@ def find_missing(config: Mapping[str, Any], *, prompts: Path | None) -> list[str
     """What a run would lack: one line each, none where it can start. Arguments as in `run_chain`.
 
     Raises:
-      UserError: a slot that names no function, or options that it does not have.
+      UserError: a number out of range, a slot that names no function, or options that it does not have.
     """
+    check_numbers(config)
     scored = bool(config["score"]["fn"])
     slots = {name: resolve(config[name], key=name) for name in (*SLOTS, *JUDGES, *(["score"] if scored else []))}
     checks = [slots["client"]] if prompts is None or scored else []
     sizes = {name: config["framing"][name] for name in ("num_frames", "size")}
-    checks += [load_opencv, partial(slots["views"], Path("frames"), Path("views"), **sizes)]
+    checks += [
+        partial(_check_packages, slots["video"], "video"),
+        load_opencv,
+        partial(slots["views"], Path("frames"), Path("views"), **sizes),
+    ]
     missing = []
     for check in checks:
         try:
@@ -41,6 +49,13 @@ def find_missing(config: Mapping[str, Any], *, prompts: Path | None) -> list[str
         except UserError as error:
             missing.append(str(error))
     return missing
+
+
+def _check_packages(function: Any, key: str) -> None:
+    """Raises UserError where a package is absent of those that the module of a slot's function lists as `PACKAGES`."""
+    for name in getattr(sys.modules[function.func.__module__], "PACKAGES", ()):
+        if importlib.util.find_spec(name) is None:
+            raise UserError(f"config.{key}: package {name} not found, expected it installed ({EXTRA})")
 
 
 def run_chain(config: Mapping[str, Any], *, image: Path, out: Path, prompts: Path | None) -> Path:
@@ -57,15 +72,25 @@ def run_chain(config: Mapping[str, Any], *, image: Path, out: Path, prompts: Pat
 
     Raises:
       UserError: something is missing (nothing is written then), or a step failed.
+      WriteFailed: the disk does not take its files.
     """
     video_steps.read_image(str(image))
     missing = find_missing(config, prompts=prompts)
     if missing:
         raise UserError("; ".join(missing))
+    try:
+        return _do_steps(config, image, out, prompts)
+    except OSError as error:
+        raise WriteFailed(
+            f"{error.filename or out}: cannot be written or read ({error.strerror or error}); the same command goes on "
+            "where this one stopped"
+        ) from error
+
+
+def _do_steps(config: Mapping[str, Any], image: Path, out: Path, prompts: Path | None) -> Path:
     with Manifest(out) as manifest:
         work = Work(config, manifest, image, prompts)
-        with replace_file(out / "config.json") as temporary:
-            temporary.write_text(json.dumps(config, indent=1, sort_keys=True, default=str))
+        write_json(config, out / "config.json")
         first = video_steps.prepare(work)
         motions, meta = find_motions(work, first)
         logging.info("%d motions: %s", len(motions), ", ".join(motion.caption for motion in motions))

@@ -183,6 +183,8 @@ def _complete(endpoint: Endpoint, messages: Sequence[Mapping[str, Any]], schema:
             **options,
         )
         choice = completion.choices[0]
+        refusal, content = getattr(choice.message, "refusal", None), choice.message.content or ""
+        filtered = getattr(choice, "finish_reason", None) == "content_filter"
     except openai.APIStatusError as error:
         raise _explain_status(endpoint, error) from None  # its message may quote the key
     except openai.APITimeoutError:
@@ -202,11 +204,10 @@ def _complete(endpoint: Endpoint, messages: Sequence[Mapping[str, Any]], schema:
             suggestion="expected an endpoint that speaks the OpenAI chat-completions protocol",
             fatal=True,
         ) from None
-    refusal = getattr(choice.message, "refusal", None)
-    if refusal or choice.finish_reason == "content_filter":
+    if refusal or filtered:
         said = redact(refusal or "its content filter took the answer back", endpoint.secrets)
         raise Failure(f"{endpoint.model} refused: {said}", suggestion="expected another picture, prompt or model")
-    return choice.message.content or ""
+    return str(content)
 
 
 def _explain_status(endpoint: Endpoint, error: Any) -> Failure:

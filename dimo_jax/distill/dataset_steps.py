@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 
 from dimo_jax.data.cameras import orbit
 from dimo_jax.data.dataset import Dataset
+from dimo_jax.data.frame_store import check_room
 from dimo_jax.data.native import write_dataset
 from dimo_jax.data.native_schema import FILE
 from dimo_jax.distill.failures import Failure
@@ -104,6 +106,7 @@ def build_dataset(work: Work, videos: Mapping[str, Record], views: Mapping[str, 
         first = next(iter(samplers.values()))
         size, num_views = options["size"], len(first.azimuths_deg)
         shape = (len(views), num_views, options["num_frames"], size, size, 4)
+        check_room(work.folder, math.prod(shape), otherwise="or fewer motions, views or pixels")
         # On the disk, because it can be larger than memory; the file has no name and goes with the process.
         with tempfile.TemporaryFile(dir=work.folder) as file:
             frames = np.memmap(file, np.uint8, "w+", shape=shape)

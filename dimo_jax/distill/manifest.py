@@ -7,7 +7,7 @@ There are no times in it: a run that was stopped ends with the same lines as one
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import hashlib
 import json
 import os
@@ -21,6 +21,7 @@ from absl import logging
 from dimo_jax.distill.failures import Failure
 from dimo_jax.errors import UserError
 from dimo_jax.export.metrics_log import encode_row
+from dimo_jax.workdir.lock import hold
 
 FILE = "manifest.jsonl"
 DONE, FAILED = "done", "failed"
@@ -52,39 +53,30 @@ class Manifest:
           folder: of the whole work; it is created.
 
         Raises:
-          UserError: another process works there, or a line is no record.
+          UserError: another process, or a sampler that a killed one has left, works there, or a line is no record.
         """
         self.folder = folder
         self.path = folder / FILE
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("ab+")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._file.close()
-            raise UserError(
-                f"{self.path}: another run, or a sampler that a killed run has left, works in this folder, expected "
-                "to be the only one"
-            ) from error
+        self._latest: dict[tuple[str, str], Record] = {}
+        self._checked: set[tuple[str, str]] = set()
+        with contextlib.ExitStack() as stack:
+            # The file first: a folder with nothing but a lock would not be known for one of ours.
+            self._file = stack.enter_context(self.path.open("ab+"))
+            self.lock = stack.enter_context(hold(folder, flag="out")).descriptor  # for programs that are started here
+            for record in _parse(self._read_whole(), self.path):
+                self._latest[record["step"], record["item"]] = record
+            self._stack = stack.pop_all()
+
+    def _read_whole(self) -> bytes:
+        """The lines that are there; the beginning of one that is not whole is removed."""
         self._file.seek(0)
         data = self._file.read()
         whole = data[: data.rfind(b"\n") + 1]
         if len(whole) != len(data):
             logging.warning("%s: removed an unfinished last line of %d bytes", self.path, len(data) - len(whole))
             self._file.truncate(len(whole))
-        self._latest: dict[tuple[str, str], Record] = {}
-        self._checked: set[tuple[str, str]] = set()
-        try:
-            for record in parse(whole, self.path):
-                self._latest[record["step"], record["item"]] = record
-        except UserError:
-            self._file.close()
-            raise
-
-    @property
-    def lock(self) -> int:
-        """The file descriptor whose lock keeps other runs out."""
-        return self._file.fileno()
+        return whole
 
     def find(self, step: str, item: str, key: str) -> Record | None:
         """The finished record of a step and item, if its key is the present one and its files are unchanged."""
@@ -133,7 +125,7 @@ class Manifest:
 
     def close(self) -> None:
         """Gives the folder free."""
-        self._file.close()
+        self._stack.close()
 
     def __enter__(self) -> Self:
         return self
@@ -144,7 +136,7 @@ class Manifest:
         self.close()
 
 
-def parse(data: bytes, path: Path) -> Iterator[Record]:
+def _parse(data: bytes, path: Path) -> Iterator[Record]:
     """The records of a manifest's lines.
 
     Raises:
@@ -159,14 +151,3 @@ def parse(data: bytes, path: Path) -> Iterator[Record]:
         if not isinstance(record, dict) or not all(isinstance(record.get(name), str) for name in names):
             raise UserError(f"{path}: line {number} lacks one of {', '.join(names)}")
         yield record
-
-
-def read_manifest(folder: Path) -> list[Record]:
-    """All records of a folder's manifest, in order; none where there is no manifest.
-
-    Raises:
-      UserError: see `parse`.
-    """
-    path = folder / FILE
-    data = path.read_bytes() if path.is_file() else b""
-    return list(parse(data[: data.rfind(b"\n") + 1], path))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from dimo_jax.data.clips import FORMATS
 from dimo_jax.data.matte import Matte, key_out
 from dimo_jax.distill.client import EXTRA
 from dimo_jax.distill.failures import Failure
@@ -50,7 +51,7 @@ def given(frames: np.ndarray, *, item: str, folder: str) -> np.ndarray:
     masks = []
     for path in paths:
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 masks.append(np.asarray(image.convert("L")))
         except (OSError, ValueError, SyntaxError) as error:
             raise Failure(f"{path}: cannot be read as an image") from error

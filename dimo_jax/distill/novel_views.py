@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -37,60 +38,29 @@ class Sampler:
     timeout: float  # seconds
 
 
-def sv4d2(
-    frames: Path,
-    out: Path,
-    *,
-    num_frames: int,
-    size: int,
-    checkout: str = "",
-    python: str = "python",
-    script: str = "scripts/sampling/simple_video_sample_4d2.py",
-    model_path: str = "checkpoints/sv4d2_8views.safetensors",
-    num_steps: int = 50,
-    seed: int = 23,
-    elevation: float = 0.0,
-    encoding_t: int = 8,
-    decoding_t: int = 4,
-    timeout: float = 7200.0,
-    extra: Sequence[str] = (),
-) -> Sampler:
-    """SV4D 2.0 (Yao et al. 2025): 8 novel views (sv4d2_8views.safetensors) or 4 (sv4d2.safetensors).
+@dataclass(frozen=True)
+class _Version:
+    """One of the samplers, known by the name of its weights."""
 
-    Args:
-      frames: folder of numbered RGBA images, the input video.
-      out: folder for what it writes.
-      num_frames: of the input.
-      size: side of the pictures that it works with; 576 for these weights.
-      checkout: the repository's folder, with the weights in its `checkpoints`.
-      python: the interpreter of the checkout's own environment.
-      script: of the sampler, in the checkout.
-      model_path: weights, absolute or in the checkout; its name chooses the number of views.
-      num_steps: of the sampler.
-      seed: likewise.
-      elevation: degrees of the cameras above the horizon, that of the input.
-      encoding_t: frames encoded at a time; fewer take less memory.
-      decoding_t: likewise for decoding.
-      timeout: seconds after which it is ended.
-      extra: more arguments of the script.
+    script: str
+    azimuths_deg: tuple[float, ...]  # of view 0 and the novel views
+    num_steps: int
+    elevation: float
+    num_frames: range  # of videos that it can take
+    options: tuple[tuple[str, str], ...] = ()  # that it alone has
+    subfolder: str = ""  # of its output folder, into which it writes
 
-    Raises:
-      UserError: no such checkout, script or weights, or weights of another name.
-    """
-    root = _find_checkout(checkout, (script, model_path))
-    kinds = {"sv4d2_8views": EIGHT_VIEWS, "sv4d2": FOUR_VIEWS}
-    kind = Path(model_path).stem
-    if kind not in kinds or not model_path.endswith(".safetensors"):
-        raise UserError(
-            f"config.views.model_path: found {model_path!r}, expected sv4d2_8views.safetensors or sv4d2.safetensors"
-        )
-    options = dict(input_path=frames, model_path=model_path, output_folder=out, n_frames=num_frames, img_size=size)
-    options |= dict(num_steps=num_steps, seed=seed, elevations_deg=float(elevation))
-    options |= dict(encoding_t=encoding_t, decoding_t=decoding_t)
-    # It would scale each video by itself; all have one framing already.
-    options |= dict(image_frame_ratio=None, remove_bg=False)
-    command = (python, script, *(f"--{name}={value}" for name, value in options.items()), *extra)
-    return Sampler(command, root, _name_videos(out / kind, len(kinds[kind]) - 1), kinds[kind], elevation, timeout)
+
+_FIRST = "scripts/sampling/simple_video_sample_4d.py"
+_SECOND = "scripts/sampling/simple_video_sample_4d2.py"
+# The 8-view weights take 5 frames at a time, each run beginning with the last frame of the one before, and leave out
+# what does not fill a run; the 4-view ones take 12 at a time and go back where the last run would be shorter.
+_VERSIONS = {
+    "sv4d2_8views": _Version(_SECOND, EIGHT_VIEWS, 50, 0.0, range(5, 10_000, 4), subfolder="sv4d2_8views"),
+    "sv4d2": _Version(_SECOND, FOUR_VIEWS, 50, 0.0, range(12, 10_000), subfolder="sv4d2"),
+    # Of the models for the first frame's views "sv3d_p" follows the elevation.
+    "sv4d": _Version(_FIRST, FIRST_VERSION, 20, 10.0, range(21, 22), (("sv3d_version", "sv3d_p"),)),
+}
 
 
 def sv4d(
@@ -101,27 +71,53 @@ def sv4d(
     size: int,
     checkout: str = "",
     python: str = "python",
-    script: str = "scripts/sampling/simple_video_sample_4d.py",
-    sv3d_version: str = "sv3d_p",
-    num_steps: int = 20,
+    model_path: str = "checkpoints/sv4d2_8views.safetensors",
+    num_steps: int | None = None,
     seed: int = 23,
-    elevation: float = 10.0,
+    elevation: float | None = None,
+    encoding_t: int = 8,
     decoding_t: int = 4,
     timeout: float = 7200.0,
     extra: Sequence[str] = (),
 ) -> Sampler:
-    """SV4D (Xie et al. 2024): 21 frames, 8 novel views on SV3D's orbit; options as in `sv4d2`.
+    """SV4D 2.0 (Yao et al. 2025) with 8 or 4 novel views, or SV4D (Xie et al. 2024) with 8 on SV3D's orbit.
 
-    `sv3d_version` is "sv3d_p", which follows `elevation`, or "sv3d_u".
+    Args:
+      frames: folder of numbered RGBA images, the input video.
+      out: folder for what it writes.
+      num_frames: of the input: 4 n + 1 for 8 views, 12 or more for 4, 21 for the first SV4D.
+      size: side of the pictures that it works with; 576 for these weights.
+      checkout: the repository's folder, with the weights in its `checkpoints`.
+      python: the interpreter of the checkout's own environment.
+      model_path: weights, absolute or in the checkout. Their name chooses the program: sv4d2_8views.safetensors,
+        sv4d2.safetensors (4 views), or sv4d.safetensors, which the first SV4D itself looks for in `checkpoints`.
+      num_steps: of the sampler; None takes its own default.
+      seed: likewise.
+      elevation: degrees of the cameras above the horizon, that of the input; None takes the program's default.
+      encoding_t: frames encoded at a time; fewer take less memory.
+      decoding_t: likewise for decoding.
+      timeout: seconds after which it is ended.
+      extra: more arguments of the script.
+
+    Raises:
+      UserError: no such checkout, script, weights or interpreter, weights of another name, or a number of frames that
+        the program would not make views of.
     """
-    root = _find_checkout(checkout, (script,))
-    if num_frames != 21:
-        raise UserError(f"config.framing.num_frames: found {num_frames}, expected 21 for SV4D (config.views)")
-    options = dict(input_path=frames, output_folder=out, sv3d_version=sv3d_version, img_size=size)
-    options |= dict(num_steps=num_steps, seed=seed, elevations_deg=float(elevation), decoding_t=decoding_t)
-    options |= dict(image_frame_ratio=None, remove_bg=False)
-    command = (python, script, *(f"--{name}={value}" for name, value in options.items()), *extra)
-    return Sampler(command, root, _name_videos(out, len(FIRST_VERSION) - 1), FIRST_VERSION, elevation, timeout)
+    weights = Path(model_path).expanduser()
+    version = _find_version(weights, num_frames)
+    root = _find_checkout(checkout, (version.script, weights))
+    angle = version.elevation if elevation is None else float(elevation)
+    options: dict[str, object] = dict(input_path=frames, output_folder=out, img_size=size, seed=seed)
+    options |= dict(num_steps=num_steps or version.num_steps, elevations_deg=angle)
+    options |= dict(encoding_t=encoding_t, decoding_t=decoding_t)
+    options |= dict(model_path=weights, n_frames=num_frames) if version.script == _SECOND else {}
+    # It would scale each video by itself; all have one framing already.
+    options |= dict(version.options) | dict(image_frame_ratio=None, remove_bg=False)
+    arguments = (f"--{key}={value}" for key, value in options.items())
+    command = (_find_python(python, root), version.script, *arguments, *extra)
+    numbers = range(1, len(version.azimuths_deg))
+    videos = tuple(out / version.subfolder / f"000000_v{number:03d}.mp4" for number in numbers)
+    return Sampler(command, root, videos, version.azimuths_deg, angle, timeout)
 
 
 def input_view_only(frames: Path, out: Path, *, num_frames: int, size: int, elevation: float = 0.0) -> Sampler:
@@ -129,11 +125,22 @@ def input_view_only(frames: Path, out: Path, *, num_frames: int, size: int, elev
     return Sampler((), None, (), (0.0,), elevation, 0.0)
 
 
-def _name_videos(folder: Path, count: int) -> tuple[Path, ...]:
-    return tuple(folder / f"000000_v{number:03d}.mp4" for number in range(1, count + 1))
+def _find_version(weights: Path, num_frames: int) -> _Version:
+    """The sampler of some weights, which must be able to take a video of that length."""
+    if weights.suffix != ".safetensors" or weights.stem not in _VERSIONS:
+        known = ", ".join(f"{name}.safetensors" for name in _VERSIONS)
+        raise UserError(f"config.views.model_path: found {str(weights)!r}, expected one of {known}")
+    counts = _VERSIONS[weights.stem].num_frames
+    if num_frames not in counts:
+        near = [str(count) for count in counts if abs(count - num_frames) < counts.step] or [str(counts[0])]
+        raise UserError(
+            f"config.framing.num_frames: found {num_frames}, expected e.g. {' or '.join(near)} for {weights.name} "
+            "(config.views)"
+        )
+    return _VERSIONS[weights.stem]
 
 
-def _find_checkout(checkout: str, needed: Sequence[str]) -> Path:
+def _find_checkout(checkout: str, needed: Sequence[str | Path]) -> Path:
     if not checkout:
         raise UserError(
             "config.views.checkout: not given, expected the folder of a Stability-AI/generative-models checkout, or "
@@ -146,6 +153,15 @@ def _find_checkout(checkout: str, needed: Sequence[str]) -> Path:
                 f"config.views: found no {root / name}, expected a checkout with SV4D and its weights there"
             )
     return root
+
+
+def _find_python(python: str, root: Path) -> str:
+    """The interpreter as it is to be called from `root`: by name, or a path there or from the root of all files."""
+    expanded = str(Path(python).expanduser()) if python.startswith("~") else python
+    found = shutil.which(expanded if os.sep not in expanded else str(root / expanded))
+    if found is None:
+        raise UserError(f"config.views.python: found no program {python!r}, expected the checkout's own interpreter")
+    return expanded
 
 
 def run_sampler(sampler: Sampler, log: Path, *, hidden: Sequence[str] = (), lock: int | None = None) -> int:

@@ -3,11 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from dimo_jax.errors import UserError
+from dimo_jax.resolve import resolve
+
+# The least that each integer of the config may be.
+COUNTS = {
+    "num_prompts": 1,
+    "round_size": 1,
+    "max_rounds": 1,
+    "takes": 1,
+    "max_failures": 1,
+    "video.height": 32,
+    "video.width": 32,
+    "video.num_frames": 2,
+    "framing.size": 8,
+    "framing.num_frames": 2,
+}
+# The range of each real number.
+RANGES = {
+    "image.share": (0.2, 1.0),
+    "framing.margin": (0.0, 0.4),
+    "video.frame_rate": (0.01, 1000.0),
+    "camera.radius": (0.01, 1e6),
+    "camera.fov_deg": (1.0, 120.0),
+}
 GIB = 2**30
 # Bytes of a pixel as PNG, rounded up from what videos on a plain ground take.
 RGB_PIXEL, RGBA_PIXEL = 1.5, 0.8
+
+
+def check_numbers(config: Mapping[str, Any]) -> None:
+    """Checks what else would be found hours later, when the step that reads it begins.
+
+    Raises:
+      UserError: a number that is missing or out of range, by its key.
+    """
+    for key, least in COUNTS.items():
+        value = _get(config, key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise UserError(f"config.{key}: found {value!r}, expected an integer of at least {least}")
+    for key, (low, high) in RANGES.items():
+        value = _get(config, key)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
+            raise UserError(f"config.{key}: found {value!r}, expected {low:g} to {high:g}")
+    wanted, available = config["framing"]["num_frames"], config["video"]["num_frames"]
+    if wanted > available:
+        raise UserError(
+            f"config.framing.num_frames: found {wanted}, expected at most config.video.num_frames, {available}"
+        )
+
+
+def _get(config: Mapping[str, Any], key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            raise UserError(f"config.{key}: not found in the config, expected as in configs/distill.py")
+        value = value[part]
+    return value
+
+
+def count_novel_views(config: Mapping[str, Any]) -> int:
+    """How many views the slot adds; `estimate.num_views` where its program is not there to say."""
+    options = {name: config["framing"][name] for name in ("num_frames", "size")}
+    try:
+        sampler = resolve(config["views"], key="views")(Path("frames"), Path("views"), **options)
+    except UserError:
+        return int(config["estimate"]["num_views"])
+    return len(sampler.azimuths_deg) - 1
 
 
 def estimate(config: Mapping[str, Any], *, num_prompts: int) -> dict[str, float]:
@@ -23,14 +88,15 @@ def estimate(config: Mapping[str, Any], *, num_prompts: int) -> dict[str, float]
     costs, video, framing = config["estimate"], config["video"], config["framing"]
     num_videos = num_prompts * config["takes"]
     pixels = video["height"] * video["width"] * video["num_frames"]
-    square = framing["size"] ** 2 * framing["num_frames"]
+    num_views = count_novel_views(config)
+    view_bytes = num_videos * (1 + num_views) * framing["size"] ** 2 * framing["num_frames"] * RGBA_PIXEL
     return {
         "num_videos": num_videos,
         "video_hours": num_videos * costs["video_seconds"] / 3600,
-        "view_hours": num_videos * costs["views_seconds"] / 3600,
+        "view_hours": num_videos * costs["views_seconds"] / 3600 if num_views else 0.0,
         "video_bytes": num_videos * pixels * (RGB_PIXEL + RGBA_PIXEL),  # and their cutouts
-        "view_bytes": num_videos * (1 + costs["num_views"]) * square * RGBA_PIXEL,  # framed inputs and novel views
-        "dataset_bytes": num_videos * (1 + costs["num_views"]) * square * RGBA_PIXEL,
+        "view_bytes": view_bytes,  # framed inputs and novel views
+        "dataset_bytes": view_bytes,
     }
 
 

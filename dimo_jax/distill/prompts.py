@@ -125,7 +125,7 @@ def read_prompts(path: str | Path) -> list[dict[str, str]]:
       UserError: no such file, no text, an empty caption, or a line that is too long.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"--prompts={path}: cannot be read ({error}), expected a text file, one motion a line"

@@ -1,11 +1,12 @@
-"""Image-to-video models of the `diffusers` library: CogVideoX and Wan, by name or from a local folder.
+"""Image-to-video models of the `diffusers` library: CogVideoX, Wan and others, by name or from a local folder.
 
-A model is a function of a picture, a prompt and a seed; the functions of this file load one and return it. They need
-torch and diffusers (`pip install 'dimo_jax[distill]'`), which nothing else of the project imports.
+A model is a function of a picture, a prompt and a seed; `image_to_video` loads one and returns it. It needs torch and
+diffusers (`pip install 'dimo_jax[distill]'`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +18,7 @@ from dimo_jax.distill.failures import Failure
 from dimo_jax.errors import UserError
 from dimo_jax.export.images import to_uint8
 
+PACKAGES = ("torch", "diffusers", "transformers", "accelerate")  # that the slot needs, see `chain.find_missing`
 OFFLOADS = ("none", "model", "sequential")
 DTYPES = ("bfloat16", "float16", "float32")
 
@@ -28,8 +30,9 @@ class VideoModel(Protocol):
         """[H,W,3] uint8, the first frame -> [T,H,W,3] uint8; `Failure` where it cannot."""
 
 
-def cogvideox(
+def image_to_video(
     *,
+    pipeline: str = "CogVideoXImageToVideoPipeline",
     model: str = "THUDM/CogVideoX-5b-I2V",
     height: int = 480,
     width: int = 720,
@@ -40,70 +43,66 @@ def cogvideox(
     negative_prompt: str = "",
     device: str = "cuda",
     dtype: str = "bfloat16",
+    float32_parts: Sequence[str] = (),
     offload: str = "model",
     tile_vae: bool = True,
     max_tokens: int = 226,
+    call: Mapping[str, Any] | None = None,
 ) -> VideoModel:
-    """CogVideoX-5B-I2V (Yang et al. 2024), and CogVideoX1.5-5B-I2V, as `CogVideoXImageToVideoPipeline`.
+    """An image-to-video pipeline of `diffusers`, by default CogVideoX-5B-I2V (Yang et al. 2024).
+
+    configs/distill.py has the options for it and for Wan 2.1 and 2.2 (Wan team 2025).
 
     Args:
+      pipeline: the library's class.
       model: a name on the Hugging Face hub, downloaded the first time, or a local folder.
       height: of the video in pixels; CogVideoX-5B-I2V is made for 480 x 720 only.
       width: see there.
-      num_frames: 8 n + 1 (1.5: 16 n + 1).
+      num_frames: one more than a multiple of what the model packs into one latent frame: 4 n + 1 for both.
       frame_rate: that the model was made for.
       num_steps: of the sampler.
       guidance: classifier-free guidance scale.
       negative_prompt: what shall not be seen.
       device: of torch.
       dtype: "bfloat16", "float16" or "float32".
+      float32_parts: networks of the pipeline that keep float32; the library advises it for Wan's "vae" and
+        "image_encoder".
       offload: what waits in the computer's memory: "none", "model" (whole networks), "sequential" (layers: least
         memory, slowest).
       tile_vae: decode in tiles, which takes less memory.
       max_tokens: of a prompt.
+      call: more arguments of the pipeline's call.
 
     Raises:
-      UserError: packages, device or weights that are not there, or an option out of range.
+      UserError: packages, device, weights or a pipeline that are not there, or an option out of range.
     """
     torch, diffusers = import_torch()
-    kinds = {"default": pick_dtype(torch, dtype)}
-    pipe = load_pipeline(diffusers.CogVideoXImageToVideoPipeline, model, kinds)
+    dtypes = {"default": pick_dtype(torch, dtype)} | dict.fromkeys(float32_parts, torch.float32)
+    pipe = load_pipeline(find_pipeline(diffusers, pipeline), model, dtypes)
+    packed = getattr(pipe, "vae_scale_factor_temporal", 1)
+    if (num_frames - 1) % packed:
+        raise UserError(f"config.video.num_frames: found {num_frames}, expected {packed} n + 1 for {pipeline}")
     place(torch, pipe, device=device, offload=offload)
     if tile_vae:
         pipe.vae.enable_tiling()
         pipe.vae.enable_slicing()
     options: dict[str, Any] = dict(height=height, width=width, num_frames=num_frames, num_inference_steps=num_steps)
     options |= dict(guidance_scale=guidance, negative_prompt=negative_prompt, max_sequence_length=max_tokens)
-    options |= dict(use_dynamic_cfg=True)
-    return _wrap(torch, pipe, options, offload=offload, size=(height, width), num_frames=num_frames)
+    return _wrap(torch, pipe, options | dict(call or {}), offload=offload, size=(height, width), num_frames=num_frames)
 
 
-def wan(
-    *,
-    model: str = "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
-    height: int = 480,
-    width: int = 832,
-    num_frames: int = 81,
-    frame_rate: float = 16.0,
-    num_steps: int = 50,
-    guidance: float = 5.0,
-    negative_prompt: str = "camera movement, cut, blurred, distorted, extra limbs, text, static picture",
-    device: str = "cuda",
-    dtype: str = "bfloat16",
-    offload: str = "model",
-    max_tokens: int = 512,
-) -> VideoModel:
-    """Wan 2.1 and 2.2 image-to-video (Wan team 2025) as `WanImageToVideoPipeline`; options as in `cogvideox`.
+def find_pipeline(diffusers: Any, name: str) -> Any:
+    """The library's pipeline of that name.
 
-    `num_frames` is 4 n + 1. VAE and image encoder are kept in float32, as the library advises.
+    Raises:
+      UserError: it has none that makes videos of pictures.
     """
-    torch, diffusers = import_torch()
-    kinds = {"default": pick_dtype(torch, dtype), "vae": torch.float32, "image_encoder": torch.float32}
-    pipe = load_pipeline(diffusers.WanImageToVideoPipeline, model, kinds)
-    place(torch, pipe, device=device, offload=offload)
-    options: dict[str, Any] = dict(height=height, width=width, num_frames=num_frames, num_inference_steps=num_steps)
-    options |= dict(guidance_scale=guidance, negative_prompt=negative_prompt, max_sequence_length=max_tokens)
-    return _wrap(torch, pipe, options, offload=offload, size=(height, width), num_frames=num_frames)
+    found = getattr(diffusers, name, None) if name.endswith("ImageToVideoPipeline") else None
+    if found is None:
+        raise UserError(
+            f"config.video.pipeline: found {name!r}, expected one of diffusers such as CogVideoXImageToVideoPipeline"
+        )
+    return found
 
 
 def import_torch() -> tuple[Any, Any]:

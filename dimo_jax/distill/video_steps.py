@@ -10,8 +10,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
+from dimo_jax.data.clips import FORMATS, MODES
 from dimo_jax.distill import flow, framing, masks, prompts
 from dimo_jax.distill.failures import Failure
 from dimo_jax.distill.manifest import Record, digest_path
@@ -23,7 +24,7 @@ from dimo_jax.export.video import write_png_sequence
 
 INPUT, SHEET = "input.png", "contact_sheet.png"
 SHEET_FRAMES = 6
-MAX_SIDE = 16384  # pixels of the user's picture
+MAX_SIDE = 8192  # pixels of the user's picture
 
 
 @dataclass(frozen=True)
@@ -37,18 +38,21 @@ class Take:
 
 
 def read_image(path: str) -> np.ndarray:
-    """The user's picture, [H,W,4] uint8.
+    """The user's picture, upright, [H,W,4] uint8.
 
     Raises:
       UserError: no such file, no picture, or one that is too small or large.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             if not 32 <= min(image.size) <= max(image.size) <= MAX_SIDE:
                 raise UserError(
                     f"--image={path}: {image.size[0]}x{image.size[1]} pixels, expected 32 to {MAX_SIDE} a side"
                 )
-            return np.asarray(image.convert("RGBA"))
+            if image.mode not in MODES:
+                raise UserError(f"--image={path}: image mode {image.mode}, expected 8-bit RGB or RGBA")
+            # A phone stores what its sensor saw and notes how it was held.
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGBA"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"--image={path}: cannot be read ({error}), expected a picture") from error
 
@@ -183,18 +187,18 @@ def select(work: Work, videos: Mapping[str, Record]) -> dict[str, Record]:
     found = make_cutouts(work, videos)
     motions = measure(work, videos, found)
     judge = work.slot("judge_motion")
-    reasons = {item: record["fault"] for item, record in found.items()}
+    # One that could not be measured, or rated, is left out where `config.skip_failed` has let the step go on.
+    reasons = {item: record["fault"] or "its motion could not be measured" for item, record in found.items()}
     for item, record in motions.items():
         reasons[item] = judge(flow.Motion(**{name: record[name] for name in ("amplitude", "jump", "cropped")}))
     scores: dict[str, Record] = {}
     if work.config["score"]["fn"]:
         scores = rate(work, videos, [item for item, reason in reasons.items() if not reason])
         for item in [item for item, reason in reasons.items() if not reason]:
-            # One that could not be rated is left out where `config.skip_failed` has let the step go on.
             unrated = "the language model did not rate it"
             reasons[item] = work.slot("judge_points")(scores[item]["points"]) if item in scores else unrated
     for item, reason in reasons.items():
-        decision = {"decision": "drop" if reason else "keep", "reason": reason}
+        decision: dict[str, Any] = {"decision": "drop" if reason else "keep", "reason": reason}
         key = key_of(video=videos[item]["key"], **decision)
         if work.manifest.find("select", item, key) is None:
             work.manifest.done("select", item, key, **decision)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dimo_jax.export.atomic import replace_file
+from dimo_jax.workdir.files import replace_file
 
 VERTICES, INDICES = 34962, 34963  # bufferView.target
 POINTS, TRIANGLES = 0, 4  # primitive.mode

@@ -13,7 +13,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dimo_jax.export.atomic import replace_file
+from dimo_jax.workdir.files import replace_file
 
 Color = tuple[int, int, int]
 

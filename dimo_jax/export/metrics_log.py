@@ -18,8 +18,8 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from dimo_jax.errors import UserError
-from dimo_jax.export.atomic import replace_file
 from dimo_jax.export.images import check_frames
+from dimo_jax.workdir.files import replace_file
 
 NUM_BINS = 50  # of a histogram
 

@@ -20,8 +20,8 @@ import numpy as np
 
 from dimo_jax.checkpoints import MODEL_VERSION, ModelFile
 from dimo_jax.errors import UserError
-from dimo_jax.export.atomic import replace_file
 from dimo_jax.types import Array, Params
+from dimo_jax.workdir.files import replace_file
 
 
 def write_model(

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from dimo_jax.export.atomic import replace_file
 from dimo_jax.export.ply import find_drawable
 from dimo_jax.types import Gaussians
+from dimo_jax.workdir.files import replace_file
 
 FORMAT_VERSION = 1
 

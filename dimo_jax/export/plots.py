@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from matplotlib.transforms import Bbox
 
-from dimo_jax.export.atomic import replace_file
+from dimo_jax.workdir.files import replace_file
 
 _DPI = 144
 _INK, _MUTED, _GRID = "#20242c", "#6b7280", "#e5e7eb"

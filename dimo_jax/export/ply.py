@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dimo_jax.errors import UserError
-from dimo_jax.export.atomic import replace_file
 from dimo_jax.types import Gaussians
+from dimo_jax.workdir.files import replace_file
 
 _MAX_HEADER_BYTES = 65536
 _SCALARS = {

@@ -20,9 +20,9 @@ import numpy as np
 from PIL import Image
 
 from dimo_jax.errors import UserError
-from dimo_jax.export.atomic import replace_file
 from dimo_jax.export.images import check_frames
 from dimo_jax.export.report_style import STYLE
+from dimo_jax.workdir.files import replace_file
 
 _IMAGE_TYPES = {
     ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif", ".webp": "image/webp",

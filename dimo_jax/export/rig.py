@@ -12,9 +12,9 @@ from mpl_toolkits.mplot3d.art3d import Line3DCollection
 from mpl_toolkits.mplot3d.axes3d import Axes3D
 
 from dimo_jax.data.matte import resize
-from dimo_jax.export.atomic import replace_file
 from dimo_jax.export.images import grid, write_png
 from dimo_jax.types import Camera
+from dimo_jax.workdir.files import replace_file
 
 _COLORS = {"train": "#2563eb", "test": "#dc2626"}
 _INK, _MUTED = "#20242c", "#6b7280"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dimo_jax.export.atomic import replace_file
 from dimo_jax.export.ply import Written, find_drawable
 from dimo_jax.geometry.harmonics import DEGREE0
 from dimo_jax.types import Gaussians
+from dimo_jax.workdir.files import replace_file
 
 _ROW = np.dtype([("position", "<f4", 3), ("scale", "<f4", 3), ("color", "u1", 4), ("quaternion", "u1", 4)])
 

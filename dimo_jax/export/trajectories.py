@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from dimo_jax.errors import UserError
-from dimo_jax.export.atomic import replace_file
 from dimo_jax.export.images import check_frames
 from dimo_jax.types import Camera
+from dimo_jax.workdir.files import replace_file
 
 _NEAR = 0.01
 _FORMAT_VERSION = 1

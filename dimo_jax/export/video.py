@@ -9,8 +9,8 @@ import imageio_ffmpeg
 import numpy as np
 from PIL import Image
 
-from dimo_jax.export.atomic import replace_file, replace_folder
 from dimo_jax.export.images import check_frames
+from dimo_jax.workdir.files import replace_file, replace_folder
 
 MAX_GIF_RATE = 100  # frames a second: gif counts time in hundredths
 _GIF_PALETTE_SAMPLE = 16

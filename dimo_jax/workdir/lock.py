@@ -1,9 +1,8 @@
-"""One run at a time in a workdir: a lock that the kernel gives back when its process ends, however it ends."""
+"""One run at a time in a folder: a lock that the kernel gives back when its process ends, however it ends."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -14,6 +13,11 @@ from pathlib import Path
 
 from dimo_jax.errors import UserError
 from dimo_jax.workdir.files import read_json
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes at once make the same frames twice, and a run cannot hold its folder
+    fcntl = None  # type: ignore[assignment]
 
 LOCK_FILE = ".lock"
 _PATIENCE = 0.5  # seconds: longer than `find_owner` of another process holds its shared lock
@@ -31,6 +35,14 @@ class Owner:
     def __str__(self) -> str:
         began = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.since))
         return f"process {self.pid} on {self.host}, since {began}"
+
+
+@dataclass(frozen=True)
+class Held:
+    """A lock that is held."""
+
+    before: Owner | None  # who held it last and ended without releasing it
+    descriptor: int  # a program that inherits it keeps the lock, though its parent be killed
 
 
 def find_owner(folder: Path) -> Owner | None:
@@ -61,13 +73,14 @@ def check_free(folder: Path) -> None:
         raise UserError(_refusal(folder, owner))
 
 
-def _refusal(folder: Path, owner: Owner | None) -> str:
-    return f"--workdir={folder}: in use by {owner or 'another process'}; expected a workdir in which nothing runs"
+def _refusal(folder: Path, owner: Owner | None, flag: str = "workdir") -> str:
+    who = f"{owner or 'another process'}, or by what it has left running"
+    return f"--{flag}={folder}: in use by {who}; expected a folder in which nothing runs"
 
 
 @contextlib.contextmanager
-def hold(folder: Path) -> Iterator[Owner | None]:
-    """Holds the lock of an existing `folder`; yields the owner that ended without releasing it, if any.
+def hold(folder: Path, *, flag: str = "workdir") -> Iterator[Held]:
+    """Holds the lock of an existing `folder`, which errors name as that of `--flag`.
 
     The lock is `flock(2)` on the file `.lock`, which names host and process. It ends with the process, after `kill -9`,
     too, so that no lock is ever stale. On network file systems it holds between hosts where the file system passes
@@ -83,11 +96,11 @@ def hold(folder: Path) -> Iterator[Owner | None]:
         raise UserError(f"{path}: cannot be written ({error.strerror}), expected a folder to write to") from error
     try:
         before = find_owner(folder)
-        _take(descriptor, folder)
+        _take(descriptor, folder, flag)
         try:
             mine = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
             _replace_content(descriptor, json.dumps(mine), path)
-            yield before
+            yield Held(before, descriptor)
         finally:
             # Only a killed process leaves its name.
             with contextlib.suppress(OSError):
@@ -96,7 +109,7 @@ def hold(folder: Path) -> Iterator[Owner | None]:
         os.close(descriptor)
 
 
-def _take(descriptor: int, folder: Path) -> None:
+def _take(descriptor: int, folder: Path, flag: str) -> None:
     end = time.monotonic() + _PATIENCE
     while True:
         try:
@@ -104,13 +117,26 @@ def _take(descriptor: int, folder: Path) -> None:
             return
         except BlockingIOError as error:
             if time.monotonic() > end:
-                raise UserError(_refusal(folder, find_owner(folder))) from error
+                raise UserError(_refusal(folder, find_owner(folder), flag)) from error
             time.sleep(0.05)
         except OSError as error:
             raise UserError(
-                f"--workdir={folder}: its file system has no file locks ({error.strerror}), expected one that has, so "
+                f"--{flag}={folder}: its file system has no file locks ({error.strerror}), expected one that has, so "
                 "that two runs cannot write there at once"
             ) from error
+
+
+@contextlib.contextmanager
+def wait_for(path: Path) -> Iterator[bool]:
+    """Waits for the lock on a file of its own; yields False where there is none, as on some network file systems."""
+    with path.open("w") as file:
+        locked = fcntl is not None
+        if locked:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError:
+                locked = False
+        yield locked
 
 
 def _replace_content(descriptor: int, text: str, path: Path) -> None:

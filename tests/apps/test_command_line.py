@@ -471,7 +471,7 @@ def test_model_without_animation_in_its_own_process(model, refuses):
         (["--source=model.glb", "--root_motion=drop"], "--root_motion: found 'drop', expected one of"),
         (["--source=model.glb", "--config.seed=3"], "--config.seed: no --config=FILE stands before it"),
         (["--source=model.glb", "--out=full"], "full: exists and is not an empty folder, expected a new one"),
-        (["--source=model.glb", "--out=model.glb"], "model.glb: exists and is not an empty folder"),
+        (["--source=model.glb", "--out=model.glb"], "--out=model.glb: found a file, expected a folder"),
     ],
     ids=lambda value: (value if isinstance(value, str) else (value or ["no source"])[-1])[:40],
 )

@@ -1,5 +1,6 @@
 """`--app=distill`: its flags, its plan, and what it refuses. The chain itself is tested in tests/distill."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from dimo_jax.apps.distill import load_default, run
+from dimo_jax.distill.video_models import PACKAGES
 from dimo_jax.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,7 +52,12 @@ def test_the_plan_through_the_command_line(picture, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "1 prompts  2 motions, read from" in done.stdout
     assert "by Wan-AI/Wan2.1-I2V-14B-480P-Diffusers" in done.stdout
-    assert "missing" not in done.stdout
+    assert "input_view_only: 0.0 GPU hours" in done.stdout
+    absent = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    missing = [line for line in done.stdout.splitlines() if line.startswith("missing")]
+    assert [line.split(" not found")[0] for line in missing] == [
+        f"missing: config.video: package {name}" for name in absent[:1]
+    ]
 
 
 def test_what_it_refuses(picture, tmp_path):
@@ -61,6 +68,17 @@ def test_what_it_refuses(picture, tmp_path):
         run(image=str(picture), out=out, prompts=str(tmp_path / "absent.txt"))
     with pytest.raises(UserError, match=r"--out=.*: found a folder with other files"):
         run(image=str(picture), out=str(tmp_path))
+    for key, value, expected in (
+        ("num_prompts", 0, "an integer of at least 1"),
+        ("takes", 0, "an integer of at least 1"),
+        ("framing.num_frames", 50, "at most config.video.num_frames, 49"),
+        ("framing.margin", 0.5, "0 to 0.4"),
+        ("image.share", 0.1, "0.2 to 1"),
+    ):
+        config = load_default()
+        config.update_from_flattened_dict({key: value})
+        with pytest.raises(UserError, match=rf"config\.{key}: found {value}, expected {expected}"):
+            run(image=str(picture), out=out, config=config, dry_run=True)
     config = load_default()
     del config.views
     with pytest.raises(UserError, match=r"--config: found a config without views"):

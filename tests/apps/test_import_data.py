@@ -3,6 +3,7 @@
 import json
 import os
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,6 +74,7 @@ def test_writes_a_dataset_that_reads_back(model, tmp_path, capsys):
         ({"source": ""}, "--source: not given, expected --source=..."),
         ({"source": "absent.glb"}, "absent.glb: no such file"),
         ({"source": "in"}, "in: no such file or folder"),
+        ({"source": str(Path(__file__))}, r"test_import_data\.py: a file that is no glTF model, expected \.glb"),
         ({"source": os.curdir}, "found none of dataset.json, cameras.json, info.json"),
         ({"matte": "key"}, "--matte: found a flag that a glTF model does not take"),
         ({"check": "absent"}, "--source: found a flag that a check does not take, expected some of --out"),
@@ -108,8 +110,19 @@ def test_what_is_there_is_not_overwritten(model, tmp_path):
     with pytest.raises(UserError, match="exists and is not an empty folder, expected a new one"):
         run(source=str(model), out=str(out), **SMALL)
     assert sorted(path.name for path in out.rglob("*")) == before
-    with pytest.raises(UserError, match="exists and is not an empty folder"):
+    with pytest.raises(UserError, match=r"--out=.*walker\.glb: found a file, expected a folder"):
         run(source=str(model), out=str(model), **SMALL)
+
+
+def test_a_model_is_known_by_its_content_too(model, tmp_path):
+    run(source=str(model.rename(model.with_suffix(".vrm"))), out=str(tmp_path / "out"), **SMALL)
+    assert read_dataset(tmp_path / "out").names == ("Walking_A",)
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_read(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--out=.*file/out: found a file at .*/file, expected a folder"):
+        run(source=str(tmp_path / "absent"), out=str(tmp_path / "file/out"))
 
 
 def test_a_failure_while_writing_leaves_no_dataset_and_the_next_call_ends_it(model, tmp_path, monkeypatch):

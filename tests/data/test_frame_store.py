@@ -41,6 +41,21 @@ def test_frames_are_decoded_once_and_mapped(dataset, tmp_path, monkeypatch):
     np.testing.assert_array_equal(changed[0, 0, 1], dataset.frames[0, 0, 0])
 
 
+def test_what_a_killed_process_left_in_the_cache_goes(dataset, tmp_path, monkeypatch):
+    monkeypatch.setenv("DIMO_JAX_CACHE", str(tmp_path / "cache"))
+    write_dataset(dataset, tmp_path / "data")
+    read_dataset(tmp_path / "data", store="disk")
+    (store,) = (path for path in (tmp_path / "cache").iterdir() if path.is_dir())
+    left = store.with_name(f".{store.name}-abc12345")
+    store.rename(left)  # a store that was not finished
+    other = left.with_name(".frames-of-another-set-1")
+    other.mkdir()
+    np.testing.assert_array_equal(read_dataset(tmp_path / "data", store="disk").frames, dataset.frames)
+    assert store.is_dir()
+    assert other.is_dir()
+    assert not left.exists()
+
+
 def test_small_sets_are_read_into_memory_and_other_stores_refused(dataset, tmp_path, monkeypatch):
     monkeypatch.setenv("DIMO_JAX_CACHE", str(tmp_path / "cache"))
     write_dataset(dataset, tmp_path / "data")

@@ -19,7 +19,8 @@ from dimo_jax.data.import_folder import import_folder, staging_of
 from dimo_jax.data.import_gltf import Options, import_gltf
 from dimo_jax.data.native import read_dataset, write_view
 from dimo_jax.data.studio import Studio
-from dimo_jax.errors import UserError
+from dimo_jax.errors import UserError, WriteFailed
+from dimo_jax.workdir.lock import hold
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIO = Studio(size=24, azimuths_deg=(0.0, 75.0), test_azimuths_deg=(130.0,), samples=1)
@@ -126,11 +127,22 @@ def test_a_full_disk_keeps_what_is_done(walker, tmp_path, monkeypatch):
 
     monkeypatch.setattr(clip_passes, "write_view", fail)
     with pytest.raises(
-        UserError, match=r"data: cannot be written \(No space left on device\); the same command goes on"
+        WriteFailed, match=r"data: cannot be written \(No space left on device\); the same command goes on"
     ):
         import_folder(walker, tmp_path / "data", SMALL)
     assert not (tmp_path / "data").exists()
     assert staging_of(tmp_path / "data").is_dir()
+
+
+def test_two_imports_at_once_do_not_disturb_each_other(walker, stopped):
+    before = _pictures(staging_of(stopped))
+    for options in (SMALL, replace(SMALL, num_surface_points=8)):
+        message = r"--out=.*-import: in use by process \d+ on .*; expected a folder in which nothing runs"
+        with hold(staging_of(stopped)), pytest.raises(UserError, match=message):
+            import_folder(walker, stopped, options)
+        assert _pictures(staging_of(stopped)) == before
+    import_folder(walker, stopped, SMALL)
+    assert not list(stopped.glob(".*"))
 
 
 def test_a_damaged_plan_is_named(walker, stopped):

@@ -2,17 +2,22 @@
 
 import json
 import shutil
+import threading
+import time
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from PIL import Image
 from recordings import SIZE, disc_frames, draw_disc, write_authors, write_cameras, write_sv4d, write_video
 
+from dimo_jax.data import clips, matte
 from dimo_jax.data.authors import describe_authors, make_lenses
 from dimo_jax.data.camera_file import describe_videos
 from dimo_jax.data.cameras import orbit
-from dimo_jax.data.clips import open_clip
+from dimo_jax.data.clips import open_arrays, open_clip
 from dimo_jax.data.inspection import inspect_folder
+from dimo_jax.data.jobs import run_all
 from dimo_jax.data.matte import Matte, key_out, resize
 from dimo_jax.data.native import read_dataset, write_dataset
 from dimo_jax.data.recording import Sampling, assemble, build_cameras, pick_frames
@@ -206,6 +211,25 @@ def test_frames_are_picked_by_count_and_by_pace():
         pick_frames(9, 8.0, Sampling(frame_rate=4.0, num_frames=9), "x")
 
 
+@pytest.mark.parametrize(
+    ("sampling", "indices"),
+    [(Sampling(num_frames=3), [0, 4, 8]), (Sampling(frame_rate=20.0, num_frames=4), [0, 0, 1, 2])],
+    ids=["fewer", "some twice"],
+)
+def test_only_the_frames_that_are_kept_are_cut_out(tmp_path, monkeypatch, sampling, indices):
+    folder = write_cameras(tmp_path / "set", RING[:1])
+    write_video(folder / "walk/front.mp4", disc_frames(9))
+    write_video(folder / "walk/front_mask.mp4", disc_frames(9, background=(0, 0, 0), color=(255, 255, 255)))
+    for how in ("key", "masks"):
+        whole = assemble(describe_videos(folder), matte=Matte(how=how)).frames
+        with monkeypatch.context() as patch:
+            counted = Mock(side_effect=matte.apply)
+            patch.setattr(matte, "apply", counted)
+            some = assemble(describe_videos(folder), sampling=sampling, matte=Matte(how=how)).frames
+        np.testing.assert_array_equal(some, whole[:, :, indices])
+        assert counted.call_count == len(set(indices))
+
+
 def test_a_key_keeps_what_the_object_encloses_unless_told():
     frame = np.full((32, 32, 4), 255, np.uint8)
     frame[8:24, 8:24, :3] = 0
@@ -245,6 +269,15 @@ def test_captions_are_edited_in_a_plain_file(tmp_path):
             read_dataset(tmp_path / "set")
 
 
+def test_files_edited_on_windows_are_read(tmp_path):
+    folder = write_authors(tmp_path / "fox")
+    write_dataset(load({"path": str(folder)}), tmp_path / "set")
+    for path in (folder / "info.json", tmp_path / "set/captions.txt", tmp_path / "set/dataset.json"):
+        path.write_bytes(path.read_text().replace("\n", "\r\n").encode("utf-8-sig"))
+    assert load({"path": str(folder)}).names == ("walk", "jump")
+    assert read_dataset(tmp_path / "set").captions == ("walk", "jump")
+
+
 def test_alpha_of_a_webm_survives_and_lengths_are_known(tmp_path):
     frames = np.zeros((5, 16, 16, 4), np.uint8)
     frames[:, 4:12, 4:12] = (200, 100, 50, 255)
@@ -275,6 +308,10 @@ def test_an_inspection_names_every_file(tmp_path):
     assert [name for name in ("00001.png: cannot", "00002.png is missing", "truth.npz: cannot") if
             not any(name in problem for problem in problems)] == []  # fmt: skip
     assert len(problems) == 3
+    (tmp_path / "set/test_captions.txt").write_text("run: It runs.\n")
+    assert any(
+        "test_captions.txt: line 1 names motion 'run'" in line for line in inspect_folder(tmp_path / "set").problems
+    )
 
 
 def test_a_folder_without_any_sign_is_refused(tmp_path):
@@ -284,3 +321,109 @@ def test_a_folder_without_any_sign_is_refused(tmp_path):
             function(tmp_path)
     with pytest.raises(UserError, match=r"found none of dataset\.json, cameras\.json, info\.json"):
         inspect_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([[0, 1], [1, 0]], np.uint8), [[0, 255], [255, 0]]),
+        (np.array([[0, 1], [128, 255]], np.uint8), [[0, 1], [128, 255]]),
+        (np.array([[0, 1], [0, 0]], bool), [[0, 255], [0, 0]]),
+        (np.array([[0, 1.004], [0.5, -0.004]], np.float16), [[0, 255], [128, 0]]),
+    ],
+    ids=["bytes of 0 and 1", "bytes", "bools", "floats"],
+)
+def test_masks_of_every_kind_of_number(tmp_path, values, expected):
+    np.save(tmp_path / "0.npy", values)
+    (found,) = open_arrays(tmp_path, [tmp_path / "0.npy"]).frames()
+    np.testing.assert_array_equal(found, np.repeat(np.array(expected)[..., None], 4, -1))
+
+
+def test_a_mask_of_other_numbers_is_refused_and_not_clipped(tmp_path):
+    np.save(tmp_path / "0.npy", np.array([[0, 255.0]]))
+    with pytest.raises(UserError, match=r"0\.npy: floats of 0 to 255, expected a mask of 0\.\.1 \(or bytes"):
+        list(open_arrays(tmp_path, [tmp_path / "0.npy"]).frames())
+
+
+@pytest.mark.parametrize(("count", "found"), [(2, "only 2 masks"), (4, "more than 3 masks")])
+def test_masks_of_another_length_are_refused_where_they_are_used(tmp_path, count, found):
+    folder = write_cameras(tmp_path / "set", RING[:1])
+    write_video(folder / "walk/front.mp4", disc_frames(3))
+    write_video(folder / "walk/front_mask.mp4", disc_frames(count))
+    with pytest.raises(UserError, match=rf"front_mask\.mp4: {found}, expected one for each frame of .*front\.mp4"):
+        assemble(describe_videos(folder))
+    assert assemble(describe_videos(folder), matte=Matte(how="key")).num_frames == 3
+
+
+def test_names_of_cameras_in_capitals_are_found(tmp_path):
+    folder = write_cameras(tmp_path / "set", RING[:1])
+    write_video(folder / "walk/front.mp4", disc_frames(2))
+    (folder / "walk/front.mp4").rename(folder / "walk/front.MP4")
+    assert assemble(describe_videos(folder)).num_frames == 2
+
+
+def change(folder, name, **fields):
+    table = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps(table | fields))
+
+
+def test_a_clip_or_mask_of_a_view_that_does_not_exist_is_not_left_out_in_silence(tmp_path):
+    folder = write_cameras(tmp_path / "set", RING[:1])
+    write_video(folder / "walk/front.mp4", disc_frames(2))
+    for key in ("clips", "masks"):
+        change(folder, "cameras.json", motions=[{"name": "walk", key: {"frnt": "walk/front.mp4"}}])
+        with pytest.raises(UserError, match=rf"motion walk: {key} has 'frnt', expected names of views: front"):
+            describe_videos(folder)
+
+
+def test_a_focal_length_for_pictures_of_another_shape_is_refused(tmp_path):
+    view = {"name": "front", "azimuth_deg": 0, "focal": [50, 50]}
+    folder = write_cameras(tmp_path / "set", [view], image={"width": 48, "height": 32})
+    write_video(folder / "walk/front.mp4", disc_frames(2))
+    message = r"front\.mp4: pictures of 32x32, expected the shape of image in .*cameras\.json, 48x32, which focal"
+    with pytest.raises(UserError, match=message):
+        describe_videos(folder)
+    assert [bool(message) for message in inspect_folder(folder).problems] == [True]
+    change(folder, "cameras.json", image={"width": 64, "height": 64})  # the same camera, measured at twice the size
+    np.testing.assert_allclose(assemble(describe_videos(folder)).cameras.focal, [[25, 25]])
+
+
+def test_a_pose_that_is_no_rotation_is_named_as_it_is_in_the_file(tmp_path):
+    views = [{"name": "front", "camera_to_world": (2 * np.eye(4)).tolist(), "fov_deg": 40}]
+    with pytest.raises(UserError, match="view front: camera_to_world is not rigid"):
+        describe_videos(write_cameras(tmp_path / "set", views))
+
+
+def test_views_of_sv4d_are_held_out_by_the_digits_that_are_shown(tmp_path):
+    folder = write_sv4d(tmp_path / "out", views=8)
+    (folder / "000000_t000.mp4").touch()  # of the first version, whose azimuths are multiples of 360 / 21
+    with pytest.raises(UserError, match=r"found 40, expected some of 0, 34\.2857, 85\.7143") as error:
+        describe_sv4d(folder, test_azimuths_deg=[40])
+    shown = [float(text) for text in str(error.value).split("some of ")[1].split(",")]
+    splits = describe_sv4d(folder, test_azimuths_deg=[shown[1], 240]).view_splits
+    assert [index for index, split in enumerate(splits) if split == "test"] == [1, 6]
+    (folder / "000000_process_input.mp4").unlink()
+    with pytest.raises(UserError, match=r"--test_azimuths: found 0, expected some of 34\.2857"):
+        describe_sv4d(folder, test_azimuths_deg=[0])  # view 0 is not there to be held out
+
+
+def test_every_elevation_of_the_authors_layout_is_checked(tmp_path):
+    for fields in ({"elevations_deg": [0, 100]}, {"elevation": 100}):
+        folder = write_authors(tmp_path / str(len(fields)) / next(iter(fields)), **fields)
+        with pytest.raises(UserError, match=r"info\.json: an elevation is 100, expected -90 to 90 degrees"):
+            describe_authors(folder)
+
+
+def test_threads_read_masks_one_header_at_a_time(tmp_path, monkeypatch):
+    """Two parsers at once are an error of Python 3.11 that shows now and then; here any two would be seen."""
+    busy = threading.Lock()
+
+    def load(*given, load=np.load, **options):
+        assert busy.acquire(blocking=False), "two threads parse at once"
+        time.sleep(0.002)
+        busy.release()
+        return load(*given, **options)
+
+    np.save(tmp_path / "0.npy", np.ones((4, 4)))
+    monkeypatch.setattr(clips.np, "load", load)
+    run_all([lambda: len(list(open_arrays(tmp_path, [tmp_path / "0.npy"]).frames()))] * 40, 40, "masks", max_workers=8)

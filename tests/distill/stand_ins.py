@@ -92,6 +92,11 @@ class ChatServer:
         self.server.server_close()
 
 
+def read_manifest(folder):
+    """All records of a folder's manifest, in order."""
+    return [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+
+
 def texture(size, seed=0):
     """Smooth grey noise [size,size] of 0..1."""
     noise = gaussian_filter(np.random.default_rng(seed).uniform(0, 1, (size, size)), 2, mode="wrap")
@@ -194,9 +199,9 @@ def small_config(server_url, checkout, calls=""):
     config["embed"] = dict(fn="stand_ins:embed_words")
     config["deduplicate"]["threshold"] = 0.9
     config["video"] = dict(
-        fn="stand_ins:make_videos", height=64, width=80, num_frames=9, frame_rate=8.0, model="stand-in", calls=calls
+        fn="stand_ins:make_videos", height=64, width=80, num_frames=13, frame_rate=8.0, model="stand-in", calls=calls
     )
     config["image"]["share"] = 0.5
-    config["framing"].update(size=48, num_frames=5)
+    config["framing"].update(size=48, num_frames=12)
     config["views"].update(checkout=str(checkout), python=sys.executable, model_path="checkpoints/sv4d2.safetensors")
     return config

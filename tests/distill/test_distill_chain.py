@@ -2,16 +2,20 @@
 Stand-ins, in stand_ins.py: the language model behind the server, the video model, BERT, and SV4D's program."""
 
 import json
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
-from stand_ins import KEY
+from stand_ins import KEY, read_manifest
 
 from dimo_jax.data.native import read_dataset
+from dimo_jax.distill import video_steps
 from dimo_jax.distill.chain import run_chain
-from dimo_jax.distill.manifest import digest_path, read_manifest
-from dimo_jax.errors import UserError
+from dimo_jax.distill.manifest import digest_path
+from dimo_jax.errors import UserError, WriteFailed
+from dimo_jax.metrics.motion import measure_flow
 
 
 def run(setting, prompts=None, **changes):
@@ -32,8 +36,8 @@ def test_from_a_picture_to_a_dataset(setting, capfd):
     assert dataset.names == ("sways_left_and_right", "bobs_up_and_down")
     assert dataset.captions == ("sways left and right", "bobs up and down")
     assert dataset.sentences[1] == ("bobs up and down", "The ball bobs up and down.")
-    assert dataset.frames.shape == (2, 5, 5, 48, 48, 4)
-    assert dataset.frame_rate == 4.0  # 5 of 9 frames at 8 a second
+    assert dataset.frames.shape == (2, 5, 12, 48, 48, 4)
+    assert dataset.frame_rate == 7.333  # 12 of 13 frames at 8 a second
     decisions = {item: (record["decision"], record["reason"]) for item, record in by_step(setting, "prompt").items()}
     assert decisions["sways_left_and_right_again"][0] == "drop"
     assert "like 'sways left and right' (cosine" in decisions["sways_left_and_right_again"][1]
@@ -122,8 +126,9 @@ def test_an_endpoint_that_is_down(setting):
          r"answered 429, its rate limit .*, run the same command again in 7 s"),
         ((401, {}, {"error": {"message": f"Incorrect API key provided: {KEY}"}}), r"answered 401 .*expected a key"),
         ((200, {}, {"hello": "world"}), r"found no chat completion in its answer"),
+        ((200, {}, {"choices": [{}]}), r"found no chat completion in its answer"),
     ],
-    ids=["rate", "key", "protocol"],
+    ids=["rate", "key", "protocol", "message"],
 )  # fmt: skip
 def test_an_endpoint_that_refuses_stops_the_step_and_the_next_run_goes_on(setting, fault, match, capfd, caplog):
     caplog.set_level("DEBUG")
@@ -152,11 +157,42 @@ def test_refusals_of_single_videos_are_recorded_and_can_be_skipped(setting):
 def test_nan_frames_are_recorded_and_the_others_go_on(setting):
     setting.config["num_prompts"] = 3
     setting.config["video"]["fault"] = "bobs"
-    with pytest.raises(UserError, match=r"bobs_up_and_down: .*NaN .* in 9 of 9 frames, try .*skip_failed goes on"):
+    with pytest.raises(UserError, match=r"bobs_up_and_down: .*NaN .* in 13 of 13 frames, try .*skip_failed goes on"):
         run(setting)
     assert by_step(setting, "video")["bobs_up_and_down"]["suggestion"].startswith("try --config.video.dtype")
     assert by_step(setting, "video")["sways_left_and_right"]["status"] == "done"
     assert read_dataset(run(setting, skip_failed=True)).names == ("sways_left_and_right",)
+
+
+def broken_flow(frames):
+    """A flow that is not finite where the clip moves up and down, as a network's may be."""
+    found = measure_flow(frames)
+    return found * np.nan if np.abs(found[..., 1]).max() > np.abs(found[..., 0]).max() else found
+
+
+def test_videos_that_could_not_be_measured_do_not_pass(setting):
+    setting.config["num_prompts"] = 3
+    setting.config["flow"] = dict(fn=f"{__name__}:broken_flow")
+    with pytest.raises(UserError, match=r"flow bobs_up_and_down: the optical flow has values that are not finite"):
+        run(setting)
+    assert read_dataset(run(setting, skip_failed=True)).names == ("sways_left_and_right",)
+    dropped = by_step(setting, "select")["bobs_up_and_down"]
+    assert (dropped["decision"], dropped["reason"]) == ("drop", "its motion could not be measured")
+
+
+def test_a_full_disk_is_one_line_and_the_next_run_goes_on(setting, monkeypatch):
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(video_steps, "write_png_sequence", fail)
+        with pytest.raises(WriteFailed, match=r"out: cannot be written or read \(No space left on device\); the same"):
+            run(setting)
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
+        with pytest.raises(UserError, match=r"found 0 MiB free, expected .* \(or fewer motions, views or pixels\)"):
+            run(setting)
+    assert read_dataset(run(setting)).num_motions == 1
 
 
 def test_a_sampler_that_fails(setting):
@@ -165,7 +201,7 @@ def test_a_sampler_that_fails(setting):
         run(setting)
     record = by_step(setting, "view")["sways_left_and_right"]
     assert (record["status"], record["exit_status"]) == ("failed", 1)
-    assert record["command"][0].endswith("python") or "python" in record["command"][0]
+    assert record["command"][0] == sys.executable
     assert "the sampler broke" in (setting.out / record["log"]).read_text()
     (setting.checkout / "fail").unlink()
     assert read_dataset(run(setting)).num_views == 5
@@ -190,4 +226,4 @@ def test_the_config_that_made_it_lies_beside_it(setting):
     setting.server.points["identity"] = 1
     with pytest.raises(UserError):
         run(setting)
-    assert json.loads((setting.out / "config.json").read_text())["video"]["num_frames"] == 9
+    assert json.loads((setting.out / "config.json").read_text())["video"]["num_frames"] == 13

@@ -5,13 +5,15 @@ They need torch, diffusers, transformers and accelerate (extra dimo_jax[distill]
 import numpy as np
 import pytest
 from PIL import Image
+from stand_ins import read_manifest
 
+from configs.distill import get_config
 from dimo_jax.data.native import read_dataset
 from dimo_jax.distill import video_models
 from dimo_jax.distill.chain import run_chain
 from dimo_jax.distill.failures import Failure
-from dimo_jax.distill.manifest import read_manifest
 from dimo_jax.errors import UserError
+from dimo_jax.resolve import resolve
 
 ABSENT = "package {} is absent (extra dimo_jax[distill])"
 torch = pytest.importorskip("torch", reason=ABSENT.format("torch"))
@@ -19,8 +21,13 @@ for name in ("diffusers", "transformers", "accelerate"):
     pytest.importorskip(name, reason=ABSENT.format(name))
 tiny_pipelines = pytest.importorskip("tiny_pipelines")
 pytestmark = pytest.mark.slow
-SIZE = dict(height=32, width=48, num_frames=9, num_steps=2, device="cpu", dtype="float32")
-LOADERS = {"cogvideox": video_models.cogvideox, "wan": video_models.wan}
+PRESETS = {name: get_config(name).video.to_dict() for name in ("cogvideox", "wan")}  # of configs/distill.py
+SMALL = dict(height=32, width=48, num_frames=9, num_steps=2, max_tokens=16, device="cpu", dtype="float32")
+
+
+def load(kind, **options):
+    """A model as the chain loads it."""
+    return resolve(PRESETS[kind] | SMALL | options, key="video")()
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +41,14 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def models(folders):
-    return {name: LOADERS[name](model=folders[name], max_tokens=16, **SIZE) for name in LOADERS}
+    return {name: load(name, model=folders[name]) for name in PRESETS}
 
 
 def picture(seed=0):
     return np.random.default_rng(seed).integers(0, 256, (32, 48, 3), np.uint8)
 
 
-@pytest.mark.parametrize("kind", sorted(LOADERS))
+@pytest.mark.parametrize("kind", sorted(PRESETS))
 def test_a_seed_and_a_prompt_make_a_video(models, kind):
     first = models[kind](picture(), "a ball jumps", 1)
     assert (first.shape, first.dtype) == ((9, 32, 48, 3), np.uint8)
@@ -52,12 +59,17 @@ def test_a_seed_and_a_prompt_make_a_video(models, kind):
 
 def test_numbers_of_frames_and_models_that_do_not_fit(folders):
     with pytest.raises(UserError, match=r"config.video.model: cannot load '/no/such' as WanImageToVideoPipeline"):
-        video_models.wan(model="/no/such", **SIZE)
+        load("wan", model="/no/such")
     with pytest.raises(UserError, match=r"config.video.dtype: found 'int8', expected one of bfloat16"):
-        video_models.cogvideox(model=folders["cogvideox"], **SIZE | dict(dtype="int8"))
+        load("cogvideox", model=folders["cogvideox"], dtype="int8")
+    for kind in PRESETS:
+        with pytest.raises(UserError, match=r"config.video.num_frames: found 10, expected 4 n \+ 1 for"):
+            load(kind, model=folders[kind], num_frames=10)
+    with pytest.raises(UserError, match=r"config.video.pipeline: found 'WanPipeline', expected one of diffusers"):
+        load("wan", pipeline="WanPipeline")
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match=r"config.video.device: found 'cuda', but torch sees no GPU"):
-            video_models.cogvideox(model=folders["cogvideox"], **SIZE | dict(device="cuda"))
+            load("cogvideox", model=folders["cogvideox"], device="cuda")
 
 
 def test_weights_that_are_nan_give_a_failure_that_says_so(folders, tmp_path):
@@ -67,7 +79,7 @@ def test_weights_that_are_nan_give_a_failure_that_says_so(folders, tmp_path):
     with torch.no_grad():
         pipe.transformer.proj_out.weight.fill_(float("nan"))
     pipe.save_pretrained(tmp_path / "nan")
-    model = video_models.wan(model=str(tmp_path / "nan"), max_tokens=16, **SIZE)
+    model = load("wan", model=str(tmp_path / "nan"))
     with pytest.raises(Failure, match=r"NaN or infinite values in \d of 9 frames, try --config.video.dtype"):
         model(picture(), "a ball", 0)
 
@@ -89,12 +101,10 @@ def test_too_little_memory_gives_a_suggestion(models, monkeypatch, error):
     assert caught.value.fatal
 
 
-@pytest.mark.parametrize("kind", sorted(LOADERS))
+@pytest.mark.parametrize("kind", sorted(PRESETS))
 def test_the_whole_chain_with_a_real_pipeline(setting, folders, kind):
     """Random weights make noise, not motion of an object: filters are open and masks are given."""
-    setting.config["video"] = dict(
-        fn=f"dimo_jax.distill.video_models:{kind}", model=folders[kind], frame_rate=8.0, max_tokens=16, **SIZE
-    )
+    setting.config["video"] = PRESETS[kind] | SMALL | dict(model=folders[kind], frame_rate=8.0)
     given = setting.out.parent / "given"
     for name in ("input", "sways_left_and_right", "stands_still"):
         (given / name).mkdir(parents=True)
@@ -103,8 +113,10 @@ def test_the_whole_chain_with_a_real_pipeline(setting, folders, kind):
         for index in range(1 if name == "input" else 9):
             mask.save(given / name / f"{index:05d}.png")
     setting.config["mask"].update(fn="dimo_jax.distill.masks:given", folder=str(given))
+    setting.config["framing"]["num_frames"] = 5
+    setting.config["views"] = dict(fn="dimo_jax.distill.novel_views:input_view_only")
     setting.config["judge_motion"].update(least=0.0, most=1e9, max_jump=1e9, max_cropped=1.0)
     dataset = read_dataset(run_chain(setting.config, image=setting.image, out=setting.out, prompts=None))
-    assert dataset.frames.shape == (2, 5, 5, 48, 48, 4)
+    assert dataset.frames.shape == (2, 1, 5, 48, 48, 4)
     videos = {record["item"]: record for record in read_manifest(setting.out) if record["step"] == "video"}
     assert videos["stands_still"]["model"] == folders[kind]

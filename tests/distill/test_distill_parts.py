@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from stand_ins import KEY, disc_clip, embed_words, write_checkout
+from stand_ins import KEY, disc_clip, read_manifest, write_checkout
 
 from dimo_jax.distill import client, framing, masks, novel_views, prompts
 from dimo_jax.distill.failures import Failure
-from dimo_jax.distill.manifest import Manifest, digest_path, read_manifest
+from dimo_jax.distill.manifest import Manifest, digest_path
 from dimo_jax.distill.score import judge_points, shrink
+from dimo_jax.distill.video_steps import read_image
 from dimo_jax.errors import UserError
 from dimo_jax.model.bert import load_encoder
 
@@ -130,6 +131,11 @@ def test_bad_prompt_files(tmp_path, text):
         prompts.read_prompts(tmp_path / "p.txt")
 
 
+def test_a_prompt_file_of_windows_is_read(tmp_path):
+    (tmp_path / "p.txt").write_bytes("# mine\r\nwinkt | Sie winkt fröhlich.\r\n".encode("utf-8-sig"))
+    assert prompts.read_prompts(tmp_path / "p.txt") == [{"caption": "winkt", "motion": "Sie winkt fröhlich."}]
+
+
 def test_colour_key_keeps_white_inside_and_finds_the_edge():
     frames, inside = disc_clip([(48, 48)] * 2)
     frames[:, 44:52, 44:52] = 255
@@ -209,9 +215,9 @@ def test_points_decide_by_their_mean_and_by_the_worst():
 
 def test_commands_of_both_samplers(tmp_path):
     root = write_checkout(tmp_path / "checkout", "sv4d2_8views.safetensors")
-    options = dict(checkout=str(root), num_frames=21, size=576)
-    new = novel_views.sv4d2(Path("/in"), Path("/out"), python="python3", extra=("--verbose=True",), **options)
-    assert new.command[:2] == ("python3", "scripts/sampling/simple_video_sample_4d2.py")
+    options = dict(checkout=str(root), python=sys.executable, num_frames=21, size=576)
+    new = novel_views.sv4d(Path("/in"), Path("/out"), extra=("--verbose=True",), **options)
+    assert new.command[:2] == (sys.executable, "scripts/sampling/simple_video_sample_4d2.py")
     assert set(new.command[2:]) >= {
         "--input_path=/in", "--output_folder=/out", "--n_frames=21", "--img_size=576", "--image_frame_ratio=None",
         "--model_path=checkpoints/sv4d2_8views.safetensors", "--elevations_deg=0.0", "--verbose=True",
@@ -222,14 +228,35 @@ def test_commands_of_both_samplers(tmp_path):
     assert len(new.azimuths_deg) == 9
     old_script = root / "scripts/sampling/simple_video_sample_4d.py"
     old_script.write_text("")
-    old = novel_views.sv4d(Path("/in"), Path("/out"), **options)
-    assert "--n_frames=21" not in old.command
+    (root / "checkpoints/sv4d.safetensors").write_text("")
+    first = options | dict(model_path="checkpoints/sv4d.safetensors")
+    old = novel_views.sv4d(Path("/in"), Path("/out"), encoding_t=2, **first)
+    assert set(old.command) >= {"--encoding_t=2", "--num_steps=20", "--sv3d_version=sv3d_p"}
+    assert not {"--n_frames=21", "--model_path=checkpoints/sv4d.safetensors"} & set(old.command)
     assert (old.videos[0], old.elevation_deg) == (Path("/out/000000_v001.mp4"), 10.0)
-    with pytest.raises(UserError, match=r"expected 21 for SV4D"):
-        novel_views.sv4d(Path("/in"), Path("/out"), **options | dict(num_frames=12))
+    with pytest.raises(UserError, match=r"found 12, expected e\.g\. 21 for sv4d\.safetensors"):
+        novel_views.sv4d(Path("/in"), Path("/out"), **first | dict(num_frames=12))
+    with pytest.raises(
+        UserError, match=r"config.framing.num_frames: found 24, expected e\.g\. 21 or 25 for sv4d2_8views"
+    ):
+        novel_views.sv4d(Path("/in"), Path("/out"), **options | dict(num_frames=24))
     (root / "checkpoints/other.safetensors").write_text("")
     with pytest.raises(UserError, match=r"config.views.model_path: found 'checkpoints/other.safetensors'"):
-        novel_views.sv4d2(Path("/in"), Path("/out"), model_path="checkpoints/other.safetensors", **options)
+        novel_views.sv4d(Path("/in"), Path("/out"), model_path="checkpoints/other.safetensors", **options)
+
+
+def test_paths_below_the_home_folder_are_found(tmp_path, monkeypatch):
+    """A shell leaves the ~ of --config.views.python=~/... as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    root = write_checkout(tmp_path / "checkout", "sv4d2_8views.safetensors")
+    (tmp_path / "python").symlink_to(sys.executable)
+    options = dict(checkout="~/checkout", num_frames=21, size=576)
+    weights = "~/checkout/checkpoints/sv4d2_8views.safetensors"
+    found = novel_views.sv4d(Path("/in"), Path("/out"), python="~/python", model_path=weights, **options)
+    assert found.command[0] == str(tmp_path / "python")
+    assert f"--model_path={root}/checkpoints/sv4d2_8views.safetensors" in found.command
+    with pytest.raises(UserError, match=r"config.views.python: found no program '~/absent'"):
+        novel_views.sv4d(Path("/in"), Path("/out"), python="~/absent", **options)
 
 
 @pytest.mark.parametrize(
@@ -276,7 +303,7 @@ def test_a_manifest_keeps_what_is_finished(tmp_path):
         (tmp_path / "a/x.txt").write_text("1")
         manifest.done("video", "walk", "k1", files=("a",), score=float("nan"))
         manifest.failed("video", "jump", "k2", Failure("too bad", suggestion="try again"))
-        with pytest.raises(UserError, match="another run, or a sampler"):
+        with pytest.raises(UserError, match=r"--out=.*: in use by process \d+ on .*; expected a folder in which"):
             Manifest(tmp_path)
     with (tmp_path / "manifest.jsonl").open("a") as file:
         file.write('{"step": "video", "it')  # a run that was killed while it wrote
@@ -307,14 +334,32 @@ def test_a_sampler_that_outlives_its_run_keeps_others_out(tmp_path):
     thread.start()
     time.sleep(0.5)
     manifest.close()  # as when its process is killed
-    with pytest.raises(UserError, match="a sampler that a killed run has left"):
+    with pytest.raises(UserError, match="or by what it has left running"):
         Manifest(tmp_path / "out")
     thread.join()
     Manifest(tmp_path / "out").close()
 
 
-def test_words_of_the_stand_in_count():
-    assert embed_words(["a b", "b b"]).tolist() == [[1, 1], [0, 2]]
+@pytest.mark.parametrize("how", ["turned by its camera", "of 16 bits", "a program"])
+def test_pictures_as_cameras_and_other_programs_write_them(tmp_path, how):
+    path = tmp_path / "photo.png"
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[:, :30] = 255  # what the sensor saw
+    if how == "turned by its camera":
+        exif = Image.Exif()
+        exif[0x0112] = 6  # held upright: to be turned by 90 degrees clockwise
+        Image.fromarray(pixels).save(path, exif=exif)
+        upright = read_image(str(path))
+        assert upright.shape == (60, 40, 4)
+        assert (upright[:30, ..., 0] == 255).all()
+        assert not upright[30:, ..., 0].any()
+        return
+    if how == "of 16 bits":
+        Image.fromarray(np.full((40, 60), 40_000, np.uint16)).save(path)
+    else:
+        path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n")
+    with pytest.raises(UserError, match=r"photo\.png: (image mode I;16, expected 8-bit|cannot be read)"):
+        read_image(str(path))
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ from dimo_jax.export.metrics_log import read_metrics
 from dimo_jax.train.loop import StageRunner, fit
 from dimo_jax.train.step import Metrics
 from dimo_jax.train.tracker import LossNotFinite
+from dimo_jax.workdir.files import replace_file
 from dimo_jax.workdir.lock import hold
 from dimo_jax.workdir.status import read_status
 
@@ -170,7 +171,9 @@ def test_second_run_in_a_workdir_is_refused_at_once(tmp_path):
 
 def test_folder_of_a_run_killed_before_it_wrote_its_config_can_be_used(tmp_path):
     with occupy(tmp_path):
-        (tmp_path / ".config.json.part").write_text("{")
+        with replace_file(tmp_path / "config.json") as temporary:
+            temporary.write_text("{")
+        (tmp_path / "config.json").rename(temporary)  # as a run that is killed here leaves it
     assert {path.name for path in tmp_path.iterdir()} >= {".lock", "status.json", "train.log"}
     check_workdir(tiny.make_config(), tmp_path)
     (tmp_path / "thesis.tex").write_text("mine")

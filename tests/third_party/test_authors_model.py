@@ -131,3 +131,10 @@ def test_files_that_do_not_fit_are_named_and_nothing_is_written(tmp_path, case):
         import_model(source, tmp_path / "run", config=get_config("official"))
     assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize("flag", ["num_frames", "step"])
+def test_counts_below_zero_are_refused(tmp_path, flag):
+    with pytest.raises(UserError, match=rf"--{flag}: found -1, expected at least"):
+        import_model(FIXTURE, tmp_path / "run", config=get_config("official"), **{flag: -1})
+    assert not (tmp_path / "run").exists()

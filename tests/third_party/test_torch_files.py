@@ -137,6 +137,13 @@ def test_code_is_refused_and_not_run(tmp_path, is_zip):
     assert target.exists()
 
 
+def test_a_file_cannot_change_how_the_next_one_is_read(tmp_path):
+    write_zip(tmp_path / "a.pth", b"\x80\x02ctorch\nFloatStorage\n}X\x05\0\0\0dtypeX\x03\0\0\0badsb.")
+    with pytest.raises(UserError, match=r"a\.pth: refused"):
+        load_tensors(tmp_path / "a.pth")
+    test_both_formats_give_the_tensors_that_torch_saved("trees.pth")
+
+
 @pytest.mark.parametrize("name", ["trees.pth", "legacy.pth"])
 def test_files_cut_off_anywhere_are_refused(tmp_path, name):
     data = (FOLDER / name).read_bytes()

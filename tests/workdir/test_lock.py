@@ -22,9 +22,9 @@ with hold(Path(sys.argv[1])):
 
 
 def test_second_run_is_refused_with_host_and_process(tmp_path):
-    with hold(tmp_path) as before:
-        assert before is None
-        says = f"in use by process {os.getpid()} on {socket.gethostname()}, since .*; expected a workdir in which"
+    with hold(tmp_path) as held:
+        assert held.before is None
+        says = f"in use by process {os.getpid()} on {socket.gethostname()}, since .*; .*expected a folder in which"
         with pytest.raises(UserError, match=says), hold(tmp_path):
             pass
         with pytest.raises(UserError, match=says):
@@ -32,8 +32,8 @@ def test_second_run_is_refused_with_host_and_process(tmp_path):
         assert find_owner(tmp_path).alive
     assert find_owner(tmp_path) is None
     check_free(tmp_path)
-    with hold(tmp_path) as before:
-        assert before is None
+    with hold(tmp_path) as held:
+        assert held.before is None
 
 
 def test_lock_of_a_killed_process_is_free_and_names_it(tmp_path):
@@ -43,8 +43,8 @@ def test_lock_of_a_killed_process_is_free_and_names_it(tmp_path):
             check_free(tmp_path)
         process.send_signal(signal.SIGKILL)
     check_free(tmp_path)
-    with hold(tmp_path) as before:
-        assert (before.pid, before.alive) == (process.pid, False)
+    with hold(tmp_path) as held:
+        assert (held.before.pid, held.before.alive) == (process.pid, False)
     assert find_owner(tmp_path) is None
 
 
