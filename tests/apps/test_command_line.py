@@ -159,7 +159,7 @@ DAMAGES_IN_PROCESSES = {
     "empty folder": (empty, ["data: the folder is empty", "expected a dataset folder with dataset.json"]),
     "unreadable image": (
         lambda data: (data / "jump/left/00004.png").write_bytes(b"no picture"),
-        ["data/jump/left/00004.png: cannot be read as an image", "expected a PNG"],
+        ["data/jump/left/00004.png: cannot be read (cannot identify image file", "expected an image"],
     ),
     "sizes differ": (
         lambda data: save_square(data / "jump/right/00005.png", 24),
@@ -179,7 +179,7 @@ DAMAGES = {
     ),
     "cut image": (
         lambda data: cut(data / "walk/front/00000.png"),
-        ["data/walk/front/00000.png: cannot be read as an image", "expected a PNG"],
+        ["data/walk/front/00000.png: cannot be read (image file is truncated)", "expected an image"],
     ),
     "camera without pose": (
         lambda data: edit_json(data / "dataset.json", lambda content: content["views"][1].pop("world_to_camera")),
