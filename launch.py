@@ -10,7 +10,7 @@ from dimo_jax import apps
 from dimo_jax.apps import APPS, command_line, define_flags, options_of
 from dimo_jax.apps.command_line import define_early_flags, parse_flags
 from dimo_jax.caches import keep_compiled_programs
-from dimo_jax.errors import Stopped, UserError
+from dimo_jax.errors import NO_ROOM, Stopped, UserError, WriteFailed
 from dimo_jax.hosts import ending_together
 from dimo_jax.memory import keep_freed_memory
 
@@ -42,6 +42,11 @@ if __name__ == "__main__":
     except (UserError, Stopped) as error:
         print(f"{error.label}: {' '.join(str(error).splitlines())}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        print(f"error: {error.filename or 'a file'}: cannot be written ({error.strerror})", file=sys.stderr)
+        sys.exit(WriteFailed.exit_code)
     except KeyboardInterrupt:
         print("stopped: interrupted; files appear as a whole or not at all", file=sys.stderr)
         sys.exit(130)

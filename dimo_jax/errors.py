@@ -5,6 +5,11 @@
 
 from __future__ import annotations
 
+import errno
+
+# What an OSError says where a disk takes no more.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
 
 class UserError(Exception):
     """Bad input from outside the program: a file, a folder, a flag or a config value.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 from absl import logging
 
 from dimo_jax.apps.recorder import log_to, write_to_log
-from dimo_jax.errors import Stopped, UserError, WriteFailed
+from dimo_jax.errors import NO_ROOM, Stopped, UserError, WriteFailed
 from dimo_jax.train.tracker import LossNotFinite
 from dimo_jax.types import Batch
 from dimo_jax.workdir import status
@@ -21,7 +20,6 @@ from dimo_jax.workdir.files import write_json
 from dimo_jax.workdir.lock import hold
 
 FAILURES = "nonfinite"
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 @contextlib.contextmanager
@@ -66,7 +64,7 @@ def _noting_end(folder: Path) -> Iterator[None]:
         note(status.STOPPED, error)
         raise
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in NO_ROOM:
             note(status.FAILED, error)
             raise
         where = error.filename or folder

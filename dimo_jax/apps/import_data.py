@@ -111,6 +111,8 @@ def run(
     }
     reader = import_model_file if kind == "gltf" else readers[kind]
     _refuse(options, reader, KINDS[kind])
+    if azimuths is not None and num_views is not None:
+        raise UserError(f"--num_views: found {num_views} beside --azimuths={azimuths}, expected one of them")
     if kind == "gltf":
         data = import_model_file(source, target, **options)  # written clip by clip, so that it can go on after a stop
     else:

@@ -134,15 +134,15 @@ def restore(workdir: Path, *, checkpoint: str = "last") -> Restored:
     config = load_config(workdir)
     try:
         facts = json.loads((workdir / FACTS_FILE).read_text())
-    except (OSError, ValueError) as error:
+        sizes = _sizes(facts)
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(
-            f"{workdir / FACTS_FILE}: cannot read it ({type(error).__name__}), expected a run's facts"
+            f"{workdir / FACTS_FILE}: cannot read it ({type(error).__name__}: {error}), expected a run's facts"
         ) from error
     checkpoints, before = Checkpoints(workdir), None
     if not checkpoints.steps():
         raise UserError(f"--workdir={workdir}: no checkpoint in it, expected a training run that has saved one")
     components = build_components(config)
-    sizes = _sizes(facts)
     if checkpoint == "best":
         best = checkpoints.best()
         if best is None:

@@ -359,6 +359,17 @@ def test_ctrl_c_gives_one_line(server, place):
     assert "Traceback" not in ended.err
 
 
+def test_a_disk_that_takes_no_more_gives_one_line(data, place):
+    launch = [sys.executable, str(ROOT / "launch.py"), "--app=import_data", "--check=data", "--out=sheets"]
+    limited = ["bash", "-c", 'ulimit -f 1 && exec "$@"', "bash", *launch]  # files of up to 1 KiB
+    environment = os.environ | VARIABLES | {"DIMO_JAX_CACHE": str(place / "cache")}
+    done = subprocess.run(limited, cwd=place, env=environment, capture_output=True, text=True)
+    assert done.returncode == 4, done.stderr
+    assert "cannot be written (File too large)" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not [path for path in (place / "sheets").rglob("*") if path.is_file()]
+
+
 def test_workdir_is_a_file(place, refuses):
     (place / "run").write_text("mine")
     refuses(SMOKE, "--workdir=run", says=["--workdir=run: found a file, expected a folder"])
@@ -393,6 +404,8 @@ def test_sample_without_a_checkpoint(place, refuses):
     (place / "run").mkdir()
     (place / "run/config.json").write_text("{}")
     refuses("--app=sample", "--workdir=run", says=["run/facts.json: cannot read it", "expected a run's facts"])
+    (place / "run/facts.json").write_text(json.dumps({"names": ["walk"]}))
+    refuses("--app=sample", "--workdir=run", says=["run/facts.json: cannot read it (KeyError: 'num_frames')"])
     (place / "run/facts.json").write_text(json.dumps({"names": ["walk"], "num_frames": 6}))
     says = ["--workdir=run: no checkpoint in it, expected a training run that has saved one"]
     refuses("--app=sample", "--workdir=run", says=says)
