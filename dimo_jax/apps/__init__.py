@@ -108,7 +108,12 @@ def define_flags() -> None:
     flags.DEFINE_string("pred", None, "evaluate: folder of pictures to score, in the same layout")
     flags.DEFINE_string("clip", None, "evaluate: Hugging Face CLIP folder (config.json, model.safetensors)")
     flags.DEFINE_integer("num_lpips_images", None, "evaluate: about so many images for LPIPS (0: all)")
-    flags.DEFINE_enum("checkpoint", None, ["last", "best"], "sample, evaluate: the run's latest state, or the best one")
+    flags.DEFINE_enum(
+        "checkpoint",
+        None,
+        ["last", "best"],
+        "apps that read a run: its latest state, or the one that did best on training batches",
+    )
     flags.DEFINE_integer("num_videos", None, "evaluate: about so many videos for FVD (0: all)")
     flags.DEFINE_string("image", None, "distill: the picture of the object")
     flags.DEFINE_string("prompts", None, "distill: text file with a motion a line, instead of a language model's")

@@ -79,6 +79,7 @@ def run(
     azimuths: str = "",
     elevation: float | None = None,
     size: int = 0,
+    checkpoint: str = "last",
 ) -> None:
     """Writes motions of the run in `workdir` in one format or several.
 
@@ -105,13 +106,14 @@ def run(
       background: of video, "R,G,B" in 0..1; default: the run's. Pictures with alpha have none.
       camera, azimuths, elevation: of video, as for `sample`.
       size: height of the pictures in pixels; default: as in training.
+      checkpoint: "last", or "best" as training batches went.
 
     Raises:
       UserError: bad flags, an unknown motion, no finished run there, or a motion that the format cannot hold.
     """
     given = locals()
     chosen, target = _check(given), results_folder(workdir, "exports", out=out)
-    model = restore(Path(workdir))
+    model = restore(Path(workdir), checkpoint=checkpoint)
     if set(chosen) != {"checkpoint"}:
         takes, recorder = record_takes(model, given)
         writers = make_writers(model, takes, given)  # what can fail fails here, before anything is written

@@ -46,6 +46,7 @@ def run(
     camera: str = "fixed",
     azimuths: str = "",
     elevation: float | None = None,
+    checkpoint: str = "last",
 ) -> None:
     """Walks between motions of the run in `workdir`.
 
@@ -62,6 +63,7 @@ def run(
       frame_rate: frames a second; default: as in training.
       size: height of the pictures in pixels; default: as in training.
       camera, azimuths, elevation: of the morph, as for `sample`; the grid has the data's camera.
+      checkpoint: "last", or "best" as training batches went.
 
     Raises:
       UserError: bad flags, an unknown motion, or no finished run there; nothing is written.
@@ -75,7 +77,7 @@ def run(
     if len(names) < 2:
         raise UserError(f"--motions: found {motions!r}, expected two names or more, separated by commas")
     target = results_folder(workdir, "interpolations", out=out)
-    model = restore(Path(workdir))
+    model = restore(Path(workdir), checkpoint=checkpoint)
     codes = jnp.stack([model.player.latent(model.find_motion(name, flag="motions")) for name in names])
     morph_frames = num_frames or 2 * model.num_frames
     still = model.camera(size)

@@ -49,6 +49,7 @@ def run(
     finetune_decoder: int = 0,
     fit_size: int = 0,
     seed: int = 0,
+    checkpoint: str = "last",
 ) -> None:
     """Fits the latent code of unseen motions; decoder, key points and Gaussians stay as they are.
 
@@ -67,6 +68,7 @@ def run(
         is saved as `<motion>_decoder.npz`; the comparison is then the fine-tuned one.
       fit_size: height of the pictures that are fitted; default: the data's, at most 128.
       seed: of the batches.
+      checkpoint: "last", or "best" as training batches went.
 
     Raises:
       UserError: bad flags, no such motion or view, or no finished run there; nothing is written.
@@ -75,7 +77,7 @@ def run(
     if start not in STARTS:
         raise UserError(f"--start: found {start!r}, expected one of {', '.join(STARTS)}")
     folder = results_folder(workdir, "reconstructions", out=out)
-    model = restore(Path(workdir))
+    model = restore(Path(workdir), checkpoint=checkpoint)
     dataset = read_folder(source) if source else load(load_config(Path(workdir)).data)
     chosen, fitted_views = choose_motions(dataset, motion), choose_views(dataset, views)
     height = dataset.cameras.height

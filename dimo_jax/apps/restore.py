@@ -130,6 +130,8 @@ def restore(workdir: Path, *, checkpoint: str = "last") -> Restored:
       UserError: no run there, none that finished its first stage, a damaged one, or none with a score.
     """
     if Path(workdir).is_file():
+        if checkpoint != "last":
+            raise UserError(f"--checkpoint={checkpoint}: found {workdir}, a model file, expected a run with it")
         return _restore_file(Path(workdir))
     config = load_config(workdir)
     try:

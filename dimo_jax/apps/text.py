@@ -40,6 +40,7 @@ def run(
     out: str = "",
     num_frames: int = 0,
     size: int = 0,
+    checkpoint: str = "last",
 ) -> None:
     """Generates the motion that a sentence describes, or evaluates sentences whose motion is known.
 
@@ -54,6 +55,7 @@ def run(
       out: folder for `<prompt>.mp4` or `<evaluation>.json`; default: `workdir`/text.
       num_frames: frames of the video, which lasts as long as in training; default: as in training.
       size: side of the pictures in pixels; default: as in training.
+      checkpoint: "last", or "best" as training batches went.
 
     Raises:
       UserError: neither or both of prompt and evaluation, or what `restore` and `load_speaker` raise.
@@ -63,7 +65,7 @@ def run(
     options = captions.text_options(load_config(folder), bert=bert)
     with ThreadPoolExecutor(1) as pool:  # reading and compiling the encoder leaves a core free for the model
         prepared = pool.submit(_prepare, options, prompt)
-        model = restore(folder)
+        model = restore(folder, checkpoint=checkpoint)
         encoder = prepared.result()
     if evaluate_captions == "held_out" and not any(captions.read_sentences(model.facts).test):
         raise UserError(f"--evaluate_captions=held_out: {folder} has no held-out sentences, expected some in its data")

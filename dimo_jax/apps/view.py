@@ -25,7 +25,14 @@ FIRST_PORT = 8080
 
 
 def run(
-    *, workdir: str, host: str = "127.0.0.1", port: int = 0, out: str = "", bert: str = "", size: int = 512
+    *,
+    workdir: str,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    out: str = "",
+    bert: str = "",
+    size: int = 512,
+    checkpoint: str = "last",
 ) -> None:
     """Serves an interactive viewer of the run in `workdir` until it is interrupted; prints its address.
 
@@ -36,6 +43,7 @@ def run(
       out: folder for exports; default: `workdir`/view.
       bert: folder of a Hugging Face BERT for prompts; default as for `--app=text`.
       size: height in pixels of exported videos.
+      checkpoint: "last", or "best" as training batches went.
 
     Raises:
       UserError: viser is not installed, the address cannot be listened on, bad flags, or no finished run there.
@@ -46,7 +54,7 @@ def run(
         check_folder(out, "out")
     if not 0 <= port < 65_536:
         raise UserError(f"--port: found {port}, expected 0 to 65535")
-    model = restore(Path(workdir))
+    model = restore(Path(workdir), checkpoint=checkpoint)
     _check_address(host, port)
     session = Session(model)
     server = viser.ViserServer(host=host, port=port or FIRST_PORT, verbose=False)

@@ -300,6 +300,8 @@ def test_damaged_model_files_give_one_line_and_run_nothing(model, tmp_path):
             restore(path)
         assert "bad.npz" in str(error.value)
         assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match=r"--checkpoint=best: found .*model\.npz, a model file"):
+        restore(model / "model.npz", checkpoint="best")
     path.write_bytes((model / "model.npz").read_bytes()[:-100])
     with pytest.raises(UserError, match=r"bad\.npz: not a model file"):
         restore(path)

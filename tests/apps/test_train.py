@@ -71,6 +71,15 @@ def test_run_is_complete_and_beats_the_static_model(trained):
 
 
 @pytest.mark.slow
+def test_the_best_checkpoint_can_be_asked_for(trained, tmp_path):
+    best = Checkpoints(trained).best()
+    assert restore(trained, checkpoint="best").step == best
+    names = ",".join(restore(trained).facts["names"])
+    interpolate.run(workdir=str(trained), motions=names, checkpoint="best", num_steps=2, out=str(tmp_path))
+    assert list(tmp_path.glob("*.mp4"))
+
+
+@pytest.mark.slow
 def test_loss_falls_and_resolution_follows_the_schedule(trained):
     rows = read_metrics(trained / "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(100, 801, 100))
