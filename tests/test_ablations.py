@@ -106,6 +106,9 @@ def test_number_codes_tell_sixty_motions_apart():
     apart = np.linalg.norm(codes[:, None] - codes[None], axis=-1) + 9 * np.eye(60)
     assert apart.min() > 0.5
     assert codes.shape == (60, 32)
+    other = np.asarray(latents.number_codes(jax.random.key(1), num_motions=60).mu)
+    np.testing.assert_allclose(np.sort(codes, axis=0), np.sort(other, axis=0), atol=1e-5)  # the same, dealt out anew
+    assert not np.allclose(codes, other)
 
 
 def test_budget_scales_every_schedule():

@@ -36,14 +36,13 @@ def number_codes(
     between two numbers means nothing. For the ablation of paper Table 5, with a learning rate of 0.
 
     Args:
-      key: not used.
+      key: random key; numbers are dealt out by it, because datasets list motions by name, alike ones side by side.
       num_motions: M.
       dim: D; an odd one repeats no column.
       mu_std: factor of the codes, whose entries lie in -1..1.
       log_sigma: log of every standard deviation.
     """
-    del key
-    numbers = (jnp.arange(num_motions) + 0.5) / num_motions
+    numbers = (jax.random.permutation(key, num_motions) + 0.5) / num_motions
     angles = jnp.pi * numbers[:, None] * 2.0 ** (jnp.arange((dim + 1) // 2) % 8)
     mu = mu_std * jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)[:, :dim]
     return Latents(mu=mu, log_sigma=jnp.full((num_motions, dim), log_sigma, jnp.float32))
