@@ -5,8 +5,8 @@
 
 The paper does not say what takes the place of the latent space, only what it is for: it serves "to distinguish diverse
 motion patterns and model the underlying motion distributions" (Sec. 4.4). So no code is learned and there is no
-distribution: by default the decoder is told a motion's number, drawn by lot and encoded as a time is, without which no motion
-could be asked for. "@none" takes that away too: one motion remains, the mean of all.
+distribution: by default the decoder is told a motion's number, drawn by lot and encoded as a time is, without which no
+motion could be asked for. "@none" takes that away too: one motion remains, the mean of all.
 """
 
 from __future__ import annotations
