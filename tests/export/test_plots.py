@@ -101,7 +101,8 @@ def test_curves_with_gaps(tmp_path):
         del row["psnr"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        plot_curves(rows, tmp_path / "a.png")
+        image = load(plot_curves(rows, tmp_path / "a.png"))
+    assert has_color(image, ORANGE)
 
 
 def test_curves_of_other_rows(tmp_path):
