@@ -110,17 +110,17 @@ def _quotient(a: Array, b: Array) -> Array:
     return (a * shrink) / (b * shrink)
 
 
-def _scale_to_one(x: Array, axis: Axis) -> tuple[Array, Array, Array]:
-    """x / scale (largest magnitude 1), scale, and where x is zero; the last two keep the reduced axes."""
+def _scale_to_one(x: Array, axis: Axis) -> tuple[Array, Array]:
+    """x / scale (largest magnitude 1; zero stays zero), and the scale, which keeps the reduced axes."""
     scale = jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0.0)
     dead = scale < _tiny(x)
     scale = jnp.where(dead, 1.0, scale)
-    return jnp.where(dead, 0.0, _quotient(x, scale)), scale, dead
+    return jnp.where(dead, 0.0, _quotient(x, scale)), scale
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def _norm(x: Array, axis: Axis, keepdims: bool) -> Array:
-    scaled, scale, _ = _scale_to_one(x, axis)
+    scaled, scale = _scale_to_one(x, axis)
     length = jnp.sqrt(jnp.sum(scaled * scaled, axis=axis, keepdims=True))
     norm = jnp.minimum(scale * length, _largest(x))
     return norm if keepdims else jnp.squeeze(norm, axis)
@@ -134,9 +134,11 @@ def _norm_jvp(axis: Axis, keepdims: bool, primals: tuple[Array], tangents: tuple
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _normalize(x: Array, axis: Axis) -> Array:
-    scaled, _, dead = _scale_to_one(x, axis)
+    scaled, _ = _scale_to_one(x, axis)
     length = jnp.sqrt(jnp.sum(scaled * scaled, axis=axis, keepdims=True))
-    return scaled / jnp.where(dead, 1.0, length)
+    # Not by the scale: a compiler may compute x anew for each use, and where x is a difference of equal things round it
+    # to nothing in one place and to next to nothing in another.
+    return scaled / jnp.where(length == 0, 1.0, length)
 
 
 @_normalize.defjvp

@@ -56,6 +56,12 @@ def test_normalize_over_whole_range(transform):
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
+def test_normalize_is_finite_where_a_compiler_rounds_x_anew_for_each_use(monkeypatch):
+    # Compiled, the difference of two points that coincide was 0 where it was scaled and 1e-9 where its scale was found.
+    monkeypatch.setattr(safe, "_scale_to_one", lambda x, axis: (jnp.zeros_like(x), jnp.full((1,), 1e-9, x.dtype)))
+    np.testing.assert_array_equal(safe.safe_normalize(jnp.array([1e-9, 0.0, 0.0])), 0.0)
+
+
 def test_normalize_jacobian_is_finite_and_bounded_over_whole_range():
     found = np.asarray(jax.jit(jax.vmap(jax.jacrev(safe.safe_normalize)))(VECTORS))
     assert np.all(np.isfinite(found))
