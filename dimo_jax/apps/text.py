@@ -67,9 +67,15 @@ def run(
         prepared = pool.submit(_prepare, options, prompt)
         model = restore(folder, checkpoint=checkpoint)
         encoder = prepared.result()
-    if evaluate_captions == "held_out" and not any(captions.read_sentences(model.facts).test):
-        raise UserError(f"--evaluate_captions=held_out: {folder} has no held-out sentences, expected some in its data")
-    speaker, sentences = captions.speak_for(model, folder, options, encoder)
+        if evaluate_captions == "held_out" and not any(captions.read_sentences(model.facts).test):
+            raise UserError(
+                f"--evaluate_captions=held_out: {folder} has no held-out sentences, expected some in its data"
+            )
+        if prompt:
+            rehearsed = pool.submit(_rehearse, model, num_frames=num_frames, size=size)
+        speaker, sentences = captions.speak_for(model, folder, options, encoder)
+        if prompt:
+            rehearsed.result()
     codes = captions.sentence_codes(model, sentences)
     if prompt:
         _generate(model, speaker, sentences, prompt, target, num_frames=num_frames, size=size)
@@ -90,6 +96,12 @@ def _prepare(options: Mapping[str, Any], prompt: str) -> TextEncoder:
     if prompt:
         encoder.embed([prompt])
     return encoder
+
+
+def _rehearse(model: Restored, *, num_frames: int, size: int) -> None:
+    """Compiles what plays and draws a motion, while the projector is trained."""
+    clip = model.player.play(model.player.latent(0), frame_times(num_frames or model.num_frames))
+    model.player.film(clip.gaussians, model.camera(size))
 
 
 def _check_flags(prompt: str, evaluate_captions: str, num_frames: int, size: int) -> None:

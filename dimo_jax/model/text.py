@@ -82,6 +82,7 @@ def build_projector(spec: Mapping[str, Any], *, num_features: int) -> nn.Module:
     return module
 
 
+@jax.jit
 def unit(embeddings: Array) -> Array:
     """Embeddings [..., E] scaled to length 1, so that their products are cosines; zeros stay zeros."""
     return embeddings / jnp.maximum(jnp.sqrt(jnp.sum(embeddings**2, axis=-1, keepdims=True)), 1e-12)

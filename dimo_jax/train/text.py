@@ -43,7 +43,6 @@ def _loss(outputs: Array, codes: Array, motions: Array, weights: Array, contrast
     return jnp.sum(weights * (error + contrast * right))
 
 
-@functools.partial(jax.jit, static_argnames=("module", "num_steps", "rate", "decay", "noise", "contrast"))
 def _train(
     key: Array,
     inputs: Array,
@@ -81,6 +80,22 @@ def _train(
 
     (variables, _), _ = jax.lax.scan(step, (variables, optimizer.init(variables)), jnp.arange(num_steps))
     return variables
+
+
+# Compiled as a whole: one by one, the operations around the training take seconds to compile.
+@functools.partial(
+    jax.jit, static_argnames=("module", "num_members", "num_steps", "rate", "decay", "noise", "contrast")
+)
+def _fit(
+    seed: Array, embeddings: Array, codes: Array, motions: Array, *, module: nn.Module, num_members: int, **options: Any
+) -> Projector:
+    scaling = find_scaling(embeddings, codes)
+    inputs = scale_inputs(scaling, embeddings)
+    targets = (codes - scaling.code_mean) / scaling.code_scale
+    keys = jax.random.split(jax.random.key(seed), num_members)
+    # One after the other: the same sums in the same order, whatever the number of networks.
+    members = jax.lax.map(lambda key: _train(key, inputs, targets, motions, module=module, **options), keys)
+    return Projector(members=members, scaling=scaling)
 
 
 def fit_projector(
@@ -122,12 +137,6 @@ def fit_projector(
             raise UserError(f"config.text.fit.{name}: found {value!r}, expected at least {least}")
     flat = jnp.asarray(np.concatenate([np.asarray(rows, np.float32) for rows in embeddings]))
     motions = jnp.asarray(np.repeat(np.arange(len(embeddings)), [len(rows) for rows in embeddings]), jnp.int32)
-    scaling = find_scaling(flat, jnp.asarray(codes))
-    inputs = scale_inputs(scaling, flat)
-    targets = (jnp.asarray(codes) - scaling.code_mean) / scaling.code_scale
     options = dict(num_steps=num_steps, rate=rate, decay=decay, noise=noise, contrast=contrast)
-    train = functools.partial(_train, module=module, **options)
-    keys = jax.random.split(jax.random.key(seed), num_members)
-    # One after the other: the same sums in the same order, whatever the number of networks.
-    members = jax.lax.map(lambda key: train(key, inputs, targets, motions), keys)
-    return Projector(members=members, scaling=scaling)
+    fitted: Projector = _fit(seed, flat, jnp.asarray(codes), motions, module=module, num_members=num_members, **options)
+    return fitted
