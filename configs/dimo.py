@@ -244,7 +244,7 @@ def _demo() -> ConfigDict:
     stage = config.stage2
     stage.num_steps = 2_000
     stage.phases = ((0, 64), (500, 128))
-    stage.num_per_key_point = 24
+    stage.num_per_key_point = 48
     stage.prune_every, stage.prune_until = 200, 2_000
     stage.prune.min_opacity = 0.05
     stage.rates.update(
@@ -282,7 +282,6 @@ def _fifty() -> ConfigDict:
     stage.rates.update(decoder=_rate(3e-3, 5e-4, 3_000, warmup_steps=50), means=_rate(1e-2, 5e-4, 2_150))
 
     stage = config.stage2
-    stage.num_per_key_point = 48  # as docs/results.md was measured; the demo loses nothing with half as many
     stage.num_steps = 5_000
     stage.phases = ((0, 64), (1_250, 128))
     stage.prune_every, stage.prune_until = 500, 5_000
