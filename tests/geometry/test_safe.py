@@ -57,7 +57,7 @@ def test_normalize_over_whole_range(transform):
 
 
 def test_normalize_is_finite_where_a_compiler_rounds_x_anew_for_each_use(monkeypatch):
-    # Compiled, the difference of two points that coincide was 0 where it was scaled and 1e-9 where its scale was found.
+    # Compiled, the difference of coinciding points may round to 0 where it is scaled, and not where its scale is found.
     monkeypatch.setattr(safe, "_scale_to_one", lambda x, axis: (jnp.zeros_like(x), jnp.full((1,), 1e-9, x.dtype)))
     np.testing.assert_array_equal(safe.safe_normalize(jnp.array([1e-9, 0.0, 0.0])), 0.0)
 
