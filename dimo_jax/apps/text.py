@@ -19,7 +19,7 @@ from dimo_jax.apps import captions
 from dimo_jax.apps.captions import Sentences, Speaker
 from dimo_jax.apps.gallery import write_latents
 from dimo_jax.apps.options import check_least, check_use
-from dimo_jax.apps.restore import Restored, restore, results_folder
+from dimo_jax.apps.restore import Restored, restore, results_folder, run_folder
 from dimo_jax.checkpoints import load_config
 from dimo_jax.errors import UserError
 from dimo_jax.model import dimo
@@ -71,11 +71,9 @@ def run(
             raise UserError(
                 f"--evaluate_captions=held_out: {folder} has no held-out sentences, expected some in its data"
             )
-        if prompt:
-            rehearsed = pool.submit(_rehearse, model, num_frames=num_frames, size=size)
+        if prompt and not (run_folder(workdir) / captions.FILE).exists():
+            pool.submit(_rehearse, model, num_frames=num_frames, size=size)  # what it raises, drawing raises again
         speaker, sentences = captions.speak_for(model, folder, options, encoder)
-        if prompt:
-            rehearsed.result()
     codes = captions.sentence_codes(model, sentences)
     if prompt:
         _generate(model, speaker, sentences, prompt, target, num_frames=num_frames, size=size)

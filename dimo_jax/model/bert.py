@@ -188,9 +188,10 @@ class TextEncoder:
         embeddings = np.zeros((len(tokens), self.size), np.float32)
         for start in range(0, len(order), _CHUNK):
             chosen = order[start : start + _CHUNK]
+            rows = 1 if len(tokens) == 1 else _CHUNK
             longest = max(len(tokens[i]) for i in chosen)
             length = min(-(-longest // _STEP) * _STEP, self.params.positions.shape[0])
-            padded, mask = np.zeros((_CHUNK, length), np.int32), np.zeros((_CHUNK, length), bool)
+            padded, mask = np.zeros((rows, length), np.int32), np.zeros((rows, length), bool)
             for row, i in enumerate(chosen):
                 padded[row, : len(tokens[i])], mask[row, : len(tokens[i])] = tokens[i], True
             found = _embed(self.params, padded, mask, options=self.options, pooling=self.pooling)
