@@ -192,6 +192,7 @@ def build_parts(
             true_alpha=flat(true_alpha),
             image_weights=jnp.ones(num_images),
             controls=controls,
+            rotations=decoded[1],
             canonical=key_points.positions,
             control_alive=jnp.ones(key_points.positions.shape[0], bool),
             edges=near.controls,

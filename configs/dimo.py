@@ -93,6 +93,8 @@ def _paper() -> ConfigDict:
 
     config.render = dict(implementation=placeholder(str), capacity=placeholder(int), background=(1.0, 1.0, 1.0))
 
+    config.turns = dict(fn="dimo_jax.train.turns:find_turns", size=32, num_angles=24, num_views=9)
+
     config.stage1 = ConfigDict()
     config.stage1.num_steps = 2_800
     config.stage1.phases = ((0, 128), (300, 256), (450, 512))  # (first step, pixels)
@@ -131,6 +133,10 @@ def _paper() -> ConfigDict:
         lpips=dict(fn=f"{TERMS}:lpips", weight=1000.0, network="vgg", num_images=placeholder(int), dtype="float32"),
         arap=dict(fn=f"{TERMS}:arap", weight=10.0),
         kl=dict(fn=f"{TERMS}:kl", weight=0.05),
+        rotations=dict(fn=f"{TERMS}:rotations", weight=0.0, start=1_000),  # ours
+        # Ours, off at the paper's scale: turns of the whole body are searched for when the first of these starts.
+        turn=dict(fn=f"{TERMS}:turn", weight=0.0, start=1_000, stop=2_000),
+        turn_rotations=dict(fn=f"{TERMS}:turn_rotations", weight=0.0, start=1_000),
     )
 
     config.stage2 = ConfigDict()
@@ -168,6 +174,7 @@ def _paper() -> ConfigDict:
         arap=dict(fn=f"{TERMS}:arap", weight=10.0),
         chamfer=dict(fn=f"{TERMS}:chamfer", weight=10.0),
         opacity=dict(fn=f"{TERMS}:opacity", weight=0.0),
+        rotations=dict(fn=f"{TERMS}:rotations", weight=0.0),
         text=dict(fn=f"{TERMS}:text", weight=1.0, contrast=1.0),  # with text.joint
         kl=dict(fn=f"{TERMS}:kl", weight=0.05),
     )
@@ -240,6 +247,8 @@ def _demo() -> ConfigDict:
     stage.losses.lpips.weight = 0.0
     stage.losses.ssim.weight = 0.0
     stage.losses.kl.weight = 8e-3
+    stage.losses.turn.update(weight=2_000.0, start=430, stop=860)
+    stage.losses.turn_rotations.update(weight=20.0, start=430)
 
     stage = config.stage2
     stage.num_steps = 2_000

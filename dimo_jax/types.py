@@ -94,6 +94,13 @@ class Batch(flax.struct.PyTreeNode):
     view_weights: Array  # [M,V], mean 1 over the whole batch
 
 
+class Turns(flax.struct.PyTreeNode):
+    """By how much motions turn the whole body about +Y (`train.turns`)."""
+
+    angles: Array  # [M,T] radians, from 0 at the first frame, continuous: beyond a whole turn they go on counting
+    found: Array  # [M] 1.0 where the motion turns, 0.0 where `angles` mean nothing
+
+
 class Params(flax.struct.PyTreeNode):
     """Everything that training moves."""
 

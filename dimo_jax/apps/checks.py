@@ -107,7 +107,7 @@ def check_config(config: Mapping[str, Any]) -> None:
         _check_phases(_get(config, f"{name}.phases"), f"{name}.phases")
     _check_capacity(config)
     _check_render(config)
-    for key in ("decoder", "latent", "skinning", "graph", "deform", "text.projector", "text.fit", *LATE_SLOTS):
+    for key in ("decoder", "latent", "skinning", "graph", "deform", "text.projector", "text.fit", "turns", *LATE_SLOTS):
         _check_slot(_get(config, key), key)
     build_components(config)
     stages.resolve_latent_init(config)

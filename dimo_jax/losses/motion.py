@@ -1,12 +1,14 @@
-"""Regularization of the key points' motion: as rigid as possible, and near the first stage's trajectories."""
+"""What guides the key points' motion: as rigid as possible, near the first stage's trajectories, turned where found."""
 
 from __future__ import annotations
 
 import chex
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 from dimo_jax.errors import UserError
+from dimo_jax.geometry import quaternion
 from dimo_jax.geometry.neighbors import nearest
 from dimo_jax.geometry.safe import safe_norm, safe_sqrt
 from dimo_jax.types import Array
@@ -114,6 +116,74 @@ def chamfer(
     if not one_way:
         total += _one_way(b, a, squared=squared, reduction=reduction, block_size=block_size)
     return total
+
+
+def embedded(positions_a: Array, positions_b: Array, rotations: Array, edges: Array, weights: Array) -> Array:
+    """How well each control point's own rotation explains how its neighbours moved (Sumner et al. 2007; our addition).
+
+        mean_k sum_{j in edges_k} w_kj | (b_j - b_k) - R_k (a_j - a_k) |^2
+
+    `arap_rigid` with the model's R_k in the place of the best one.
+
+    Args:
+      positions_a: [K,3] canonical control points, world units.
+      positions_b: [K,3] the same control points at one time.
+      rotations: [K,4] wxyz of that time, not normalized.
+      edges: [K,J] int, neighbours of each control point.
+      weights: [K,J] influence of each neighbour.
+
+    Returns:
+      [] squared world units.
+    """
+    _check_edges(positions_a, positions_b, edges, weights)
+    before, after = _edge_vectors(positions_a, edges), _edge_vectors(positions_b, edges)
+    apart = after - quaternion.rotate(quaternion.normalize(rotations)[:, None], before)
+    return jnp.mean(jnp.sum(weights * jnp.sum(apart**2, axis=-1), axis=-1))
+
+
+def about_vertical(angles: Array) -> Array:
+    """Quaternions [...,4] of turns about +Y by angles [...] in radians; continuous over whole turns."""
+    return quaternion.from_axis_angle(angles[..., None] * jnp.asarray([0.0, 1.0, 0.0]))
+
+
+def turn(controls: Array, canonical: Array, alive: Array, angle: Array) -> Array:
+    """Mean squared distance of a pose from the canonical one turned as a whole, wherever it stands (our addition).
+
+    Args:
+      controls: [P,3] control points at one time, world units.
+      canonical: [P,3] the same points; carries no gradient.
+      alive: [P] bool, the points that count.
+      angle: [] radians about +Y.
+
+    Returns:
+      [] squared world units; 0 for the canonical pose, turned about any vertical axis and shifted.
+    """
+    rest = _centered(lax.stop_gradient(canonical), alive)
+    apart = _centered(controls, alive) - quaternion.rotate(about_vertical(angle)[None], rest)
+    return _mean_alive(jnp.sum(apart**2, axis=-1), alive)
+
+
+def turn_rotations(rotations: Array, alive: Array, angle: Array) -> Array:
+    """Mean squared distance of control points' rotations from a turn of the whole body (our addition).
+
+    In sign as well: a decoder that is continuous in time takes the sign that comes with the continuous angle.
+
+    Args:
+      rotations: [P,4] wxyz, not normalized.
+      alive: [P] bool, the points that count.
+      angle: [] radians about +Y.
+    """
+    apart = quaternion.normalize(rotations) - about_vertical(angle)
+    return _mean_alive(jnp.sum(apart**2, axis=-1), alive)
+
+
+def _mean_alive(values: Array, alive: Array) -> Array:
+    return jnp.sum(jnp.where(alive, values, 0.0)) / jnp.maximum(jnp.sum(alive), 1)
+
+
+def _centered(points: Array, alive: Array) -> Array:
+    """[P,3] relative to the centre of those alive."""
+    return points - jax.vmap(_mean_alive, in_axes=(-1, None))(points, alive)
 
 
 def _one_way(a: Array, b: Array, *, squared: bool, reduction: str, block_size: int) -> Array:

@@ -96,6 +96,38 @@ def chamfer(inputs: LossInputs) -> Array:
     return jnp.mean(jax.vmap(jax.vmap(motion.chamfer))(inputs.controls, inputs.reference))
 
 
+def rotations(inputs: LossInputs) -> Array:
+    """The decoded rotations explain the trajectories, which stand still in this term (our addition).
+
+    The first stage's Gaussians are round and show no rotation; without this term the second begins with none.
+    """
+    canonical, controls = jax.lax.stop_gradient((inputs.canonical, inputs.controls))
+
+    def one_motion(controls: Array, rotations: Array, edges: Array, weights: Array) -> Array:
+        weights = _alive_weights(inputs, edges, weights)
+        return jnp.mean(jax.vmap(lambda b, r: motion.embedded(canonical, b, r, edges, weights))(controls, rotations))
+
+    return jnp.mean(jax.vmap(one_motion)(controls, inputs.rotations, inputs.edges, inputs.edge_weights))
+
+
+def turn(inputs: LossInputs) -> Array:
+    """The body turned as a whole where `train.turns` found that it turns; mean over motions and times (ours)."""
+    assert inputs.turns is not None
+    one_time = jax.vmap(motion.turn, in_axes=(0, None, None, 0))
+    apart = jax.vmap(one_time, in_axes=(0, None, None, 0))(
+        inputs.controls, inputs.canonical, inputs.control_alive, inputs.turns.angles
+    )
+    return jnp.mean(inputs.turns.found[:, None] * apart)
+
+
+def turn_rotations(inputs: LossInputs) -> Array:
+    """The rotations that go with `turn`, which the first stage's round Gaussians do not show (our addition)."""
+    assert inputs.turns is not None
+    one_time = jax.vmap(motion.turn_rotations, in_axes=(0, None, 0))
+    apart = jax.vmap(one_time, in_axes=(0, None, 0))(inputs.rotations, inputs.control_alive, inputs.turns.angles)
+    return jnp.mean(inputs.turns.found[:, None] * apart)
+
+
 def kl(inputs: LossInputs) -> Array:
     """L_kl, Eq. 10, summed over the dimensions and averaged over the batch's motions.
 

@@ -1,7 +1,7 @@
 """The training objective: a weighted sum of terms, each one a slot of the config.
 
-`config.<stage>.losses.<name> = dict(fn="module:function", weight=..., start=..., **options)`. A term's function takes
-`LossInputs` and returns one number; an extension adds an entry.
+`config.<stage>.losses.<name> = dict(fn="module:function", weight=..., start=..., stop=..., **options)`. A term's
+function takes `LossInputs` and returns one number; an extension adds an entry.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from dimo_jax.errors import UserError
 from dimo_jax.resolve import resolve
-from dimo_jax.types import Array
+from dimo_jax.types import Array, Turns
 
 
 class LossInputs(flax.struct.PyTreeNode):
@@ -30,6 +30,7 @@ class LossInputs(flax.struct.PyTreeNode):
     true_alpha: Array  # [B,H,W]
     image_weights: Array  # [B]
     controls: Array  # [M,F,P,3] control points at the batch's times
+    rotations: Array  # [M,F,P,4] of the control points, as decoded: not normalized
     canonical: Array  # [P,3]
     control_alive: Array  # [P] bool
     edges: Array  # [M,P,J] int32 motion graph
@@ -38,17 +39,19 @@ class LossInputs(flax.struct.PyTreeNode):
     opacities: Array  # [N] in 0..1, 0 for dead slots
     latents: Any  # types.Latents of the batch's motions, [M,D]
     frozen: Mapping[str, Any]  # weights that are not trained: "lpips_vgg", "lpips_alex"
+    turns: Turns | None = None  # of the batch's motions [M] and times [M,F], where they are searched for
     sentences: Any = None  # losses.latent.ProjectedSentences, where the text projector is trained with the latents
 
 
 @dataclass(frozen=True)
 class Term:
-    """One weighted term; it counts from step `start` of its stage on."""
+    """One weighted term; it counts from step `start` of its stage on, and fades linearly until step `stop`."""
 
     name: str
     function: Callable[[LossInputs], Array]
     weight: float
     start: int
+    stop: int | None  # None: as long as the stage lasts, without fading
     options: Mapping[str, Any]
 
 
@@ -56,31 +59,39 @@ def build_terms(specs: Mapping[str, Any], *, key: str) -> tuple[Term, ...]:
     """Terms of a stage from its config; those of weight 0 are left out.
 
     Raises:
-      UserError: a term without weight or whose function cannot be resolved.
+      UserError: a term without weight, whose function cannot be resolved, or which stops before it starts.
     """
     terms = []
     for name, spec in sorted(specs.items()):
-        options = {option: value for option, value in spec.items() if option not in ("weight", "start")}
+        options = {option: value for option, value in spec.items() if option not in ("weight", "start", "stop")}
         if "weight" not in spec:
             raise UserError(f"config.{key}.{name}: found no weight, expected a number")
         if spec["weight"]:
             function = resolve(options, key=f"{key}.{name}")
-            terms.append(Term(name, function, float(spec["weight"]), int(spec.get("start", 0)), options))
+            start, stop = int(spec.get("start", 0)), spec.get("stop")
+            if stop is not None and stop <= start:
+                raise UserError(f"config.{key}.{name}.stop: found {stop}, expected more than its start, {start}")
+            terms.append(Term(name, function, float(spec["weight"]), start, stop, options))
     return tuple(terms)
 
 
 def evaluate(terms: tuple[Term, ...], inputs: LossInputs, step: Array) -> tuple[Array, dict[str, Array]]:
     """The weighted sum [], and each term's unweighted value.
 
-    A term that has not started costs nothing: it stands behind a `lax.cond` on the step of its stage.
+    A term that has not started, or has stopped, costs nothing: it stands behind a `lax.cond` on the step of its stage.
     """
     values: dict[str, Array] = {}
     total = jnp.zeros([])
     for term in terms:
-        if term.start > 0:
-            value = jax.lax.cond(step >= term.start, term.function, lambda _: jnp.zeros([]), inputs)
+        weight: Any = term.weight
+        counts = step >= term.start
+        if term.stop is not None:
+            counts &= step < term.stop
+            weight = term.weight * jnp.clip((term.stop - step) / (term.stop - term.start), 0.0, 1.0)
+        if term.start > 0 or term.stop is not None:
+            value = jax.lax.cond(counts, term.function, lambda _: jnp.zeros([]), inputs)
         else:
             value = term.function(inputs)
         values[term.name] = value
-        total = total + term.weight * value
+        total = total + weight * value
     return total, values

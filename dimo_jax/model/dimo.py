@@ -44,6 +44,7 @@ class Moved(flax.struct.PyTreeNode):
 
     gaussians: Gaussians
     controls: Array  # [P,3] positions of the control points: key points, or in the first stage the points themselves
+    rotations: Array  # [P,4] of the control points, as decoded: not normalized
 
 
 def build_components(config: Mapping[str, Any]) -> Components:
@@ -116,7 +117,8 @@ def move_by_key_points(components: Components, params: Params, neighbors: Neighb
     means, quats = components.deform(
         gaussians.means, gaussians.quats, key_points.positions, translations, rotations, near, weights
     )
-    return Moved(gaussians=gaussians.replace(means=means, quats=quats), controls=key_points.positions + translations)
+    posed = gaussians.replace(means=means, quats=quats)
+    return Moved(gaussians=posed, controls=key_points.positions + translations, rotations=rotations)
 
 
 def move_points(components: Components, params: Params, neighbors: Neighbors, z: Array, time: Array) -> Moved:
@@ -129,7 +131,7 @@ def move_points(components: Components, params: Params, neighbors: Neighbors, z:
     translations, rotations = decode(components, params, z, gaussians.means, time)
     means = gaussians.means + translations
     quats = quaternion.multiply(quaternion.normalize(rotations), quaternion.normalize(gaussians.quats))
-    return Moved(gaussians=gaussians.replace(means=means, quats=quats), controls=means)
+    return Moved(gaussians=gaussians.replace(means=means, quats=quats), controls=means, rotations=rotations)
 
 
 def move_without_key_points(
@@ -147,13 +149,15 @@ def move_without_key_points(
     count = positions.shape[0]
     means = gaussians.means + translations[count:]
     quats = quaternion.multiply(quaternion.normalize(rotations[count:]), quaternion.normalize(gaussians.quats))
-    return Moved(gaussians=gaussians.replace(means=means, quats=quats), controls=positions + translations[:count])
+    posed = gaussians.replace(means=means, quats=quats)
+    return Moved(gaussians=posed, controls=positions + translations[:count], rotations=rotations[:count])
 
 
 def stay(components: Components, params: Params, neighbors: Neighbors, z: Array, time: Array) -> Moved:
     """No motion at all: the static model that a run is compared with. Arguments as in `move_by_key_points`."""
     del components, neighbors, z, time
-    return Moved(gaussians=params.gaussians, controls=params.key_points.positions)
+    positions = params.key_points.positions
+    return Moved(params.gaussians, controls=positions, rotations=quaternion.identity(positions.shape[:1]))
 
 
 def animate(

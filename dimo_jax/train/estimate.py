@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.sampler import Sampler, batch_sizes
 from dimo_jax.model.dimo import build_components
-from dimo_jax.train import capacity, stages
+from dimo_jax.train import capacity, stages, turns
 from dimo_jax.train.frozen import load_frozen
 from dimo_jax.train.schedules import resolution_at
 from dimo_jax.train.step import build_step
@@ -37,7 +37,7 @@ def estimate_hours(config: ConfigDict, dataset: Dataset) -> tuple[float, float]:
     room = capacity.measure(state, components, first.options, batch)
     options = capacity.with_room(first.options, room)
     step = jax.jit(build_step(components, options))
-    arguments = (state, batch, load_frozen(first.options.terms), jax.random.key(0))
+    arguments = (state, batch, load_frozen(first.options.terms, turns=turns.no_turns(**sizes)), jax.random.key(0))
     jax.block_until_ready(step(*arguments))
     start = time.perf_counter()
     jax.block_until_ready(step(*arguments))

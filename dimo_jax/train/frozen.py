@@ -7,13 +7,18 @@ from typing import Any
 from dimo_jax.losses.perceptual import load_lpips
 from dimo_jax.losses.total import Term
 from dimo_jax.model.text import SentenceInputs
+from dimo_jax.types import Turns
 
 
-def load_frozen(terms: tuple[Term, ...], sentences: SentenceInputs | None = None) -> dict[str, Any]:
+def load_frozen(
+    terms: tuple[Term, ...], sentences: SentenceInputs | None = None, turns: Turns | None = None
+) -> dict[str, Any]:
     """Weights of the perceptual networks of a stage's terms, by the names that `losses.terms.lpips` looks for.
 
-    `sentences` join them where the text projector is trained with the latents.
+    `sentences` join them where the text projector is trained with the latents, and `turns`, which the terms `turn` and
+    `turn_rotations` look at, where they are searched for.
     """
     networks = {term.options.get("network", "vgg") for term in terms if term.name == "lpips"}
     weights: dict[str, Any] = {f"lpips_{network}": load_lpips(network) for network in networks}
-    return weights if sentences is None else weights | {"sentences": sentences}
+    others = {"sentences": sentences, "turns": turns}
+    return weights | {name: known for name, known in others.items() if known is not None}

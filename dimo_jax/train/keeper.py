@@ -89,13 +89,13 @@ class Keeper:
             self._stops = wish == _STOP
         return step % self._every == 0 or wish > 0
 
-    def save(self, step: int, state: TrainState, *, pairs: int | None = None) -> None:
+    def save(self, step: int, state: TrainState, **notes: Any) -> None:
         """Saves the state after `step`, then stops the run where `is_due` has heard that it shall.
 
         Args:
           step: steps taken.
           state: of one device; copied before this returns.
-          pairs: room of the render buffers, None where the next step would measure it.
+          **notes: what the loop remembers beside the state, as JSON has it.
 
         Raises:
           LossNotFinite: a loss since the last look, or a number of the state.
@@ -104,7 +104,7 @@ class Keeper:
         """
         self._tracker.look()
         check_finite(step, state)
-        self._store.save(step, state, notes={**self._tracker.notes(), "pairs": pairs})
+        self._store.save(step, state, notes={**self._tracker.notes(), **notes})
         self._last = self._clock()
         if self._stops:
             self._store.wait()

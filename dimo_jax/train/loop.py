@@ -20,8 +20,9 @@ from dimo_jax.data.device_frames import flatten_frames
 from dimo_jax.data.sampler import Sampler, Share, batch_sizes, prefetch
 from dimo_jax.model.dimo import Components, build_components
 from dimo_jax.model.text import SentenceInputs
+from dimo_jax.resolve import resolve
 from dimo_jax.train import capacity as capacities
-from dimo_jax.train import parallel, stages
+from dimo_jax.train import parallel, stages, turns
 from dimo_jax.train.frozen import load_frozen
 from dimo_jax.train.keeper import Keeper, Store, never
 from dimo_jax.train.schedules import resolution_at
@@ -30,7 +31,7 @@ from dimo_jax.train.state import TrainState
 from dimo_jax.train.step import Metrics, build_step
 from dimo_jax.train.tracker import LossNotFinite, Tracker
 from dimo_jax.train.waiting import Waiting
-from dimo_jax.types import Batch
+from dimo_jax.types import Batch, Turns
 
 
 class Watcher(Protocol):
@@ -97,7 +98,7 @@ def fit(
         agree_every=config.log_every,
         stop=stop,
     )
-    pairs = None
+    notes: Mapping[str, Any] = {}
     restored = checkpoints.restore_latest(lambda step: stages.template(config, components, step=step, **sizes))
     watcher.resumed(0 if restored is None else restored[0])
     if restored is None:
@@ -111,18 +112,17 @@ def fit(
         logging.info("resuming after step %d", restored[0])
         state, notes = restored[1], checkpoints.notes(restored[0])
         tracker.load(notes)
-        pairs = notes.get("pairs")
     for stage in stages.build_stages(config):
         if int(state.step) >= stage.last_step:
             continue
         start = time.perf_counter()
         runner = StageRunner(config, dataset, components, stage, keeper, tracker, watcher, sentences)
         try:
-            state = runner.run(state, pairs)
+            state = runner.run(state, notes)
         except LossNotFinite as error:
             error.batch = runner.batch_of(error.step)
             raise
-        pairs = None
+        notes = {}
         seconds[stage.name] = time.perf_counter() - start
     checkpoints.wait()
     return Trained(components, state, seconds)
@@ -158,7 +158,10 @@ class StageRunner:
         self.frames = parallel.replicate(flatten_frames(dataset), self.layout) if on_device else None
         self.key = jax.random.key(config.seed + 1)
         self.times = stages.frame_times(dataset.num_frames)
-        self.frozen = parallel.replicate(load_frozen(stage.options.terms, sentences), self.layout)
+        self.searches_after = turns.searched_after(stage.options.terms, stage.first_step)
+        searched = self.searches_after is not None
+        self.turns = turns.no_turns(dataset.num_motions, dataset.num_frames) if searched else None
+        self.frozen = parallel.replicate(load_frozen(stage.options.terms, sentences, self.turns), self.layout)
         points_are_controls = stage.options.points_are_controls
         self.refresh = jax.jit(
             functools.partial(
@@ -170,11 +173,15 @@ class StageRunner:
         )
         self.prune = jax.jit(functools.partial(stages.prune_gaussians, config=config))
 
-    def run(self, state: TrainState, pairs: int | None = None) -> TrainState:
+    def run(self, state: TrainState, notes: Mapping[str, Any]) -> TrainState:
         """From the state's step to the end of the stage; after the first stage, the second's first state.
 
-        `pairs` is the room of the render buffers that a checkpoint within a phase was saved with.
+        `notes` are those of the checkpoint that the state comes from: "pairs", the room of the render buffers within a
+        phase, and "turns", what was found.
         """
+        pairs = notes.get("pairs")
+        if self.turns is not None and notes.get("turns"):
+            self._remember(turns.from_notes(notes["turns"]))
         stage, config = self.stage, self.config
         step = int(state.step)
         with tqdm(total=config.stage1.num_steps + config.stage2.num_steps, initial=step, desc=stage.name, unit="step",
@@ -190,6 +197,20 @@ class StageRunner:
         self.keeper.is_due(step)  # asks for signals; what ends a stage is saved in any case
         self.keeper.save(step, state)
         return state
+
+    def _find_turns(self, state: TrainState) -> Turns:
+        find = resolve(self.config.turns, key="turns")
+        start = time.perf_counter()
+        found: Turns = find(
+            state, self.components, self.stage.options, self.dataset, held_out_every=self.config.data.held_out_every
+        )
+        logging.info("searched for turns of the whole body in %.1f s", time.perf_counter() - start)
+        return found
+
+    def _remember(self, found: Turns) -> None:
+        """What the terms `turn` and `turn_rotations` look at from now on."""
+        self.turns = found
+        self.frozen = {**self.frozen, "turns": parallel.replicate(found, self.layout)}
 
     def batch_of(self, step: int) -> Batch:
         """What the step that was the `step`-th saw, on the host."""
@@ -238,6 +259,8 @@ class StageRunner:
                 tracker.add(step, metrics)
                 bar.update()
                 state = self._between(state, step)
+                if step == self.searches_after:
+                    self._remember(self._find_turns(parallel.unreplicate(state, devices)))
                 if step % config.log_every == 0 or step == until:
                     tracker.look()
                     lost = tracker.take_lost()
@@ -255,7 +278,8 @@ class StageRunner:
                 if step < stage.last_step and self.keeper.is_due(step):
                     parallel.check_equal(state, devices, step=step)
                     here = parallel.unreplicate(state, devices)
-                    self.keeper.save(step, here, pairs=room.pairs if step < until else None)
+                    found = turns.to_notes(self.turns) if self.turns is not None else None
+                    self.keeper.save(step, here, pairs=room.pairs if step < until else None, turns=found)
                 if step >= until:
                     break
         finally:

@@ -18,7 +18,7 @@ from dimo_jax.model.gaussians import mask_dead
 from dimo_jax.render import composite, project
 from dimo_jax.train import density, parallel
 from dimo_jax.train.state import TrainState
-from dimo_jax.types import Array, Batch, Camera, JointParams, Latents, Params, Rendering
+from dimo_jax.types import Array, Batch, Camera, JointParams, Latents, Params, Rendering, Turns
 
 Move = Callable[[Components, Params, Neighbors, Array, Array], Moved]
 
@@ -107,6 +107,14 @@ def _project_sentences(
     )
 
 
+def _turns(batch: Batch, frames: Array, frozen: Mapping[str, Any]) -> Turns | None:
+    """Those of a batch's motions at its `frames` [M,F]; None where they are not searched for."""
+    if "turns" not in frozen:
+        return None
+    known: Turns = frozen["turns"]
+    return Turns(angles=known.angles[batch.motions[:, None], frames], found=known.found[batch.motions])
+
+
 def _loss(
     params: Params,
     probe: Array,
@@ -153,6 +161,7 @@ def _loss(
         true_alpha=flat(true_alpha),
         image_weights=jnp.broadcast_to(batch.view_weights[:, :, None], images).reshape(-1),
         controls=moved.controls,
+        rotations=moved.rotations,
         canonical=canonical,
         control_alive=state.alive if options.points_are_controls else jnp.ones(canonical.shape[0], bool),
         edges=edges,
@@ -161,6 +170,7 @@ def _loss(
         opacities=jax.nn.sigmoid(shaped.gaussians.logit_opacities),
         latents=latents,
         frozen=frozen,
+        turns=_turns(batch, frames, frozen),
         sentences=_project_sentences(shaped, batch, frozen, key, components, options),
     )
     total, values = evaluate(options.terms, inputs, state.step - options.first_step)
