@@ -133,10 +133,9 @@ def _paper() -> ConfigDict:
         lpips=dict(fn=f"{TERMS}:lpips", weight=1000.0, network="vgg", num_images=placeholder(int), dtype="float32"),
         arap=dict(fn=f"{TERMS}:arap", weight=10.0),
         kl=dict(fn=f"{TERMS}:kl", weight=0.05),
-        rotations=dict(fn=f"{TERMS}:rotations", weight=0.0, start=1_000),  # ours
-        # Ours, off at the paper's scale: turns of the whole body are searched for when the first of these starts.
+        # Ours, off where the paper is followed; turns are searched for when their term starts.
+        rotations=dict(fn=f"{TERMS}:rotations", weight=0.0, start=1_400),
         turn=dict(fn=f"{TERMS}:turn", weight=0.0, start=1_000, stop=2_000),
-        turn_rotations=dict(fn=f"{TERMS}:turn_rotations", weight=0.0, start=1_000),
     )
 
     config.stage2 = ConfigDict()
@@ -174,7 +173,7 @@ def _paper() -> ConfigDict:
         arap=dict(fn=f"{TERMS}:arap", weight=10.0),
         chamfer=dict(fn=f"{TERMS}:chamfer", weight=10.0),
         opacity=dict(fn=f"{TERMS}:opacity", weight=0.0),
-        rotations=dict(fn=f"{TERMS}:rotations", weight=0.0),
+        rotations=dict(fn=f"{TERMS}:rotations", weight=0.0),  # ours
         text=dict(fn=f"{TERMS}:text", weight=1.0, contrast=1.0),  # with text.joint
         kl=dict(fn=f"{TERMS}:kl", weight=0.05),
     )
@@ -248,7 +247,7 @@ def _demo() -> ConfigDict:
     stage.losses.ssim.weight = 0.0
     stage.losses.kl.weight = 8e-3
     stage.losses.turn.update(weight=2_000.0, start=430, stop=860)
-    stage.losses.turn_rotations.update(weight=20.0, start=430)
+    stage.losses.rotations.update(weight=1_000.0, start=600)
 
     stage = config.stage2
     stage.num_steps = 2_000

@@ -163,20 +163,6 @@ def turn(controls: Array, canonical: Array, alive: Array, angle: Array) -> Array
     return _mean_alive(jnp.sum(apart**2, axis=-1), alive)
 
 
-def turn_rotations(rotations: Array, alive: Array, angle: Array) -> Array:
-    """Mean squared distance of control points' rotations from a turn of the whole body (our addition).
-
-    In sign as well: a decoder that is continuous in time takes the sign that comes with the continuous angle.
-
-    Args:
-      rotations: [P,4] wxyz, not normalized.
-      alive: [P] bool, the points that count.
-      angle: [] radians about +Y.
-    """
-    apart = quaternion.normalize(rotations) - about_vertical(angle)
-    return _mean_alive(jnp.sum(apart**2, axis=-1), alive)
-
-
 def _mean_alive(values: Array, alive: Array) -> Array:
     return jnp.sum(jnp.where(alive, values, 0.0)) / jnp.maximum(jnp.sum(alive), 1)
 

@@ -120,14 +120,6 @@ def turn(inputs: LossInputs) -> Array:
     return jnp.mean(inputs.turns.found[:, None] * apart)
 
 
-def turn_rotations(inputs: LossInputs) -> Array:
-    """The rotations that go with `turn`, which the first stage's round Gaussians do not show (our addition)."""
-    assert inputs.turns is not None
-    one_time = jax.vmap(motion.turn_rotations, in_axes=(0, None, 0))
-    apart = jax.vmap(one_time, in_axes=(0, None, 0))(inputs.rotations, inputs.control_alive, inputs.turns.angles)
-    return jnp.mean(inputs.turns.found[:, None] * apart)
-
-
 def kl(inputs: LossInputs) -> Array:
     """L_kl, Eq. 10, summed over the dimensions and averaged over the batch's motions.
 

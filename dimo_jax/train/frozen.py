@@ -15,8 +15,8 @@ def load_frozen(
 ) -> dict[str, Any]:
     """Weights of the perceptual networks of a stage's terms, by the names that `losses.terms.lpips` looks for.
 
-    `sentences` join them where the text projector is trained with the latents, and `turns`, which the terms `turn` and
-    `turn_rotations` look at, where they are searched for.
+    `sentences` join them where the text projector is trained with the latents, and `turns`, which the term `turn` looks
+    at, where they are searched for.
     """
     networks = {term.options.get("network", "vgg") for term in terms if term.name == "lpips"}
     weights: dict[str, Any] = {f"lpips_{network}": load_lpips(network) for network in networks}

@@ -208,7 +208,7 @@ class StageRunner:
         return found
 
     def _remember(self, found: Turns) -> None:
-        """What the terms `turn` and `turn_rotations` look at from now on."""
+        """What the term `turn` looks at from now on."""
         self.turns = found
         self.frozen = {**self.frozen, "turns": parallel.replicate(found, self.layout)}
 

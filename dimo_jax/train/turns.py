@@ -3,8 +3,8 @@
 Where a body has turned by more than some 30 degrees, the gradient of a picture mends its colours where they stand
 instead of turning it: a front becomes a back without a motion. So, once the first stage's points have a shape, the
 start pose is turned by every angle, rendered into the training views and compared with each frame; the cheapest
-continuous path through these comparisons is how the motion turns. The terms `turn` and `turn_rotations` pull the
-decoder towards it. Not in the paper; see docs/method.md, "Departures".
+continuous path through these comparisons is how the motion turns. The term `turn` pulls the decoder towards it. Not in
+the paper; see docs/method.md, "Departures".
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def no_turns(num_motions: int, num_frames: int) -> Turns:
 
 
 def searched_after(terms: tuple[Term, ...], first_step: int) -> int | None:
-    """The step after which a stage that begins at `first_step` searches; None where no term looks at turns."""
-    starts = [first_step + max(term.start, 1) for term in terms if term.name in ("turn", "turn_rotations")]
+    """The step after which a stage that begins at `first_step` searches; None without a term `turn`."""
+    starts = [first_step + max(term.start, 1) for term in terms if term.name == "turn"]
     return min(starts, default=None)
 
 
