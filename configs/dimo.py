@@ -173,7 +173,6 @@ def _paper() -> ConfigDict:
         arap=dict(fn=f"{TERMS}:arap", weight=10.0),
         chamfer=dict(fn=f"{TERMS}:chamfer", weight=10.0),
         opacity=dict(fn=f"{TERMS}:opacity", weight=0.0),
-        rotations=dict(fn=f"{TERMS}:rotations", weight=0.0),  # ours
         text=dict(fn=f"{TERMS}:text", weight=1.0, contrast=1.0),  # with text.joint
         kl=dict(fn=f"{TERMS}:kl", weight=0.05),
     )
@@ -288,6 +287,8 @@ def _fifty() -> ConfigDict:
     stage.densify_from, stage.densify_until, stage.densify_every = 425, 2_100, 212
     stage.anneal_every = 1_075
     stage.rates.update(decoder=_rate(3e-3, 5e-4, 3_000, warmup_steps=50), means=_rate(1e-2, 5e-4, 2_150))
+    stage.losses.turn.update(start=1_075, stop=2_150)
+    stage.losses.rotations.start = 1_500
 
     stage = config.stage2
     stage.num_steps = 5_000
