@@ -157,6 +157,8 @@ def scale_steps(config: ConfigDict, share: float) -> ConfigDict:
             for name in ("num_steps", "warmup_steps", "start"):
                 if isinstance(spec, ConfigDict) and name in spec:
                     spec[name] = scaled(spec[name])
+            if isinstance(spec, ConfigDict) and spec.get("stop") is not None:
+                spec.stop = max(scaled(spec.stop), spec.get("start", 0) + 1)
     return config
 
 

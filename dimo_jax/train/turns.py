@@ -1,10 +1,10 @@
 """Whole-body turns about the vertical, found by search, because descent on pictures does not find them.
 
 Where a body has turned by more than some 30 degrees, the gradient of a picture mends its colours where they stand
-instead of turning it: a front becomes a back without a motion. So, once the first stage's points have a shape, the
-start pose is turned by every angle, rendered into the training views and compared with each frame; the cheapest
-continuous path through these comparisons is how the motion turns. The term `turn` pulls the decoder towards it. Not in
-the paper; see docs/method.md, "Departures".
+instead of turning it: a front becomes a back without a motion. So, once the model has a shape, a motion's start pose is
+turned by every angle, rendered into the training views and compared with each frame; the cheapest continuous path
+through these comparisons is how the motion turns. The term `turn` pulls the decoder towards it. Not in the paper; see
+docs/method.md, "Departures".
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ def find_turns(
     size: int = 32,
     num_angles: int = 24,
     num_views: int = 9,
-    stiffness: float = 0.005,
+    stiffness: float = 0.002,
     least_angle: float = 60.0,
     largest_cost: float = 0.9,
 ) -> Turns:
-    """By how much every training motion turns the body, as the first stage's points see it.
+    """By how much every training motion turns the body, as the model sees it.
 
     Args:
-      state, components, options: of the first stage, on one device.
+      state, components, options: of a stage, on one device.
       dataset: its training views and frames are compared; +Y is up.
       held_out_every: `config.data.held_out_every`.
       size: height in pixels of the pictures that are compared.
@@ -80,7 +80,8 @@ def find_turns(
       stiffness: of `follow`.
       least_angle: degrees; a motion that turns less far at its farthest is left to descent.
       largest_cost: a motion is taken to turn where the turned start pose costs at most so much of the unturned one,
-        over the frames in which it is turned by 45 degrees or more.
+        over the frames in which it faces 45 degrees or more away, and where the start pose fits the first frame as it
+        is.
 
     Returns:
       Angles of every frame, those of the frames that do not train interpolated; `found` is 0 for motions that do not
@@ -104,7 +105,9 @@ def find_turns(
         path = follow(costs, frames, stiffness=stiffness)
         angles[motion] = np.interp(np.arange(dataset.num_frames), frames, path)
         cost = relative_cost(costs, path)
-        found[motion] = np.max(np.abs(path)) >= np.deg2rad(least_angle) and cost <= largest_cost
+        knows_front = abs((np.argmin(costs[0]) + num_angles // 2) % num_angles - num_angles // 2) <= 1
+        turns_far = np.max(np.abs(path)) >= np.deg2rad(least_angle)
+        found[motion] = knows_front and turns_far and cost <= largest_cost
         if found[motion]:
             said = " ".join(f"{angle:.0f}" for angle in np.rad2deg(path))
             logging.info("%s turns: %s degrees, at %.2f of the cost", dataset.names[motion], said, cost)
@@ -159,7 +162,7 @@ def _compare(
     return costs
 
 
-def follow(costs: np.ndarray, frames: np.ndarray, *, stiffness: float = 0.005) -> np.ndarray:
+def follow(costs: np.ndarray, frames: np.ndarray, *, stiffness: float = 0.002) -> np.ndarray:
     """The cheapest continuous path through the costs of angles, from 0 at the first frame on (Viterbi).
 
     Args:
@@ -190,8 +193,9 @@ def follow(costs: np.ndarray, frames: np.ndarray, *, stiffness: float = 0.005) -
 
 
 def relative_cost(costs: np.ndarray, path: np.ndarray) -> float:
-    """Cost along a path [T] over that of angle 0, of `costs` [T,A] in the frames that are turned; 1 where none is."""
-    turned = np.abs(path) >= _LEAST_TURN - 1e-6
+    """Cost along a path [T] over that of angle 0, of `costs` [T,A] in the frames that face away; 1 where none does."""
+    away = np.abs((path + np.pi) % (2 * np.pi) - np.pi)
+    turned = away >= _LEAST_TURN - 1e-6
     if not turned.any():
         return 1.0
     index = np.round(path * costs.shape[1] / (2 * np.pi)).astype(int) % costs.shape[1]

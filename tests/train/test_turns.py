@@ -121,6 +121,16 @@ def test_small_turns_are_left_to_descent(scene):
     assert find(scene, largest_cost=0.0).found[0] == 0
 
 
+def test_a_model_that_does_not_know_the_front_finds_nothing(scene):
+    """Its points stand turned by a right angle to the first frame."""
+    *others, state, dataset, walking = scene
+    points = state.params.gaussians
+    center = points.means[state.alive].mean(axis=0)
+    turned = quaternion.rotate(motion.about_vertical(jnp.asarray([np.pi / 2])), points.means - center) + center
+    state = state.replace(params=state.params.replace(gaussians=points.replace(means=turned)))
+    np.testing.assert_array_equal(find((*others, state, dataset, walking)).found, 0)
+
+
 def price_of(path, costs, frames, stiffness):
     """Of a path of indices, written out as `follow` says it."""
     num_angles, total = costs.shape[1], costs[0, path[0]] + (np.inf if path[0] else 0)
@@ -153,6 +163,7 @@ def test_relative_cost_looks_at_turned_frames_alone():
     costs = np.array([[1.0, 9, 9, 9], [4.0, 2, 9, 9], [6.0, 9, 3, 9]])
     assert turns.relative_cost(costs, np.deg2rad([0, 90, 180])) == 0.5
     assert turns.relative_cost(costs, np.deg2rad([0, -270, 180])) == 0.5
+    assert turns.relative_cost(costs, np.deg2rad([0, -270, -360])) == 0.5
     assert turns.relative_cost(costs, np.zeros(3)) == 1.0
 
 
