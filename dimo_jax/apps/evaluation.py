@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
+from scipy.spatial import KDTree
 
 from dimo_jax.apps.player import Player, select_cameras
 from dimo_jax.data.dataset import Dataset, held_out_frames, motions_in, train_frames, views_in
 from dimo_jax.data.sampler import Sampler, prefetch
-from dimo_jax.geometry.neighbors import nearest
 from dimo_jax.metrics.lpips import lpips
 from dimo_jax.metrics.psnr import psnr, psnr_foreground
 from dimo_jax.metrics.ssim import ssim
@@ -111,11 +111,10 @@ def measure_surface_distance(player: Player, dataset: Dataset, *, num_points: in
         return None
     alive = np.flatnonzero(player.alive)
     chosen = alive[:: max(1, len(alive) // num_points)]
-    to_surface = jax.jit(lambda a, b: jnp.mean(jnp.sqrt(nearest(a, b, num_neighbors=1)[1])))
     distances = []
     for motion in motions_in(dataset, "train"):
-        means = player.play(player.latent(motion), dataset.times).gaussians.means[:, chosen]
-        distances += [to_surface(a, jnp.asarray(b)) for a, b in zip(means, dataset.surface[motion], strict=True)]
+        means = np.asarray(player.play(player.latent(motion), dataset.times).gaussians.means)[:, chosen]
+        distances += [np.mean(KDTree(b).query(a)[0]) for a, b in zip(means, dataset.surface[motion], strict=True)]
     return float(np.mean(distances)) / dataset.height
 
 
