@@ -304,7 +304,7 @@ def _fifty() -> ConfigDict:
 
 
 def _smoke() -> ConfigDict:
-    """Everything once, as small as it gets."""
+    """Everything once, as small as it gets, but for the guides that begin when a model has a shape."""
     config = _demo()
     config.preset = "smoke"
     config.data.source.update(num_motions=3, num_frames=6, size=32, num_train_views=3, num_test_views=1)
@@ -315,6 +315,7 @@ def _smoke() -> ConfigDict:
     config.stage1.phases = config.stage2.phases = ((0, 32),)
     config.stage1.capacity, config.stage1.num_points = 64, 32
     config.stage1.densify_from, config.stage1.densify_every, config.stage1.anneal_every = 1, 1, 2
+    config.stage1.losses.turn.weight = config.stage1.losses.rotations.weight = 0.0
     config.stage2.num_per_key_point = 4
     config.log_every = config.image_every = config.checkpoint_every = 1
     config.evaluation.update(baseline_steps=2, num_lpips_images=2, surface_points=50, num_samples=1, num_videos=2)
