@@ -8,10 +8,9 @@ import jax
 from absl import logging
 
 from dimo_jax.model.dimo import Components
-from dimo_jax.model.gaussians import mask_dead
 from dimo_jax.render import choose_backend, measure_capacity, project
 from dimo_jax.train.state import TrainState
-from dimo_jax.train.step import StepOptions
+from dimo_jax.train.step import StepOptions, visible_params
 from dimo_jax.types import Array, Batch, Camera, Splats
 
 
@@ -41,8 +40,7 @@ def measure(state: TrainState, components: Components, options: StepOptions, bat
         return Capacity(options.capacity)
     if not needs_capacity(options.implementation):
         return Capacity(None)
-    tied = options.tie_scales(state.params.gaussians.log_scales, state.alive)
-    params = state.params.replace(gaussians=mask_dead(state.params.gaussians.replace(log_scales=tied), state.alive))
+    params = visible_params(state.params, state.alive, options)
 
     @jax.jit
     def splats(batch: Batch) -> Splats:

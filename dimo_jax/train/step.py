@@ -80,6 +80,12 @@ def render_batch(gaussians: Any, cameras: Camera, probe: Array, options: StepOpt
     return jax.vmap(over_views)(gaussians, cameras, probe)
 
 
+def visible_params(params: Params, alive: Array, options: StepOptions) -> Params:
+    """The parameters as they are rendered: scales tied as the stage ties them, dead slots transparent."""
+    tied = options.tie_scales(params.gaussians.log_scales, alive)
+    return params.replace(gaussians=mask_dead(params.gaussians.replace(log_scales=tied), alive))
+
+
 def _control_points(params: Params, options: StepOptions) -> tuple[Array, Array]:
     if options.points_are_controls:
         return params.gaussians.means, 2 * jnp.mean(params.gaussians.log_scales, axis=-1)
@@ -129,8 +135,7 @@ def _loss(
     keys = jax.vmap(lambda motion: jax.random.fold_in(key, motion))(batch.motions)
     z = jax.vmap(components.draw)(latents.mu, latents.log_sigma, keys)  # one draw per motion and step
     neighbors = jax.tree.map(lambda x: x[batch.motions], state.neighbors)
-    tied = options.tie_scales(params.gaussians.log_scales, state.alive)
-    shaped = params.replace(gaussians=mask_dead(params.gaussians.replace(log_scales=tied), state.alive))
+    shaped = visible_params(params, state.alive, options)
 
     def at_times(near: Neighbors, code: Array, times: Array) -> Moved:
         return jax.vmap(lambda time: options.move(components, shaped, near, code, time))(times)

@@ -24,10 +24,9 @@ from dimo_jax.geometry import quaternion
 from dimo_jax.losses.motion import about_vertical
 from dimo_jax.losses.total import Term
 from dimo_jax.model.dimo import Components
-from dimo_jax.model.gaussians import mask_dead
 from dimo_jax.render import render
 from dimo_jax.train.state import TrainState
-from dimo_jax.train.step import StepOptions, composite_truth
+from dimo_jax.train.step import StepOptions, composite_truth, visible_params
 from dimo_jax.types import Array, Camera, Turns
 
 _LEAST_TURN = np.deg2rad(45)  # below this a frame's pose tells nothing about whether it pays to turn
@@ -92,8 +91,9 @@ def find_turns(
     small = resize(dataset.cameras, size, size * dataset.cameras.width // dataset.cameras.height)
     cameras = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[views]), small)
     candidates = jnp.arange(num_angles) * (2 * jnp.pi / num_angles)
+    # The state is an argument, because what a compiled function closes over becomes constants of its program.
     compare = jax.jit(
-        lambda motion, images: _compare(
+        lambda state, motion, images: _compare(
             state, components, options, cameras, candidates, motion, dataset.times[frames], images
         )
     )
@@ -101,7 +101,7 @@ def find_turns(
     angles, found = np.array(turns.angles), np.array(turns.found)
     for motion in motions_in(dataset, "train"):
         images = np.moveaxis(np.asarray(dataset.frames[motion][views][:, frames]), 0, 1)
-        costs = np.asarray(compare(motion, downsample(images, cameras.height, cameras.width)))
+        costs = np.asarray(compare(state, motion, downsample(images, cameras.height, cameras.width)))
         path = follow(costs, frames, stiffness=stiffness)
         angles[motion] = np.interp(np.arange(dataset.num_frames), frames, path)
         cost = relative_cost(costs, path)
@@ -128,8 +128,7 @@ def _compare(
 
     `images` [T,V,H,W,4] uint8 are those of one motion; `cameras` [V,...].
     """
-    tied = options.tie_scales(state.params.gaussians.log_scales, state.alive)
-    params = state.params.replace(gaussians=mask_dead(state.params.gaussians.replace(log_scales=tied), state.alive))
+    params = visible_params(state.params, state.alive, options)
     near = jax.tree.map(lambda x: x[motion], state.neighbors)
     background = jnp.asarray(options.background)
 
