@@ -10,6 +10,7 @@ from dimo_jax import apps
 from dimo_jax.apps import APPS, command_line, define_flags, options_of
 from dimo_jax.apps.command_line import define_early_flags, parse_flags
 from dimo_jax.caches import keep_compiled_programs
+from dimo_jax.compiler import leave_reductions_to_xla
 from dimo_jax.errors import NO_ROOM, Stopped, UserError, WriteFailed
 from dimo_jax.hosts import ending_together
 from dimo_jax.memory import keep_freed_memory
@@ -34,6 +35,7 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     keep_freed_memory()
     keep_compiled_programs()
+    leave_reductions_to_xla()
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().addFilter(lambda record: record.levelno > 20 or "dimo_jax" in record.pathname)
     try:

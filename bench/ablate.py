@@ -365,9 +365,11 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    from dimo_jax.compiler import leave_reductions_to_xla
     from dimo_jax.memory import keep_freed_memory
 
     keep_freed_memory()  # as launch.py does
+    leave_reductions_to_xla()
     try:
         app.run(main)
     except UserError as error:

@@ -25,6 +25,7 @@ from absl import app, flags
 from bench.peers import PEERS
 from bench.scenes import SCENES, make_cameras, make_gaussians
 from bench.timing import compile_for, count_memory, median_ms
+from dimo_jax.compiler import leave_reductions_to_xla
 from dimo_jax.memory import keep_freed_memory
 from dimo_jax.render import measure_capacity, project, render, tiles
 from dimo_jax.render.rasterize import api
@@ -142,4 +143,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     keep_freed_memory()  # as launch.py does
+    leave_reductions_to_xla()
     app.run(main)

@@ -25,6 +25,7 @@ from absl import app, flags
 from bench.timing import compile_for, count_cost, count_memory, median_ms
 from configs.dimo import get_config
 from dimo_jax.checkpoints import Checkpoints, load_config
+from dimo_jax.compiler import leave_reductions_to_xla
 from dimo_jax.data.sampler import Sampler, batch_sizes
 from dimo_jax.data.sources import load
 from dimo_jax.losses.total import LossInputs, evaluate
@@ -219,4 +220,5 @@ def build_parts(
 
 if __name__ == "__main__":
     keep_freed_memory()  # as launch.py does
+    leave_reductions_to_xla()
     app.run(main)

@@ -1,0 +1,44 @@
+"""The flag is set where XLA knows it, beside a user's own flags, and jax runs with it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from dimo_jax.compiler import leave_reductions_to_xla
+
+RUN = """
+from dimo_jax.compiler import leave_reductions_to_xla
+chosen = leave_reductions_to_xla()
+import jax, jax.numpy as jnp
+compiled = jax.jit(lambda x: x.sum(axis=0)).lower(jnp.ones((8, 20_000, 3))).compile()
+print(chosen, "ynn" in compiled.as_text(), float(compiled(jnp.ones((8, 20_000, 3)))[0, 0]))
+"""
+
+
+@pytest.mark.parametrize("before", ["", "--xla_force_host_platform_device_count=2"])
+def test_adds_to_the_flags_that_are_there(before: str) -> None:
+    environment = {"XLA_FLAGS": before}
+    assert leave_reductions_to_xla(environment, jaxlib="0.10.2")
+    assert environment["XLA_FLAGS"].split() == [*before.split(), "--xla_cpu_experimental_ynn_fusion_type="]
+
+
+@pytest.mark.parametrize(
+    ("before", "jaxlib"), [("", "0.11.0"), ("--xla_cpu_experimental_ynn_fusion_type=+reduce", "0.10.2")]
+)
+def test_leaves_other_versions_and_own_choices_alone(before: str, jaxlib: str) -> None:
+    environment = {"XLA_FLAGS": before}
+    assert not leave_reductions_to_xla(environment, jaxlib=jaxlib)
+    assert environment["XLA_FLAGS"] == before
+
+
+def test_the_installed_jax_knows_the_flag() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    run = subprocess.run([sys.executable, "-c", RUN], env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    chosen, uses_library, total = run.stdout.split()
+    assert float(total) == 8.0
+    assert uses_library == "False" or chosen == "False"
