@@ -12,8 +12,8 @@ _FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 def leave_reductions_to_xla(environment: MutableMapping[str, str] = os.environ, *, jaxlib: str | None = None) -> bool:
     """Keeps XLA on CPUs from giving reductions to its experimental library, YNNPACK.
 
-    The library's sum over the leading axis of a batch costs three times the processor time on two cores that it costs on
-    one: docs/performance.md. To be called before jax compiles anything.
+    Its sum over the leading axis of a batch costs three times the processor time on two cores that it costs on one
+    (docs/performance.md). To be called before jax compiles anything.
 
     Args:
       environment: where XLA finds its flags; a user's own choice of this one stays.
