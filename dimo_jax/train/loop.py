@@ -198,11 +198,12 @@ class StageRunner:
         self.keeper.save(step, state)
         return state
 
-    def _find_turns(self, state: TrainState) -> Turns:
+    def _find_turns(self, state: TrainState, room: capacities.Capacity) -> Turns:
+        options = capacities.with_room(self.stage.options, room)
         find = resolve(self.config.turns, key="turns")
         start = time.perf_counter()
         found: Turns = find(
-            state, self.components, self.stage.options, self.dataset, held_out_every=self.config.data.held_out_every
+            state, self.components, options, self.dataset, held_out_every=self.config.data.held_out_every
         )
         logging.info("searched for turns of the whole body in %.1f s", time.perf_counter() - start)
         return found
@@ -260,7 +261,7 @@ class StageRunner:
                 bar.update()
                 state = self._between(state, step)
                 if step == self.searches_after:
-                    self._remember(self._find_turns(parallel.unreplicate(state, devices)))
+                    self._remember(self._find_turns(parallel.unreplicate(state, devices), room))
                 if step % config.log_every == 0 or step == until:
                     tracker.look()
                     lost = tracker.take_lost()

@@ -27,7 +27,7 @@ from dimo_jax.model.dimo import Components
 from dimo_jax.render import render
 from dimo_jax.train.state import TrainState
 from dimo_jax.train.step import StepOptions, composite_truth, visible_params
-from dimo_jax.types import Array, Camera, Turns
+from dimo_jax.types import Array, Camera, Rendering, Turns
 
 _LEAST_TURN = np.deg2rad(45)  # below this a frame's pose tells nothing about whether it pays to turn
 
@@ -70,7 +70,7 @@ def find_turns(
     """By how much every training motion turns the body, as the model sees it.
 
     Args:
-      state, components, options: of a stage, on one device.
+      state, components, options: of a stage, on one device; a capacity in the options is that of one image.
       dataset: its training views and frames are compared; +Y is up.
       held_out_every: `config.data.held_out_every`.
       size: height in pixels of the pictures that are compared.
@@ -99,9 +99,11 @@ def find_turns(
     )
     turns = no_turns(dataset.num_motions, dataset.num_frames)
     angles, found = np.array(turns.angles), np.array(turns.found)
+    lost = 0
     for motion in motions_in(dataset, "train"):
         images = np.moveaxis(np.asarray(dataset.frames[motion][views][:, frames]), 0, 1)
-        costs = np.asarray(compare(state, motion, downsample(images, cameras.height, cameras.width)))
+        costs, overflow = jax.device_get(compare(state, motion, downsample(images, cameras.height, cameras.width)))
+        lost += int(overflow)
         path = follow(costs, frames, stiffness=stiffness)
         angles[motion] = np.interp(np.arange(dataset.num_frames), frames, path)
         cost = relative_cost(costs, path)
@@ -111,6 +113,8 @@ def find_turns(
         if found[motion]:
             said = " ".join(f"{angle:.0f}" for angle in np.rad2deg(path))
             logging.info("%s turns: %s degrees, at %.2f of the cost", dataset.names[motion], said, cost)
+    if lost:
+        logging.warning("search for turns: %d Gaussian-tile pairs found no room in the pictures that it compared", lost)
     return Turns(angles=jnp.asarray(angles), found=jnp.asarray(found))
 
 
@@ -123,10 +127,10 @@ def _compare(
     motion: Array,
     times: Array,
     images: Array,
-) -> Array:
+) -> tuple[Array, Array]:
     """Mean squared errors [T,A] of the start pose, turned by `candidates` [A] where the body stands at `times` [T].
 
-    `images` [T,V,H,W,4] uint8 are those of one motion; `cameras` [V,...].
+    `images` [T,V,H,W,4] uint8 are those of one motion; `cameras` [V,...]. Also the pairs [] that found no room.
     """
     params = visible_params(state.params, state.alive, options)
     near = jax.tree.map(lambda x: x[motion], state.neighbors)
@@ -138,27 +142,27 @@ def _compare(
     def center(points: Array) -> Array:
         return jnp.sum(jnp.where(state.alive[:, None], points, 0), axis=0) / jnp.sum(state.alive)
 
-    def see(gaussians: Any, camera: Camera) -> Array:
-        drawn = render(gaussians, camera, background, implementation=options.implementation, capacity=options.capacity)
-        return drawn.rgb
+    def see(gaussians: Any, camera: Camera) -> Rendering:
+        return render(gaussians, camera, background, implementation=options.implementation, capacity=options.capacity)
 
     start = at(times[0])
 
-    def one_frame(inputs: tuple[Array, Array]) -> Array:
+    def one_frame(inputs: tuple[Array, Array]) -> tuple[Array, Array]:
         time, seen = inputs
         place, (truth, _) = center(at(time).means), composite_truth(seen, background)
 
-        def one_angle(angle: Array) -> Array:
+        def one_angle(angle: Array) -> tuple[Array, Array]:
             turn = about_vertical(angle)
             means = quaternion.rotate(turn[None], start.means - center(start.means)) + place
             quats = quaternion.multiply(jnp.broadcast_to(turn, start.quats.shape), start.quats)
             posed = start.replace(means=means, quats=quats)
-            return jnp.mean((jax.vmap(lambda camera: see(posed, camera))(cameras) - truth) ** 2)
+            drawn = jax.vmap(lambda camera: see(posed, camera))(cameras)
+            return jnp.mean((drawn.rgb - truth) ** 2), jnp.sum(drawn.overflow)
 
         return jax.vmap(one_angle)(candidates)
 
-    costs: Array = jax.lax.map(one_frame, (times, images))
-    return costs
+    costs, overflow = jax.lax.map(one_frame, (times, images))
+    return costs, jnp.sum(overflow)
 
 
 def follow(costs: np.ndarray, frames: np.ndarray, *, stiffness: float = 0.002) -> np.ndarray:

@@ -131,6 +131,16 @@ def test_a_model_that_does_not_know_the_front_finds_nothing(scene):
     np.testing.assert_array_equal(find((*others, state, dataset, walking)).found, 0)
 
 
+def test_pictures_without_room_are_named(scene, caplog):
+    _, components, stage, state, dataset, _ = scene
+    with caplog.at_level("WARNING"):
+        for capacity in (4096, 16):
+            options = dataclasses.replace(stage.options, implementation="xla", capacity=capacity)
+            turns.find_turns(state, components, options, dataset, held_out_every=0, size=SIZE, num_angles=12)
+    (said,) = [record.getMessage() for record in caplog.records if "no room" in record.getMessage()]
+    assert int(said.split(":")[1].split()[0]) > 0
+
+
 def price_of(path, costs, frames, stiffness):
     """Of a path of indices, written out as `follow` says it."""
     num_angles, total = costs.shape[1], costs[0, path[0]] + (np.inf if path[0] else 0)
