@@ -93,7 +93,7 @@ def _paper() -> ConfigDict:
 
     config.render = dict(implementation=placeholder(str), capacity=placeholder(int), background=(1.0, 1.0, 1.0))
 
-    config.turns = dict(fn="dimo_jax.train.turns:find_turns", size=32, num_angles=24, num_views=9)
+    config.turns = dict(fn="dimo_jax.train.turns:find_turns", size=32, num_angles=24, num_headings=12, num_views=5)
 
     config.stage1 = ConfigDict()
     config.stage1.num_steps = 2_800
@@ -247,12 +247,13 @@ def _demo() -> ConfigDict:
     stage.losses.lpips.weight = 0.0
     stage.losses.ssim.weight = 0.0
     stage.losses.kl.weight = 8e-3
+    config.turns.num_headings = 0  # its lying motions are found by descent
     stage.losses.turn.update(weight=2_000.0, start=430, stop=860)
     stage.losses.rotations.update(weight=1_000.0, start=600)
 
     stage = config.stage2
     stage.num_steps = 1_200
-    stage.phases = ((0, 64), (300, 128))
+    stage.phases = ((0, 128),)
     stage.num_per_key_point = 48
     stage.prune_every, stage.prune_until = 200, 1_200
     stage.prune.min_opacity = 0.05
@@ -272,6 +273,7 @@ def _demo() -> ConfigDict:
     stage.losses.arap.weight = 2.0
     stage.losses.kl.weight = 8e-3
     stage.losses.opacity.weight = 2.0
+    stage.losses.rotations.weight = 200.0
     config.evaluation.update(baseline_steps=300, num_lpips_images=16)
     return config
 
@@ -297,7 +299,8 @@ def _fifty() -> ConfigDict:
     stage.phases = ((0, 64), (1_250, 128))
     stage.prune_every, stage.prune_until = 500, 5_000
     stage.losses.rotations.weight = 500.0
-    stage.losses.turn.update(weight=2_000.0, start=500, stop=2_000)
+    config.turns.update(size=64, num_headings=8, num_views=9)
+    stage.losses.turn.update(weight=20_000.0, start=500, stop=2_000)
     for name in ("latents", "decoder", "means", "log_scales", "quats", "sh"):
         stage.rates[name].num_steps = 5_000
     return config

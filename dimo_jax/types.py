@@ -95,10 +95,11 @@ class Batch(flax.struct.PyTreeNode):
 
 
 class Turns(flax.struct.PyTreeNode):
-    """By how much motions turn the whole body about +Y (`train.turns`)."""
+    """How motions turn the whole canonical body (`train.turns`)."""
 
-    angles: Array  # [M,T] radians, from 0 at the first frame, continuous: beyond a whole turn they go on counting
-    found: Array  # [M] 1.0 where the motion turns, 0.0 where `angles` mean nothing
+    rotations: Array  # [M,T,4] wxyz, unit
+    shifts: Array  # [M,T,3] of the turned body, world units
+    found: Array  # [M] 1.0 where the motion turns, 0.0 where the others mean nothing
 
 
 class Params(flax.struct.PyTreeNode):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import chex
-import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -141,35 +140,22 @@ def embedded(positions_a: Array, positions_b: Array, rotations: Array, edges: Ar
     return jnp.mean(jnp.sum(weights * jnp.sum(apart**2, axis=-1), axis=-1))
 
 
-def about_vertical(angles: Array) -> Array:
-    """Quaternions [...,4] of turns about +Y by angles [...] in radians; continuous over whole turns."""
-    return quaternion.from_axis_angle(angles[..., None] * jnp.asarray([0.0, 1.0, 0.0]))
-
-
-def turn(controls: Array, canonical: Array, alive: Array, angle: Array) -> Array:
-    """Mean squared distance of a pose from the canonical one turned as a whole, wherever it stands (our addition).
+def turn(controls: Array, canonical: Array, alive: Array, rotation: Array, shift: Array) -> Array:
+    """Mean squared distance of a pose from the canonical one, turned and shifted as a whole (our addition).
 
     Args:
       controls: [P,3] control points at one time, world units.
       canonical: [P,3] the same points; carries no gradient.
       alive: [P] bool, the points that count.
-      angle: [] radians about +Y.
+      rotation: [4] wxyz, unit.
+      shift: [3] world units, after the rotation.
 
     Returns:
-      [] squared world units; 0 for the canonical pose, turned about any vertical axis and shifted.
+      [] squared world units.
     """
-    rest = _centered(lax.stop_gradient(canonical), alive)
-    apart = _centered(controls, alive) - quaternion.rotate(about_vertical(angle)[None], rest)
-    return _mean_alive(jnp.sum(apart**2, axis=-1), alive)
-
-
-def _mean_alive(values: Array, alive: Array) -> Array:
-    return jnp.sum(jnp.where(alive, values, 0.0)) / jnp.maximum(jnp.sum(alive), 1)
-
-
-def _centered(points: Array, alive: Array) -> Array:
-    """[P,3] relative to the centre of those alive."""
-    return points - jax.vmap(_mean_alive, in_axes=(-1, None))(points, alive)
+    told = quaternion.rotate(rotation[None], lax.stop_gradient(canonical)) + shift
+    apart = jnp.sum((controls - told) ** 2, axis=-1)
+    return jnp.sum(jnp.where(alive, apart, 0.0)) / jnp.maximum(jnp.sum(alive), 1)
 
 
 def _one_way(a: Array, b: Array, *, squared: bool, reduction: str, block_size: int) -> Array:

@@ -113,9 +113,9 @@ def rotations(inputs: LossInputs) -> Array:
 def turn(inputs: LossInputs) -> Array:
     """The body turned as a whole where `train.turns` found that it turns; mean over motions and times (ours)."""
     assert inputs.turns is not None
-    one_time = jax.vmap(motion.turn, in_axes=(0, None, None, 0))
-    apart = jax.vmap(one_time, in_axes=(0, None, None, 0))(
-        inputs.controls, inputs.canonical, inputs.control_alive, inputs.turns.angles
+    one_time = jax.vmap(motion.turn, in_axes=(0, None, None, 0, 0))
+    apart = jax.vmap(one_time, in_axes=(0, None, None, 0, 0))(
+        inputs.controls, inputs.canonical, inputs.control_alive, inputs.turns.rotations, inputs.turns.shifts
     )
     return jnp.mean(inputs.turns.found[:, None] * apart)
 

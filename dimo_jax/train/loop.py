@@ -202,9 +202,7 @@ class StageRunner:
         options = capacities.with_room(self.stage.options, room)
         find = resolve(self.config.turns, key="turns")
         start = time.perf_counter()
-        found: Turns = find(
-            state, self.components, options, self.dataset, held_out_every=self.config.data.held_out_every
-        )
+        found: Turns = find(state, options, self.dataset, held_out_every=self.config.data.held_out_every)
         logging.info("searched for turns of the whole body in %.1f s", time.perf_counter() - start)
         return found
 

@@ -118,7 +118,8 @@ def _turns(batch: Batch, frames: Array, frozen: Mapping[str, Any]) -> Turns | No
     if "turns" not in frozen:
         return None
     known: Turns = frozen["turns"]
-    return Turns(angles=known.angles[batch.motions[:, None], frames], found=known.found[batch.motions])
+    at = batch.motions[:, None], frames
+    return Turns(rotations=known.rotations[at], shifts=known.shifts[at], found=known.found[batch.motions])
 
 
 def _loss(

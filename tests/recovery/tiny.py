@@ -23,7 +23,9 @@ def make_config(*, num_steps=(16, 44), checkpoint_every=4):
     config.stage1.phases = ((0, 16),)
     config.stage2.phases = ((0, 8), (10, 16))
     config.stage1.update(densify_from=3, densify_every=3, densify_until=12, anneal_every=8, refresh_every=5)
-    config.turns.update(size=8, num_angles=4, num_views=1, least_angle=0.0, largest_cost=9.0)  # noise "turns" too
+    config.turns.update(
+        size=8, num_angles=4, num_headings=1, num_views=1, least_angle=0.0, largest_cost=9.0
+    )  # noise "turns" too
     config.stage1.losses.turn.update(weight=2_000.0, start=5, stop=12)
     config.stage1.losses.rotations.update(weight=1_000.0, start=9)
     config.stage2.update(prune_every=7, prune_until=40, refresh_every=5)

@@ -32,7 +32,9 @@ def make_config(num_devices, accumulate):
     config.batch.update(motions=4, views=1, frames=2, accumulate=accumulate)
     config.num_devices = num_devices
     config.stage1.update(num_steps=16, densify_from=2, densify_every=3, anneal_every=7, refresh_every=4)
-    config.turns.update(size=8, num_angles=4, num_views=1, least_angle=0.0, largest_cost=9.0)  # noise "turns" too
+    config.turns.update(
+        size=8, num_angles=4, num_headings=1, num_views=1, least_angle=0.0, largest_cost=9.0
+    )  # noise "turns" too
     config.stage1.losses.turn.update(weight=2_000.0, start=5, stop=12)
     config.stage2.update(num_steps=4, prune_every=2, refresh_every=3)
     config.stage2.move = dict(fn="dimo_jax.model.dimo:stay")  # compiles in no time

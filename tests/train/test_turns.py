@@ -1,7 +1,6 @@
 """Turns of the whole body: found in pictures whose turns are known, and the guides that pull towards them."""
 
 import dataclasses
-import functools
 import itertools
 import json
 from typing import NamedTuple
@@ -20,7 +19,7 @@ from dimo_jax.errors import UserError
 from dimo_jax.geometry import quaternion
 from dimo_jax.losses import motion
 from dimo_jax.losses.total import build_terms, evaluate
-from dimo_jax.model.dimo import build_components, decode_trajectories, move_points
+from dimo_jax.model.dimo import build_components, decode_trajectories
 from dimo_jax.model.gaussians import mask_dead
 from dimo_jax.render import render
 from dimo_jax.train import stages, turns
@@ -29,6 +28,14 @@ from dimo_jax.types import Turns
 
 NUM_FRAMES, SIZE = 8, 24
 TRUE_ANGLES = np.deg2rad([0, 30, 60, 120, 180, 240, 300, 360])
+
+
+def about_vertical(angles):
+    return Rotation.from_rotvec(np.outer(angles, [0, 1, 0]))
+
+
+FALLEN = Rotation.from_euler("YX", [[90, -90]] * 3 + [[180, -90]] * 2, degrees=True)  # turned about Y when on its back
+LYING = Rotation.concatenate([about_vertical([0, 0, np.pi / 6]), FALLEN])
 WALK = np.array([0.15, 0.0, -0.1])  # of the body over the whole video
 
 
@@ -40,11 +47,11 @@ def make_config():
 
 @pytest.fixture(scope="module")
 def scene():
-    """A motionless model, and pictures of it: motion "turning" turns and walks, "resting" does neither."""
+    """A body, and pictures of it: motion "turning" turns and walks, "lying" falls and rolls, "resting" does neither."""
     config = make_config()
     components = build_components(config)
     stage = stages.build_stages(config)[0]
-    state = stages.begin_first(config, components, num_motions=3, num_frames=NUM_FRAMES, key=jax.random.key(0))
+    state = stages.begin_first(config, components, num_motions=4, num_frames=NUM_FRAMES, key=jax.random.key(0))
     rng = np.random.default_rng(0)
     points = state.params.gaussians
     points = points.replace(
@@ -65,55 +72,67 @@ def scene():
         alpha = jnp.maximum(drawn.alpha, 1e-6)[..., None]
         return jnp.rint(255 * jnp.concatenate([drawn.rgb / alpha, alpha], axis=-1)).astype(jnp.uint8)
 
-    def film(angles, walk):
-        for angle, way in zip(angles, np.linspace(0, 1, NUM_FRAMES)):
-            turned = Rotation.from_rotvec([0, angle, 0]).apply(np.asarray(points.means) - center) + center + way * walk
+    def film(rotations, walk):
+        for rotation, way in zip(rotations, np.linspace(0, 1, NUM_FRAMES)):
+            turned = rotation.apply(np.asarray(points.means) - center) + center + way * walk
             yield np.stack([see(jnp.float32(turned), view) for view in cameras.world_to_camera])
 
-    turning = np.stack(list(film(TRUE_ANGLES, WALK)), axis=1)
-    resting = np.stack(list(film(np.zeros(NUM_FRAMES), 0 * WALK)), axis=1)
-    names, views = ("turning", "resting", "unseen"), ("a", "b", "c")
-    split = ("train", "train", "test")
-    frames = np.stack([turning, resting, turning])
+    turning = np.stack(list(film(about_vertical(TRUE_ANGLES), WALK)), axis=1)
+    lying = np.stack(list(film(LYING, 0 * WALK)), axis=1)
+    resting = np.stack(list(film(about_vertical(np.zeros(NUM_FRAMES)), 0 * WALK)), axis=1)
+    names, views = ("turning", "resting", "unseen", "lying"), ("a", "b", "c")
+    split = ("train", "train", "test", "train")
+    frames = np.stack([turning, resting, turning, lying])
     dataset = Dataset(frames, cameras, names, names, split, views, ("train",) * 3, 12.0, "cloud")
-    # The model stands still, but its bodies have to be looked for where the pictures have them.
-    walking = functools.partial(walk_along, dataset.times)
-    return config, components, stage, state, dataset, walking
+    return config, stage, state, dataset
 
 
-def walk_along(times, components, params, neighbors, z, time, *, walks):
-    """Moves as the first stage does, and with `walks` all points along the true way."""
-    moved = move_points(components, params, neighbors, z, time)
-    shift = walks * jnp.asarray(WALK, jnp.float32) * time / times[-1]
-    return moved.replace(gaussians=moved.gaussians.replace(means=moved.gaussians.means + shift))
+def find(scene, *, held_out_every=0, **options):
+    _, stage, state, dataset = scene
+    sizes = dict(size=SIZE, num_angles=12, num_headings=4) | options
+    return turns.find_turns(state, stage.options, dataset, held_out_every=held_out_every, **sizes)
 
 
-def find(scene, *, walks=1.0, held_out_every=0, **options):
-    _, components, stage, state, dataset, walking = scene
-    step_options = dataclasses.replace(stage.options, move=functools.partial(walking, walks=walks))
-    return turns.find_turns(
-        state, components, step_options, dataset, held_out_every=held_out_every, size=SIZE, num_angles=12, **options
-    )
+def degrees_apart(quats, rotations):
+    """Of quaternions [T,4] wxyz from rotations."""
+    return np.rad2deg((Rotation.from_quat(np.asarray(quats), scalar_first=True) * rotations.inv()).magnitude())
 
 
 def test_turns_are_found_where_the_body_turns_and_walks(scene):
     found = find(scene)
-    np.testing.assert_array_equal(found.found, [1, 0, 0])
-    np.testing.assert_allclose(found.angles[0], TRUE_ANGLES, atol=1e-5)
+    np.testing.assert_array_equal(found.found, [1, 0, 0, 1])
+    assert degrees_apart(found.rotations[0], about_vertical(TRUE_ANGLES)).max() < 0.1
+
+
+def test_a_lying_body_is_found_on_its_side(scene):
+    assert degrees_apart(find(scene).rotations[3], LYING).max() < 0.1
+    upright = find(scene, num_headings=0)
+    assert degrees_apart(upright.rotations[3], LYING).min() >= 0
+    tilted = Rotation.from_quat(np.asarray(upright.rotations[3]), scalar_first=True).apply([0, 1, 0])
+    np.testing.assert_allclose(tilted, np.tile([0, 1, 0], (NUM_FRAMES, 1)), atol=1e-5)
+
+
+def test_the_turned_body_is_put_where_it_is_seen(scene):
+    """To a twentieth of its size, as the middles of pictures tell it."""
+    found, means = find(scene), np.asarray(scene[2].params.gaussians.means)[np.asarray(scene[2].alive)]
+    center = means.mean(axis=0)
+    told = Rotation.from_quat(np.asarray(found.rotations[0]), scalar_first=True).apply(center) + found.shifts[0]
+    truth = center + np.linspace(0, 1, NUM_FRAMES)[:, None] * WALK
+    assert np.abs(told - truth).max() < 0.02
 
 
 def test_frames_that_do_not_train_are_not_looked_at(scene):
-    """Their angles lie between those of their neighbours."""
-    *others, dataset, walking = scene
+    """They take what the frame before has."""
+    config, stage, state, dataset = scene
     frames = dataset.frames.copy()
     seen = train_frames(dataset, 3)
     hidden = np.setdiff1d(np.arange(NUM_FRAMES), seen)
     assert len(hidden) > 1
     frames[:, :, hidden] = 0
-    found = find((*others, dataclasses.replace(dataset, frames=frames), walking), held_out_every=3)
-    np.testing.assert_allclose(found.angles[0, seen], TRUE_ANGLES[seen], atol=1e-5)
-    between = (TRUE_ANGLES[hidden - 1] + TRUE_ANGLES[hidden + 1]) / 2
-    np.testing.assert_allclose(found.angles[0, hidden], between, atol=1e-5)
+    found = find((config, stage, state, dataclasses.replace(dataset, frames=frames)), held_out_every=3)
+    assert degrees_apart(found.rotations[0, seen], about_vertical(TRUE_ANGLES[seen])).max() < 0.1
+    np.testing.assert_array_equal(found.rotations[0, hidden], found.rotations[0, hidden - 1])
+    np.testing.assert_array_equal(found.shifts[0, hidden], found.shifts[0, hidden - 1])
 
 
 def test_small_turns_are_left_to_descent(scene):
@@ -121,85 +140,121 @@ def test_small_turns_are_left_to_descent(scene):
     assert find(scene, largest_cost=0.0).found[0] == 0
 
 
-def test_a_model_that_does_not_know_the_front_finds_nothing(scene):
-    """Its points stand turned by a right angle to the first frame."""
-    *others, state, dataset, walking = scene
+def test_a_body_whose_canonical_pose_faces_away_is_turned_from_the_first_frame_on(scene):
+    config, stage, state, dataset = scene
     points = state.params.gaussians
     center = points.means[state.alive].mean(axis=0)
-    turned = quaternion.rotate(motion.about_vertical(jnp.asarray([np.pi / 2])), points.means - center) + center
+    quarter = jnp.asarray(Rotation.from_rotvec([0, np.pi / 2, 0]).as_quat(scalar_first=True), jnp.float32)
+    turned = quaternion.rotate(quarter[None], points.means - center) + center
     state = state.replace(params=state.params.replace(gaussians=points.replace(means=turned)))
-    np.testing.assert_array_equal(find((*others, state, dataset, walking)).found, 0)
+    found = find((config, stage, state, dataset))
+    np.testing.assert_array_equal(found.found, [1, 1, 0, 1])
+    assert degrees_apart(found.rotations[1], about_vertical(np.full(NUM_FRAMES, -np.pi / 2))).max() < 0.1
+
+
+@pytest.mark.parametrize("num_views", [1, 2, 5])
+def test_the_middle_is_where_lines_of_sight_meet(num_views):
+    cameras = orbit(np.arange(num_views) * 70, 10, radius=2.0, fov_deg=33.9, height=32, width=48)
+    truth = np.array([0.1, -0.05, 0.08])
+    inside = (cameras.world_to_camera @ np.append(truth, 1))[:, :3]
+    pixels = inside[:, :2] / inside[:, 2:] * cameras.focal + cameras.center
+    rows, columns = np.arange(32)[:, None] + 0.5, np.arange(48) + 0.5
+    spots = [np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 8) for x, y in np.asarray(pixels)]
+    alpha = jnp.asarray(np.stack(spots), jnp.float32)
+    found = turns.find_middle(alpha, cameras, fallback=jnp.zeros(3))
+    if num_views == 1:  # anywhere on the line of sight
+        origin = -cameras.world_to_camera[0, :3, :3].T @ cameras.world_to_camera[0, :3, 3]
+        line = (truth - origin) / np.linalg.norm(truth - origin)
+        assert np.linalg.norm(np.cross(found - origin, line)) < 2e-3
+    else:
+        np.testing.assert_allclose(found, truth, atol=2e-3)
+    nothing = turns.find_middle(0 * alpha, cameras, fallback=jnp.asarray([1.0, 2, 3]))
+    np.testing.assert_allclose(nothing, [1, 2, 3], rtol=1e-5)
 
 
 def test_pictures_without_room_are_named(scene, caplog):
-    _, components, stage, state, dataset, _ = scene
+    _, stage, state, dataset = scene
     with caplog.at_level("WARNING"):
         for capacity in (4096, 16):
             options = dataclasses.replace(stage.options, implementation="xla", capacity=capacity)
-            turns.find_turns(state, components, options, dataset, held_out_every=0, size=SIZE, num_angles=12)
+            sizes = dict(size=SIZE, num_angles=4, num_headings=0)
+            turns.find_turns(state, options, dataset, held_out_every=0, **sizes)
     (said,) = [record.getMessage() for record in caplog.records if "no room" in record.getMessage()]
     assert int(said.split(":")[1].split()[0]) > 0
 
 
-def price_of(path, costs, frames, stiffness):
+def price_of(path, costs, apart, frames, stiffness):
     """Of a path of indices, written out as `follow` says it."""
-    num_angles, total = costs.shape[1], costs[0, path[0]] + (np.inf if path[0] else 0)
+    total = costs[0, path[0]]
     for t in range(1, len(path)):
-        apart = min((path[t] - path[t - 1]) % num_angles, (path[t - 1] - path[t]) % num_angles) * 360 / num_angles
-        total += costs[t, path[t]] + stiffness * np.median(costs) * (apart / 15) ** 2 / (frames[t] - frames[t - 1])
+        angle = np.rad2deg(apart[path[t - 1], path[t]])
+        total += costs[t, path[t]] + stiffness * np.median(costs) * (angle / 15) ** 2 / (frames[t] - frames[t - 1])
     return total
 
 
 @pytest.mark.parametrize("stiffness", [0.0, 0.003, 0.03])
 @pytest.mark.parametrize("seed", range(3))
 def test_follow_finds_the_cheapest_of_all_paths(seed, stiffness):
-    costs = np.random.default_rng(seed).uniform(size=(4, 7))
-    frames = np.array([0, 1, 3, 4])
-    best = min(itertools.product(range(7), repeat=4), key=lambda path: price_of(path, costs, frames, stiffness))
-    path = turns.follow(costs, frames, stiffness=stiffness)
-    np.testing.assert_array_equal(np.round(path * 7 / (2 * np.pi)).astype(int) % 7, best)
-    assert np.all(np.abs(np.diff(path)) <= np.pi + 1e-6)
+    rng = np.random.default_rng(seed)
+    costs, frames = rng.uniform(size=(4, 7)), np.array([0, 1, 3, 4])
+    rotations = Rotation.random(7, rng)
+    apart = np.array([[(a * b.inv()).magnitude() for b in rotations] for a in rotations])
+    every = itertools.product(range(7), repeat=4)
+    best = min(every, key=lambda path: price_of(path, costs, apart, frames, stiffness))
+    np.testing.assert_array_equal(turns.follow(costs, apart, frames, stiffness=stiffness), best)
 
 
-def test_follow_counts_on_beyond_a_whole_turn():
-    angles = np.arange(0, 15) * 2
-    costs = np.ones((15, 12))
-    costs[np.arange(15), angles % 12] = 0
-    np.testing.assert_allclose(turns.follow(costs, np.arange(15)), np.deg2rad(30) * angles)
-    np.testing.assert_allclose(turns.follow(costs[:, -np.arange(12)], np.arange(15)), -np.deg2rad(30) * angles)
+def test_orientations_are_all_ways_to_stand_and_to_lie():
+    quats, names = turns.orientations(8, 4)
+    assert len(quats) == len(names) == len(set(names)) == 8 + 4 * 4
+    np.testing.assert_allclose(quats[0], [1, 0, 0, 0])
+    up = Rotation.from_quat(quats, scalar_first=True).apply([0, 1, 0])
+    np.testing.assert_allclose(up[:8], np.tile([0, 1, 0], (8, 1)), atol=1e-6)
+    np.testing.assert_allclose(up[8:, 1], 0, atol=1e-6)
+    named = dict(zip(names, Rotation.from_quat(quats, scalar_first=True)))
+    truth = Rotation.from_euler("Y", 270, degrees=True) * Rotation.from_euler("X", -90, degrees=True)
+    assert (named["-x270"] * truth.inv()).magnitude() < 1e-6
+    assert turns.orientations(8, 0)[1] == [str(45 * k) for k in range(8)]
 
 
 def test_relative_cost_looks_at_turned_frames_alone():
     costs = np.array([[1.0, 9, 9, 9], [4.0, 2, 9, 9], [6.0, 9, 3, 9]])
-    assert turns.relative_cost(costs, np.deg2rad([0, 90, 180])) == 0.5
-    assert turns.relative_cost(costs, np.deg2rad([0, -270, 180])) == 0.5
-    assert turns.relative_cost(costs, np.deg2rad([0, -270, -360])) == 0.5
-    assert turns.relative_cost(costs, np.zeros(3)) == 1.0
+    away = np.deg2rad([0, 90, 180, 30])
+    assert turns.relative_cost(costs, away, np.array([0, 1, 2])) == 0.5
+    assert turns.relative_cost(costs, away, np.array([3, 1, 2])) == 0.5
+    assert turns.relative_cost(costs, away, np.array([0, 3, 0])) == 1.0
 
 
 def test_notes_hold_turns_to_the_last_bit():
-    before = Turns(angles=jax.random.normal(jax.random.key(0), (2, 3)), found=jnp.asarray([1.0, 0.0]))
+    keys = jax.random.split(jax.random.key(0))
+    before = Turns(
+        rotations=jax.random.normal(keys[0], (2, 3, 4)),
+        shifts=jax.random.normal(keys[1], (2, 3, 3)),
+        found=jnp.asarray([1.0, 0.0]),
+    )
     after = turns.from_notes(json.loads(json.dumps(turns.to_notes(before))))
     for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("angle", [0.0, 1.0, -2.5, 7.0])
-def test_turn_is_zero_for_the_turned_pose_and_grows_beside_it(angle):
-    rng = np.random.default_rng(1)
-    canonical = rng.normal(size=(6, 3))
+@pytest.mark.parametrize("seed", range(3))
+def test_turn_is_zero_for_the_turned_pose_and_grows_beside_it(seed):
+    rng = np.random.default_rng(seed)
+    canonical, shift = rng.normal(size=(6, 3)), rng.normal(size=3)
     alive = np.array([True] * 5 + [False])
-    rotation = Rotation.from_rotvec([0, angle, 0])
-    turned = rotation.apply(canonical) + [3, -1, 2]
+    rotation, other = Rotation.random(2, rng)
+    turned = rotation.apply(canonical) + shift
     turned[5] = 99  # not alive
     pose = [jnp.float32(turned), jnp.float32(canonical), jnp.asarray(alive)]
-    assert motion.turn(*pose, jnp.float32(angle)) < 1e-8
-    rest = canonical[:5] - canonical[:5].mean(axis=0)
-    other = Rotation.from_rotvec([0, angle + 0.5, 0])
-    expected = np.mean(np.sum((rotation.apply(rest) - other.apply(rest)) ** 2, axis=-1))
-    np.testing.assert_allclose(motion.turn(*pose, jnp.float32(angle + 0.5)), expected, rtol=1e-4)
-    gradient = jax.grad(motion.turn, argnums=(0, 1))(*pose, jnp.float32(angle + 0.5))
+
+    def told(rotation):
+        return jnp.float32(rotation.as_quat(scalar_first=True)), jnp.float32(shift)
+
+    assert motion.turn(*pose, *told(rotation)) < 1e-8
+    expected = np.mean(np.sum((rotation.apply(canonical) - other.apply(canonical))[:5] ** 2, axis=-1))
+    np.testing.assert_allclose(motion.turn(*pose, *told(other)), expected, rtol=1e-4)
+    gradient = jax.grad(motion.turn, argnums=(0, 1))(*pose, *told(other))
     assert float(jnp.abs(gradient[0][:5]).max()) > 0
     assert not gradient[0][5].any()
     assert not gradient[1].any()
@@ -254,12 +309,14 @@ def test_guided_steps_turn_the_body(scene):
             term.start = 0
     config.stage1.losses.turn.stop = None
     components, stage = build_components(config), stages.build_stages(config)[0]
-    state, dataset = scene[3], scene[4]
+    state, dataset = scene[2], scene[3]
     state = state.replace(optimizer=stage.options.optimizer.init(state.params))
-    known = Turns(
-        angles=jnp.stack([jnp.asarray(TRUE_ANGLES), *jnp.zeros((2, NUM_FRAMES))]), found=jnp.asarray([1.0, 0.0, 0.0])
+    truth = jnp.float32(about_vertical(TRUE_ANGLES).as_quat(scalar_first=True))
+    known = turns.no_turns(4, NUM_FRAMES)
+    known = known.replace(rotations=known.rotations.at[0].set(truth), found=known.found.at[0].set(1.0))
+    sampler = Sampler(
+        dataset, motion_ids=(0, 1), batch_motions=2, batch_views=1, batch_frames=NUM_FRAMES, held_out_every=0
     )
-    sampler = Sampler(dataset, batch_motions=2, batch_views=1, batch_frames=NUM_FRAMES, held_out_every=0)
     step = jax.jit(build_step(components, stage.options))
     seen = []
     for i in range(160):
@@ -270,7 +327,7 @@ def test_guided_steps_turn_the_body(scene):
     times = stages.frame_times(NUM_FRAMES)
     z, points = state.params.latents.mu[0], state.params.gaussians.means[state.alive]
     _, rotations = decode_trajectories(components, state.params, z, points, times)
-    told = motion.about_vertical(jnp.asarray(TRUE_ANGLES))[:, None]
+    told = truth[:, None]
     agreement = jnp.abs(jnp.sum(quaternion.normalize(rotations) * told, axis=-1))  # cosine of half the angle between
     assert float(jnp.mean(agreement)) > 0.95
     assert np.mean(np.abs(np.cos(TRUE_ANGLES / 2))) < 0.75  # of rotations that were never told
