@@ -319,6 +319,7 @@ def _smoke() -> ConfigDict:
     config.stage1.capacity, config.stage1.num_points = 64, 32
     config.stage1.densify_from, config.stage1.densify_every, config.stage1.anneal_every = 1, 1, 2
     config.stage1.losses.turn.weight = config.stage1.losses.rotations.weight = 0.0
+    config.stage2.losses.rotations.weight = 0.0
     config.stage2.num_per_key_point = 4
     config.log_every = config.image_every = config.checkpoint_every = 1
     config.evaluation.update(baseline_steps=2, num_lpips_images=2, surface_points=50, num_samples=1, num_videos=2)
