@@ -114,7 +114,7 @@ def test_number_codes_tell_sixty_motions_apart():
 def test_budget_scales_every_schedule():
     config = load_config(f"{ROOT}/configs/dimo.py:demo", 0.25)
     assert (config.stage1.num_steps, config.stage2.num_steps) == (300, 300)
-    assert config.stage2.phases == ((0, 64), (75, 128))
+    assert config.stage1.phases == ((0, 32), (108, 64))
     assert config.stage2.rates.means.num_steps == 300
     assert config.stage2.prune_every == 50
     assert config.stage1.anneal_every == 108
