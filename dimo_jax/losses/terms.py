@@ -92,8 +92,12 @@ def arap_rigid(inputs: LossInputs, *, radius: float = 0.1, num_neighbors: int = 
 
 
 def chamfer(inputs: LossInputs) -> Array:
-    """L_chamfer: present trajectories against the first stage's (second stage only), mean over motions and times."""
-    return jnp.mean(jax.vmap(jax.vmap(motion.chamfer))(inputs.controls, inputs.reference))
+    """L_chamfer: present trajectories against the first stage's (second stage only), mean over motions and times.
+
+    Motions that `train.turns` found to turn are free of the first stage's trajectories, which did not.
+    """
+    per_motion = jnp.mean(jax.vmap(jax.vmap(motion.chamfer))(inputs.controls, inputs.reference), axis=1)
+    return jnp.mean(per_motion if inputs.turns is None else per_motion * (1 - inputs.turns.found))
 
 
 def rotations(inputs: LossInputs) -> Array:

@@ -17,7 +17,7 @@ from dimo_jax.data.dataset import Dataset, train_frames
 from dimo_jax.data.sampler import Sampler
 from dimo_jax.errors import UserError
 from dimo_jax.geometry import quaternion
-from dimo_jax.losses import motion
+from dimo_jax.losses import motion, terms
 from dimo_jax.losses.total import build_terms, evaluate
 from dimo_jax.model.dimo import build_components, decode_trajectories
 from dimo_jax.model.gaussians import mask_dead
@@ -276,6 +276,25 @@ def test_embedded_is_the_rigid_energy_at_the_best_rotations():
     np.testing.assert_allclose(motion.embedded(*graph, jnp.float32(-2 * quats), *rest), expected, rtol=1e-4)
     others = jnp.float32(quats + 0.1 * rng.normal(size=quats.shape))
     assert motion.embedded(*graph, others, *rest) > expected
+
+
+class Trajectories(NamedTuple):
+    """What the term `chamfer` looks at."""
+
+    controls: jax.Array
+    reference: jax.Array
+    turns: Turns | None
+
+
+def test_motions_that_turn_are_free_of_the_first_stage():
+    controls, reference = jax.random.normal(jax.random.key(0), (2, 3, 2, 5, 3))  # 3 motions, 2 times, 5 points
+    each = [float(jnp.mean(jax.vmap(motion.chamfer)(a, b))) for a, b in zip(controls, reference, strict=True)]
+    known = turns.no_turns(3, 2)
+    one_turns = known.replace(found=jnp.asarray([0.0, 1.0, 0.0]))
+    cases = ((None, sum(each)), (known, sum(each)), (one_turns, each[0] + each[2]))
+    for found, expected in cases:
+        value = terms.chamfer(Trajectories(controls, reference, found))
+        np.testing.assert_allclose(value, expected / 3, rtol=1e-5)
 
 
 class Opacities(NamedTuple):
