@@ -88,7 +88,7 @@ def find_turns(
     num_views: int = 5,
     stiffness: float = 0.002,
     least_angle: float = 60.0,
-    largest_cost: float = 0.9,
+    largest_cost: float = 0.8,
 ) -> Turns:
     """How every training motion turns the body, as the canonical model sees it.
 
