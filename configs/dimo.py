@@ -253,7 +253,7 @@ def _demo() -> ConfigDict:
 
     stage = config.stage2
     stage.num_steps = 1_200
-    stage.phases = ((0, 128),)
+    stage.phases = ((0, 64), (300, 128))
     stage.num_per_key_point = 48
     stage.prune_every, stage.prune_until = 200, 1_200
     stage.prune.min_opacity = 0.05
