@@ -20,12 +20,13 @@ from absl import logging
 from dimo_jax.data.cameras import resize
 from dimo_jax.data.dataset import Dataset, motions_in, train_frames, views_in
 from dimo_jax.data.sampler import downsample
+from dimo_jax.errors import UserError
 from dimo_jax.geometry import quaternion
 from dimo_jax.losses.total import Term
 from dimo_jax.render import render
 from dimo_jax.train.state import TrainState
 from dimo_jax.train.step import StepOptions, composite_truth, visible_params
-from dimo_jax.types import Array, Camera, Gaussians, Rendering, Turns
+from dimo_jax.types import Array, Camera, Rendering, Turns
 
 _LEAST_TURN = np.deg2rad(45)  # below this a frame's pose tells nothing about whether it pays to turn
 
@@ -51,7 +52,16 @@ def to_notes(turns: Turns) -> dict[str, Any]:
 
 
 def from_notes(notes: Mapping[str, Any]) -> Turns:
-    """The inverse of `to_notes`."""
+    """The inverse of `to_notes`.
+
+    Raises:
+      UserError: notes of a version that looked for something else.
+    """
+    if missing := sorted({"rotations", "shifts", "found"} - notes.keys()):
+        raise UserError(
+            f"checkpoint's notes, turns: found {', '.join(sorted(notes))}, expected also {', '.join(missing)} "
+            "(it is of another version: go on with that, or train anew)"
+        )
     return Turns(**{name: jnp.asarray(notes[name], jnp.float32) for name in ("rotations", "shifts", "found")})
 
 
@@ -115,14 +125,16 @@ def find_turns(
     candidates, names = orientations(num_angles, num_headings)
     apart = _angles_between(candidates)
     # The state is an argument, because what a compiled function closes over becomes constants of its program.
-    compare = jax.jit(lambda state, images: _compare(state, options, cameras, jnp.asarray(candidates), images))
+    ways = jnp.asarray(candidates)
+    origins = jax.jit(lambda state: _center(state, options, cameras, ways))(state)
+    compare = jax.jit(lambda state, origins, images: _compare(state, options, cameras, ways, origins, images))
     turns = jax.tree.map(np.array, no_turns(dataset.num_motions, dataset.num_frames))
     latest = np.maximum(np.searchsorted(frames, np.arange(dataset.num_frames), side="right") - 1, 0)
     lost = 0
     for motion in motions_in(dataset, "train"):
         images = np.moveaxis(np.asarray(dataset.frames[motion][views][:, frames]), 0, 1)
         images = downsample(images, cameras.height, cameras.width)
-        costs, shifts, overflow = jax.device_get(compare(state, images))
+        costs, shifts, overflow = jax.device_get(compare(state, origins, images))
         lost += int(overflow)
         path = follow(costs, apart, frames, stiffness=stiffness)
         turns.rotations[motion] = candidates[path][latest]
@@ -138,43 +150,60 @@ def find_turns(
     return jax.tree.map(jnp.asarray, turns)
 
 
+def _see_turned(state: TrainState, options: StepOptions, cameras: Camera, turn: Array, shift: Array) -> Rendering:
+    """The canonical pose, turned and then shifted, as `cameras` [V,...] see it."""
+    body = visible_params(state.params, state.alive, options).gaussians
+    quats = quaternion.multiply(jnp.broadcast_to(turn, body.quats.shape), body.quats)
+    posed = body.replace(means=quaternion.rotate(turn[None], body.means) + shift, quats=quats)
+
+    def one(camera: Camera) -> Rendering:
+        return render(
+            posed,
+            camera,
+            jnp.asarray(options.background),
+            implementation=options.implementation,
+            capacity=options.capacity,
+        )
+
+    return jax.vmap(one)(cameras)
+
+
+def _body_center(state: TrainState) -> Array:
+    points = state.params.gaussians.means
+    return jnp.sum(jnp.where(state.alive[:, None], points, 0), axis=0) / jnp.sum(state.alive)
+
+
+def _center(state: TrainState, options: StepOptions, cameras: Camera, candidates: Array) -> Array:
+    """Shifts [A,3] after which the pictures of the turned canonical pose have their middle at the origin.
+
+    Where a turned body stands is told by the middles of its pictures, as where the true one stands.
+    """
+    center = _body_center(state)
+    shifts = center - quaternion.rotate(candidates, center)
+
+    def one(pose: tuple[Array, Array]) -> Array:
+        return find_middle(_see_turned(state, options, cameras, *pose).alpha, cameras, fallback=center)
+
+    return shifts - jax.lax.map(one, (candidates, shifts))
+
+
 def _compare(
-    state: TrainState, options: StepOptions, cameras: Camera, candidates: Array, images: Array
+    state: TrainState, options: StepOptions, cameras: Camera, candidates: Array, origins: Array, images: Array
 ) -> tuple[Array, Array, Array]:
     """The canonical pose, turned by `candidates` [A,4] and put where the body stands, against pictures of one motion.
 
-    `images` [T,V,H,W,4] are uint8; `cameras` [V,...].
+    `origins` [A,3] are those of `_center`; `images` [T,V,H,W,4] are uint8; `cameras` [V,...].
 
     Returns:
       Mean squared errors [T,A], shifts [T,A,3] that put the turned pose there, and the pairs [] that found no room.
     """
-    body = visible_params(state.params, state.alive, options).gaussians
-    background = jnp.asarray(options.background)
-
-    def see(gaussians: Gaussians) -> Rendering:
-        def one(camera: Camera) -> Rendering:
-            return render(
-                gaussians, camera, background, implementation=options.implementation, capacity=options.capacity
-            )
-
-        return jax.vmap(one)(cameras)
-
-    def see_turned(turn: Array, shift: Array) -> Rendering:
-        quats = quaternion.multiply(jnp.broadcast_to(turn, body.quats.shape), body.quats)
-        return see(body.replace(means=quaternion.rotate(turn[None], body.means) + shift, quats=quats))
-
-    # Where a turned body stands is told by the middles of its pictures, as where the true one stands.
-    anywhere = jnp.sum(jnp.where(state.alive[:, None], body.means, 0), axis=0) / jnp.sum(state.alive)
-    about = anywhere - quaternion.rotate(candidates, anywhere)
-    alphas = jax.lax.map(lambda pose: see_turned(*pose).alpha, (candidates, about))
-    middles = jax.vmap(lambda alpha: find_middle(alpha, cameras, fallback=anywhere))(alphas)
 
     def one_frame(seen: Array) -> tuple[Array, Array, Array]:
-        truth, alpha = composite_truth(seen, background)
-        shifts = about + find_middle(alpha, cameras, fallback=anywhere) - middles
+        truth, alpha = composite_truth(seen, jnp.asarray(options.background))
+        shifts = origins + find_middle(alpha, cameras, fallback=_body_center(state))
 
         def one_pose(turn: Array, shift: Array) -> tuple[Array, Array]:
-            drawn = see_turned(turn, shift)
+            drawn = _see_turned(state, options, cameras, turn, shift)
             return jnp.mean((drawn.rgb - truth) ** 2), jnp.sum(drawn.overflow)
 
         costs, overflow = jax.vmap(one_pose)(candidates, shifts)

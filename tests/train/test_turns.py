@@ -238,6 +238,11 @@ def test_notes_hold_turns_to_the_last_bit():
         np.testing.assert_array_equal(a, b)
 
 
+def test_notes_of_an_earlier_version_are_named():
+    with pytest.raises(UserError, match="turns: found angles, found, expected also rotations, shifts"):
+        turns.from_notes({"angles": [[0.0]], "found": [0.0]})
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_turn_is_zero_for_the_turned_pose_and_grows_beside_it(seed):
     rng = np.random.default_rng(seed)
