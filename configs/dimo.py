@@ -299,7 +299,7 @@ def _fifty() -> ConfigDict:
     stage.phases = ((0, 64), (1_250, 128))
     stage.prune_every, stage.prune_until = 500, 5_000
     stage.losses.rotations.weight = 500.0
-    config.turns.update(size=64, num_headings=8, num_views=9)
+    config.turns.update(size=64, num_headings=8, num_views=9, least_angle=45.0, largest_cost=0.95)
     stage.losses.turn.update(weight=20_000.0, start=500, stop=2_000)
     for name in ("latents", "decoder", "means", "log_scales", "quats", "sh"):
         stage.rates[name].num_steps = 5_000

@@ -97,7 +97,7 @@ def play_motions(
     """The training motions as the model plays them: pairs of index and RGB [V,T,H,W,3]."""
     cameras = select_cameras(dataset.cameras, views)
     for motion in motions_in(dataset, "train"):
-        clip = player.play(player.latent(motion), dataset.times[frames])
+        clip = player.play(player.latent(motion), dataset.times).at(frames)
         yield int(motion), player.render(clip.gaussians, cameras)[0]
 
 

@@ -18,7 +18,7 @@ from dimo_jax.export.images import grid, to_uint8, upscale, write_png
 from dimo_jax.export.plots import plot_latents
 from dimo_jax.export.ply import write_gaussians
 from dimo_jax.export.trajectories import draw_trajectory_video, write_trajectories
-from dimo_jax.export.video import write_video
+from dimo_jax.export.video import write_video, write_videos
 from dimo_jax.model import latents
 from dimo_jax.train.step import composite_truth
 from dimo_jax.types import Array, Camera
@@ -56,12 +56,11 @@ def write_comparisons(player: Player, dataset: Dataset, folder: Path, *, num_vid
     """One video per motion (at most `num_videos`): a held-out view and two training views."""
     test, train = views_in(dataset, "test"), views_in(dataset, "train")
     views = np.asarray([*test[:1], *train[:: max(1, len(train) // 2)][:2]])
-    pictures = []
-    for motion in motions_in(dataset, "train")[:num_videos]:
-        path = folder / f"{motion:03d}_{dataset.names[motion]}.mp4"
-        write_video(compare_motion(player, dataset, int(motion), views), path, frame_rate=dataset.frame_rate)
-        pictures.append(Picture(path, dataset.captions[motion], True))
-    return pictures
+    motions = motions_in(dataset, "train")[:num_videos]
+    paths = [folder / f"{motion:03d}_{dataset.names[motion]}.mp4" for motion in motions]
+    videos = (compare_motion(player, dataset, int(motion), views) for motion in motions)
+    write_videos(zip(videos, paths, strict=True), frame_rate=dataset.frame_rate)
+    return [Picture(path, dataset.captions[motion], True) for motion, path in zip(motions, paths, strict=True)]
 
 
 def write_contact_sheet(player: Player, dataset: Dataset, path: Path, *, num_frames: int = 6) -> Picture:
@@ -71,7 +70,7 @@ def write_contact_sheet(player: Player, dataset: Dataset, path: Path, *, num_fra
     camera = select_cameras(dataset.cameras, view)
     rows, labels = [], []
     for motion in motions_in(dataset, "train"):
-        clip = player.play(player.latent(int(motion)), dataset.times[frames])
+        clip = player.play(player.latent(int(motion)), dataset.times).at(frames)
         predicted = to_uint8(player.render(clip.gaussians, camera)[0][0])
         truth = composite_truth(jnp.asarray(dataset.frames[motion, view[0]][frames]), player.background)[0]
         rows.append(np.stack([to_uint8(np.asarray(truth)), predicted], axis=1).reshape(-1, *predicted.shape[1:]))
@@ -135,15 +134,15 @@ def write_trajectory_views(
     )
     motions = motions_in(dataset, "train")
     travel = np.linalg.norm(np.diff(trajectories, axis=1), axis=-1).sum(axis=(1, 2))
-    pictures = []
-    for index in np.argsort(-travel)[:num]:
-        motion = int(motions[index])
-        clip = player.play(player.latent(motion), dataset.times)
+    farthest = np.argsort(-travel)[:num]
+    paths = [folder / f"{motion:03d}_{dataset.names[motion]}.mp4" for motion in motions[farthest]]
+
+    def draw(index: int) -> np.ndarray:
+        clip = player.play(player.latent(int(motions[index])), dataset.times)
         images = to_uint8(player.film(clip.gaussians, camera))
-        path = folder / f"{motion:03d}_{dataset.names[motion]}.mp4"
-        video = draw_trajectory_video(trajectories[index], camera, upscale(images, min_height=384), num_tail=8)
-        write_video(video, path, frame_rate=dataset.frame_rate)
-        pictures.append(Picture(path, f"Key point trajectories: {dataset.captions[motion]}", True))
+        return draw_trajectory_video(trajectories[index], camera, upscale(images, min_height=384), num_tail=8)
+
+    write_videos(zip(map(draw, farthest), paths, strict=True), frame_rate=dataset.frame_rate)
     write_trajectories(
         trajectories,
         folder / "trajectories.npz",
@@ -152,7 +151,8 @@ def write_trajectory_views(
         positions=np.asarray(player.params.key_points.positions),
         radii=np.exp(np.asarray(player.params.key_points.log_radii)),
     )
-    return pictures
+    captions = [f"Key point trajectories: {dataset.captions[motion]}" for motion in motions[farthest]]
+    return [Picture(path, caption, True) for path, caption in zip(paths, captions, strict=True)]
 
 
 def write_gallery(config: ConfigDict, dataset: Dataset, player: Player, workdir: Path) -> dict[str, list[Picture]]:

@@ -27,12 +27,17 @@ from dimo_jax.types import Array, Camera, Gaussians, Params
 Result = TypeVar("Result")
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Clip:
     """A motion at T times: Gaussians with a leading axis T, and key points [T,K,3]."""
 
     gaussians: Gaussians
     key_points: Array
+
+    def at(self, frames: np.ndarray) -> Clip:
+        """Some of its frames, by index. A program is compiled per number of times that are played, but not for this."""
+        return jax.tree.map(lambda x: np.asarray(x)[frames], self)
 
 
 class Player:

@@ -18,7 +18,6 @@ from dimo_jax.types import Array, Camera
 
 TILE = 8  # pixels; small tiles see few primitives each
 _CHUNK = 64  # tiles in one call of the compiled function
-_BUCKETS = (2, 4, 7)  # primitives per tile: tiles are grouped by the next larger number, the last takes all
 # Rays of a pixel: five places on distinct rows and columns, symmetric about the centre, draw edges nearly as finely
 # as a 5x5 grid at a fifth of its cost.
 _OFFSETS = np.asarray([(0.1, 0.7), (0.3, 0.1), (0.5, 0.5), (0.7, 0.9), (0.9, 0.3)], np.float32)
@@ -107,29 +106,29 @@ def intersect(origin: Components, direction: Components, radii: tuple[Array, Arr
     return jnp.minimum(cone, jnp.minimum(sphere(0.0, low), sphere(length, high)))
 
 
-def _texture(tile: dict[str, Array], points: Components) -> Components:
-    """Colours [J,R] each of texture coordinates [J,R] on their primitives."""
+def _texture(part: dict[str, Array], points: Components) -> Components:
+    """Colours [B,R] each of texture coordinates [B,R] on one primitive of every tile."""
     x, y, z = points
-    wave = tile["stripe_waves"][..., None]
+    wave = part["stripe_waves"][..., None]
     phase = x * wave[:, 0] + y * wave[:, 1] + z * wave[:, 2]
     striped = jnp.any(wave != 0, axis=1) & (phase - jnp.floor(phase) < 0.5)
-    color = [jnp.where(striped, tile["stripe_colors"][:, i, None], tile["colors"][:, i, None]) for i in range(3)]
-    for number in range(tile["decal_centers"].shape[1]):
-        center, scale = tile["decal_centers"][:, number, :, None], tile["decal_scales"][:, number, :, None]
+    color = [jnp.where(striped, part["stripe_colors"][:, i, None], part["colors"][:, i, None]) for i in range(3)]
+    for number in range(part["decal_centers"].shape[1]):
+        center, scale = part["decal_centers"][:, number, :, None], part["decal_scales"][:, number, :, None]
         offset = [(value - center[:, i]) * scale[:, i] for i, value in enumerate(points)]
         painted = sum(value * value for value in offset) < 1  # never where the centre is NaN: no decal
-        color = [jnp.where(painted, tile["decal_colors"][:, number, i, None], color[i]) for i in range(3)]
+        color = [jnp.where(painted, part["decal_colors"][:, number, i, None], color[i]) for i in range(3)]
     return color[0], color[1], color[2]
 
 
-def _shade(tile: dict[str, Array], points: Components) -> Components:
-    """Lit colours [J,R] each, 0..1, of local, unscaled surface points [J,R]; tile["lights"] [J,3] are in local frames.
+def _shade(part: dict[str, Array], points: Components) -> Components:
+    """Lit colours [B,R] each, 0..1, of local, unscaled surface points [B,R]; part["lights"] [B,3] are in local frames.
 
     The normal points away from the centre of the sphere of the hull that touches the surface there.
     """
     x, y, z = points
-    radii, length = tile["radii"][..., None], tile["length"][:, None]
-    scale, light = tile["scale"][..., None], tile["lights"][..., None]
+    radii, length = part["radii"][..., None], part["length"][:, None]
+    scale, light = part["scale"][..., None], part["lights"][..., None]
     sine = (radii[:, 0] - radii[:, 1]) / jnp.where(length > 0, length, jnp.inf)
     distance = jnp.sqrt(x * x + z * z)
     along = jnp.clip(y - distance * (sine / jnp.sqrt(1 - sine * sine)), 0, length)
@@ -137,44 +136,48 @@ def _shade(tile: dict[str, Array], points: Components) -> Components:
     size = jnp.sqrt(sum(value * value for value in normal))
     facing = sum(value * light[:, i] for i, value in enumerate(normal)) / size
     shade = AMBIENT + 0.5 * DIFFUSE * (1 + facing)
-    colors = _texture(tile, (x * scale[:, 0], y * scale[:, 1], z * scale[:, 2]))
+    colors = _texture(part, (x * scale[:, 0], y * scale[:, 1], z * scale[:, 2]))
     return tuple(jnp.minimum(color * shade, 1.0) for color in colors)  # type: ignore[return-value]
 
 
-def _draw_tile(tile: dict[str, Array]) -> tuple[Array, Array]:
-    """One tile's pixels [TILE,TILE,4] uint8, straight alpha, and the least depth of their rays (inf: none hits).
+@jax.jit
+def _draw_tiles(places: dict[str, Array], parts: dict[str, Array], count: Array) -> tuple[Array, Array]:
+    """The pixels of B tiles [B,TILE,TILE,4] uint8, straight alpha, and the least depth of their rays (inf: none hits).
 
-    The R rays run over [offset,TILE,TILE], so that a pixel's average is a sum of contiguous blocks.
+    `places` [B,...] say where the tiles are, `parts` [P,B,...] what each may see, of which the first `count` [] are
+    drawn, one after the other: a loop over primitives vectorizes over rays, where XLA reduces an axis of primitives
+    ray by ray on a CPU, and is compiled once for all numbers of them. The R rays of a tile run over
+    [offset,TILE,TILE], so that a pixel's average is a sum of contiguous blocks.
     """
     pixel = jnp.arange(TILE, dtype=jnp.float32)
     shape = (len(_OFFSETS), TILE, TILE)
     columns = jnp.broadcast_to(_OFFSETS[:, 0, None, None] + pixel, shape).ravel()
     rows = jnp.broadcast_to(_OFFSETS[:, 1, None, None] + pixel[:, None], shape).ravel()
-    x = (columns + tile["corner"][0] - tile["center"][0]) / tile["focal"][0]
-    y = (rows + tile["corner"][1] - tile["center"][1]) / tile["focal"][1]
-    maps, origins = tile["maps"][..., None], tile["origins"][..., None]
-    directions = tuple(maps[:, i, 0] * x + maps[:, i, 1] * y + maps[:, i, 2] for i in range(3))
-    origin = tuple(origins[:, i] for i in range(3))
-    radii = (tile["radii"][:, 0, None], tile["radii"][:, 1, None])
-    hits = intersect(origin, directions, radii, tile["length"][:, None])  # type: ignore[arg-type]
-    hits = jnp.where(tile["ids"][:, None] >= 0, hits, jnp.inf)
-    depth = jnp.min(hits, axis=0)
-    hit = jnp.isfinite(depth)
-    # On a CPU, plain minima and a masked sum over the few primitives cost a fraction of an argmin and a gather.
-    order = jnp.arange(hits.shape[0])[:, None]
-    nearest = jnp.min(jnp.where(hits == depth, order, hits.shape[0] - 1), axis=0)
-    reach = jnp.where(hit, depth, 0.0)
-    colors = _shade(tile, tuple(o + reach * d for o, d in zip(origin, directions)))  # type: ignore[arg-type]
-    seen = [jnp.sum(jnp.where((order == nearest) & hit, color, 0.0), axis=0) for color in colors]
-    red, green, blue, alpha = (jnp.sum(value.reshape(shape), axis=0) for value in (*seen, hit.astype(jnp.float32)))
+    corner, center, focal = (places[name][..., None] for name in ("corner", "center", "focal"))
+    x = (columns + corner[:, 0] - center[:, 0]) / focal[:, 0]
+    y = (rows + corner[:, 1] - center[:, 1]) / focal[:, 1]
+
+    def draw(index: Array, seen: tuple[Array, ...]) -> tuple[Array, ...]:
+        part = {name: jax.lax.dynamic_index_in_dim(value, index, keepdims=False) for name, value in parts.items()}
+        maps, origins = part["maps"][..., None], part["origins"][..., None]
+        direction = tuple(maps[:, i, 0] * x + maps[:, i, 1] * y + maps[:, i, 2] for i in range(3))
+        origin = tuple(origins[:, i] for i in range(3))
+        radii = (part["radii"][:, 0, None], part["radii"][:, 1, None])
+        entry = intersect(origin, direction, radii, part["length"][:, None])
+        depth, *colors = seen
+        nearer = part["present"][:, None] & (entry < depth)
+        reach = jnp.where(nearer, entry, 0.0)
+        shaded = _shade(part, tuple(o + reach * d for o, d in zip(origin, direction)))
+        return jnp.where(nearer, entry, depth), *(jnp.where(nearer, *pair) for pair in zip(shaded, colors))
+
+    nothing = jnp.zeros_like(x)
+    depth, *colors = jax.lax.fori_loop(0, count, draw, (nothing + jnp.inf, nothing, nothing, nothing))
+    hit = jnp.isfinite(depth).astype(jnp.float32)
+    blocks = (value.reshape(-1, *shape) for value in (*colors, hit))
+    red, green, blue, alpha = (sum(block[:, i] for i in range(shape[0])) for block in blocks)
     covered = jnp.maximum(alpha, 1.0)
     pixels = jnp.stack([red / covered, green / covered, blue / covered, alpha / len(_OFFSETS)], axis=-1)
-    return jnp.rint(255 * pixels).astype(jnp.uint8), jnp.min(depth.reshape(shape), axis=0)
-
-
-@jax.jit
-def _draw_tiles(tiles: dict[str, Array]) -> tuple[Array, Array]:
-    return jax.vmap(_draw_tile)(tiles)
+    return jnp.rint(255 * pixels).astype(jnp.uint8), jnp.min(depth.reshape(-1, *shape), axis=1)
 
 
 def _local_maps(
@@ -214,18 +217,24 @@ def _reach(cones: RoundCones, positions: np.ndarray, rotations: np.ndarray, came
 
 
 def _chunks(reach: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Groups busy tiles: index rows (view, frame, tile) [n,3] and primitive ids [n,J], -1 where there is none."""
+    """Groups busy tiles, those that see few primitives first: rows (view, frame, tile) [n,3], primitive ids [n,P].
+
+    The ids of a row that are -1, where there is none, come last.
+    """
     counts = reach.sum(axis=-1)
-    widths = (*(width for width in _BUCKETS if width < reach.shape[-1]), reach.shape[-1])
-    low = 0
-    for width in widths:
-        where = np.argwhere((counts > low) & (counts <= width))
-        low = width
-        for start in range(0, len(where), _CHUNK):
-            rows = where[start : start + _CHUNK]
-            masks = reach[tuple(rows.T)]
-            ids = np.argsort(~masks, axis=-1, kind="stable")[:, :width]
-            yield rows, np.where(np.take_along_axis(masks, ids, axis=-1), ids, -1)
+    where = np.argwhere(counts)
+    where = where[np.argsort(counts[tuple(where.T)], kind="stable")]
+    for start in range(0, len(where), _CHUNK):
+        rows = where[start : start + _CHUNK]
+        masks = reach[tuple(rows.T)]
+        ids = np.argsort(~masks, axis=-1, kind="stable")
+        yield rows, np.where(np.take_along_axis(masks, ids, axis=-1), ids, -1)
+
+
+def _padded(value: np.ndarray, *, axis: int) -> np.ndarray:
+    """As float32, with its last tile repeated until there are as many as the compiled function takes."""
+    rows = np.minimum(np.arange(_CHUNK), value.shape[axis] - 1)
+    return np.take(value, rows, axis=axis).astype(np.float32)
 
 
 def cast(
@@ -257,23 +266,27 @@ def cast(
     num_views, num_frames = reach.shape[:2]
     frames = np.zeros((num_views, num_frames, rows, TILE, columns, TILE, 4), np.uint8)
     depths = np.full(frames.shape[:-1], np.inf, np.float32) if with_depth else None
-    constants = vars(cones) | {"decal_scales": 1 / cones.decal_radii}
+    constants: dict[str, np.ndarray] = vars(cones) | {"decal_scales": 1 / cones.decal_radii}
     for where, ids in _chunks(reach):
         view, frame, tile = where.T
         row, column = np.divmod(tile, columns)
-        tiles = {
-            "ids": ids,
-            "origins": origins[view[:, None], frame[:, None], ids],
-            "maps": maps[view[:, None], frame[:, None], ids],
-            "lights": lights[frame[:, None], ids],
-            **{name: value[ids] for name, value in constants.items()},
+        count = np.max(np.sum(ids >= 0, axis=-1))
+        seen = ids.T
+        places: dict[str, np.ndarray] = {
             "corner": np.stack([column, row], axis=-1) * TILE,
-            "focal": cameras.focal[view],
-            "center": cameras.center[view],
+            "focal": np.asarray(cameras.focal)[view],
+            "center": np.asarray(cameras.center)[view],
         }
-        padded = {name: np.resize(value, (_CHUNK, *value.shape[1:])) for name, value in tiles.items()}
-        padded = {name: value.astype(np.int32 if name == "ids" else np.float32) for name, value in padded.items()}
-        pixels, depth = (np.asarray(value)[: len(where)] for value in _draw_tiles(padded))
+        parts = {
+            "origins": origins[view, frame, seen],
+            "maps": maps[view, frame, seen],
+            "lights": lights[frame, seen],
+            **{name: value[seen] for name, value in constants.items()},
+        }
+        places = {name: _padded(value, axis=0) for name, value in places.items()}
+        parts = {name: _padded(value, axis=1) for name, value in parts.items()}
+        parts["present"] = _padded(seen >= 0, axis=1) > 0
+        pixels, depth = (np.asarray(value)[: len(where)] for value in _draw_tiles(places, parts, count))
         frames[view, frame, row, :, column] = pixels
         if depths is not None:
             depths[view, frame, row, :, column] = depth

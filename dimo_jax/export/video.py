@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -25,7 +27,20 @@ def _encode(frames: np.ndarray, path: Path, *, frame_rate: float, crf: int) -> N
     # Without an explicit matrix ffmpeg converts by BT.601 and leaves players to guess, which shifts colours.
     command += ["-vf", "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int"]
     command += ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"]
-    command += ["-c:v", "libx264", "-crf", str(crf), "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(path)]
+    # Half the time of x264's default preset, for files of the same size at these pictures.
+    command += [
+        "-c:v",
+        "libx264",
+        "-preset",
+        "veryfast",
+        "-crf",
+        str(crf),
+        "-pix_fmt",
+        "yuv420p",
+        "-movflags",
+        "+faststart",
+        str(path),
+    ]
     pixels = np.ascontiguousarray(frames).data.cast("B")
     done = subprocess.run(command, input=pixels, capture_output=True, check=False)
     if done.returncode != 0:
@@ -62,6 +77,28 @@ def write_video(frames: np.ndarray, path: Path | str, *, frame_rate: float, crf:
     with replace_file(path) as temporary:
         _encode(frames, temporary, frame_rate=frame_rate, crf=crf)
     return path
+
+
+def write_videos(videos: Iterable[tuple[np.ndarray, Path]], *, frame_rate: float, crf: int = 18) -> list[Path]:
+    """Writes videos as `write_video` does, each while `videos` makes the next one.
+
+    Args:
+      videos: frames [T,H,W,3] uint8 and the file to write them to; two are held at most.
+      frame_rate, crf: of `write_video`.
+
+    Returns:
+      The files, in order.
+
+    Raises:
+      OSError: as `write_video`; the videos after it are not made.
+    """
+    written: list[Future[Path]] = []
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        for frames, path in videos:
+            if written:
+                written[-1].result()
+            written.append(pool.submit(write_video, frames, path, frame_rate=frame_rate, crf=crf))
+        return [video.result() for video in written]
 
 
 def write_gif(frames: np.ndarray, path: Path | str, *, frame_rate: float) -> Path:

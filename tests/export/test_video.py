@@ -1,3 +1,5 @@
+import threading
+
 import imageio.v3 as iio
 import imageio_ffmpeg
 import numpy as np
@@ -5,7 +7,8 @@ import pytest
 from PIL import Image
 
 from dimo_jax.errors import UserError
-from dimo_jax.export.video import write_gif, write_png_sequence, write_video
+from dimo_jax.export import video
+from dimo_jax.export.video import write_gif, write_png_sequence, write_video, write_videos
 
 
 def make_frames(num: int, height: int, width: int) -> np.ndarray:
@@ -86,6 +89,44 @@ def test_failure_in_the_encoder_leaves_the_old_file(tmp_path, monkeypatch):
         write_video(make_frames(3, 16, 16), path, frame_rate=10)
     assert path.read_bytes() == b"old"
     assert [p.name for p in path.parent.iterdir()] == ["a.mp4"]
+
+
+def test_a_video_is_written_while_the_next_is_made(tmp_path, monkeypatch):
+    begun, made = threading.Event(), []
+
+    def encode(frames, path, **options):
+        begun.set()
+        path.write_bytes(bytes([len(frames)]))
+
+    monkeypatch.setattr(video, "_encode", encode)
+
+    def make():
+        for number in range(1, 4):
+            made.append(number > 1 and begun.wait(timeout=60))  # the one before is being written
+            begun.clear()
+            yield make_frames(number, 8, 64), tmp_path / f"{number}.mp4"
+
+    paths = write_videos(make(), frame_rate=12)
+    assert made == [False, True, True]
+    assert [path.read_bytes() for path in paths] == [b"\1", b"\2", b"\3"]
+
+
+def test_a_video_that_fails_ends_the_writing_of_others(tmp_path, monkeypatch):
+    def encode(frames, path, **options):
+        raise OSError(f"{path}: no room")
+
+    monkeypatch.setattr(video, "_encode", encode)
+    made = []
+
+    def make():
+        for number in range(4):
+            made.append(number)
+            yield make_frames(2, 8, 64), tmp_path / f"{number}.mp4"
+
+    with pytest.raises(OSError, match="no room"):
+        write_videos(make(), frame_rate=12)
+    assert made == [0, 1]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_gif_reads_back_with_its_length(tmp_path):
