@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
-import operator
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from dimo_jax.model.rows import rows_plus, rows_times
 from dimo_jax.types import Array
 
 
@@ -37,14 +37,15 @@ class SplitDense(nn.Module):
 
     @nn.compact
     def __call__(self, *inputs: Array) -> Array:
-        """x_i [..., C_i], whose leading axes broadcast -> [..., features]."""
+        """x_i [..., C_i], whose leading axes broadcast -> [..., features]; what is shared most comes first."""
         sizes = [x.shape[-1] for x in inputs]
         kernel = self.param("kernel", nn.initializers.xavier_uniform(), (sum(sizes), self.features), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         ends = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
         shares = jnp.split(kernel.astype(self.dtype), ends)
-        products = [x.astype(self.dtype) @ share for x, share in zip(inputs, shares, strict=True)]
-        return functools.reduce(operator.add, products) + bias.astype(self.dtype)
+        products = [rows_times(x.astype(self.dtype), share) for x, share in zip(inputs, shares, strict=True)]
+        total = jnp.broadcast_to(products[-1], jnp.broadcast_shapes(*(product.shape for product in products)))
+        return functools.reduce(rows_plus, [*products[:-1], bias.astype(self.dtype)], total)
 
 
 class MotionDecoder(nn.Module):
@@ -79,8 +80,15 @@ class MotionDecoder(nn.Module):
 
     def _head(self, inputs: tuple[Array, ...], size: int, bias_init: Any, name: str) -> Array:
         hidden = nn.relu(SplitDense(self.head_width, dtype=self.dtype, name=f"{name}_hidden")(*inputs))
-        last = nn.Dense(size, dtype=self.dtype, kernel_init=nn.initializers.zeros, bias_init=bias_init, name=name)
-        return last(hidden)
+        zeros = nn.initializers.zeros
+        return nn.Dense(
+            size, dtype=self.dtype, kernel_init=zeros, bias_init=bias_init, dot_general=_dot_general, name=name
+        )(hidden)
+
+
+def _dot_general(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
+    """For `nn.Dense`, whose product is over the last axis of x."""
+    return rows_times(x, kernel)
 
 
 def _identity_bias(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
