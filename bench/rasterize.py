@@ -116,6 +116,8 @@ def measure_batch(name: str, draw: Callable[..., Any], gaussians: Gaussians) -> 
 
 def main(argv: list[str]) -> None:
     del argv
+    if BACKENDS.value == ["native"]:
+        leave_reductions_to_xla()  # as launch.py does; xla would be slower for it
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} CPU cores")
     titles = ["project", "bin", "forward", "backward", "both", "render", f"{BATCH.value}: fwd/s", "both/s", "MiB"]
     print(f"{'scene':8s} {'backend':12s} " + " ".join(f"{title:>10s}" for title in titles))
@@ -143,5 +145,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     keep_freed_memory()  # as launch.py does
-    leave_reductions_to_xla()
     app.run(main)

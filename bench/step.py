@@ -77,6 +77,8 @@ def main(argv: list[str]) -> None:
     del argv
     if IMPLEMENTATION.value == "xla":
         native_skinning.is_available = lambda: False
+    else:
+        leave_reductions_to_xla()  # as launch.py does; xla would be slower for it
     config = load_config(Path(WORKDIR.value)) if WORKDIR.value else get_config(PRESET.value)
     dataset, components = load(config.data), build_components(config)
     stage = stages.build_stages(config)[1]
@@ -220,5 +222,4 @@ def build_parts(
 
 if __name__ == "__main__":
     keep_freed_memory()  # as launch.py does
-    leave_reductions_to_xla()
     app.run(main)

@@ -5,15 +5,30 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
+from dimo_jax import compiler
+from dimo_jax.compiler import _NATIVE as NATIVE
 from dimo_jax.compiler import leave_reductions_to_xla
+from dimo_jax.render.rasterize import native
+
+
+@pytest.fixture(autouse=True)
+def compiled(monkeypatch, tmp_path):
+    """As where the native code is."""
+    monkeypatch.setattr(compiler, "_NATIVE", tmp_path)
+
 
 RUN = """
 import sys
+from pathlib import Path
+from dimo_jax import compiler
 from dimo_jax.compiler import leave_reductions_to_xla
+compiler._NATIVE = Path(".")
 chosen = sys.argv[1] == "leave" and leave_reductions_to_xla()
 import jax, jax.numpy as jnp
 compiled = jax.jit(lambda x: x.sum(axis=0)).lower(jnp.ones((8, 20_000, 3))).compile()
@@ -35,6 +50,18 @@ def test_leaves_other_versions_and_own_choices_alone(before: str, jaxlib: str) -
     environment = {"XLA_FLAGS": before}
     assert not leave_reductions_to_xla(environment, jaxlib=jaxlib)
     assert environment["XLA_FLAGS"] == before
+
+
+def test_leaves_a_machine_without_native_code_alone(monkeypatch, tmp_path):
+    monkeypatch.setattr(compiler, "_NATIVE", tmp_path / "missing.so")
+    environment = {"XLA_FLAGS": ""}
+    assert not leave_reductions_to_xla(environment, jaxlib="0.10.2")
+    assert environment == {"XLA_FLAGS": ""}
+
+
+def test_the_native_code_is_looked_for_where_it_is_built():
+    built = Path(native.__file__).with_name(f"_native{sysconfig.get_config_var('EXT_SUFFIX')}")
+    assert NATIVE == built
 
 
 def test_the_flag_takes_reductions_from_the_library() -> None:
