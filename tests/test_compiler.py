@@ -61,7 +61,7 @@ def test_leaves_a_machine_without_native_code_alone(monkeypatch, tmp_path):
 
 def test_the_native_code_is_looked_for_where_it_is_built():
     built = Path(native.__file__).with_name(f"_native{sysconfig.get_config_var('EXT_SUFFIX')}")
-    assert NATIVE == built
+    assert built == NATIVE
 
 
 def test_the_flag_takes_reductions_from_the_library() -> None:
