@@ -1,8 +1,8 @@
 """Products and sums of rows with what motions and times share, whose gradients stay matrix products under `vmap`.
 
 Under `vmap` rows get axes, and the gradient of what they share contracts over all of them. XLA on CPUs copies rows
-with several axes into a transposed array before it contracts over them, and sums over axes in one thread, at a seventh
-of the speed of a product with ones. Together that was a quarter of the motion decoder's time (docs/performance.md).
+with several axes into a transposed array before it contracts over them, and sums over axes at a seventh of the speed of
+a product with ones. Together that was a sixth of the motion decoder's time (docs/performance.md).
 With the axes of the rows as one, a matrix product does either as fast as memory allows.
 """
 

@@ -190,8 +190,8 @@ def test_unseen_motion_is_fitted_by_its_code_alone(trained, unseen, tmp_path):
     assert (result["code"]["fitted_views"]["num_images"], result["code"]["other_views"]["num_images"]) == (18, 36)
     losses = result["losses"]  # every tenth step's; its batches differ, so means count
     assert np.mean(losses[20:30]) < 0.9 * np.mean(losses[:4])
-    # The decoder sees the batches that the code saw. What it gains is told by the loss, which counts masks as well: on
-    # a model this small PSNR falls with it.
+    # The decoder sees the batches that the code saw. What it gains is told by the loss, of colour and alpha, that it
+    # minimizes: on a model this small the PSNR of colours does not rise with it.
     gained = sum(losses[36:40]) / sum(losses[6:10])
     assert gained < losses[30] / losses[0] < 1
     code = np.load(tmp_path / f"{name}.npz")
