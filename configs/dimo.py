@@ -93,7 +93,15 @@ def _paper() -> ConfigDict:
 
     config.render = dict(implementation=placeholder(str), capacity=placeholder(int), background=(1.0, 1.0, 1.0))
 
-    config.turns = dict(fn="dimo_jax.train.turns:find_turns", size=32, num_angles=24, num_headings=12, num_views=5)
+    config.turns = dict(
+        fn="dimo_jax.train.turns:find_turns",
+        size=32,
+        num_angles=24,
+        num_headings=12,
+        num_views=5,
+        least_angle=60.0,
+        largest_cost=0.8,
+    )
 
     config.stage1 = ConfigDict()
     config.stage1.num_steps = 2_800
