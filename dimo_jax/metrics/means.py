@@ -1,0 +1,34 @@
+"""Means that one undefined value does not spoil."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Mean(NamedTuple):
+    """A mean over what is finite, None where nothing is, and how many values it leaves out."""
+
+    value: float | None
+    undefined: int
+
+
+def mean_defined(values: Any) -> Mean:
+    """The mean of the finite values of an array of any shape.
+
+    A picture without an object has no PSNR of it (NaN), equal pictures an infinite one, and neither has a place in a
+    mean nor in JSON.
+    """
+    flat = np.asarray(values, np.float64).ravel()
+    known = flat[np.isfinite(flat)]
+    return Mean(float(known.mean()) if len(known) else None, len(flat) - len(known))
+
+
+def summarize(values: Mapping[str, Any]) -> dict[str, float | int | None]:
+    """Of each name its mean, and as `<name>_undefined` how many of its values count in none."""
+    found: dict[str, float | int | None] = {}
+    for name, each in values.items():
+        found[name], found[f"{name}_undefined"] = mean_defined(each)
+    return found
