@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -20,46 +19,14 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from dimo_jax.errors import UserError
 from dimo_jax.export.images import check_frames
 from dimo_jax.workdir.files import replace_file
+from dimo_jax.workdir.strict_json import encode
 
 NUM_BINS = 50  # of a histogram
 
 
-def _plain(value: Any) -> Any:
-    """Turns arrays and numpy scalars into what JSON has; the values' own precision is kept."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if hasattr(value, "dtype"):
-        return np.asarray(value).tolist()
-    return value
-
-
-def _without_non_finite(value: Any, name: str, found: dict[str, str]) -> Any:
-    if isinstance(value, dict):
-        return {k: _without_non_finite(v, f"{name}.{k}" if name else k, found) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_without_non_finite(v, f"{name}[{i}]", found) for i, v in enumerate(value)]
-    if isinstance(value, float) and not math.isfinite(value):
-        found[name] = str(value)
-        return None
-    return value
-
-
 def encode_row(row: Mapping[str, Any]) -> str:
-    """One line of strict JSON, without the newline.
-
-    JSON has no NaN or infinity: such numbers become null, and the line gains a field `non_finite` that maps each
-    one's name to "nan", "inf" or "-inf", so that nothing is lost.
-
-    Args:
-      row: names to numbers, texts, arrays, lists or mappings.
-    """
-    found: dict[str, str] = {}
-    clean = _without_non_finite(_plain(row), "", found)
-    if found:
-        clean["non_finite"] = found
-    return json.dumps(clean, ensure_ascii=False, allow_nan=False)
+    """One line of strict JSON, without the newline; see `strict_json.encode`."""
+    return encode(row, ensure_ascii=False)
 
 
 def read_metrics(path: Path | str) -> list[dict[str, Any]]:

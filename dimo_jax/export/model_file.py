@@ -50,7 +50,9 @@ def write_model(
     arrays: dict[str, Any] = {
         name: np.asarray(value) for name, value in flax.traverse_util.flatten_dict(tree, sep="/").items()
     }
-    texts = {name: np.str_(json.dumps(value)) for name, value in (("config", config), ("facts", facts))}
+    texts = {
+        name: np.str_(json.dumps(value, allow_nan=False)) for name, value in (("config", config), ("facts", facts))
+    }
     arrays |= {"alive": np.asarray(alive, bool), "version": np.int32(MODEL_VERSION), "step": np.int32(step), **texts}
     with replace_file(path) as temporary:
         np.savez_compressed(temporary, **arrays)

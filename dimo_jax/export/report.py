@@ -12,6 +12,7 @@ import datetime
 import html
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from PIL import Image
 from dimo_jax.errors import UserError
 from dimo_jax.export.images import check_frames
 from dimo_jax.export.report_style import STYLE
+from dimo_jax.export.video import make_poster
 from dimo_jax.workdir.files import replace_file
 
 _IMAGE_TYPES = {
@@ -43,7 +45,10 @@ class Card:
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A picture: a PNG, JPEG, GIF or WebP file, or an array [H,W,3] uint8. `wide` gives it a row of its own."""
+    """A picture: a PNG, JPEG, GIF or WebP file, or an array [H,W,3] uint8. `wide` gives it a row of its own.
+
+    A click enlarges it, and another puts it back.
+    """
 
     source: Path | str | np.ndarray
     caption: str = ""
@@ -52,7 +57,10 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Video:
-    """An mp4 (H.264) or WebM file; plays at once, silently, in a loop. `wide` gives it a row of its own."""
+    """An mp4 (H.264) or WebM file; plays at once, silently, in a loop. `wide` gives it a row of its own.
+
+    Where nothing plays, on paper say, it shows a frame of it.
+    """
 
     source: Path | str
     caption: str = ""
@@ -61,7 +69,7 @@ class Video:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows as wide as `columns`. Floats are shown with 4 significant digits, None as a dash, the rest as text."""
+    """Rows as wide as `columns`. Floats are shown with 4 significant digits, None and NaN as a dash, others as text."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
@@ -116,6 +124,8 @@ def _format_cell(value: Any) -> str:
         return "–"
     if isinstance(value, float | np.floating):
         value = float(value)
+        if not math.isfinite(value):
+            return "–"
         return f"{value:#.4g}".removesuffix(".") if abs(value) < 1e4 else f"{value:,.0f}"
     return str(value)
 
@@ -136,11 +146,17 @@ def _write_item(item: Figure | Video | Table) -> str:
     if isinstance(item, Table):
         return _write_table(item)
     if isinstance(item, Figure):
-        media = f'<img src="{_embed(item.source, _IMAGE_TYPES)}" alt="{_escape(item.caption)}">'
+        picture = f'<img src="{_embed(item.source, _IMAGE_TYPES)}" alt="{_escape(item.caption)}">'
+        # A box that is ticked enlarges: the page has no scripts, and a picture behind a link would be in it twice.
+        media = (
+            f"<label class=zoom title=Enlarge><input type=checkbox aria-label=Enlarge><span>{picture}</span></label>"
+        )
     else:
         source = _embed(item.source, _VIDEO_TYPES)
+        poster = f"data:image/jpeg;base64,{base64.b64encode(make_poster(item.source)).decode('ascii')}"
         media = (
-            f'<video src="{source}" controls loop muted autoplay playsinline title="{_escape(item.caption)}"></video>'
+            f'<video src="{source}" poster="{poster}" controls loop muted autoplay playsinline '
+            f'title="{_escape(item.caption)}"></video>'
         )
     return _write_figure(media, item.caption, wide=item.wide)
 

@@ -46,6 +46,13 @@ figure { margin: 0; background: var(--card); border: 1px solid var(--line); bord
 figure.wide { grid-column: 1 / -1; }
 figure img, figure video { display: block; width: 100%; height: auto; max-height: 85vh; object-fit: contain;
   background: #ffffff; }
+.zoom { display: block; cursor: zoom-in; }
+.zoom input { position: absolute; opacity: 0; pointer-events: none; }
+.zoom input:focus-visible + span { outline: 3px solid var(--accent); outline-offset: -3px; }
+.zoom span { display: block; }
+.zoom input:checked + span { position: fixed; inset: 0; z-index: 9; overflow: auto; cursor: zoom-out;
+  background: rgb(15 18 23 / 92%); }
+.zoom input:checked + span img { width: auto; min-width: 100%; max-width: none; max-height: none; }
 figcaption { padding: 0.6rem 1rem 0.75rem; color: var(--muted); font-size: 0.9rem; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
 table { width: 100%; border-collapse: collapse; font-size: 0.95rem; font-variant-numeric: tabular-nums; }
@@ -59,5 +66,6 @@ summary { padding: 0.8rem 1.1rem; cursor: pointer; font-weight: 600; }
 pre { margin: 0; padding: 0.9rem 1.1rem; overflow-x: auto; background: var(--code); border-top: 1px solid var(--line);
   border-radius: 0 0 12px 12px; font: 0.84rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 footer { padding-top: 2rem; padding-bottom: 2.5rem; color: var(--muted); font-size: 0.85rem; overflow-wrap: anywhere; }
+@media print { .zoom input:checked + span { position: static; } }
 @media print { nav { position: static; } figure, .card { break-inside: avoid; box-shadow: none; } }
 """

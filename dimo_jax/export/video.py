@@ -11,11 +11,13 @@ import imageio_ffmpeg
 import numpy as np
 from PIL import Image
 
+from dimo_jax.errors import UserError
 from dimo_jax.export.images import check_frames
 from dimo_jax.workdir.files import replace_file, replace_folder
 
 MAX_GIF_RATE = 100  # frames a second: gif counts time in hundredths
 _GIF_PALETTE_SAMPLE = 16
+_POSTER_FRAMES = 64
 
 
 def _encode(frames: np.ndarray, path: Path, *, frame_rate: float, crf: int) -> None:
@@ -88,6 +90,23 @@ def write_videos(videos: Iterable[tuple[np.ndarray, Path]], *, frame_rate: float
                 written[-1].result()
             written.append(pool.submit(write_video, frames, path, frame_rate=frame_rate, crf=crf))
         return [video.result() for video in written]
+
+
+def make_poster(path: Path | str) -> bytes:
+    """A JPEG picture of a video: of its first frames the one most like all of them, by ffmpeg's choice.
+
+    Not the first, which shows no motion: it is the pose that all motions begin in.
+
+    Raises:
+      UserError: the file cannot be read as a video.
+    """
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-nostdin", "-i", f"file:{path}"]
+    command += ["-vf", f"thumbnail={_POSTER_FRAMES}", "-frames:v", "1", "-f", "image2pipe", "-c:v", "mjpeg"]
+    done = subprocess.run([*command, "-q:v", "4", "-"], capture_output=True, check=False)
+    if done.returncode != 0 or not done.stdout:
+        reason = " ".join(done.stderr.decode("utf-8", "replace").split())[-200:] or "no frame in it"
+        raise UserError(f"{path}: cannot be read as a video ({reason}), expected an mp4 or WebM file")
+    return done.stdout
 
 
 def write_gif(frames: np.ndarray, path: Path | str, *, frame_rate: float) -> Path:

@@ -81,6 +81,8 @@ def test_page_parses_and_shows_everything(tmp_path, video):
     (clip,) = page.find("video")
     assert base64.b64decode(clip["src"].removeprefix("data:video/mp4;base64,")) == video.read_bytes()
     assert {"controls", "loop", "muted", "autoplay"} <= clip.keys()
+    poster = base64.b64decode(clip["poster"].removeprefix("data:image/jpeg;base64,"))
+    assert Image.open(io.BytesIO(poster)).size == (16, 16)
     for text in ("28.41", "–", "12,346", "puppet", "Configuration", "Versions"):
         assert text in page.texts
     anchors = {link["href"] for link in page.find("a")}
@@ -151,3 +153,30 @@ def test_minimal_page_has_a_date(tmp_path):
     page = Page(write_report(tmp_path / "a.html", [], title="a").path.read_text())
     assert any(re.match(r"20\d\d-\d\d-\d\d \d\d:\d\d", text) for text in page.texts)
     assert not page.find("nav")
+
+
+def test_a_video_that_is_none_is_named(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"no video")
+    with pytest.raises(UserError, match=r"a\.mp4: cannot be read as a video"):
+        write_report(tmp_path / "a.html", [Section("a", [Video(tmp_path / "a.mp4")])], title="a")
+    assert not (tmp_path / "a.html").exists()
+
+
+def test_pictures_can_be_enlarged_without_scripts(tmp_path, video):
+    content, _ = write_full(tmp_path, video, text="puppet")
+    page = Page(content)
+    (box,) = page.find("input")
+    assert box["type"] == "checkbox"
+    order = [tag for tag, _ in page.elements if tag in ("label", "input", "span", "img")]
+    at = order.index("label")
+    assert order[at : at + 4] == ["label", "input", "span", "img"]  # the style's `input:checked + span img`
+    style = content.split("<style>")[1].split("</style>")[0]
+    (enlarged,) = re.findall(r"\.zoom input:checked \+ span \{([^}]*)\}", style.split("@media print")[0])
+    assert "position: fixed" in enlarged
+    assert len(page.find("img")) == content.count("data:image/png") == 1  # not in the page twice
+
+
+def test_undefined_cells_are_dashes(tmp_path):
+    table = Table(["a", "b", "c"], [[float("nan"), np.float32(np.inf), None]])
+    page = Page(write_report(tmp_path / "a.html", [Section("a", [table])], title="a").path.read_text())
+    assert page.texts.count("–") == 3
