@@ -131,10 +131,12 @@ def views_in(dataset: Dataset, split: str) -> np.ndarray:
 def held_out_frames(dataset: Dataset, every: int) -> np.ndarray:
     """Indices [n] int32 of the frames kept from training: the last of every `every` (4, 9, 14, 19 for 5).
 
-    `every` = 0 holds out none. The first frame, the common initial state, is never held out for `every` > 1.
+    `every` = 0 holds out none. The first frame, the common initial state, and the last always train, so that what is
+    held out lies between frames that train.
     """
     frames = np.arange(dataset.num_frames, dtype=np.int32)
-    return frames[frames % every == every - 1] if every else frames[:0]
+    inner = (frames > 0) & (frames < dataset.num_frames - 1)
+    return frames[inner & (frames % every == every - 1)] if every else frames[:0]
 
 
 def train_frames(dataset: Dataset, every: int) -> np.ndarray:

@@ -52,6 +52,19 @@ def test_held_out_frames_are_every_fifth(dataset):
     assert views_in(dataset, "test").tolist() == [1]
 
 
+@pytest.mark.parametrize("every", [2, 3, 5, 7])
+def test_held_out_frames_lie_between_frames_that_train(dataset, every):
+    for num_frames in range(1, 41):
+        short = dataclasses.replace(dataset, frames=dataset.frames[:, :, np.arange(num_frames) % 21])
+        held, trained = held_out_frames(short, every), train_frames(short, every)
+        assert sorted([*held, *trained]) == list(range(num_frames))
+        assert {0, num_frames - 1} <= set(trained)
+        assert all({frame - 1, frame + 1} <= set(trained) for frame in held)
+        assert len(held) == max(num_frames - 1, 0) // every  # no more are lost than the last one
+    twenty = dataclasses.replace(dataset, frames=dataset.frames[:, :, :20])
+    assert held_out_frames(twenty, 5).tolist() == [4, 9, 14]
+
+
 def test_images_cameras_and_times_belong_together_and_nothing_held_out_is_drawn(dataset):
     sampler = Sampler(dataset, seed=3)
     seen = [set(), set(), set()]
