@@ -259,12 +259,26 @@ def _read(path: Path, key: str) -> tuple[Projector, np.ndarray] | None:
     return Projector(members=unflat, scaling=Scaling(**scaling)), embeddings
 
 
+def check_codes_know_no_sentence(config: ConfigDict, workdir: Path | str) -> None:
+    """Checks that sentences can be left out of a run: with `text.joint` its codes were trained with all of them.
+
+    Raises:
+      UserError: they were.
+    """
+    if text_options(config).get("joint", False):
+        raise UserError(
+            f"--evaluate_captions=leave_one_out: the codes of --workdir={workdir} were trained together with every "
+            "sentence (config.text.joint=True), so none can be left out now; expected --evaluate_captions=held_out"
+        )
+
+
 def leave_one_out(
     options: Mapping[str, Any], sentences: Sentences, embeddings: Sequence[np.ndarray], codes: np.ndarray
 ) -> list[tuple[int, str, np.ndarray]]:
     """What a projector says of training sentences that it was not trained on.
 
-    For every place k after the caption, one is trained without the k-th sentence of each motion, and asked for it.
+    For every place k after the caption, one is trained without the k-th sentence of each motion, and asked for it. That
+    says something only of `codes` that were trained without sentences (`check_codes_know_no_sentence`).
 
     Returns:
       Motion (0..N-1), sentence, and code [D].

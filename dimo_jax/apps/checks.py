@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -93,8 +94,11 @@ def check_config(config: Mapping[str, Any]) -> None:
     """
     for key in OTHERS:
         _get(config, key)
+    _check_finite(config, "config")
     for key, least in COUNTS.items():
         _check_count(_get(config, key), least, key)
+    if config["data"]["held_out_every"] == 1:
+        raise UserError("config.data.held_out_every: found 1, expected 0 (every frame trains) or at least 2")
     for key, bound in POSITIVE.items():
         _check_positive(_get(config, key), bound, key)
     if _get(config, "checkpoint_minutes") != 0:
@@ -117,6 +121,18 @@ def check_config(config: Mapping[str, Any]) -> None:
     if not isinstance(room, (int, float)) or not room >= 0:
         raise UserError(f"config.data.device_gib: found {room!r}, expected a number of at least 0")
     choose_layout(config)
+
+
+def _check_finite(value: Any, key: str) -> None:
+    """JSON, in which a run keeps its config, has neither NaN nor infinity."""
+    if isinstance(value, (Mapping, ConfigDict)):
+        for name, each in value.items():
+            _check_finite(each, f"{key}.{name}")
+    elif isinstance(value, (tuple, list)):
+        for index, each in enumerate(value):
+            _check_finite(each, f"{key}[{index}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{key}: found {value}, expected a finite number")
 
 
 def _get(config: Mapping[str, Any], key: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from dimo_jax.model import dimo
 from dimo_jax.model.bert import TextEncoder, load_encoder
 from dimo_jax.train.stages import frame_times
 from dimo_jax.workdir.files import replace_file
+from dimo_jax.workdir.strict_json import encode
 
 NUM_NEAREST = 3
 EVALUATIONS = ("held_out", "leave_one_out")
@@ -50,7 +50,7 @@ def run(
       workdir: of a training run.
       prompt: what the object shall do; prints the training captions that are most like it.
       evaluate_captions: "held_out" asks for the held-out paraphrases of the data; "leave_one_out" for training
-        paraphrases, each from a projector trained without it.
+        paraphrases, each from a projector trained without it, of a run whose codes were (not with `text.joint`).
       bert: folder of a Hugging Face BERT; default: `config.text.bert`, or all-MiniLM-L6-v2, downloaded once.
       out: folder for `<prompt>.mp4` or `<evaluation>.json`; default: `workdir`/text.
       num_frames: frames of the video, which lasts as long as in training; default: as in training.
@@ -62,7 +62,10 @@ def run(
     """
     _check_flags(prompt, evaluate_captions, num_frames, size)
     folder, target = Path(workdir), results_folder(workdir, "text", out=out)
-    options = captions.text_options(load_config(folder), bert=bert)
+    config = load_config(folder)
+    options = captions.text_options(config, bert=bert)
+    if evaluate_captions == "leave_one_out":
+        captions.check_codes_know_no_sentence(config, folder)
     with ThreadPoolExecutor(1) as pool:  # reading and compiling the encoder leaves a core free for the model
         prepared = pool.submit(_prepare, options, prompt)
         model = restore(folder, checkpoint=checkpoint)
@@ -181,7 +184,7 @@ def _evaluate(
         sentences=rows,
     )
     with replace_file(path) as temporary:
-        temporary.write_text(json.dumps(summary, indent=1, ensure_ascii=False), encoding="utf-8")
+        temporary.write_text(encode(summary, indent=1, ensure_ascii=False), encoding="utf-8")
     print(f"right motion nearest: {share:.1%} of {len(rows)} sentences, {len(codes)} motions ({path.stem})")
     print(f"among the three nearest: {among_three:.1%}")
     print(path)

@@ -234,7 +234,7 @@ def _write_into(folder: Path, dataset: Dataset) -> None:
 def write_index(folder: Path, dataset: Dataset) -> None:
     """Writes what makes a folder of motions a dataset: everything beside their frames and truth."""
     write_captions(folder, dataset.names, dataset.sentences)
-    (folder / FILE).write_text(json.dumps(describe(dataset), indent=1), encoding="utf-8")
+    (folder / FILE).write_text(json.dumps(describe(dataset), indent=1, allow_nan=False), encoding="utf-8")
 
 
 def write_dataset(dataset: Dataset, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:

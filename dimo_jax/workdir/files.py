@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dimo_jax.errors import UserError
+from dimo_jax.workdir.strict_json import encode
 
 
 def _temporary(path: Path) -> Path:
@@ -91,10 +92,10 @@ def replace_folder(path: Path | str, *, owned: str) -> Iterator[Path]:
 
 
 def write_json(value: Mapping[str, Any], path: Path, *, durable: bool = False) -> None:
-    """Writes a JSON file that appears whole or not at all.
+    """Writes a strict JSON file that appears whole or not at all.
 
     Args:
-      value: what the file shall hold.
+      value: what the file shall hold; see `strict_json.encode` for NaN and infinity.
       path: the file; an older one is replaced.
       durable: see `replace_file`.
 
@@ -103,7 +104,7 @@ def write_json(value: Mapping[str, Any], path: Path, *, durable: bool = False) -
       UserError: `path` is a folder.
     """
     with replace_file(path, durable=durable) as temporary:
-        temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
+        temporary.write_text(encode(value, indent=1), encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -274,6 +274,8 @@ GRAPH = "--config.graph={'fn': 'dimo_jax.model.graph:trajectory_neighbors', 'nei
         ),
         (["--config.stage2.phases=((1,16),)"], ["config.stage2.phases: found ((1, 16),), expected pairs"]),
         (["--config.render.implementation=nope"], ["config.render.implementation: found 'nope', expected one of xla"]),
+        (["--config.data.held_out_every=1"], ["config.data.held_out_every: found 1, expected 0 (every frame trains)"]),
+        (["--config.stage2.losses.rgb.weight=inf"], ["config.stage2.losses.rgb.weight: found inf, expected a finite"]),
         (["--config.num_devices=99"], ["config.num_devices: found 99, expected at most"]),
         (["--config.batch.accumulate=0"], ["config.batch.accumulate: found 0, expected an integer of at least 1"]),
         (["--config.batch.accumulate=3"], ["config.batch.accumulate: found 3; ", "share a batch of 2 x 2 x 2"]),

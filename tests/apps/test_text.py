@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs.dimo import get_config
 from dimo_jax.apps import captions, text
+from dimo_jax.checkpoints import save_config
 from dimo_jax.data.puppet_catalog import MOTIONS
 from dimo_jax.data.puppet_sentences import MORE, TEST
 from dimo_jax.errors import UserError
@@ -112,6 +114,22 @@ def test_leave_one_out_needs_two_sentences():
     single = captions.read_sentences({key: FACTS[key] for key in ("names", "captions")})
     with pytest.raises(UserError, match="motion 'walk' has one sentence, expected at least 2"):
         captions.leave_one_out(OPTIONS, single, embeddings, CODES)
+
+
+def test_no_sentence_is_left_out_of_codes_that_were_trained_with_it(tmp_path):
+    """With `text.joint` the codes themselves know every training sentence; refused before anything is loaded."""
+    config = get_config("smoke")
+    config.text.joint = True
+    save_config(config, tmp_path)
+    with pytest.raises(
+        UserError, match=r"leave_one_out: the codes of --workdir=.*expected --evaluate_captions=held_out"
+    ):
+        text.run(workdir=str(tmp_path), evaluate_captions="leave_one_out")
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    config.text.joint = False
+    captions.check_codes_know_no_sentence(config, tmp_path)
+    del config.text
+    captions.check_codes_know_no_sentence(config, tmp_path)
 
 
 def test_evaluation_counts_the_nearest_trajectories(tmp_path, monkeypatch, capsys):

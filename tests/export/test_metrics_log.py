@@ -1,4 +1,5 @@
 import json
+import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 
 from dimo_jax.errors import UserError
 from dimo_jax.export.metrics_log import Board, MetricsLog, encode_row, read_metrics
+from dimo_jax.workdir.files import write_json
 
 
 def test_rows_are_on_disk_before_the_log_is_closed(tmp_path):
@@ -32,6 +34,13 @@ def test_non_finite_numbers_are_null_and_named():
     assert row["list"] == [1.0, None]
     assert row["non_finite"] == {"loss": "nan", "terms.rgb": "inf", "list[1]": "-inf"}
     assert "non_finite" not in json.loads(encode_row({"loss": 1.0}))
+
+
+def test_json_files_are_strict_as_well(tmp_path):
+    write_json({"psnr": np.float32(np.inf), "rows": (1, [math.nan]), "ok": np.arange(2)}, tmp_path / "a.json")
+    found = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
+    assert found == {"psnr": None, "rows": [1, [None]], "ok": [0, 1],
+                     "non_finite": {"psnr": "inf", "rows[1][0]": "nan"}}  # fmt: skip
 
 
 def test_truncate_after_restored_step_then_continue(tmp_path):
