@@ -40,6 +40,7 @@ from dimo_jax.checkpoints import config_sha256
 from dimo_jax.data.dataset import Dataset, motions_in, train_frames, views_in
 from dimo_jax.errors import UserError
 from dimo_jax.metrics.fvd import frechet_distance, video_features
+from dimo_jax.metrics.means import mean_defined
 from dimo_jax.train.step import composite_truth
 from dimo_jax.workdir.files import replace_file
 
@@ -69,7 +70,7 @@ class Result:
     """Scores of one run, one entry a motion."""
 
     names: tuple[str, ...]  # [m]
-    scores: dict[str, np.ndarray]  # by name of `IMAGE_SCORES`, [m] means over held-out views and trained frames
+    scores: dict[str, np.ndarray]  # by name of `IMAGE_SCORES`, [m] means over held-out views and trained frames, or NaN
     predicted: np.ndarray  # [m,V,400] features of whole held-out videos
     truth: np.ndarray  # [m,V,400]
     steps: int
@@ -229,10 +230,11 @@ def score(player: Player, dataset: Dataset, config: ConfigDict, *, steps: int, s
         features[1].append(true_features(np.asarray(truth), cache))
         scores = Scores(("alex",))
         pictures = [x[:, frames].reshape(-1, *x.shape[2:]) for x in (jnp.asarray(rgb), truth, alpha)]
-        scores.add(pictures[0], pictures[1], pictures[2] > 0.5, np.arange(len(pictures[0])))
+        seen = [(motion, view, frame) for view in views for frame in frames]
+        scores.add(pictures[0], pictures[1], pictures[2] > 0.5, np.arange(len(seen)), seen)
         summary = scores.summary()
         for name in IMAGE_SCORES:
-            means[name].append(float(summary[name] or 0.0))
+            means[name].append(np.nan if summary[name] is None else summary[name])
         names.append(dataset.names[motion])
     arrays = {name: np.asarray(values) for name, values in means.items()}
     return Result(tuple(names), arrays, np.stack(features[0]), np.stack(features[1]), steps, seconds)
@@ -308,9 +310,12 @@ def make_row(name: str, results: Sequence[Result], motions: Sequence[str]) -> st
     """One line of the table: means over `motions`, one FVD over all their videos, sums of training's seconds."""
     known = [(result, [result.names.index(m) for m in motions if m in result.names]) for result in results]
     values = {
-        score: float(np.mean(np.concatenate([result.scores[score][chosen] for result, chosen in known])))
+        score: mean_defined(np.concatenate([result.scores[score][chosen] for result, chosen in known])).value
         for score in IMAGE_SCORES
     }
+    shown = [
+        "-" if values[score] is None else f"{values[score]:.{2 if 'psnr' in score else 4}f}" for score in IMAGE_SCORES
+    ]
     predicted, truth = (
         np.concatenate([side[chosen].reshape(-1, side.shape[-1]) for side, chosen in sides])
         for sides in (
@@ -320,10 +325,7 @@ def make_row(name: str, results: Sequence[Result], motions: Sequence[str]) -> st
     )
     fvd = f"{frechet_distance(predicted, truth):.1f}" if len(predicted) > 1 else "-"
     seconds = sum(result.seconds for result in results)
-    return (
-        f"| {name} | {values['psnr']:.2f} | {values['psnr_foreground']:.2f} | {values['ssim']:.4f} | "
-        f"{values['lpips_alex']:.4f} | {fvd} | {len(results)} x {results[0].steps} | {seconds:.0f} |"
-    )
+    return f"| {name} | {' | '.join(shown)} | {fvd} | {len(results)} x {results[0].steps} | {seconds:.0f} |"
 
 
 def make_tables(rows: dict[str, list[Result]], *, budget: float) -> str:
@@ -342,7 +344,9 @@ def make_tables(rows: dict[str, list[Result]], *, budget: float) -> str:
         lines += [make_row(name, rows[name], chosen) for name in names]
         lines.append("")
     lines.append(
-        f"Held-out views; {budget:g} of each config's steps; seconds of training in the last process of each run."
+        f"Held-out views; {budget:g} of each config's steps; seconds of training in the last process of each run. "
+        "One seed a row: what two seeds of one config differ by is not in the table, so see more (--set=seed=1) before "
+        "a difference is believed."
     )
     return "\n".join([*lines, ""])
 

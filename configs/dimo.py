@@ -67,7 +67,7 @@ def _paper() -> ConfigDict:
     )
     config.data.store = "auto"  # frames of a folder: memory, disk (mapped, shared by processes); auto: disk from 1 GiB
     config.data.device_gib = 0.0  # frames of up to this size are kept on every device instead
-    config.data.held_out_every = 5  # every fifth frame tests, the others train
+    config.data.held_out_every = 5  # every fifth frame tests, the others, first and last among them, train
 
     config.batch = dict(motions=4, views=3, frames=2, accumulate=1)  # computed in so many parts, one after the other
     config.num_devices = 0  # of every process; 0: as many as the batch can be dealt out to evenly
@@ -202,8 +202,8 @@ def _paper() -> ConfigDict:
     config.checkpoint_minutes = 10.0  # and so long after the last checkpoint at the latest; 0: by steps alone
     config.keep_checkpoints = 3  # the latest; the best stays besides
     config.evaluation = dict(
-        baseline_steps=300,  # the best static model of the same data, trained for comparison
-        num_lpips_images=128,
+        baseline_steps=300,  # the best static model of the same data, trained on from the model for comparison
+        num_lpips_images=128,  # drawn evenly over motions, views and frames; 0: all
         surface_points=1_000,
         num_samples=4,
         num_videos=16,
@@ -318,7 +318,7 @@ def _smoke() -> ConfigDict:
     """Everything once, as small as it gets, but for the guides that begin when a model has a shape."""
     config = _demo()
     config.preset = "smoke"
-    config.data.source.update(num_motions=3, num_frames=6, size=32, num_train_views=3, num_test_views=1)
+    config.data.source.update(num_motions=3, num_frames=6, size=32, num_train_views=3, num_test_views=2)
     config.batch.update(motions=2, views=2, frames=2)
     config.decoder.update(width=16, head_width=16, depth=2, skip=1)
     config.num_key_points = 16

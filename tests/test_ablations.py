@@ -177,6 +177,13 @@ def test_rows_are_compared_on_the_motions_that_they_share():
     assert "| alone | 30.00 |" in second
 
 
+def test_an_undefined_figure_of_a_motion_is_in_no_mean():
+    rows = {"whole": [make_result(MOTIONS, psnr=20.0)]}
+    rows["whole"][0].scores["psnr"][:] = [10.0, np.nan, 30.0]
+    rows["whole"][0].scores["psnr_foreground"][:] = np.nan
+    assert "| whole | 20.00 | - | 0.5000 |" in ablate.make_tables(rows, budget=1.0)
+
+
 def test_fvd_is_that_of_all_videos_of_a_row():
     result = make_result(MOTIONS, psnr=20.0)
     expected = frechet_distance(result.predicted.reshape(6, 400), result.truth.reshape(6, 400))

@@ -6,7 +6,6 @@ python launch.py --app=evaluate --gt=gt --pred=pred --out=scores
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,28 +13,28 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from tqdm import tqdm
 
-from dimo_jax.apps.evaluation import Scores, measure_surface_distance, play_motions, score
+from dimo_jax.apps.evaluation import choose_gaussians, measure_surface_distance, play_motions, score
+from dimo_jax.apps.folder_scores import choose_networks, score_folders
 from dimo_jax.apps.gallery import draw_samples
 from dimo_jax.apps.options import check_use
 from dimo_jax.apps.player import Player, select_cameras
 from dimo_jax.apps.restore import restore, results_folder
-from dimo_jax.apps.video_folders import find_pairs, read_videos
 from dimo_jax.apps.video_scores import VideoScores, check_packages
 from dimo_jax.checkpoints import load_config
 from dimo_jax.data.dataset import Dataset, held_out_frames, motions_in, train_frames, views_in
 from dimo_jax.data.sources import load
 from dimo_jax.errors import UserError
 from dimo_jax.metrics.clip import ClipVision, load_clip
+from dimo_jax.metrics.means import summarize
 from dimo_jax.metrics.motion import joint_error, trajectory_diversity, trajectory_error
+from dimo_jax.metrics.subsets import draw_evenly
 from dimo_jax.train.step import composite_truth
 from dimo_jax.workdir.files import write_json
 
 FILE = "evaluation.json"
 NUM_SAMPLES = 8
-SMALLEST_ALEX = 31  # pixels a side
 
 
 def run(
@@ -59,8 +58,8 @@ def run(
       gt: true pictures, `<object>/eval_<view>/<frame>.png`.
       pred: pictures to score, in the same layout.
       clip: Hugging Face CLIP folder; without it CLIP-I and CLIP-F are reported as missing.
-      num_lpips_images: LPIPS is computed on about so many images, evenly spread; 0 takes all.
-      num_videos: FVD is computed on about so many videos, evenly spread; 0 takes all.
+      num_lpips_images: LPIPS is computed on so many images, drawn evenly over motions, views and frames; 0 takes all.
+      num_videos: FVD is computed on so many videos, drawn evenly over motions and views; 0 takes all.
       num_samples: motions drawn for the diversity, at least 2.
       seed: of that draw.
       checkpoint: "last", or "best" as training batches went.
@@ -90,7 +89,7 @@ def run(
         results = score_run(Path(workdir), num_samples=num_samples, seed=seed, checkpoint=checkpoint, **common)  # type: ignore[arg-type]
     print(format_table(results))
     if target is not None:
-        write_json(_finite(results), target / FILE)
+        write_json(results, target / FILE)
         print(f"evaluation: {(target / FILE).resolve()}")
 
 
@@ -122,13 +121,14 @@ def score_run(
             f"--workdir={workdir}, expected the data that it was trained on"
         )
     missing: dict[str, str] = {}
-    networks = _networks(min(dataset.cameras.height, dataset.cameras.width), missing)
+    networks = choose_networks(min(dataset.cameras.height, dataset.cameras.width), missing)
     train, test = views_in(dataset, "train"), views_in(dataset, "test")
     motions, every = motions_in(dataset, "train"), config.data.held_out_every
-    videos = VideoScores(clip=clip, stride=_stride(len(motions) * len(test), num_videos))
+    videos = VideoScores(clip=clip)
+    watched = _watch(player, dataset, test, every, videos, num_videos)
     results: dict[str, Any] = {}
     for name, views, frames, predictions in (
-        ("held_out_views", test, train_frames(dataset, every), _watch(player, dataset, test, every, videos)),
+        ("held_out_views", test, train_frames(dataset, every), watched),
         ("held_out_frames", train, held_out_frames(dataset, every), None),
     ):
         if not len(views) or not len(frames):
@@ -144,7 +144,7 @@ def score_run(
             views=views,
             frames=frames,
             background=player.background,
-            num_lpips_images=num_lpips_images or len(motions) * len(views) * len(frames),
+            num_lpips_images=num_lpips_images,
             networks=networks,
         )
     results["held_out_videos"] = videos.summary() if len(test) else None
@@ -157,27 +157,20 @@ def score_run(
 
 
 def _watch(
-    player: Player, dataset: Dataset, views: np.ndarray, every: int, videos: VideoScores
+    player: Player, dataset: Dataset, views: np.ndarray, every: int, videos: VideoScores, num_videos: int
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Plays the training motions whole for `videos`, and passes the frames that trained on to whoever scores images."""
     cameras, frames = select_cameras(dataset.cameras, views), train_frames(dataset, every)
-    for motion in tqdm(motions_in(dataset, "train"), desc="held_out_views", delay=2.0, leave=False):
+    motions = motions_in(dataset, "train")
+    cells = draw_evenly((len(motions), len(views)), num_videos)
+    for place, motion in enumerate(tqdm(motions, desc="held_out_views", delay=2.0, leave=False)):
         clip = player.play(player.latent(int(motion)), dataset.times)
         rgb, alpha = player.render(clip.gaussians, cameras)
         truth, mask = composite_truth(jnp.asarray(dataset.frames[motion, views]), player.background)
-        videos.add(rgb, np.asarray(truth), alpha > 0.5, np.asarray(mask) > 0.5)
+        chosen = cells[cells[:, 0] == place, 1]
+        seen = [(motion, views[view], 0) for view in chosen]
+        videos.add(rgb, np.asarray(truth), alpha > 0.5, np.asarray(mask) > 0.5, chosen=chosen, seen=seen)
         yield int(motion), rgb[:, frames]
-
-
-def _networks(side: int, missing: dict[str, str]) -> tuple[str, ...]:
-    if side >= SMALLEST_ALEX:
-        return ("vgg", "alex")
-    missing["lpips_alex"] = f"pictures of {side} pixels, AlexNet takes at least {SMALLEST_ALEX}"
-    return ("vgg",)
-
-
-def _stride(count: int, wanted: int) -> int:
-    return max(1, -(-count // wanted)) if wanted else 1
 
 
 def _measure_diversity(player: Player, dataset: Dataset, *, num_samples: int, seed: int) -> dict[str, Any]:
@@ -198,8 +191,7 @@ def _measure_geometry(player: Player, dataset: Dataset, num_points: int) -> dict
     unit = dataset.height or 1.0
     found: dict[str, Any] = {"unit": "object height" if dataset.height else "world unit"}
     found["surface_distance"] = measure_surface_distance(player, dataset, num_points=num_points)
-    alive = np.flatnonzero(player.alive)
-    chosen = alive[:: max(1, len(alive) // num_points)]
+    chosen = choose_gaussians(player, num_points)
     errors, stills, joints = [], [], []
     for motion in motions_in(dataset, "train"):
         clip = player.play(player.latent(int(motion)), dataset.times)
@@ -209,74 +201,35 @@ def _measure_geometry(player: Player, dataset: Dataset, num_points: int) -> dict
             stills.append(still / unit)
         if dataset.joints is not None:
             joints.append(joint_error(np.asarray(clip.key_points), dataset.joints[motion]) / unit)
-    named = (("trajectory_error", errors), ("trajectory_error_of_a_still", stills), ("joint_error", joints))
-    return found | {name: float(np.mean(values)) if values else None for name, values in named}
-
-
-def score_folders(
-    gt: Path, pred: Path, *, clip: ClipVision | None, num_lpips_images: int, num_videos: int
-) -> dict[str, Any]:
-    """Figures of pictures against true ones in the Consistent4D layout; no model is needed. Arguments as in `run`.
-
-    Returns:
-      `average` over objects of the image and video figures, with one FVD over all videos; `objects`, the same for each;
-      and `missing`.
-
-    Raises:
-      UserError: folders that do not fit each other.
-    """
-    pairs = find_pairs(gt, pred)
-    count = sum(len(pair.truth) * pair.num_frames for pair in pairs)
-    stride = _stride(count, num_lpips_images)
-    video_stride = _stride(sum(len(pair.truth) for pair in pairs), num_videos)
-    missing: dict[str, str] = {}
-    networks = _networks(min(min(pair.size) for pair in pairs), missing)
-    together, seen, objects = VideoScores(clip=clip, stride=video_stride), 0, {}
-    for pair in tqdm(pairs, desc="objects", delay=2.0, leave=False):
-        logging.info("scoring %s", pair.name)
-        (rgb, mask), (truth, true_mask) = read_videos(pair.pred), read_videos(pair.truth)
-        own = Scores(networks)
-        for view in range(len(rgb)):
-            chosen = np.arange(-seen % stride, pair.num_frames, stride)
-            seen += pair.num_frames
-            own.add(jnp.asarray(rgb[view]), jnp.asarray(truth[view]), jnp.asarray(true_mask[view]), chosen)
-        videos = together.add(rgb, truth, mask, true_mask)
-        objects[pair.name] = own.summary() | videos
-    names = [name for name in next(iter(objects.values())) if not name.startswith("num_")]
-    average = {name: _average([row[name] for row in objects.values()]) for name in names}
-    sums = {name: sum(int(row[name] or 0) for row in objects.values()) for name in ("num_images", "num_lpips_images")}
-    whole = together.summary()
-    average |= sums | {name: whole[name] for name in ("fvd", "num_fvd_videos", "num_videos")}
-    return dict(average=average, objects=objects, missing=missing | together.missing)
-
-
-def _average(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
+    return found | summarize(dict(trajectory_error=errors, trajectory_error_of_a_still=stills, joint_error=joints))
 
 
 def format_table(results: Mapping[str, Any]) -> str:
-    """The results as text: one block a section, one line a figure."""
+    """The results as text: one block a section, one line a figure. What was seen is for the file alone."""
     lines = []
     for section, figures in results.items():
         if not figures:
             continue
         lines.append(section)
-        for name, value in figures.items():
+        for name, value in _figures(figures):
             if isinstance(value, Mapping):
-                shown = "  ".join(f"{key} {_show(x)}" for key, x in value.items() if not key.startswith("num_"))
-                lines.append(f"  {name}: {shown}")
+                lines.append(f"  {name}: " + "  ".join(f"{key} {_show(x)}" for key, x in _figures(value, sizes=False)))
             else:
                 lines.append(f"  {name:<30} {_show(value)}")
     return "\n".join(lines)
 
 
+def _figures(values: Mapping[str, Any], *, sizes: bool = True) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        is_count = name.endswith("_undefined") and not value
+        if (
+            not isinstance(value, list)
+            and name != "motions"
+            and not is_count
+            and (sizes or not name.startswith("num_"))
+        ):
+            yield name, value
+
+
 def _show(value: Any) -> str:
     return "missing" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no infinity (the PSNR of equal pictures) and no NaN: both become null."""
-    if isinstance(value, Mapping):
-        return {key: _finite(x) for key, x in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

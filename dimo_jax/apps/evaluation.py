@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,17 +12,18 @@ from absl import logging
 from ml_collections import ConfigDict
 from scipy.spatial import KDTree
 
+from dimo_jax.apps.baseline import train_static
 from dimo_jax.apps.player import Player, select_cameras
 from dimo_jax.data.dataset import Dataset, held_out_frames, motions_in, train_frames, views_in
-from dimo_jax.data.sampler import Sampler, prefetch
 from dimo_jax.metrics.lpips import lpips
+from dimo_jax.metrics.means import summarize
 from dimo_jax.metrics.psnr import psnr, psnr_foreground
 from dimo_jax.metrics.ssim import ssim
-from dimo_jax.model.dimo import Components, stay
-from dimo_jax.model.gaussians import anisotropic
-from dimo_jax.train import capacity, stages
+from dimo_jax.metrics.subsets import draw_evenly
+from dimo_jax.model.dimo import Components
 from dimo_jax.train.state import TrainState
-from dimo_jax.train.step import build_step, composite_truth
+from dimo_jax.train.step import composite_truth
+from dimo_jax.train.tracker import LossNotFinite
 from dimo_jax.types import Array, Gaussians
 
 
@@ -35,23 +35,29 @@ class Scores:
         self._networks = tuple(networks)
         names = ("psnr", "psnr_foreground", "ssim", *(f"lpips_{network}" for network in networks))
         self._values: dict[str, list[np.ndarray]] = {name: [] for name in names}
-        self._num_lpips = 0
+        self._lpips_images: list[list[int]] = []
 
-    def add(self, images: Array, truth: Array, mask: Array, chosen: np.ndarray) -> None:
-        """Scores images [B,H,W,3] in 0..1 against the truth and its mask [B,H,W]; LPIPS for the indices `chosen`."""
+    def add(self, images: Array, truth: Array, mask: Array, chosen: np.ndarray, seen: Sequence[Sequence[int]]) -> None:
+        """Scores images [B,H,W,3] in 0..1 against the truth and its mask [B,H,W].
+
+        LPIPS is taken for the indices `chosen` [n], whose motion, view and frame are `seen` [n,3].
+        """
         self._values["psnr"].append(np.asarray(psnr(images, truth)))
         self._values["psnr_foreground"].append(np.asarray(psnr_foreground(images, truth, mask)))
         self._values["ssim"].append(np.asarray(ssim(images, truth)))
-        self._num_lpips += len(chosen)
+        self._lpips_images += [[int(index) for index in row] for row in seen]
         for network in self._networks if len(chosen) else ():
             self._values[f"lpips_{network}"].append(np.asarray(lpips(images[chosen], truth[chosen], network=network)))
 
-    def summary(self) -> dict[str, float | int | None]:
-        """Means over images, and over how many of them."""
-        means: dict[str, float | int | None] = {
-            name: float(np.mean(np.concatenate(values))) if values else None for name, values in self._values.items()
-        }
-        return means | dict(num_images=sum(len(x) for x in self._values["psnr"]), num_lpips_images=self._num_lpips)
+    def last(self) -> dict[str, float | int | None]:
+        """Means of `psnr` and `psnr_foreground` over the images of the last `add`, as in `summary`."""
+        return summarize({name: self._values[name][-1] for name in ("psnr", "psnr_foreground")})
+
+    def summary(self) -> dict[str, Any]:
+        """Means over the images that have a figure, `<name>_undefined` of those that have none, and what was seen."""
+        figures = summarize({name: np.concatenate([*values, np.zeros(0)]) for name, values in self._values.items()})
+        sizes = dict(num_images=sum(len(x) for x in self._values["psnr"]), num_lpips_images=len(self._lpips_images))
+        return figures | sizes | dict(lpips_images=self._lpips_images)
 
 
 def score(
@@ -63,32 +69,43 @@ def score(
     background: Array,
     num_lpips_images: int,
     networks: Sequence[str] = ("vgg",),
-) -> dict[str, float | int | None]:
+) -> dict[str, Any]:
     """Compares predictions with the dataset.
 
     Args:
       dataset: the truth.
-      predictions: pairs of a motion's index and its RGB [V,T,H,W,3] in 0..1, of these views and frames.
+      predictions: pairs of a motion's index and its RGB [V,T,H,W,3] in 0..1, of these views and frames: all motions of
+        split "train", in order.
       views, frames: indices that the predictions show.
       background: [3], of predictions and truth.
-      num_lpips_images: LPIPS is computed on about so many images, evenly spread (VGG is slow on a CPU).
+      num_lpips_images: LPIPS is computed on so many images (VGG is slow on a CPU), drawn evenly over motions, views and
+        frames (`draw_evenly`); 0 takes all.
       networks: of LPIPS, "vgg" and "alex".
 
     Returns:
-      Mean psnr, psnr_foreground (dB), ssim, lpips_<network>, and how many images they are means of.
+      Mean psnr, psnr_foreground (dB), ssim, lpips_<network>; how many images they are means of and, as
+      `<name>_undefined`, how many have no such figure; `lpips_images`, the motion, view and frame of each; `motions`,
+      by name the psnr and psnr_foreground of each; and `worst_motion`, the name of that with the least psnr_foreground.
     """
     scores = Scores(networks)
-    num_motions = len(motions_in(dataset, "train"))
-    stride = max(1, -(-num_motions * len(views) * len(frames) // max(num_lpips_images, 1)))
-    seen = 0
+    order = motions_in(dataset, "train").tolist()
+    cells = draw_evenly((len(order), len(views), len(frames)), num_lpips_images)
+    motions: dict[str, dict[str, float | int | None]] = {}
     for motion, rgb in predictions:
         raw = jnp.asarray(dataset.frames[motion][np.ix_(views, frames)])
         truth, alpha = composite_truth(raw.reshape(-1, *raw.shape[2:]), background)
         images = jnp.asarray(rgb).reshape(truth.shape)
-        chosen = np.arange(-seen % stride, len(images), stride)
-        seen += len(images)
-        scores.add(images, truth, alpha > 0.5, chosen)
-    return scores.summary()
+        _, v, t = cells[cells[:, 0] == order.index(motion)].T
+        seen = [[motion, *pair] for pair in zip(views[v].tolist(), frames[t].tolist(), strict=True)]
+        scores.add(images, truth, alpha > 0.5, v * len(frames) + t, seen)
+        motions[dataset.names[motion]] = scores.last()
+    return scores.summary() | dict(motions=motions, worst_motion=find_worst(motions))
+
+
+def find_worst(motions: Mapping[str, Mapping[str, float | int | None]]) -> str | None:
+    """The name of the motion with the least psnr_foreground; None where none has one."""
+    known = {name: each["psnr_foreground"] for name, each in motions.items() if each["psnr_foreground"] is not None}
+    return min(known, key=lambda name: known[name] or 0.0) if known else None
 
 
 def play_motions(
@@ -101,52 +118,36 @@ def play_motions(
         yield int(motion), player.render(clip.gaussians, cameras)[0]
 
 
+def choose_gaussians(player: Player, num_points: int) -> np.ndarray:
+    """Indices [n] of at most `num_points` Gaussians in use: neighbours in the list belong to one key point."""
+    alive = np.flatnonzero(player.alive)
+    return alive[draw_evenly((len(alive),), num_points)[:, 0]]
+
+
+def repeat_still(
+    player: Player, dataset: Dataset, still: Gaussians, views: np.ndarray, num_frames: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The same still for every training motion and frame, as `play_motions` gives motions."""
+    posed = jax.tree.map(lambda x: x[None], still)
+    rgb = player.render(posed, select_cameras(dataset.cameras, views))[0]
+    repeated = np.broadcast_to(rgb, (len(views), num_frames, *rgb.shape[2:]))
+    return ((int(motion), repeated) for motion in motions_in(dataset, "train"))
+
+
 def measure_surface_distance(player: Player, dataset: Dataset, *, num_points: int) -> float | None:
     """Mean distance from the deformed Gaussians' centres to the true surface, as a share of the object's height.
 
     The surface is known as points, so this is the distance to the nearest of them, an upper bound. Means over the
-    training motions, all frames, and at most `num_points` Gaussians (evenly spread). None where no truth is known.
+    training motions, all frames, and at most `num_points` Gaussians (drawn by lot). None where no truth is known.
     """
     if dataset.surface is None or not dataset.height:
         return None
-    alive = np.flatnonzero(player.alive)
-    chosen = alive[:: max(1, len(alive) // num_points)]
+    chosen = choose_gaussians(player, num_points)
     distances = []
     for motion in motions_in(dataset, "train"):
         means = np.asarray(player.play(player.latent(motion), dataset.times).gaussians.means)[:, chosen]
         distances += [np.mean(KDTree(b).query(a)[0]) for a, b in zip(means, dataset.surface[motion], strict=True)]
     return float(np.mean(distances)) / dataset.height
-
-
-def train_static(config: ConfigDict, components: Components, dataset: Dataset, state: TrainState) -> Gaussians:
-    """The best static model of the same data: the trained Gaussians, no deformation, trained on for some steps."""
-    stage = stages.build_stages(config)[1]
-    rates = {group: 0.0 for group in ("latents", "decoder", "positions", "log_radii")}
-    rates |= dict(means=1e-3, log_scales=5e-3, quats=5e-3, logit_opacities=5e-2, sh=1e-2)
-    options = dataclasses.replace(
-        stage.options,
-        move=stay,
-        terms=tuple(dataclasses.replace(t, start=0) for t in stage.options.terms if t.name in ("rgb", "mask")),
-        optimizer=stages.build_optimizer(rates, key="baseline.rates"),
-        tie_scales=anisotropic,
-    )
-    state = jax.tree.map(jnp.copy, state)
-    state = state.replace(optimizer=options.optimizer.init(state.params))
-    sampler = Sampler(
-        dataset,
-        batch_motions=config.batch.motions,
-        batch_views=config.batch.views,
-        batch_frames=1,  # of a motion's frames, more would differ in nothing that a still model can follow
-        held_out_every=config.data.held_out_every,
-        seed=config.seed + 2,
-    )
-    room = capacity.measure(state, components, options, jax.device_put(sampler.sample(0)))
-    step = jax.jit(build_step(components, capacity.with_room(options, room)), donate_argnums=0)
-    batches = prefetch(sampler, 0)
-    for _ in range(config.evaluation.baseline_steps):
-        state, _ = step(state, next(batches), {}, jax.random.key(0))
-    batches.close()  # type: ignore[attr-defined]
-    return state.params.gaussians
 
 
 def evaluate(
@@ -155,28 +156,39 @@ def evaluate(
     """All figures of a trained run: `held_out_views`, `held_out_frames`, `static_baseline`, `surface_distance`.
 
     Held-out views are the test cameras at the frames that trained; held-out frames are the training cameras at the
-    frames that did not; the static baseline is scored on the held-out views.
+    frames that did not; the static baseline is scored on the held-out views. `missing` says why one of them is None.
     """
     every = config.data.held_out_every
     common = dict(background=player.background, num_lpips_images=config.evaluation.num_lpips_images)
     views, frames = views_in(dataset, "test"), train_frames(dataset, every)
     results: dict[str, Any] = {"held_out_views": None, "held_out_frames": None, "static_baseline": None}
+    missing: dict[str, str] = {}
     if len(views):
         logging.info("evaluating held-out views")
         predictions = play_motions(player, dataset, views, frames)
         results["held_out_views"] = score(dataset, predictions, views=views, frames=frames, **common)
         logging.info("training the static baseline")
-        static = train_static(config, components, dataset, state)
-        still = jax.tree.map(lambda x: x[None], stages.gaussians.mask_dead(static, state.alive))
-        rgb = player.render(still, select_cameras(dataset.cameras, views))[0]
-        repeated = np.broadcast_to(rgb, (len(views), len(frames), *rgb.shape[2:]))
-        stills = ((int(motion), repeated) for motion in motions_in(dataset, "train"))
-        results["static_baseline"] = score(dataset, stills, views=views, frames=frames, **common)
+        try:
+            still = train_static(config, components, dataset, state)
+        except LossNotFinite as error:
+            missing["static_baseline"] = f"its training failed: {error}"
+            logging.warning("static baseline: %s", error)
+        else:
+            stills = repeat_still(player, dataset, still, views, len(frames))
+            results["static_baseline"] = score(dataset, stills, views=views, frames=frames, **common)
+    else:
+        missing |= dict.fromkeys(("held_out_views", "static_baseline"), "the data has no view of split 'test'")
     frames = held_out_frames(dataset, every)
     if len(frames):
         logging.info("evaluating held-out frames")
         views = views_in(dataset, "train")
         predictions = play_motions(player, dataset, views, frames)
         results["held_out_frames"] = score(dataset, predictions, views=views, frames=frames, **common)
+    else:
+        missing["held_out_frames"] = (
+            f"no frame of {dataset.num_frames} is held out (config.data.held_out_every={every})"
+        )
     results["surface_distance"] = measure_surface_distance(player, dataset, num_points=config.evaluation.surface_points)
-    return results
+    if results["surface_distance"] is None:
+        missing["surface_distance"] = "the data does not know the surface"
+    return results | dict(missing=missing)

@@ -24,7 +24,9 @@ from dimo_jax.data.sampler import downsample
 from dimo_jax.data.sources import load, read_folder
 from dimo_jax.errors import UserError
 from dimo_jax.export.video import write_video
+from dimo_jax.metrics.means import pool, summarize
 from dimo_jax.metrics.psnr import psnr, psnr_foreground
+from dimo_jax.metrics.subsets import draw_evenly
 from dimo_jax.train.reconstruct import FitOptions, Fitted, fit_code
 from dimo_jax.train.stages import frame_times
 from dimo_jax.train.step import composite_truth
@@ -107,7 +109,8 @@ def run(
     write_json(report, folder / "scores.json")
     if report["training_motions"]:
         known = report["training_motions"]["other_views"] or report["training_motions"]["fitted_views"]
-        print(f"training motions on the same views: {known['psnr']:.2f} dB")
+        shown = "-" if known["psnr"] is None else f"{known['psnr']:.2f}"
+        print(f"training motions on the same views: {shown} dB")
     logging.info("wrote videos, codes and scores.json")
     print(folder)
 
@@ -226,7 +229,10 @@ def choose_start(
 
 
 def score_code(player: Player, z: Array, dataset: Dataset, motion: int, fitted: np.ndarray) -> dict[str, Any]:
-    """PSNR of a code's motion, over the frame and the foreground: `fitted_views`, and `other_views` (None if none)."""
+    """PSNR of a code's motion, over the frame and the foreground: `fitted_views`, and `other_views` (None if none).
+
+    Each beside `<name>_undefined`, how many images have no such figure.
+    """
     clip = player.play(z, dataset.times)
     others = np.setdiff1d(np.arange(dataset.num_views), fitted)
     scores: dict[str, Any] = {}
@@ -235,27 +241,24 @@ def score_code(player: Player, z: Array, dataset: Dataset, motion: int, fitted: 
         if len(views):
             rgb = jnp.asarray(player.render(clip.gaussians, select_cameras(dataset.cameras, views))[0])
             truth, alpha = composite_truth(jnp.asarray(dataset.frames[motion][views]), player.background)
-            scores[name] = dict(
-                psnr=float(jnp.mean(psnr(rgb, truth))),
-                psnr_foreground=float(jnp.nanmean(psnr_foreground(rgb, truth, alpha > 0.5))),
-                num_images=int(np.prod(rgb.shape[:2])),
-            )
+            figures = dict(psnr=psnr(rgb, truth), psnr_foreground=psnr_foreground(rgb, truth, alpha > 0.5))
+            scores[name] = summarize(figures) | dict(num_images=int(np.prod(rgb.shape[:2])))
     return scores
 
 
 def mean_scores(scores: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means of what `score_code` gives, over motions."""
+    """What `score_code` gives, over motions."""
     means: dict[str, Any] = {}
     for name in ("fitted_views", "other_views"):
         known = [score[name] for score in scores if score[name]]
-        means[name] = {key: float(np.mean([k[key] for k in known])) for key in known[0]} if known else None
+        means[name] = pool(known) if known else None
     return means
 
 
 def score_training(player: Player, dataset: Dataset, views: np.ndarray) -> dict[str, Any]:
     """Mean scores of some of the motions that the model was trained on, for comparison."""
     motions = motions_in(dataset, "train")
-    chosen = motions[:: max(1, len(motions) // NUM_TRAINING)][:NUM_TRAINING]
+    chosen = motions[draw_evenly((len(motions),), NUM_TRAINING)[:, 0]]
     bar = tqdm(chosen, desc="training motions, for comparison", unit="motion", delay=2.0, leave=False)
     return mean_scores([score_code(player, player.latent(int(m)), dataset, int(m), views) for m in bar])
 
@@ -291,7 +294,7 @@ def describe(result: dict[str, Any]) -> str:
 
     def figures(key: str) -> str:
         pair = [result[key][name] for name in ("fitted_views", "other_views")]
-        return " / ".join("-" if x is None else f"{x['psnr']:.2f}" for x in pair)
+        return " / ".join("-" if x is None or x["psnr"] is None else f"{x['psnr']:.2f}" for x in pair)
 
     tuned = f", with the decoder {figures('finetuned')}" if "finetuned" in result else ""
     return (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +54,37 @@ def report(folder: Path, now: float) -> list[str]:
         age = now - (folder / "checkpoints" / str(steps[-1])).stat().st_mtime
         saved = f" (the last {format_span(age)} ago)"
     lines.append(f"checkpoints: {', '.join(map(str, steps)) or 'none'}{saved}")
+    return lines + _scores(summary or {})
+
+
+def _scores(summary: Mapping[str, Any]) -> list[str]:
+    """The figures of each score, and of each motion the PSNR of its figure on held-out views, the worst first."""
+    lines, motions = [], {}
     for name in SCORES:
-        scores = (summary or {}).get(name)
+        scores = summary.get(name)
         if isinstance(scores, dict):
-            numbers = ", ".join(f"{key} {value:.4g}" for key, value in scores.items() if key != "num_images")
-            lines.append(f"{name.replace('_', ' ') + ':':<18} {numbers}")
+            lines.append(f"{name.replace('_', ' ') + ':':<18} {', '.join(_figures(scores))}")
+            if name != "static_baseline":
+                motions = motions or {name: scores.get("motions") or {}}
+    for name, each in motions.items():
+        figures = {motion: row.get("psnr_foreground") for motion, row in each.items()}
+        order = sorted(figures, key=lambda motion: (figures[motion] is None, figures[motion]))
+        if order:
+            lines.append(f"worst motion:      {order[0]}; PSNR of each motion's figure, {name.replace('_', ' ')}:")
+        width = max(map(len, order), default=0)
+        lines += [f"  {motion:<{width}}  {_decibels(figures[motion])}" for motion in order]
     return lines
+
+
+def _figures(scores: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in scores.items():
+        is_none = name.endswith("_undefined") and not value
+        if isinstance(value, int | float) and not (is_none or name.startswith("num_")):
+            yield f"{name} {value:.4g}"
+
+
+def _decibels(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:5.2f} dB"
 
 
 def _state(owner: Owner | None, facts: Mapping[str, Any], summary: Mapping[str, Any] | None) -> str:

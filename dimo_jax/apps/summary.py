@@ -33,10 +33,14 @@ def _make_cards(summary: Mapping[str, Any]) -> list[Card]:
     cards = []
     views, static = summary["held_out_views"], summary["static_baseline"]
     if views:
-        cards.append(Card("PSNR", f"{views['psnr']:.2f} dB", "held-out views"))
-        cards.append(Card("PSNR foreground", f"{views['psnr_foreground']:.2f} dB", "held-out views"))
-        cards.append(Card("LPIPS (VGG)", f"{views['lpips_vgg']:.3f}", "held-out views"))
-    if views and static:
+        cards.append(Card("PSNR", _format(views["psnr"], ".2f", " dB"), "held-out views"))
+        cards.append(Card("PSNR foreground", _format(views["psnr_foreground"], ".2f", " dB"), "held-out views"))
+        cards.append(Card("LPIPS (VGG)", _format(views["lpips_vgg"], ".3f"), "held-out views"))
+        if views["worst_motion"] is not None:
+            worst = views["motions"][views["worst_motion"]]["psnr_foreground"]
+            note = f"{views['worst_motion']}, PSNR foreground, held-out views"
+            cards.append(Card("Worst motion", _format(worst, ".2f", " dB"), note))
+    if views and static and None not in (views["psnr"], static["psnr"]):
         cards.append(Card("Above the static model", f"{views['psnr'] - static['psnr']:+.2f} dB", "held-out views"))
     if summary["surface_distance"] is not None:
         cards.append(Card("Distance to the surface", f"{summary['surface_distance']:.2%}", "of the object's height"))
@@ -45,15 +49,43 @@ def _make_cards(summary: Mapping[str, Any]) -> list[Card]:
     return cards
 
 
+def _format(value: float | None, form: str, unit: str = "") -> str:
+    return "–" if value is None else f"{value:{form}}{unit}"
+
+
 def _make_tables(summary: Mapping[str, Any]) -> list[Table]:
     rows = [
         [title, *(summary[key][column] for column, _ in COLUMNS)] for key, title in SCORES if summary[key] is not None
     ]
     seconds = summary["seconds"]
+    said = f"Means over images; the foreground is the true mask grown{_name_undefined(summary)}"
     return [
-        Table(["", *(title for _, title in COLUMNS)], rows, "Means over images; the foreground is the true mask grown"),
+        Table(["", *(title for _, title in COLUMNS)], rows, said),
+        *_make_motion_table(summary),
         Table(list(seconds), [[round(value, 1) for value in seconds.values()]], "Seconds of this process"),
     ]
+
+
+def _name_undefined(summary: Mapping[str, Any]) -> str:
+    """Words about images that have no such figure, or none."""
+    found = [
+        f"{title} of {count} images of {name.lower()}"
+        for key, name in SCORES
+        for column, title in COLUMNS
+        if (count := (summary[key] or {}).get(f"{column}_undefined"))
+    ]
+    return f". Undefined, and so in no mean: {', '.join(found)}" if found else ""
+
+
+def _make_motion_table(summary: Mapping[str, Any]) -> list[Table]:
+    """Each motion's figures, the worst first; of the scores of motions those that there are."""
+    known = [(title, summary[key]["motions"]) for key, title in SCORES[:2] if summary[key] is not None]
+    if not known:
+        return []
+    figures = {name: [each[name]["psnr_foreground"] for _, each in known] for name in known[0][1]}
+    order = sorted(figures, key=lambda name: (figures[name][0] is None, figures[name][0]))
+    columns = ["Motion, the worst first", *(f"{title}: PSNR foreground (dB)" for title, _ in known)]
+    return [Table(columns, [[name, *figures[name]] for name in order], "Scores of each motion")]
 
 
 def write_summary_report(

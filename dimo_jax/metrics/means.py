@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,3 +32,21 @@ def summarize(values: Mapping[str, Any]) -> dict[str, float | int | None]:
     for name, each in values.items():
         found[name], found[f"{name}_undefined"] = mean_defined(each)
     return found
+
+
+def pool(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One summary of several: means of their figures, sums of what counts (`num_...`, `..._undefined`), lists joined.
+
+    Args:
+      rows: at least one, all of the same names; a figure that is None is in no mean.
+    """
+    pooled: dict[str, Any] = {}
+    for name, first in rows[0].items():
+        values = [row[name] for row in rows]
+        if isinstance(first, list):
+            pooled[name] = [each for value in values for each in value]
+        elif name.startswith("num_") or name.endswith("_undefined"):
+            pooled[name] = sum(values)
+        else:
+            pooled[name] = mean_defined([value for value in values if value is not None]).value
+    return pooled

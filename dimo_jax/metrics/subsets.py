@@ -36,6 +36,49 @@ def draw_evenly(sizes: Sequence[int], count: int, *, seed: int = 0) -> np.ndarra
     return cells[np.lexsort(cells.T[::-1])]
 
 
+def draw_evenly_from(sizes: Sequence[Sequence[int]], count: int, *, seed: int = 0) -> np.ndarray:
+    """As `draw_evenly`, from several grids that need not be of one size, such as objects of several views and frames.
+
+    Args:
+      sizes: of each grid's axes; as many axes for all, at least one.
+      count, seed: see there.
+
+    Returns:
+      [n,1+axes] int64: the grid's index, then its cell's. Each grid is drawn from as often as any other that has so
+      many cells, but for one; the cells of all grids of one size together are as even as those of one grid.
+    """
+    quotas = _deal([math.prod(each) for each in sizes], count, seed=seed)
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for index, each in enumerate(sizes):
+        alike.setdefault(tuple(each), []).append(index)
+    parts = []
+    for size, members in alike.items():
+        wanted = int(quotas[members].sum())
+        if wanted:
+            cells = draw_evenly((len(members), *size), wanted, seed=seed)
+            cells[:, 0] = np.asarray(members)[cells[:, 0]]
+            parts.append(cells)
+    cells = np.concatenate(parts)
+    return cells[np.lexsort(cells.T[::-1])]
+
+
+def _deal(limits: Sequence[int], count: int, *, seed: int) -> np.ndarray:
+    """How many of `count` (0: all) fall to each of those that take at most `limits`, as evenly as these allow."""
+    most = np.asarray(limits, np.int64)
+    if not 0 < count < most.sum():
+        return most
+    dealt, left = np.zeros_like(most), count
+    while left:
+        hungry = np.flatnonzero(dealt < most)
+        if left < len(hungry):
+            dealt[np.random.default_rng(seed).permutation(hungry)[:left]] += 1
+            break
+        share = min(left // len(hungry), int((most - dealt)[hungry].min()))
+        dealt[hungry] += share
+        left -= share * len(hungry)
+    return dealt
+
+
 def _walk(sizes: Sequence[int], count: int) -> np.ndarray:
     """The first `count` cells of a path through the whole grid on which all axes advance in turn.
 

@@ -8,7 +8,8 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
 from dimo_jax.apps import evaluate
-from dimo_jax.apps.evaluate import run, score_folders
+from dimo_jax.apps.evaluate import run
+from dimo_jax.apps.folder_scores import score_folders
 from dimo_jax.apps.video_folders import find_pairs, read_videos
 from dimo_jax.errors import UserError
 
@@ -47,6 +48,10 @@ def test_folders_are_scored(folders, capsys):
     np.testing.assert_allclose(average["psnr"], np.mean([results["objects"][x]["psnr"] for x in ("box", "cone")]))
     assert average["num_images"] == 12
     assert average["num_lpips_images"] == 4
+    rows = average["lpips_images"]
+    assert rows == [row for name in ("box", "cone") for row in results["objects"][name]["lpips_images"]]
+    assert sorted(row[0] for row in rows) == sorted(row[1] for row in rows) == [0, 0, 1, 1]  # object and view
+    assert {row[2] for row in rows} == {0, 1, 2}
     assert 0.8 < average["ssim"] < 1
     assert average["lpips_vgg"] > 0
     assert average["lpips_alex"] > 0
@@ -60,8 +65,10 @@ def test_folders_are_scored(folders, capsys):
 def test_equal_folders_score_perfectly_and_stay_json(folders):
     options = dict(workdir="", gt=str(folders / "gt"), pred=str(folders / "gt"), out=str(folders / "out"))
     run(**options, num_lpips_images=1)
-    average = json.loads((folders / "out/evaluation.json").read_text())["average"]
+    text = (folders / "out/evaluation.json").read_text()
+    average = json.loads(text, parse_constant=pytest.fail)["average"]
     assert average["psnr"] is None  # infinite, which JSON has not
+    assert average["psnr_undefined"] == average["psnr_foreground_undefined"] == 12
     np.testing.assert_allclose(average["ssim"], 1, atol=1e-6)
 
 
@@ -74,6 +81,7 @@ def test_fvd_of_long_videos(tmp_path, monkeypatch):
     results = score_folders(tmp_path / "gt", tmp_path / "gt", clip=None, num_lpips_images=1, num_videos=0)
     assert results["average"]["fvd"] < 1e-9
     assert results["average"]["num_fvd_videos"] == 3
+    assert results["average"]["fvd_videos"] == [[0, 0, 0], [0, 1, 0], [0, 2, 0]]
     fewer = score_folders(tmp_path / "gt", tmp_path / "gt", clip=None, num_lpips_images=1, num_videos=2)
     assert fewer["average"]["num_fvd_videos"] == 2
 
@@ -120,7 +128,7 @@ DAMAGES = {
 @pytest.mark.parametrize("name", DAMAGES)
 def test_bad_folders_are_user_errors_and_nothing_is_written(folders, name, monkeypatch):
     monkeypatch.setattr(evaluate, "check_packages", lambda: None)
-    monkeypatch.setattr("dimo_jax.apps.evaluate.Scores.add", lambda *_: None)
+    monkeypatch.setattr("dimo_jax.apps.folder_scores.Scores.add", lambda *_: None)
     damage, says = DAMAGES[name]
     damage(folders)
     with pytest.raises(UserError) as caught:

@@ -88,6 +88,30 @@ def test_killed_stopped_failed_and_finished(folder):
     assert read_status(folder)["step"] == 30
 
 
+def test_motions_are_listed_and_the_worst_named(folder):
+    def row(value):
+        return dict(psnr=30.0, psnr_foreground=value, psnr_foreground_undefined=0)
+
+    views = dict(
+        psnr=30.25, psnr_undefined=0, psnr_foreground_undefined=3, lpips_images=[[0, 1, 2]], worst_motion="run"
+    )
+    views["motions"] = dict(walk=row(21.5), hide=row(None), run=row(9.25))
+    frames = dict(psnr=28.0, motions=dict(walk=row(1.0)))
+    summary = dict(held_out_views=views, held_out_frames=frames, static_baseline=None)
+    (folder / "summary.json").write_text(json.dumps(summary))
+    assert report(folder, 0)[-6:] == [
+        "held out views:    psnr 30.25, psnr_foreground_undefined 3",
+        "held out frames:   psnr 28",
+        "worst motion:      run; PSNR of each motion's figure, held out views:",
+        "  run    9.25 dB",
+        "  walk  21.50 dB",
+        "  hide  undefined",
+    ]
+    summary["held_out_views"] = None
+    (folder / "summary.json").write_text(json.dumps(summary))
+    assert report(folder, 0)[-2].endswith("held out frames:")
+
+
 def test_the_objects_of_a_list(folder, tmp_path_factory):
     place = tmp_path_factory.mktemp("list")
     (place / "logs").mkdir()
