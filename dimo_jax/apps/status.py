@@ -59,7 +59,8 @@ def report(folder: Path, now: float) -> list[str]:
 
 def _scores(summary: Mapping[str, Any]) -> list[str]:
     """The figures of each score, and of each motion the PSNR of its figure on held-out views, the worst first."""
-    lines, motions = [], {}
+    lines: list[str] = []
+    motions: dict[str, Mapping[str, Any]] = {}
     for name in SCORES:
         scores = summary.get(name)
         if isinstance(scores, dict):
