@@ -109,8 +109,7 @@ def run(
     write_json(report, folder / "scores.json")
     if report["training_motions"]:
         known = report["training_motions"]["other_views"] or report["training_motions"]["fitted_views"]
-        shown = "-" if known["psnr"] is None else f"{known['psnr']:.2f}"
-        print(f"training motions on the same views: {shown} dB")
+        print(f"training motions on the same views: {_show(known)} dB")
     logging.info("wrote videos, codes and scores.json")
     print(folder)
 
@@ -289,12 +288,16 @@ def write_result(
             np.savez(temporary, allow_pickle=False, **{key: np.asarray(value) for key, value in weights.items()})
 
 
+def _show(figures: dict[str, Any] | None) -> str:
+    return "-" if figures is None or figures["psnr"] is None else f"{figures['psnr']:.2f}"
+
+
 def describe(result: dict[str, Any]) -> str:
     """One line about a motion that was fitted."""
 
     def figures(key: str) -> str:
         pair = [result[key][name] for name in ("fitted_views", "other_views")]
-        return " / ".join("-" if x is None or x["psnr"] is None else f"{x['psnr']:.2f}" for x in pair)
+        return " / ".join(map(_show, pair))
 
     tuned = f", with the decoder {figures('finetuned')}" if "finetuned" in result else ""
     return (
