@@ -144,7 +144,27 @@ MALFORMED = {
     "header only": (lambda w: w.glb()[:12], "truncated GLB"),
     "chunk too long": (lambda w: w.glb()[:12] + struct.pack("<I", 10**9) + w.glb()[16:], "truncated GLB"),
     "version 1": (_set({"version": "1.0"}, "asset"), "expected 2.0"),
-    "draco": (_set(["KHR_draco_mesh_compression"], "extensionsRequired"), "KHR_draco_mesh_compression"),
+    "unknown extension": (_set(["ACME_mesh_packing"], "extensionsRequired"), "needs the extension 'ACME_mesh_packing'"),
+    "draco without its view": (
+        _set({"KHR_draco_mesh_compression": {"attributes": {}}}, "meshes", 0, "primitives", 0, "extensions"),
+        "compressed attributes of no or of several lengths",
+    ),
+    "draco of something else": (
+        _set(
+            {"KHR_draco_mesh_compression": {"bufferView": 0, "attributes": {"POSITION": 0}}},
+            *("meshes", 0, "primitives", 0, "extensions"),
+        ),
+        r"meshes\[0\].primitives\[0\] holds no Draco data",
+    ),
+    "meshopt without its fields": (
+        _set({"EXT_meshopt_compression": {"buffer": 0, "byteLength": 8}}, "bufferViews", 0, "extensions"),
+        r"bufferViews\[0\] has the meshopt mode None",
+    ),
+    "instances of no accessor": (
+        _set({"EXT_mesh_gpu_instancing": {"attributes": {"TRANSLATION": 99}}}, "nodes", 0, "extensions"),
+        r"accessors\[99\]",
+    ),
+    "extensions of a wrong type": (_set({"EXT_mesh_gpu_instancing": 5}, "nodes", 0, "extensions"), "malformed glTF"),
     "buffer too short": (_set(10**6, "buffers", 0, "byteLength"), r"buffers\[0\] holds \d+ bytes, expected 1000000"),
     "view out of buffer": (_set(10**6, "bufferViews", 0, "byteOffset"), "out of its buffer"),
     "negative offset": (_set(-4, "bufferViews", 0, "byteOffset"), "offset -4"),
@@ -195,7 +215,6 @@ MALFORMED = {
     "beyond float64": (_moved_to(1e300), "the rest pose has coordinates beyond 1e[+]09"),
     "a key far away": (_far_key, "clip 'Walk' has coordinates beyond 1e[+]09"),
     "vertices at one point": (_moved_to(0.0), "nothing moves in any of its clips"),
-    "unknown animation extension": (_set(["KHR_animation_pointer"], "extensionsRequired"), "KHR_animation_pointer"),
 }
 
 
