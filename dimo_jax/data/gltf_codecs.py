@@ -147,7 +147,7 @@ def load_meshoptimizer() -> ModuleType:
         import meshoptimizer
     except (ImportError, OSError) as error:
         raise CodecError(
-            'is compressed by meshopt, which needs the package meshoptimizer: pip install "dimo_jax[gltf]" '
+            "is compressed by meshopt, which needs the package meshoptimizer: pip install 'dimo_jax[gltf]' "
             "(and a C++ compiler), or undo the compression with `npx @gltf-transform/cli copy IN.glb OUT.glb`"
         ) from error
     return meshoptimizer

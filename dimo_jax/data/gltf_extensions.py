@@ -40,6 +40,7 @@ GLASS = frozenset(
 VARIANTS, POINTER = "KHR_materials_variants", "KHR_animation_pointer"
 # Files give these a picture beside the plain one, or instead of it.
 TEXTURES = ("EXT_texture_webp", "EXT_texture_avif", "KHR_texture_basisu")
+_PLAIN_PATHS = ("translation", "rotation", "scale", "weights")
 _MOST_NAMES = 5  # in one line
 
 
@@ -88,14 +89,17 @@ def find_extensions(content: Any) -> Iterator[str]:
 def describe_pointers(document: Document) -> Iterator[str]:
     """A line for each clip with channels that move nothing here."""
     for index, animation in enumerate(document.entries("animations")):
-        pointers = [
-            str(channel["target"].get("extensions", {}).get(POINTER, {}).get("pointer", "?"))
-            for channel in animation.get("channels", [])
-            if channel["target"].get("path") == "pointer"
-        ]
-        if pointers:
+        targets = [channel["target"] for channel in animation.get("channels", [])]
+        others = [target for target in targets if target.get("path") not in _PLAIN_PATHS]
+        if others:
             name = animation.get("name") or f"animation_{index}"
-            yield f"clip {name!r} moves what is not drawn as moving ({POINTER}): {_list(pointers)}"
+            yield f"clip {name!r} moves what is not drawn as moving: {_list([_aim(each) for each in others])}"
+
+
+def _aim(target: dict[str, Any]) -> str:
+    """What a channel that is not plain moves."""
+    pointer = target.get("extensions", {}).get(POINTER, {}).get("pointer")
+    return f"{target.get('path')!r} of a node" if pointer is None else f"{pointer} ({POINTER})"
 
 
 def _list(names: list[str]) -> str:

@@ -56,9 +56,7 @@ def read_primitive(document: Document, where: str, primitive: dict[str, Any]) ->
 
     colors = np.ones((count, 4))
     if "COLOR_0" in attributes:
-        given = read("COLOR_0")
-        if given.dtype.kind != "f":  # not marked as normalized, as glTF asks; a colour can mean nothing else
-            given = given / np.iinfo(given.dtype).max
+        given = unit_range(read("COLOR_0"))
         colors[:, : given.shape[1]] = given
     material = document.entry("materials", primitive["material"]) if primitive.get("material") is not None else {}
     joints, weights = _read_skinning(document, where, attributes, read, count)
@@ -74,6 +72,11 @@ def read_primitive(document: Document, where: str, primitive: dict[str, Any]) ->
         morph_targets=_read_morph_targets(document, where, primitive.get("targets", []), count),
         material=primitive.get("material", -1),
     )
+
+
+def unit_range(colors: np.ndarray) -> np.ndarray:
+    """Colours in 0..1, also where a file forgot to mark their integers as normalized: they can mean nothing else."""
+    return colors if colors.dtype.kind == "f" else colors / np.iinfo(colors.dtype).max
 
 
 def _assemble(document: Document, where: str, primitive: dict[str, Any], count: int, mode: int) -> np.ndarray:

@@ -84,7 +84,7 @@ def _read_ktx2(document: Document, where: str, data: bytes) -> np.ndarray:
     except ImportError as error:
         raise document.fail(
             f"{where} is a KTX2 picture (KHR_texture_basisu), which needs the package opengl_basisu: "
-            'pip install "dimo_jax[gltf]", or export with PNG or WebP textures'
+            "pip install 'dimo_jax[gltf]', or export with PNG or WebP textures"
         ) from error
     # The header's own numbers, before a library believes them: width and height lie 20 bytes in.
     if len(data) >= 28:

@@ -16,7 +16,7 @@ import numpy as np
 from dimo_jax.data.gltf import Part, Scene
 from dimo_jax.data.gltf_animation import pose_nodes, pose_scene
 from dimo_jax.data.gltf_document import Document, open_document, read_accessor
-from dimo_jax.data.gltf_geometry import read_primitive
+from dimo_jax.data.gltf_geometry import read_primitive, unit_range
 from dimo_jax.data.gltf_images import KTX2_MAGIC, image_bytes
 from dimo_jax.data.gltf_plain import make_plain
 from dimo_jax.export.binding import Binding
@@ -158,7 +158,10 @@ def _copy_primitive(
             sign = np.where((tangents[:, 3:] < 0) ^ mirrored, -1, 1).astype(np.float32)
             attributes[name] = builder.add_array(np.concatenate([turned, sign], axis=1), target=VERTICES)
         elif name.startswith(("TEXCOORD_", "COLOR_")):
-            values = read_accessor(document, index).astype(np.float32)
+            values = read_accessor(document, index)
+            if name.startswith("COLOR_"):
+                values = unit_range(values)
+            values = values.astype(np.float32)
             attributes[name] = builder.add_array(values, target=VERTICES)
     attributes |= add_influences(builder, neighbors, weights)
     copied: dict[str, Any] = {"attributes": attributes}

@@ -134,7 +134,7 @@ def _check_texture(tmp_path, writer, texture, expected):
 
 def test_ktx2_without_its_package_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "opengl_basisu", None)
-    with pytest.raises(UserError, match=r"images\[0\] is a KTX2 picture .* pip install \"dimo_jax\[gltf\]\""):
+    with pytest.raises(UserError, match=r"images\[0\] is a KTX2 picture .* pip install 'dimo_jax\[gltf\]'"):
         _read(tmp_path, (MODELS / "quadrants_etc1s.ktx2").read_bytes())
 
 

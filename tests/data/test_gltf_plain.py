@@ -66,7 +66,7 @@ def test_meshopt_indices_and_wide_triangles():
 def test_meshopt_without_its_package_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "meshoptimizer", None)
     with pytest.raises(
-        UserError, match=r"bufferViews\[3\] is compressed by meshopt, .* pip install \"dimo_jax\[gltf\]\""
+        UserError, match=r"bufferViews\[3\] is compressed by meshopt, .* pip install 'dimo_jax\[gltf\]'"
     ):
         load_scene(MODELS / "worm_meshopt.glb")
 
@@ -246,9 +246,7 @@ def test_pointers_to_a_node_are_plain_channels(tmp_path):
     assert "'Fade'" in note
     assert "/materials/0/pbrMetallicRoughness/baseColorFactor" in note
     del writer.json["animations"][:3]
-    with pytest.raises(
-        UserError, match=r"no animation found, .*; clip 'Fade' .* \(KHR_animation_pointer\): /materials"
-    ):
+    with pytest.raises(UserError, match=r"no animation found, .*; clip 'Fade' .*: /materials/0/.* \(KHR_anim"):
         load_scene(writer.write(tmp_path / "b.glb"))
 
 
