@@ -1,6 +1,7 @@
 """A glTF file as one without the extensions that only pack it differently, so that readers and exports need not know.
 
-Compressed buffer views and primitives become plain ones, each instance of EXT_mesh_gpu_instancing a child node, and a
+Compressed buffer views and primitives become plain ones (from the plain data, where a file that merely uses the
+extension has both), each instance of EXT_mesh_gpu_instancing a child node, and a
 pointer of KHR_animation_pointer to a node's own transform a plain channel. A file without these comes back as it is.
 """
 
@@ -52,6 +53,10 @@ def _unpack_views(document: Document) -> Document:
         packed = next((extensions[name] for name in MESHOPT if name in extensions), None)
         if packed is None:
             continue
+        view["extensions"] = {name: content for name, content in extensions.items() if name not in MESHOPT}
+        document.entry("buffers", view.get("buffer"))
+        if not _is_required(document, *MESHOPT) and document.buffers[view["buffer"]]:
+            continue  # the buffer holds the same without compression
         data = span(document, f"bufferViews[{index}]", packed)
         try:
             decoded = decode_meshopt(
@@ -67,7 +72,6 @@ def _unpack_views(document: Document) -> Document:
         if total > MAX_DECODED_BYTES:
             raise document.fail(f"holds more than {MAX_DECODED_BYTES} bytes of compressed data, expected less")
         view |= {"buffer": len(buffers), "byteOffset": 0, "byteLength": len(decoded)}
-        view["extensions"] = {name: content for name, content in extensions.items() if name not in MESHOPT}
         document.json["buffers"].append({"byteLength": len(decoded)})
         buffers.append(decoded)
     return replace(document, buffers=tuple(buffers))
@@ -80,7 +84,7 @@ def _unpack_primitives(document: Document) -> Document:
     for number, mesh in enumerate(document.entries("meshes")):
         for place, primitive in enumerate(mesh.get("primitives", [])):
             packed = primitive.get("extensions", {}).pop(DRACO, None)
-            if packed is None:
+            if packed is None or (not _is_required(document, DRACO) and _has_plain_data(document, primitive)):
                 continue
             where = f"meshes[{number}].primitives[{place}]"
             try:
@@ -90,6 +94,17 @@ def _unpack_primitives(document: Document) -> Document:
             if sum(map(len, buffers)) > MAX_DECODED_BYTES:
                 raise document.fail(f"holds more than {MAX_DECODED_BYTES} bytes of compressed data, expected less")
     return replace(document, buffers=(*document.buffers, *buffers))
+
+
+def _is_required(document: Document, *names: str) -> bool:
+    return bool(set(names) & set(document.json.get("extensionsRequired", [])))
+
+
+def _has_plain_data(document: Document, primitive: dict[str, Any]) -> bool:
+    """Whether a primitive can be read without what an extension holds: each of its accessors has data."""
+    indices = [primitive["indices"]] if "indices" in primitive else []
+    accessors = [document.entry("accessors", index) for index in (*primitive["attributes"].values(), *indices)]
+    return all("bufferView" in accessor for accessor in accessors)
 
 
 def _unpack_primitive(

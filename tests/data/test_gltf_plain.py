@@ -152,6 +152,19 @@ def test_draco_that_is_optional_is_decoded_or_refused(tmp_path):
         load_scene(writer.write(tmp_path / "a.glb"))
 
 
+def test_optional_compression_beside_plain_data_is_not_needed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "meshoptimizer", None)
+    writer = _with_extension({"KHR_draco_mesh_compression": {"bufferView": 0, "attributes": {"POSITION": 0}}})
+    packed = {"buffer": 0, "byteLength": 4, "mode": "ATTRIBUTES", "byteStride": 12, "count": 4}
+    writer.json["bufferViews"][0]["extensions"] = {"EXT_meshopt_compression": packed}
+    writer.json["extensionsUsed"] = ["KHR_draco_mesh_compression", "EXT_meshopt_compression"]
+    scene = load_scene(writer.write(tmp_path / "a.glb"))
+    np.testing.assert_array_equal(scene.parts[0].positions, SQUARE)
+    writer.json["extensionsRequired"] = ["KHR_draco_mesh_compression"]
+    with pytest.raises(UserError, match="holds no Draco data"):
+        load_scene(writer.write(tmp_path / "b.glb"))
+
+
 def test_positions_without_data_are_refused(tmp_path):
     writer = _with_extension({"ACME_zip": {"bufferView": 0}})
     accessor = writer.add("accessors", {"componentType": 5126, "count": 4, "type": "VEC3"})

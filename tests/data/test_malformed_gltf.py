@@ -34,6 +34,18 @@ def _set(value, *keys):
     return _mutate_json(change)
 
 
+def _require(extensions, *keys):
+    """Gives an element of the JSON extensions that a reader must know."""
+
+    def change(content):
+        content["extensionsRequired"] = list(extensions)
+        for key in keys:
+            content = content[key]
+        content["extensions"] = extensions
+
+    return _mutate_json(change)
+
+
 def _image_of_size(size: int):
     header = b"IHDR" + struct.pack(">IIBBBBB", size, size, 8, 6, 0, 0, 0)
     png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
@@ -146,18 +158,18 @@ MALFORMED = {
     "version 1": (_set({"version": "1.0"}, "asset"), "expected 2.0"),
     "unknown extension": (_set(["ACME_mesh_packing"], "extensionsRequired"), "needs the extension 'ACME_mesh_packing'"),
     "draco without its view": (
-        _set({"KHR_draco_mesh_compression": {"attributes": {}}}, "meshes", 0, "primitives", 0, "extensions"),
+        _require({"KHR_draco_mesh_compression": {"attributes": {}}}, "meshes", 0, "primitives", 0),
         "compressed attributes of no or of several lengths",
     ),
     "draco of something else": (
-        _set(
+        _require(
             {"KHR_draco_mesh_compression": {"bufferView": 0, "attributes": {"POSITION": 0}}},
-            *("meshes", 0, "primitives", 0, "extensions"),
+            *("meshes", 0, "primitives", 0),
         ),
         r"meshes\[0\].primitives\[0\] holds no Draco data",
     ),
     "meshopt without its fields": (
-        _set({"EXT_meshopt_compression": {"buffer": 0, "byteLength": 8}}, "bufferViews", 0, "extensions"),
+        _require({"EXT_meshopt_compression": {"buffer": 0, "byteLength": 8}}, "bufferViews", 0),
         r"bufferViews\[0\] has the meshopt mode None",
     ),
     "instances of no accessor": (
