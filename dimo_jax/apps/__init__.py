@@ -74,6 +74,7 @@ def define_flags() -> None:
     flags.DEFINE_enum("root_motion", None, ["keep", "remove"], "import_data: keep or remove the figure's travel")
     flags.DEFINE_bool("loop", None, "import_data: whether the clips repeat")
     flags.DEFINE_integer("num_surface_points", None, "import_data: true surface points to keep")
+    flags.DEFINE_bool("double_sided", None, "import_data: draws both sides of every surface of a glTF model")
     flags.DEFINE_integer("num_workers", None, "import_data: processes that render (0: one a core)")
     flags.DEFINE_integer("num_frames", None, "import_data, sample, interpolate, text, export: frames of every video")
     flags.DEFINE_integer(

@@ -67,6 +67,7 @@ def run(
     root_motion: str | None = None,
     loop: bool | None = None,
     num_surface_points: int | None = None,
+    double_sided: bool | None = None,
     num_workers: int | None = None,
     matte: str | None = None,
     key_color: str | None = None,
@@ -156,6 +157,7 @@ def import_model_file(
     root_motion: str = "keep",
     loop: bool = False,
     num_surface_points: int = 8192,
+    double_sided: bool = False,
     num_workers: int = 0,
 ) -> Dataset:
     """Imports a rigged, animated glTF model into a new dataset folder.
@@ -181,6 +183,7 @@ def import_model_file(
       root_motion: "keep", or "remove" to keep a clip that travels in place.
       loop: whether the clips repeat, so that the last frame lies before the clip's end.
       num_surface_points: points of the surface whose trajectories are kept for evaluation.
+      double_sided: draws both sides of every surface, whatever the file says.
       num_workers: processes; 0 takes as many as there are processor cores.
 
     Returns:
@@ -205,6 +208,7 @@ def import_model_file(
             samples=samples,
         ),
         num_surface_points=num_surface_points,
+        double_sided=double_sided,
     )
     return import_folder(source, target, options, num_workers=num_workers or os.cpu_count() or 1, report=print)
 

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from dimo_jax.data.framing import Framing, support
 from dimo_jax.data.gltf import Scene
 from dimo_jax.data.gltf_animation import pose_joints, pose_nodes, pose_vertices
+from dimo_jax.data.gltf_facing import find_mirrored
 from dimo_jax.data.gltf_rig import Clip
 from dimo_jax.data.mesh import render_mesh
 from dimo_jax.data.native import write_view
@@ -129,15 +130,29 @@ def measure_clip(scene: Scene, clip: Clip, *, timing: Timing, normals: np.ndarra
     )
 
 
-def render_view(vertices: np.ndarray, scene: Scene, cameras: Camera, view: int, *, samples: int) -> np.ndarray:
-    """One camera's video of posed vertices [T,P,3], world units -> uint8 [T,H,W,4]."""
+def render_view(
+    vertices: np.ndarray,
+    scene: Scene,
+    cameras: Camera,
+    view: int,
+    *,
+    samples: int,
+    mirrored: np.ndarray | None = None,
+) -> np.ndarray:
+    """One camera's video of posed vertices [T,P,3], world units -> uint8 [T,H,W,4]; `mirrored` as `find_mirrored`."""
     camera = replace(
         cameras,
         world_to_camera=cameras.world_to_camera[view],
         focal=cameras.focal[view],
         center=cameras.center[view],
     )
-    return np.stack([render_mesh(frame, scene.mesh, camera, samples=samples) for frame in vertices])
+    turned = [None] * len(vertices) if mirrored is None else list(mirrored)
+    return np.stack(
+        [
+            render_mesh(frame, scene.mesh, camera, samples=samples, mirrored=over)
+            for frame, over in zip(vertices, turned, strict=True)
+        ]
+    )
 
 
 def render_clip(
@@ -145,8 +160,9 @@ def render_clip(
 ) -> np.ndarray:
     """The second pass over one clip, kept in memory -> uint8 [V,T,H,W,4]."""
     vertices = framing.apply(pose_clip(scene, clip, timing=timing)[0])
+    mirrored = find_mirrored(scene, clip, timing.times(clip))
     views = range(len(cameras.world_to_camera))
-    return np.stack([render_view(vertices, scene, cameras, view, samples=samples) for view in views])
+    return np.stack([render_view(vertices, scene, cameras, view, samples=samples, mirrored=mirrored) for view in views])
 
 
 def write_clip(
@@ -172,11 +188,13 @@ def write_clip(
     if not missing:
         return
     vertices = framing.apply(pose_clip(scene, clip, timing=timing)[0])
+    mirrored = find_mirrored(scene, clip, timing.times(clip))
     for view in missing:
         target = folders[clip.name] / view_names[view]
         partial_folder = target.with_name(f".{target.name}")
         shutil.rmtree(partial_folder, ignore_errors=True)
-        write_view(partial_folder, render_view(vertices, scene, cameras, view, samples=samples))
+        video = render_view(vertices, scene, cameras, view, samples=samples, mirrored=mirrored)
+        write_view(partial_folder, video)
         partial_folder.rename(target)
 
 

@@ -1,23 +1,24 @@
 """Animated glTF 2.0 models (.glb, .gltf) as a mesh to draw and a rig that moves it.
 
-`load_scene` reads everything that is drawn: several meshes, primitives, materials and skins, morph targets, base colour
-factors and textures, vertex colours, alpha modes. `gltf_animation` poses what it returns. Left out, and harmless to
-leave out here: lights, cameras, metalness, normal maps, points and lines. Compressed meshes (Draco, meshopt) are
-refused by name.
+`load_scene` reads everything that is drawn: several meshes, primitives, materials and skins, morph targets, colours,
+emission, textures, alpha modes, facing. `gltf_animation` poses what it returns. Left out, and harmless to leave out
+here: lights, cameras, metalness, normal maps. Whatever else is left out has a line in `Scene.notes`.
 """
 
 from __future__ import annotations
 
 import fnmatch
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dimo_jax.data.gltf_document import Document, open_document
+from dimo_jax.data.gltf_document import MAX_ELEMENTS, Document, open_document
+from dimo_jax.data.gltf_extensions import check_required, describe_left_out, describe_pointers
 from dimo_jax.data.gltf_geometry import Geometry, merge_geometries, read_primitive
+from dimo_jax.data.gltf_plain import make_plain
 from dimo_jax.data.gltf_rig import Clip, Node, Skin, read_clips, read_nodes, read_skins
 from dimo_jax.data.mesh import Mesh
 from dimo_jax.errors import UserError
@@ -51,6 +52,7 @@ class Scene:
     joints: np.ndarray  # [J] nodes that are joints of a skin that is drawn, else the nodes of the parts
     hidden: tuple[str, ...]  # names of the nodes with a mesh that were left out
     digest: str  # of the file, see `Document.digest`
+    notes: tuple[str, ...] = ()  # lines about what of the file is left out or drawn otherwise
 
     @property
     def num_vertices(self) -> int:
@@ -63,7 +65,7 @@ class Scene:
         return tuple(dict.fromkeys(self.nodes[part.node].name for part in self.parts))
 
 
-def load_scene(path: str | Path, *, hide: Sequence[str] = ()) -> Scene:
+def load_scene(path: str | Path, *, hide: Sequence[str] = (), double_sided: bool = False) -> Scene:
     """Reads an animated model.
 
     Args:
@@ -71,36 +73,33 @@ def load_scene(path: str | Path, *, hide: Sequence[str] = ()) -> Scene:
       hide: patterns of node names (`*`, `?`, `[...]`; case does not matter). A node that matches is left out with
         everything below it. Characters often carry all their weapons at once: the knight of the development data needs
         ("1H_Sword_Offhand", "2H_Sword", "Badge_Shield", "Rectangle_Shield", "Spike_Shield").
+      double_sided: draws both sides of all surfaces, whatever the file says.
 
     Raises:
-      UserError: the file is malformed, has nothing to draw or no animation, or a pattern matches no node.
+      UserError: the file is malformed, has nothing to draw or no animation, needs what is not supported, or a pattern
+        matches no node.
     """
     document = open_document(path)
     try:
-        return _build_scene(document, tuple(hide))
+        check_required(document)
+        scene = _build_scene(make_plain(document), tuple(hide))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, MemoryError) as error:
         reason = " ".join(str(error).split())[:120]
         raise document.fail(f"malformed glTF ({error.__class__.__name__}: {reason})") from error
+    if double_sided:
+        materials = tuple(replace(material, double_sided=True) for material in scene.mesh.materials)
+        scene = replace(scene, mesh=replace(scene.mesh, materials=materials))
+    return replace(scene, digest=document.digest())
 
 
 def _build_scene(document: Document, hide: tuple[str, ...]) -> Scene:
     nodes, order = read_nodes(document)
     skins = read_skins(document)
-    drawn, hidden = _choose_nodes(document, nodes, order, hide)
+    drawn, hidden, invisible = _choose_nodes(document, nodes, order, hide)
     clips = read_clips(document)
     if not clips:
-        raise document.fail("no animation found, expected at least one clip")
-    parts: list[Part] = []
-    geometries: list[Geometry] = []
-    for index in drawn:
-        mesh = document.entry("meshes", nodes[index].mesh)
-        for number, primitive in enumerate(mesh["primitives"]):
-            where = f"meshes[{nodes[index].mesh}].primitives[{number}]"
-            geometry = read_primitive(document, where, primitive)
-            if geometry is not None:
-                start = sum(len(part.positions) for part in parts)
-                parts.append(_make_part(document, where, geometry, nodes[index], index, start, skins, mesh))
-                geometries.append(geometry)
+        raise document.fail("; ".join(["no animation found, expected at least one clip", *describe_pointers(document)]))
+    parts, geometries, surfaceless = _read_parts(document, nodes, drawn, skins)
     if not parts:
         raise document.fail("no mesh found, expected at least one with triangles")
     _check_weights(document, clips, parts)
@@ -116,8 +115,49 @@ def _build_scene(document: Document, hide: tuple[str, ...]) -> Scene:
         mesh=merge_geometries(document, geometries),
         joints=joints,
         hidden=hidden,
-        digest=document.digest(),
+        digest="",
+        notes=(*describe_left_out(document), *_describe_choice(document, surfaceless, invisible)),
     )
+
+
+def _read_parts(
+    document: Document, nodes: tuple[Node, ...], drawn: list[int], skins: tuple[Skin, ...]
+) -> tuple[list[Part], list[Geometry], list[str]]:
+    """The primitives of the nodes that are drawn, bound to them, and the names of nodes with points or lines."""
+    parts: list[Part] = []
+    geometries: list[Geometry] = []
+    surfaceless: list[str] = []
+    known: dict[str, Geometry | None] = {}  # instances share a mesh
+    start = 0
+    for index in drawn:
+        mesh = document.entry("meshes", nodes[index].mesh)
+        for number, primitive in enumerate(mesh["primitives"]):
+            where = f"meshes[{nodes[index].mesh}].primitives[{number}]"
+            if where not in known:
+                known[where] = read_primitive(document, where, primitive)
+            geometry = known[where]
+            if geometry is None:
+                surfaceless.append(nodes[index].name)
+                continue
+            if start + len(geometry.positions) > MAX_ELEMENTS:
+                raise document.fail(f"draws more than {MAX_ELEMENTS} vertices, expected less")
+            parts.append(_make_part(document, where, geometry, nodes[index], index, start, skins, mesh))
+            geometries.append(geometry)
+            start += len(geometry.positions)
+    return parts, geometries, surfaceless
+
+
+def _describe_choice(document: Document, surfaceless: list[str], invisible: tuple[str, ...]) -> list[str]:
+    """Lines about what of the file is not in the picture because of what it is."""
+    lines = []
+    if surfaceless:
+        lines.append(f"left out, points or lines without a surface: {', '.join(dict.fromkeys(surfaceless))}")
+    if invisible:
+        lines.append(f"left out, as the file says that they cannot be seen: {', '.join(dict.fromkeys(invisible))}")
+    scenes = document.entries("scenes")
+    if len(scenes) > 1:
+        lines.append(f"drawn: scene {document.json.get('scene', 0)} of the {len(scenes)} of the file")
+    return lines
 
 
 def _check_weights(document: Document, clips: tuple[Clip, ...], parts: list[Part]) -> None:
@@ -135,8 +175,8 @@ def _check_weights(document: Document, clips: tuple[Clip, ...], parts: list[Part
 
 def _choose_nodes(
     document: Document, nodes: tuple[Node, ...], order: np.ndarray, hide: tuple[str, ...]
-) -> tuple[list[int], tuple[str, ...]]:
-    """The nodes with a mesh that are drawn, and the names of those that the patterns leave out."""
+) -> tuple[list[int], tuple[str, ...], tuple[str, ...]]:
+    """The nodes with a mesh that are drawn, the names of those that the patterns leave out, and of those unseen."""
     roots = set(range(len(nodes)))
     if document.entries("scenes"):
         chosen = document.entry("scenes", document.json.get("scene", 0)).get("nodes", [])
@@ -145,16 +185,24 @@ def _choose_nodes(
     for pattern in hide:
         if not any(_matches(node.name, pattern) for node in nodes):
             raise document.fail(f"hide={pattern!r} matches no node; nodes with a mesh: {', '.join(names) or 'none'}")
-    in_scene, left_out = np.zeros(len(nodes), bool), np.zeros(len(nodes), bool)
+    in_scene, left_out, unseen = (np.zeros(len(nodes), bool) for _ in range(3))
     for index in order:
         parent = nodes[index].parent
         in_scene[index] = index in roots or (parent >= 0 and in_scene[parent])
         matched = any(_matches(nodes[index].name, pattern) for pattern in hide)
         left_out[index] = matched or (parent >= 0 and left_out[parent])
+        unseen[index] = not _is_visible(document, index) or (parent >= 0 and unseen[parent])
     with_mesh = [i for i, node in enumerate(nodes) if node.mesh >= 0 and in_scene[i]]
+    invisible = tuple(nodes[i].name for i in with_mesh if unseen[i] and not left_out[i])
+    with_mesh = [i for i in with_mesh if not unseen[i]]
     if with_mesh and left_out[with_mesh].all():
         raise document.fail(f"hide={','.join(hide)!r} leaves nothing to draw of: {', '.join(names)}")
-    return [i for i in with_mesh if not left_out[i]], tuple(nodes[i].name for i in with_mesh if left_out[i])
+    return [i for i in with_mesh if not left_out[i]], tuple(nodes[i].name for i in with_mesh if left_out[i]), invisible
+
+
+def _is_visible(document: Document, index: int) -> bool:
+    extensions = document.entry("nodes", int(index)).get("extensions", {})
+    return extensions.get("KHR_node_visibility", {}).get("visible", True) is not False
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -1,7 +1,7 @@
-"""The container of a glTF 2.0 file: JSON, buffers, accessors and images, every range checked before it is used.
+"""The container of a glTF 2.0 file: JSON, buffers and accessors, every range checked before it is used.
 
-Source: the Khronos glTF 2.0 specification, sections 3.6 (binary data), 4 (GLB) and 3.8.3 (images). A file may refer to
-other files of its own folder and to nothing else; nothing here executes or trusts what the file says of sizes.
+Source: the Khronos glTF 2.0 specification, sections 3.6 (binary data) and 4 (GLB). A file may refer to other files of
+its own folder and to nothing else; nothing here executes or trusts what the file says of sizes.
 """
 
 from __future__ import annotations
@@ -9,30 +9,20 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import io
 import json
 import struct
 import urllib.parse
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from dimo_jax.errors import UserError
 
 MAX_FILE_BYTES = 2 << 30
 MAX_ELEMENTS = 50_000_000  # of one accessor: without it, a sparse accessor of a tiny file could ask for any memory
-MAX_IMAGE_PIXELS = 8192 * 8192
-EXTENSIONS = (
-    "KHR_mesh_quantization",
-    "KHR_texture_transform",
-    "KHR_materials_",
-    "KHR_lights_punctual",
-    "EXT_texture_webp",
-)
+FALLBACKS = ("EXT_meshopt_compression", "KHR_meshopt_compression")  # that may stand in for a buffer's data
 
 GLB_MAGIC = b"glTF"
 _JSON_CHUNK, _BINARY_CHUNK = 0x4E4F534A, 0x004E4942
@@ -40,7 +30,7 @@ _ARRAYS = (
     *("accessors", "animations", "bufferViews", "buffers", "images", "materials", "meshes", "nodes", "samplers"),
     *("scenes", "skins", "textures"),
 )
-_DTYPES: dict[Any, Any] = {
+COMPONENTS: dict[Any, Any] = {
     5120: np.int8,
     5121: np.uint8,
     5122: np.int16,
@@ -86,8 +76,7 @@ def open_document(path: str | Path) -> Document:
     """Opens a .glb or .gltf file, told apart by content, and loads its buffers.
 
     Raises:
-      UserError: the file is missing, too large, truncated, not glTF 2.0, needs an extension that is not supported, or
-        refers outside its own folder.
+      UserError: the file is missing, too large, truncated, not glTF 2.0, or refers outside its own folder.
     """
     path = Path(path)
     if not path.is_file():
@@ -105,10 +94,6 @@ def open_document(path: str | Path) -> Document:
     version = str(content["asset"].get("version"))
     if not version.startswith("2."):
         raise UserError(f"{path}: found glTF version {version!r}, expected 2.0")
-    required = content.get("extensionsRequired", [])
-    for extension in required if isinstance(required, list) else [required]:
-        if not str(extension).startswith(EXTENSIONS):
-            raise UserError(f"{path}: needs the extension {extension!r}, which is not supported; export without it")
     for key in _ARRAYS:
         found = content.get(key, [])
         if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
@@ -145,6 +130,10 @@ def _load_buffer(document: Document, index: int, entry: dict[str, Any], binary: 
     size = entry.get("byteLength")
     if not isinstance(size, int) or size < 0:
         raise document.fail(f"buffers[{index}].byteLength is {size!r}, expected a positive integer")
+    extensions = entry.get("extensions")
+    named = [extensions[name] for name in FALLBACKS if name in extensions] if isinstance(extensions, dict) else []
+    if any(isinstance(extension, dict) and extension.get("fallback") for extension in named):
+        return b""  # for readers that cannot decode the views of it; the file need not hold it
     if "uri" in entry:
         data = load_uri(document, entry["uri"])
     elif index == 0 and binary is not None:
@@ -187,16 +176,23 @@ def load_uri(document: Document, uri: Any) -> bytes:
 def read_view(document: Document, index: Any) -> tuple[bytes, int]:
     """The bytes of a buffer view and its stride (0: tightly packed)."""
     view = document.entry("bufferViews", index)
-    document.entry("buffers", view.get("buffer"))
-    buffer = document.buffers[view["buffer"]]
-    start, size, stride = view.get("byteOffset", 0), view.get("byteLength"), view.get("byteStride", 0)
-    if not all(isinstance(number, int) and number >= 0 for number in (start, size, stride)):
-        raise document.fail(f"bufferViews[{index}] has offset {start!r}, length {size!r}, stride {stride!r}")
+    data = span(document, f"bufferViews[{index}]", view)
+    stride = view.get("byteStride", 0)
+    if not isinstance(stride, int) or stride < 0:
+        raise document.fail(f"bufferViews[{index}] has stride {stride!r}")
+    return data, stride
+
+
+def span(document: Document, where: str, entry: dict[str, Any]) -> bytes:
+    """The bytes of a buffer that `entry` names by `buffer`, `byteOffset` and `byteLength`."""
+    document.entry("buffers", entry.get("buffer"))
+    buffer = document.buffers[entry["buffer"]]
+    start, size = entry.get("byteOffset", 0), entry.get("byteLength")
+    if not isinstance(start, int) or not isinstance(size, int) or start < 0 or size < 0:
+        raise document.fail(f"{where} has offset {start!r} and length {size!r}")
     if start + size > len(buffer):
-        raise document.fail(
-            f"bufferViews[{index}] spans bytes {start}..{start + size}, out of its buffer of {len(buffer)}"
-        )
-    return buffer[start : start + size], stride
+        raise document.fail(f"{where} spans bytes {start}..{start + size}, out of its buffer of {len(buffer)}")
+    return buffer[start : start + size]
 
 
 def _gather(document: Document, where: str, spec: dict[str, Any], dtype: Any, width: int, count: int) -> np.ndarray:
@@ -233,7 +229,7 @@ def read_accessor(document: Document, index: Any, *, kind: str | None = None) ->
     """
     accessor = document.entry("accessors", index)
     where = f"accessors[{index}]"
-    count, dtype, shape = accessor.get("count"), _DTYPES.get(accessor.get("componentType")), accessor.get("type")
+    count, dtype, shape = accessor.get("count"), COMPONENTS.get(accessor.get("componentType")), accessor.get("type")
     if dtype is None or shape not in _SHAPES:
         raise document.fail(f"{where} has component type {accessor.get('componentType')!r} and type {shape!r}")
     if kind is not None and shape != kind:
@@ -259,7 +255,7 @@ def read_accessor(document: Document, index: Any, *, kind: str | None = None) ->
 
 def _apply_sparse(document: Document, where: str, sparse: dict[str, Any], values: np.ndarray) -> np.ndarray:
     count = sparse.get("count")
-    index_type = _DTYPES.get(sparse["indices"].get("componentType"))
+    index_type = COMPONENTS.get(sparse["indices"].get("componentType"))
     if (
         not isinstance(count, int)
         or not 0 <= count <= len(values)
@@ -276,28 +272,3 @@ def _apply_sparse(document: Document, where: str, sparse: dict[str, Any], values
         document, f"{where}.sparse.values", sparse["values"], values.dtype, values.shape[1], count
     )
     return values
-
-
-def read_image(document: Document, index: Any) -> np.ndarray:
-    """Decodes an image of the file, its size checked before a pixel is decoded.
-
-    Returns:
-      uint8 RGBA [H,W,4], straight alpha, sRGB colours.
-
-    Raises:
-      UserError: the image is missing, not PNG, JPEG or WebP, damaged, or larger than `MAX_IMAGE_PIXELS`.
-    """
-    entry = document.entry("images", index)
-    where = f"images[{index}]"
-    data = load_uri(document, entry["uri"]) if "uri" in entry else read_view(document, entry.get("bufferView"))[0]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
-            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
-                width, height = image.size
-                if not 0 < width * height <= MAX_IMAGE_PIXELS:
-                    raise document.fail(f"{where} is {width} x {height}, expected 1 to {MAX_IMAGE_PIXELS} pixels")
-                return np.asarray(image.convert("RGBA"))
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise document.fail(f"{where} cannot be decoded, expected PNG, JPEG or WebP ({reason})") from error

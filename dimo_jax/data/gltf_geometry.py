@@ -1,4 +1,4 @@
-"""The drawn part of a glTF file: primitives, morph targets, skin weights, materials and their textures."""
+"""The drawn part of a glTF file: primitives, morph targets and skin weights, joined into one mesh."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from dimo_jax.data.gltf_document import MAX_ELEMENTS, Document, read_accessor, read_image
-from dimo_jax.data.mesh import Material, Mesh
-from dimo_jax.data.textures import CLAMP, MIRROR, REPEAT, Texture, make_texture
+from dimo_jax.data.gltf_document import MAX_ELEMENTS, Document, read_accessor
+from dimo_jax.data.gltf_materials import color_texture, emissive_texture, read_material, transform_texcoords
+from dimo_jax.data.mesh import Mesh
+from dimo_jax.data.textures import Texture
 
-_WRAPS: dict[Any, str] = {10497: REPEAT, 33071: CLAMP, 33648: MIRROR}
-_NEAREST, _LINEAR = 9728, 9729  # filters; as minFilter, those without mipmaps
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
 
 
@@ -23,7 +22,8 @@ class Geometry:
 
     positions: np.ndarray  # [p,3] float64
     triangles: np.ndarray  # [f,3]
-    texcoords: np.ndarray  # [p,2] of its material's texture
+    texcoords: np.ndarray  # [p,2] of its material's colour texture
+    emissive_texcoords: np.ndarray  # [p,2] of its material's emissive texture
     colors: np.ndarray  # [p,4] linear RGBA
     smooth_groups: np.ndarray  # [p]
     joints: np.ndarray  # [p,S] int64, S is 0 without skin attributes
@@ -45,6 +45,8 @@ def read_primitive(document: Document, where: str, primitive: dict[str, Any]) ->
         return None
     positions = read_accessor(document, attributes["POSITION"], kind="VEC3").astype(np.float64)
     count = len(positions)
+    if count and not {"bufferView", "sparse"} & set(document.entry("accessors", attributes["POSITION"])):
+        raise document.fail(f"{where} has no data behind its POSITION{_packed_by(primitive)}")
 
     def read(name: str, kind: str | None = None) -> np.ndarray:
         values = read_accessor(document, attributes[name], kind=kind)
@@ -54,13 +56,15 @@ def read_primitive(document: Document, where: str, primitive: dict[str, Any]) ->
 
     colors = np.ones((count, 4))
     if "COLOR_0" in attributes:
-        given = read("COLOR_0")
+        given = unit_range(read("COLOR_0"))
         colors[:, : given.shape[1]] = given
+    material = document.entry("materials", primitive["material"]) if primitive.get("material") is not None else {}
     joints, weights = _read_skinning(document, where, attributes, read, count)
     return Geometry(
         positions=positions,
         triangles=_assemble(document, where, primitive, count, mode),
-        texcoords=_read_texcoords(document, primitive, attributes, read, count),
+        texcoords=_read_texcoords(color_texture(material), attributes, read, count),
+        emissive_texcoords=_read_texcoords(emissive_texture(material), attributes, read, count),
         colors=colors,
         smooth_groups=_group_normals(positions, read("NORMAL", "VEC3") if "NORMAL" in attributes else None),
         joints=joints,
@@ -68,6 +72,11 @@ def read_primitive(document: Document, where: str, primitive: dict[str, Any]) ->
         morph_targets=_read_morph_targets(document, where, primitive.get("targets", []), count),
         material=primitive.get("material", -1),
     )
+
+
+def unit_range(colors: np.ndarray) -> np.ndarray:
+    """Colours in 0..1, also where a file forgot to mark their integers as normalized: they can mean nothing else."""
+    return colors if colors.dtype.kind == "f" else colors / np.iinfo(colors.dtype).max
 
 
 def _assemble(document: Document, where: str, primitive: dict[str, Any], count: int, mode: int) -> np.ndarray:
@@ -137,28 +146,23 @@ def _group_normals(positions: np.ndarray, normals: np.ndarray | None) -> np.ndar
     return np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
 
 
+def _packed_by(primitive: dict[str, Any]) -> str:
+    """What may hold the data that is missed, for a message."""
+    names = ", ".join(map(str, primitive.get("extensions", {})))
+    return f"; the extensions {names} may hold it, which are not supported: export without them" if names else ""
+
+
 def _read_texcoords(
-    document: Document,
-    primitive: dict[str, Any],
-    attributes: dict[str, Any],
-    read: Callable[..., np.ndarray],
-    count: int,
+    info: dict[str, Any] | None, attributes: dict[str, Any], read: Callable[..., np.ndarray], count: int
 ) -> np.ndarray:
-    """Coordinates for the base colour texture of the primitive's material, KHR_texture_transform applied."""
-    if primitive.get("material") is None:
-        return np.zeros((count, 2))
-    material = document.entry("materials", primitive["material"])
-    info = _read_surface(material)[1]
+    """Coordinates for one texture of the primitive's material, KHR_texture_transform applied; 0 without any."""
     if info is None:
         return np.zeros((count, 2))
     transform = info.get("extensions", {}).get("KHR_texture_transform", {})
     name = f"TEXCOORD_{transform.get('texCoord', info.get('texCoord', 0))}"
     if name not in attributes:
         return np.zeros((count, 2))
-    coordinates = read(name, "VEC2").astype(np.float64) * np.asarray(transform.get("scale", [1, 1]), np.float64)
-    cosine, sine = np.cos(transform.get("rotation", 0.0)), np.sin(transform.get("rotation", 0.0))
-    turned = coordinates @ np.array([[cosine, -sine], [sine, cosine]])
-    return turned + np.asarray(transform.get("offset", [0, 0]), np.float64)
+    return transform_texcoords(read(name, "VEC2").astype(np.float64), transform)
 
 
 def merge_geometries(document: Document, geometries: Sequence[Geometry]) -> Mesh:
@@ -176,51 +180,9 @@ def merge_geometries(document: Document, geometries: Sequence[Geometry]) -> Mesh
     return Mesh(
         triangles=np.concatenate(triangles).astype(np.int32),
         triangle_materials=np.concatenate(materials),
-        materials=tuple(_read_material(document, index, textures) for index in used),
+        materials=tuple(read_material(document, index, textures) for index in used),
         texcoords=np.concatenate([geometry.texcoords for geometry in geometries]),
         colors=np.concatenate([geometry.colors for geometry in geometries]),
+        emissive_texcoords=np.concatenate([geometry.emissive_texcoords for geometry in geometries]),
         smooth_groups=np.concatenate(groups).astype(np.int32),
-    )
-
-
-def _read_material(document: Document, index: int, textures: dict[int, Texture]) -> Material:
-    """A material's base colour and alpha mode; textures read before are shared."""
-    if index < 0:
-        return Material(np.ones(4))
-    entry = document.entry("materials", index)
-    factor, info = _read_surface(entry)
-    color = np.asarray(factor, np.float64)
-    if color.shape != (4,) or not np.isfinite(color).all():
-        raise document.fail(f"materials[{index}] has the colour {str(factor)[:80]}, expected four finite numbers")
-    texture = None
-    if info is not None:
-        number: Any = info.get("index")
-        if number not in textures:
-            textures[number] = _read_texture(document, number)
-        texture = textures[number]
-    mode = entry.get("alphaMode", "OPAQUE")
-    cutoff = float(entry.get("alphaCutoff", 0.5)) if mode == "MASK" else 0.0
-    unlit = "KHR_materials_unlit" in entry.get("extensions", {})
-    return Material(color, texture, cutoff=cutoff, blend=mode == "BLEND", unlit=unlit)
-
-
-def _read_surface(material: dict[str, Any]) -> tuple[Any, dict[str, Any] | None]:
-    """A material's colour factor and colour texture, of the older specular-glossiness model where the file has that."""
-    older = material.get("extensions", {}).get("KHR_materials_pbrSpecularGlossiness")
-    if older is not None:
-        return older.get("diffuseFactor", [1, 1, 1, 1]), older.get("diffuseTexture")
-    surface = material.get("pbrMetallicRoughness", {})
-    return surface.get("baseColorFactor", [1, 1, 1, 1]), surface.get("baseColorTexture")
-
-
-def _read_texture(document: Document, index: Any) -> Texture:
-    entry = document.entry("textures", index)
-    sampler = document.entry("samplers", entry["sampler"]) if "sampler" in entry else {}
-    wrap = (_WRAPS.get(sampler.get("wrapS"), REPEAT), _WRAPS.get(sampler.get("wrapT"), REPEAT))
-    extension = entry.get("extensions", {}).get("EXT_texture_webp", {})
-    return make_texture(
-        read_image(document, entry.get("source", extension.get("source"))),
-        wrap=wrap,
-        nearest=sampler.get("magFilter") == _NEAREST,
-        mipmaps=sampler.get("minFilter") not in (_NEAREST, _LINEAR),
     )

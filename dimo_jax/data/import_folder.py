@@ -32,7 +32,7 @@ from dimo_jax.errors import UserError, WriteFailed
 from dimo_jax.workdir.files import write_json
 from dimo_jax.workdir.lock import LOCK_FILE, hold
 
-VERSION = 1  # of the pictures: another one does not go on with what an older version of this program has drawn
+VERSION = 2  # of the pictures: another one does not go on with what an older version of this program has drawn
 PLAN = ".plan.json"
 
 
@@ -68,7 +68,7 @@ def import_folder(
     """
     options = options or Options()
     target = target.absolute()
-    scene = load_scene(source, hide=options.hide)
+    scene = load_scene(source, hide=options.hide, double_sided=options.double_sided)
     staging = staging_of(target)
     asked = _fingerprint(scene, options)
     try:
@@ -104,8 +104,9 @@ def _fingerprint(scene: Scene, options: Options) -> str:
     """Differs wherever the model, its textures or the options do."""
     asked = hashlib.sha256(json.dumps([VERSION, scene.path.name, scene.digest, asdict(options)]).encode())
     for material in scene.mesh.materials:
-        if material.texture is not None:
-            asked.update(material.texture.pixels.tobytes())
+        for texture in (material.texture, material.emission_texture):
+            if texture is not None:
+                asked.update(texture.pixels.tobytes())
     return asked.hexdigest()
 
 

@@ -24,6 +24,7 @@ from dimo_jax.data.dataset import Dataset, surface_height
 from dimo_jax.data.framing import Framing, border_planes, fit_framing
 from dimo_jax.data.gltf import Scene, load_scene, select_clips
 from dimo_jax.data.gltf_animation import pose_scene
+from dimo_jax.data.gltf_facing import describe_inside_out
 from dimo_jax.data.gltf_rig import Clip
 from dimo_jax.data.studio import Studio
 from dimo_jax.errors import UserError
@@ -93,6 +94,7 @@ class Options:
     timing: Timing = field(default_factory=Timing)
     studio: Studio = field(default_factory=Studio)
     num_surface_points: int = 8192  # whose trajectories are kept as `surface`, see `choose_surface`
+    double_sided: bool = False  # draws both sides of every surface, whatever the file says
 
     def __post_init__(self) -> None:
         """Checks ranges.
@@ -193,7 +195,7 @@ def import_gltf(
       UserError: the model is malformed, a pattern matches nothing, or an option is out of range.
     """
     options = options or Options()
-    scene = load_scene(source, hide=options.hide)
+    scene = load_scene(source, hide=options.hide, double_sided=options.double_sided)
     plan, surface, joints = plan_import(scene, options, num_workers=num_workers, report=report)
     blank = describe_motions(scene, plan.clips, options)
     render = partial(
@@ -218,6 +220,8 @@ def _report_scene(scene: Scene, report: Callable[[str], None]) -> None:
     report(f"drawn: {', '.join(scene.part_names)}")
     if scene.hidden:
         report(f"left out, hidden: {', '.join(scene.hidden)}")
+    for note in (*scene.notes, *describe_inside_out(scene)):
+        report(note)
 
 
 def _drop_still(

@@ -8,7 +8,7 @@ colours are computed in linear light and leave as sRGB.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,6 +29,9 @@ class Material:
     cutoff: float = 0.0
     blend: bool = False
     unlit: bool = False  # its colour is shown as it is
+    double_sided: bool = True  # else only the side is drawn from which corners turn counter-clockwise
+    emission: np.ndarray | None = None  # [3] linear RGB, multiplies its texture; added to the lit colour
+    emission_texture: Texture | None = None
 
     @property
     def opaque(self) -> bool:
@@ -46,6 +49,7 @@ class Mesh:
     texcoords: np.ndarray  # [P,2], (0, 0) is the upper left corner of the texture
     colors: np.ndarray  # [P,4] linear RGBA
     smooth_groups: np.ndarray  # [P] int32: vertices of one group share a normal
+    emissive_texcoords: np.ndarray | None = None  # [P,2] of emission textures; None: those of the others
 
 
 @dataclass(frozen=True)
@@ -66,20 +70,25 @@ class _Fragments:
 class _Planes:
     """What is needed to colour fragments, per triangle."""
 
-    attributes: list[np.ndarray]  # planes [3,F] of 1, light, texture u, v, and RGBA if any, each divided by depth
+    attributes: dict[str, np.ndarray]  # planes [3,F], each divided by depth, see `_attribute_planes`
     levels: np.ndarray  # [F] which mipmap
+    emissive_levels: np.ndarray  # [F] the same of emission textures
 
 
-def render_mesh(vertices: np.ndarray, mesh: Mesh, camera: Camera, *, samples: int = 2) -> np.ndarray:
+def render_mesh(
+    vertices: np.ndarray, mesh: Mesh, camera: Camera, *, samples: int = 2, mirrored: np.ndarray | None = None
+) -> np.ndarray:
     """Renders a mesh over nothing.
 
-    Both sides of every triangle are drawn and lit. Vertex normals are recomputed from the posed triangles.
+    Of materials that are not double-sided, triangles seen from behind are left out. Of the others both sides are lit.
+    Vertex normals are recomputed from the posed triangles.
 
     Args:
       vertices: [P,3] world.
       mesh: topology, colours and materials of those vertices.
       camera: OpenCV world-to-camera, one view, numpy arrays.
       samples: samples a pixel along each axis; the mean of their premultiplied linear colours is the pixel.
+      mirrored: [F] bool, the triangles whose pose turned them over, so that their corners turn clockwise in front.
 
     Returns:
       uint8 [H,W,4], sRGB with straight alpha; a pixel that nothing covers is (0, 0, 0, 0).
@@ -88,6 +97,10 @@ def render_mesh(vertices: np.ndarray, mesh: Mesh, camera: Camera, *, samples: in
       ValueError: a vertex that a triangle uses is nearer to the camera's plane than `NEAR`.
     """
     pose = np.asarray(camera.world_to_camera, np.float64)
+    eye = -pose[:3, :3].T @ pose[:3, 3]
+    if mirrored is not None:
+        mesh = replace(mesh, triangles=np.where(mirrored[:, None], mesh.triangles[:, [0, 2, 1]], mesh.triangles))
+    mesh, light = _drop_back_faces(vertices, mesh, _light_corners(vertices, mesh, eye=eye), eye=eye)
     in_camera = vertices @ pose[:3, :3].T + pose[:3, 3]
     corners = in_camera[mesh.triangles]
     if len(corners) and corners[..., 2].min() < NEAR:
@@ -96,7 +109,6 @@ def render_mesh(vertices: np.ndarray, mesh: Mesh, camera: Camera, *, samples: in
     points = (corners[..., :2] / corners[..., 2:] * focal + np.asarray(camera.center, np.float64)) * samples
     height, width = camera.height * samples, camera.width * samples
     fragments = _rasterize(points, 1.0 / corners[..., 2], height=height, width=width)
-    light = _light_corners(vertices, mesh, camera_position=-pose[:3, :3].T @ pose[:3, 3])
     planes = _attribute_planes(points, 1.0 / corners[..., 2], mesh, light)
     image = _composite(fragments, mesh, planes, height=height, width=width)
     return _downsample(image.reshape(4, camera.height, samples, camera.width, samples))
@@ -165,24 +177,48 @@ def _plane(points: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _attribute_planes(points: np.ndarray, inverse_depths: np.ndarray, mesh: Mesh, light: np.ndarray) -> _Planes:
-    attributes = [np.ones_like(light), light, *np.moveaxis(mesh.texcoords[mesh.triangles], -1, 0)]
+    """What varies over triangles: "one", "light", texture "u" and "v", vertex colours "0" to "3" and "eu", "ev"."""
+    attributes = {"one": np.ones_like(light), "light": light}
+    attributes |= zip("uv", np.moveaxis(mesh.texcoords[mesh.triangles], -1, 0))
     if (mesh.colors != 1).any():
-        attributes.extend(np.moveaxis(mesh.colors[mesh.triangles], -1, 0))
-    planes = [np.ascontiguousarray(_plane(points, values * inverse_depths).T) for values in attributes]
-    return _Planes(planes, _choose_levels(points, mesh))
+        attributes |= zip("0123", np.moveaxis(mesh.colors[mesh.triangles], -1, 0))
+    if mesh.emissive_texcoords is not None and any(each.emission_texture is not None for each in mesh.materials):
+        attributes |= zip(("eu", "ev"), np.moveaxis(mesh.emissive_texcoords[mesh.triangles], -1, 0))
+    planes = {
+        name: np.ascontiguousarray(_plane(points, values * inverse_depths).T) for name, values in attributes.items()
+    }
+    own = mesh.texcoords if mesh.emissive_texcoords is None else mesh.emissive_texcoords
+    return _Planes(
+        planes,
+        _choose_levels(points, mesh, [material.texture for material in mesh.materials], mesh.texcoords),
+        _choose_levels(points, mesh, [material.emission_texture for material in mesh.materials], own),
+    )
 
 
-def _choose_levels(points: np.ndarray, mesh: Mesh) -> np.ndarray:
-    """Which mipmap each triangle is drawn with -> [F]."""
-    textures = [material.texture for material in mesh.materials]
+def _choose_levels(points: np.ndarray, mesh: Mesh, textures: list[Texture | None], texcoords: np.ndarray) -> np.ndarray:
+    """Which mipmap of its material's texture each triangle is drawn with -> [F]."""
     if not any(texture is not None and texture.smaller for texture in textures):
         return np.zeros(len(mesh.triangles), np.int64)
     sides = np.array([texture.pixels.shape[1::-1] if texture is not None else (1, 1) for texture in textures])
-    texels = mesh.texcoords[mesh.triangles] * sides[mesh.triangle_materials][:, None]
+    texels = texcoords[mesh.triangles] * sides[mesh.triangle_materials][:, None]
     return choose_levels(texels, points)
 
 
-def _light_corners(vertices: np.ndarray, mesh: Mesh, *, camera_position: np.ndarray) -> np.ndarray:
+def _drop_back_faces(
+    vertices: np.ndarray, mesh: Mesh, light: np.ndarray, *, eye: np.ndarray
+) -> tuple[Mesh, np.ndarray]:
+    """The mesh and the light at its corners [F,3] without the triangles that show a side which is not drawn."""
+    single = np.array([not material.double_sided for material in mesh.materials], bool)[mesh.triangle_materials]
+    if not single.any():
+        return mesh, light
+    a, b, c = (vertices[mesh.triangles[:, corner]] for corner in range(3))
+    front = ((eye - a) * np.cross(b - a, c - a)).sum(1) > 0
+    kept = np.flatnonzero(front | ~single)
+    drawn = replace(mesh, triangles=mesh.triangles[kept], triangle_materials=mesh.triangle_materials[kept])
+    return drawn, light[kept]
+
+
+def _light_corners(vertices: np.ndarray, mesh: Mesh, *, eye: np.ndarray) -> np.ndarray:
     """Light received at each triangle's corners, in 0..1, on the side that the camera sees -> [F,3]."""
     corners = vertices[mesh.triangles]
     faces = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])  # length: twice the area
@@ -191,7 +227,7 @@ def _light_corners(vertices: np.ndarray, mesh: Mesh, *, camera_position: np.ndar
     sums = [np.bincount(groups, np.repeat(faces[:, axis], 3), num_groups) for axis in range(3)]
     normals = np.stack(sums, axis=1)
     normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-    seen_from_behind = ((camera_position - corners[:, 0]) * faces).sum(1) < 0
+    seen_from_behind = ((eye - corners[:, 0]) * faces).sum(1) < 0
     normals = normals[groups].reshape(-1, 3, 3) * np.where(seen_from_behind, -1.0, 1.0)[:, None, None]
     return AMBIENT + SKY * (0.5 + 0.5 * normals[..., 1]) + SUN * np.maximum(normals @ SUN_DIRECTION, 0)
 
@@ -237,31 +273,52 @@ def _blend_over(image: np.ndarray, pixels: np.ndarray, colors: np.ndarray) -> No
 def _shade(fragments: _Fragments, chosen: np.ndarray, mesh: Mesh, planes: _Planes, *, width: int) -> np.ndarray:
     """Premultiplied linear colours of the `chosen` fragments -> [4,C] float32; 0 where alpha is below the cutoff."""
     triangles = fragments.triangles(chosen)
-    rows, columns = np.divmod(fragments.pixels[chosen], np.int32(width))
-    rows, columns = rows + 0.5, columns + 0.5
-    inverse_depth, *values = (
-        np.take(a, triangles) * columns + np.take(b, triangles) * rows + np.take(c, triangles)
-        for a, b, c in planes.attributes
-    )
-    depth = 1 / np.where(inverse_depth > 0, inverse_depth, 1)  # a sliver's plane may round to 0
-    light, u, v, *rgba = (value * depth for value in values)
+    values = _interpolate(fragments, chosen, planes, width=width)
+    rgba = [values[name] for name in "0123" if name in values]
     colors = np.clip(np.stack(rgba), 0, 1).astype(np.float32) if rgba else np.ones((4, len(chosen)), np.float32)
-    materials = mesh.triangle_materials[triangles]
+    materials, levels = mesh.triangle_materials[triangles], planes.levels[triangles]
+    emissive_levels = planes.emissive_levels[triangles]
+    light = np.clip(values["light"], 0, 1).astype(np.float32)
     for index in np.flatnonzero(np.bincount(materials)):
         material = mesh.materials[index]
         mine = slice(None) if len(mesh.materials) == 1 else np.flatnonzero(materials == index)
         factor = colors[:, mine] * np.asarray(material.base_color, np.float32)[:, None]
         if material.texture is not None:
-            factor *= sample_mipmaps(material.texture, u[mine], v[mine], planes.levels[triangles[mine]])
+            factor *= sample_mipmaps(material.texture, values["u"][mine], values["v"][mine], levels[mine])
         alpha = np.ones_like(factor[3]) if material.opaque else factor[3]
         if material.cutoff > 0:
             alpha = (alpha >= material.cutoff).astype(np.float32)
-        colors[:3, mine] = factor[:3] * alpha
+        shade = factor[:3] if material.unlit else factor[:3] * light[mine]
+        if material.emission is not None:
+            shade = np.minimum(shade + _emit(material, values, mine, emissive_levels), 1)
+        colors[:3, mine] = shade * alpha
         colors[3, mine] = alpha
-        if material.unlit:
-            light[mine] = 1
-    colors[:3] *= np.clip(light, 0, 1).astype(np.float32)
     return colors
+
+
+def _interpolate(fragments: _Fragments, chosen: np.ndarray, planes: _Planes, *, width: int) -> dict[str, np.ndarray]:
+    """What varies over triangles, at the `chosen` fragments [C]; the names are those of `_attribute_planes`."""
+    triangles = fragments.triangles(chosen)
+    rows, columns = np.divmod(fragments.pixels[chosen], np.int32(width))
+    rows, columns = rows + 0.5, columns + 0.5
+    values = {
+        name: np.take(a, triangles) * columns + np.take(b, triangles) * rows + np.take(c, triangles)
+        for name, (a, b, c) in planes.attributes.items()
+    }
+    inverse_depth = values.pop("one")
+    depth = 1 / np.where(inverse_depth > 0, inverse_depth, 1)  # a sliver's plane may round to 0
+    return {name: value * depth for name, value in values.items()}
+
+
+def _emit(
+    material: Material, values: dict[str, np.ndarray], mine: slice | np.ndarray, levels: np.ndarray
+) -> np.ndarray:
+    """Linear RGB that a surface sends out by itself, at the fragments `mine` -> [3,n]; more than 1 where it glares."""
+    glow = np.asarray(material.emission, np.float32)[:, None]
+    if material.emission_texture is None:
+        return glow
+    u, v = (values.get(own, values[other])[mine] for own, other in (("eu", "u"), ("ev", "v")))
+    return glow * sample_mipmaps(material.emission_texture, u, v, levels[mine])[:3]
 
 
 def _downsample(image: np.ndarray) -> np.ndarray:

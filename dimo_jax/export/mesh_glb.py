@@ -15,15 +15,17 @@ import numpy as np
 
 from dimo_jax.data.gltf import Part, Scene
 from dimo_jax.data.gltf_animation import pose_nodes, pose_scene
-from dimo_jax.data.gltf_document import Document, load_uri, open_document, read_accessor, read_view
-from dimo_jax.data.gltf_geometry import read_primitive
+from dimo_jax.data.gltf_document import Document, open_document, read_accessor
+from dimo_jax.data.gltf_geometry import read_primitive, unit_range
+from dimo_jax.data.gltf_images import KTX2_MAGIC, image_bytes
+from dimo_jax.data.gltf_plain import make_plain
 from dimo_jax.export.binding import Binding
 from dimo_jax.export.glb import INDICES, VERTICES, GlbBuilder
 from dimo_jax.export.motion import Motion, limit_influences, to_matrices
 from dimo_jax.export.skinned_glb import add_animation, add_influences, add_joints
 
 # What these do is in the material or the image, which is copied; other extensions of a source are left behind.
-_KEPT_EXTENSIONS = ("KHR_materials_", "KHR_texture_transform", "EXT_texture_webp")
+_KEPT_EXTENSIONS = ("KHR_materials_", "KHR_texture_", "EXT_texture_webp", "EXT_texture_avif")
 _TRIANGLES = 4
 
 
@@ -50,7 +52,7 @@ def write_mesh_glb(
     Raises:
       UserError: the source cannot be read again.
     """
-    document, builder = open_document(scene.path), GlbBuilder()
+    document, builder = make_plain(open_document(scene.path)), GlbBuilder()
     neighbors, weights = limit_influences(binding.neighbors, binding.weights, -(-num_influences // 4) * 4)
     copier = _MaterialCopier(document, builder)
     to_rest = _rest_frames(scene)
@@ -156,7 +158,10 @@ def _copy_primitive(
             sign = np.where((tangents[:, 3:] < 0) ^ mirrored, -1, 1).astype(np.float32)
             attributes[name] = builder.add_array(np.concatenate([turned, sign], axis=1), target=VERTICES)
         elif name.startswith(("TEXCOORD_", "COLOR_")):
-            values = read_accessor(document, index).astype(np.float32)
+            values = read_accessor(document, index)
+            if name.startswith("COLOR_"):
+                values = unit_range(values)
+            values = values.astype(np.float32)
             attributes[name] = builder.add_array(values, target=VERTICES)
     attributes |= add_influences(builder, neighbors, weights)
     copied: dict[str, Any] = {"attributes": attributes}
@@ -195,14 +200,18 @@ class _MaterialCopier:
         if (key, index) not in self._copied:
             entry = self._document.entry(key, index)
             if key == "images":
-                entry = self._copy_image(entry)
+                entry = self._copy_image(index, entry)
             self._copied[key, index] = self._builder.add(key, self._translate(key, entry))
         return self._copied[key, index]
 
-    def _copy_image(self, entry: dict[str, Any]) -> dict[str, Any]:
-        document = self._document
-        data = load_uri(document, entry["uri"]) if "uri" in entry else read_view(document, entry.get("bufferView"))[0]
-        kinds = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
+    def _copy_image(self, index: Any, entry: dict[str, Any]) -> dict[str, Any]:
+        data = image_bytes(self._document, index)
+        kinds = {
+            b"\x89PNG": "image/png",
+            b"\xff\xd8\xff": "image/jpeg",
+            b"RIFF": "image/webp",
+            KTX2_MAGIC: "image/ktx2",
+        }
         kind = next((name for magic, name in kinds.items() if data.startswith(magic)), entry.get("mimeType"))
         return {"name": entry.get("name", "image"), "mimeType": kind, "bufferView": self._builder.add_bytes(data)}
 

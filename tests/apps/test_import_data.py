@@ -1,5 +1,6 @@
 """The import app: what it writes and says, and that bad input writes nothing."""
 
+import inspect
 import json
 import os
 import struct
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dimo_jax.apps import define_flags
 from dimo_jax.apps.import_data import run
 from dimo_jax.data.native import read_dataset
 from dimo_jax.errors import UserError
@@ -138,3 +140,9 @@ def test_a_failure_while_writing_leaves_no_dataset_and_the_next_call_ends_it(mod
     run(source=str(model), out=str(tmp_path / "out"), **SMALL)
     assert read_dataset(tmp_path / "out").num_frames == 3
     assert sorted(os.listdir(tmp_path)) == ["in", "out"]
+
+
+def test_every_option_of_an_import_is_a_flag():
+    defined = inspect.getsource(define_flags)
+    missing = [name for name in inspect.signature(run).parameters if f'"{name}"' not in defined]
+    assert missing == ["config"]  # which launch.py defines for all apps

@@ -82,10 +82,11 @@ class Writer:
         return path
 
 
-def moving_square(name: str = "Walk") -> Writer:
+def moving_square(name: str = "Walk", *, double_sided: bool = False) -> Writer:
     """A square that a clip of one second moves by 1 along x."""
     writer = Writer()
-    writer.add("nodes", {"name": "square", "mesh": writer.square()})
+    material = {"material": writer.add("materials", {"doubleSided": True})} if double_sided else {}
+    writer.add("nodes", {"name": "square", "mesh": writer.square(**material)})
     writer.add("scenes", {"nodes": [0]})
     writer.clip(name, 0, "translation", [0.0, 1.0], np.array([[0, 0, 0], [1, 0, 0]]))
     return writer

@@ -29,7 +29,7 @@ SMALL = Options(timing=Timing(num_frames=3), studio=STUDIO, num_surface_points=1
 
 @pytest.fixture
 def walker(tmp_path):
-    writer = moving_square("Walk_Far")
+    writer = moving_square("Walk_Far", double_sided=True)
     writer.clip("SpinAround", 0, "rotation", [0.0, 2.0], np.array([[0, 0, 0, 1], [0, 1, 0, 0]]))
     return writer.write(tmp_path / "walker.glb")
 
@@ -102,7 +102,7 @@ def test_a_stopped_import_is_no_dataset_and_goes_on_where_it_was(walker, stopped
 def test_an_import_of_something_else_begins_anew(walker, stopped, change):
     options = replace(SMALL, studio=replace(STUDIO, fov_deg=40.0)) if change == "options" else SMALL
     if change == "model":
-        writer = moving_square("Walk_Far")
+        writer = moving_square("Walk_Far", double_sided=True)
         writer.clip("SpinAround", 0, "rotation", [0.0, 2.0], np.array([[0, 0, 0, 1], [1, 0, 0, 0]]))
         writer.write(walker)
     lines = []

@@ -22,7 +22,7 @@ SMALL = Studio(size=32, azimuths_deg=(0.0, 75.0, 200.0), test_azimuths_deg=(130.
 @pytest.fixture
 def walker(tmp_path):
     """A square that walks, turns, and stands still in a third clip."""
-    writer = moving_square("Walk_Far")
+    writer = moving_square("Walk_Far", double_sided=True)
     writer.clip("SpinAround", 0, "rotation", [0.0, 2.0], np.array([[0, 0, 0, 1], [0, 1, 0, 0]]))
     writer.clip("T-Pose", 0, "translation", [0.0], np.array([[0, 0, 0]]))
     return writer.write(tmp_path / "walker.glb")

@@ -34,6 +34,18 @@ def _set(value, *keys):
     return _mutate_json(change)
 
 
+def _require(extensions, *keys):
+    """Gives an element of the JSON extensions that a reader must know."""
+
+    def change(content):
+        content["extensionsRequired"] = list(extensions)
+        for key in keys:
+            content = content[key]
+        content["extensions"] = extensions
+
+    return _mutate_json(change)
+
+
 def _image_of_size(size: int):
     header = b"IHDR" + struct.pack(">IIBBBBB", size, size, 8, 6, 0, 0, 0)
     png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
@@ -144,7 +156,27 @@ MALFORMED = {
     "header only": (lambda w: w.glb()[:12], "truncated GLB"),
     "chunk too long": (lambda w: w.glb()[:12] + struct.pack("<I", 10**9) + w.glb()[16:], "truncated GLB"),
     "version 1": (_set({"version": "1.0"}, "asset"), "expected 2.0"),
-    "draco": (_set(["KHR_draco_mesh_compression"], "extensionsRequired"), "KHR_draco_mesh_compression"),
+    "unknown extension": (_set(["ACME_mesh_packing"], "extensionsRequired"), "needs the extension 'ACME_mesh_packing'"),
+    "draco without its view": (
+        _require({"KHR_draco_mesh_compression": {"attributes": {}}}, "meshes", 0, "primitives", 0),
+        "compressed attributes of no or of several lengths",
+    ),
+    "draco of something else": (
+        _require(
+            {"KHR_draco_mesh_compression": {"bufferView": 0, "attributes": {"POSITION": 0}}},
+            *("meshes", 0, "primitives", 0),
+        ),
+        r"meshes\[0\].primitives\[0\] holds no Draco data",
+    ),
+    "meshopt without its fields": (
+        _require({"EXT_meshopt_compression": {"buffer": 0, "byteLength": 8}}, "bufferViews", 0),
+        r"bufferViews\[0\] has the meshopt mode None",
+    ),
+    "instances of no accessor": (
+        _set({"EXT_mesh_gpu_instancing": {"attributes": {"TRANSLATION": 99}}}, "nodes", 0, "extensions"),
+        r"accessors\[99\]",
+    ),
+    "extensions of a wrong type": (_set({"EXT_mesh_gpu_instancing": 5}, "nodes", 0, "extensions"), "malformed glTF"),
     "buffer too short": (_set(10**6, "buffers", 0, "byteLength"), r"buffers\[0\] holds \d+ bytes, expected 1000000"),
     "view out of buffer": (_set(10**6, "bufferViews", 0, "byteOffset"), "out of its buffer"),
     "negative offset": (_set(-4, "bufferViews", 0, "byteOffset"), "offset -4"),
@@ -195,7 +227,6 @@ MALFORMED = {
     "beyond float64": (_moved_to(1e300), "the rest pose has coordinates beyond 1e[+]09"),
     "a key far away": (_far_key, "clip 'Walk' has coordinates beyond 1e[+]09"),
     "vertices at one point": (_moved_to(0.0), "nothing moves in any of its clips"),
-    "unknown animation extension": (_set(["KHR_animation_pointer"], "extensionsRequired"), "KHR_animation_pointer"),
 }
 
 

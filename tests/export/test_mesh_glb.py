@@ -1,9 +1,11 @@
 """A source mesh bound to key points: the fit, where the source stands, and the file that VTK plays."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
+from data.gltf_writer import moving_square
 from made_motion import make_motion, turn_about
 from outside import Player, read_attributes, validate
 from PIL import Image
@@ -12,6 +14,7 @@ from textured_model import textured_model
 from dimo_jax.data.clip_passes import Timing, pose_clip
 from dimo_jax.data.gltf import load_scene
 from dimo_jax.data.gltf_animation import pose_scene
+from dimo_jax.data.gltf_document import open_document
 from dimo_jax.data.import_gltf import Options, import_gltf
 from dimo_jax.data.studio import Studio
 from dimo_jax.errors import UserError
@@ -20,6 +23,8 @@ from dimo_jax.export.alignment import align_source
 from dimo_jax.export.binding import Binding, fit_binding, minimize_on_simplex
 from dimo_jax.export.mesh_glb import pose_binding, write_mesh_glb
 from dimo_jax.export.motion import to_matrices
+
+MODELS = Path(__file__).resolve().parents[1] / "data" / "models"
 
 
 def test_fit_finds_the_binding_that_made_the_truth(monkeypatch):
@@ -122,3 +127,59 @@ def test_vtk_plays_the_bound_mesh_and_its_materials_survive(tmp_path, strip):
             assert min(np.abs(block - mine).max() for block in blocks) < 2e-5
     still = pose_scene(load_scene(tmp_path / "b.glb"), None, 0.0)
     np.testing.assert_allclose(still, rest, atol=1e-5)  # without an animation the file shows the rest pose
+
+
+def _copy_of(path, target):
+    """A source written with a binding of two key points to its rest pose, and read again."""
+    scene = load_scene(path)
+    motion = make_motion(num=3, num_key_points=2, num_neighbors=1)
+    binds = np.concatenate([np.tile(np.eye(3), (2, 1, 1)), np.zeros((2, 3, 1))], axis=-1)
+    owners = np.arange(scene.num_vertices)[:, None] % 2
+    write_mesh_glb(scene, Binding(binds, owners, np.ones(owners.shape)), [motion], target)
+    return scene, load_scene(target)
+
+
+@pytest.mark.parametrize(("codec", "package"), [("draco", "DracoPy"), ("meshopt", "meshoptimizer")])
+def test_sources_that_are_compressed_are_written_plainly(tmp_path, codec, package):
+    pytest.importorskip(package, reason=f"{package}, of dimo_jax[gltf], is not installed")
+    scene, copied = _copy_of(MODELS / f"worm_{codec}.glb", tmp_path / "b.glb")
+    np.testing.assert_array_equal(copied.mesh.triangles, scene.mesh.triangles)
+    np.testing.assert_allclose(pose_scene(copied, None, 0.0), pose_scene(scene, None, 0.0), atol=1e-5)
+    np.testing.assert_allclose(copied.mesh.colors, scene.mesh.colors, atol=1e-6)
+    assert "extensionsUsed" not in open_document(tmp_path / "b.glb").json
+
+
+def test_sources_with_instances_are_written_with_all_of_them(tmp_path):
+    writer = moving_square()
+    places = writer.accessor(np.array([[0, 0, 0], [3, 0, 0], [0, 4, 0]], np.float32))
+    turned = writer.accessor(np.array([[1, 1, 1], [-1, 1, 1], [2, 2, 2]], np.float32))
+    instances = {"attributes": {"TRANSLATION": places, "SCALE": turned}}
+    writer.json["nodes"][0]["extensions"] = {"EXT_mesh_gpu_instancing": instances}
+    scene, copied = _copy_of(writer.write(tmp_path / "a.glb"), tmp_path / "b.glb")
+    rest = pose_scene(scene, None, 0.0)
+    assert len(rest) == 12
+    np.testing.assert_allclose(pose_scene(copied, None, 0.0), rest, atol=1e-5)
+    corners = rest[copied.mesh.triangles]
+    facing = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])[:, 2]
+    assert (facing > 0).all()  # that of the mirrored instance, too
+
+
+def test_looks_of_a_source_are_written(tmp_path):
+    writer = moving_square()
+    image = writer.add("images", {"bufferView": writer.view((MODELS / "quadrants_etc1s.ktx2").read_bytes())})
+    texture = writer.add("textures", {"extensions": {"KHR_texture_basisu": {"source": image}}})
+    material = {
+        "emissiveFactor": [0.5, 0, 0],
+        "emissiveTexture": {"index": texture},
+        "extensions": {"KHR_materials_emissive_strength": {"emissiveStrength": 2}},
+    }
+    primitive = writer.json["meshes"][0]["primitives"][0]
+    primitive["material"] = writer.add("materials", material)
+    primitive["attributes"]["COLOR_0"] = writer.accessor(np.full((4, 4), 51, np.uint8))  # not marked as normalized
+    pytest.importorskip("opengl_basisu", reason="opengl_basisu, of dimo_jax[gltf], is not installed")
+    scene, copied = _copy_of(writer.write(tmp_path / "a.glb"), tmp_path / "b.glb")
+    mine, other = (each.mesh.materials[0] for each in (copied, scene))
+    np.testing.assert_array_equal(mine.emission, other.emission)
+    np.testing.assert_array_equal(mine.emission_texture.pixels, other.emission_texture.pixels)
+    assert mine.double_sided is False
+    np.testing.assert_allclose(copied.mesh.colors, 0.2, atol=1e-6)
