@@ -15,11 +15,12 @@ from tqdm import tqdm
 from dimo_jax.apps.player import Player, select_cameras
 from dimo_jax.data.dataset import Dataset, motions_in, views_in
 from dimo_jax.export.images import grid, to_uint8, upscale, write_png
-from dimo_jax.export.plots import plot_latents
 from dimo_jax.export.place import place_gaussians
+from dimo_jax.export.plots import plot_latents
 from dimo_jax.export.ply import write_gaussians
 from dimo_jax.export.trajectories import draw_trajectory_video, write_trajectories
 from dimo_jax.export.video import write_video, write_videos
+from dimo_jax.geometry.world import World
 from dimo_jax.model import latents
 from dimo_jax.train.step import composite_truth
 from dimo_jax.types import Array, Camera

@@ -141,7 +141,9 @@ def _place(dataset: Dataset, *, up: str, framing: World | None) -> Dataset:
     """A recording upright and at the method's size, or where `framing` puts it; says so."""
     if framing is not None:
         placed = bring_into(dataset, framing)
-        print(f"framed as asked: scaled by {framing.scale:.4g}; {describe(look(placed.cameras, placed.frames[..., 3]), World())}")
+        print(
+            f"framed as asked: scaled by {framing.scale:.4g}; {describe(look(placed.cameras, placed.frames[..., 3]), World())}"
+        )
         return placed
     turn = choose_turn(dataset.cameras.world_to_camera, up, where="--up")
     if turn.said:

@@ -17,8 +17,8 @@ import numpy as np
 from dimo_jax.apps.checks import check_folder
 from dimo_jax.apps.player import Player
 from dimo_jax.checkpoints import Checkpoints, load_config, load_model_file
-from dimo_jax.data.cameras import resize
 from dimo_jax.data import sources
+from dimo_jax.data.cameras import resize
 from dimo_jax.data.dataset import Dataset, views_in
 from dimo_jax.data.world import bring_into, parse_world, settle
 from dimo_jax.errors import UserError

@@ -128,7 +128,9 @@ def _inspect_recording(recording: Recording, matte: Matte, problems: list[str]) 
     _look_at_all(findings, look, recording.object_name)
     with collect(findings.problems):
         turn = choose_turn(cameras.world_to_camera, recording.up, where=f"{recording.source}: up")
-        findings.notes += [turn.said] if turn.said else note_upright(cameras.world_to_camera, list(recording.view_names))
+        findings.notes += (
+            [turn.said] if turn.said else note_upright(cameras.world_to_camera, list(recording.view_names))
+        )
         _note_size(findings, place_cameras(cameras, World(rotation=turn.rotation)))
     if len(set(sizes)) > 1:
         found = ", ".join(f"{w}x{h}" for h, w in sorted(set(sizes)))

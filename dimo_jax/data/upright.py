@@ -9,7 +9,9 @@ import numpy as np
 from dimo_jax.errors import UserError
 
 AXES = {
-    f"{sign}{name}": (-1.0 if sign else 1.0) * np.eye(3)[index] for sign in ("", "-") for index, name in enumerate("xyz")
+    f"{sign}{name}": (-1.0 if sign else 1.0) * np.eye(3)[index]
+    for sign in ("", "-")
+    for index, name in enumerate("xyz")
 }
 CHOICES = ("auto", *AXES, "cameras")
 ACROSS_DEG = 45.0  # from +Y, from where on cameras do not stand upright in the world

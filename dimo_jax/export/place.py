@@ -20,13 +20,14 @@ def place_gaussians(gaussians: Gaussians, world: World) -> Gaussians:
     """
     if world.is_identity:
         return gaussians
-    sh = np.asarray(gaussians.sh)
-    return gaussians.replace(
-        means=world.undo(gaussians.means).astype(np.float32),
-        log_scales=(np.asarray(gaussians.log_scales) - np.log(world.scale)).astype(np.float32),
-        quats=turn_quats(np.asarray(gaussians.quats), world.rotation.T),
-        sh=(turn_harmonics(sh, world.rotation.T)).astype(np.float32),
-    )
+    back = world.rotation.T
+    with np.errstate(invalid="ignore"):  # of those that are dead
+        return gaussians.replace(
+            means=world.undo(gaussians.means).astype(np.float32),
+            log_scales=(np.asarray(gaussians.log_scales) - np.log(world.scale)).astype(np.float32),
+            quats=turn_quats(np.asarray(gaussians.quats), back),
+            sh=turn_harmonics(np.asarray(gaussians.sh), back).astype(np.float32),
+        )
 
 
 def place_motion(motion: Motion, world: World, *, radius_power: float = 2.0) -> Motion:
