@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from dimo_jax.apps.options import parse_numbers
 from dimo_jax.data.authors import describe_authors
 from dimo_jax.data.camera_file import describe_videos
@@ -141,11 +143,10 @@ def _place(dataset: Dataset, *, up: str, framing: World | None) -> Dataset:
     """A recording upright and at the method's size, or where `framing` puts it; says so."""
     if framing is not None:
         placed = bring_into(dataset, framing)
-        print(
-            f"framed as asked: scaled by {framing.scale:.4g}; {describe(look(placed.cameras, placed.frames[..., 3]), World())}"
-        )
+        sight = look(placed.cameras, placed.frames[..., 3])
+        print(f"framed as asked: scaled by {framing.scale:.4g}; {describe(sight, World())}")
         return placed
-    turn = choose_turn(dataset.cameras.world_to_camera, up, where="--up")
+    turn = choose_turn(np.asarray(dataset.cameras.world_to_camera), up, where="--up")
     if turn.said:
         print(turn.said)
     placed, said = normalize(place_dataset(dataset, World(rotation=turn.rotation)))

@@ -1,4 +1,4 @@
-"""Motions that a model never saw: brought to where it was trained, and a warning where they do not look like its own."""
+"""Motions that a model never saw: brought to where it was trained; a warning where they do not look like its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from dimo_jax.data.extent import fits, look
 from dimo_jax.data.sources import place, read_folder
 from dimo_jax.data.world import bring_into, settle
 from dimo_jax.export.metrics_log import read_metrics
-from dimo_jax.metrics.psnr import psnr
 from dimo_jax.train.step import composite_truth
 
 METRICS = "metrics.jsonl"
@@ -28,8 +27,9 @@ NEAR_BLANK = 1.0  # dB over an empty picture, up to which it is as well
 def read_unseen(source: str, model: Restored) -> Dataset:
     """A dataset folder, where its object stands as the model's does.
 
-    Both know where their source's coordinates stand, so that a character whose clips were imported apart, and framed anew,
-    or cameras of one room are brought together. What comes from another kind of source goes where it suits the method.
+    Both know where their source's coordinates stand, so that a character whose clips were imported apart, and framed
+    anew, or cameras of one room are brought together. What comes from another kind of source goes where it suits the
+    method.
 
     Raises:
       UserError: as `read_folder`.
@@ -65,7 +65,8 @@ def training_psnr(workdir: Path) -> float | None:
 def blank_psnr(player: Player, dataset: Dataset, motion: int, views: np.ndarray) -> float:
     """PSNR in dB of the bare background against a motion's pictures."""
     truth, _ = composite_truth(jnp.asarray(dataset.frames[motion][views]), player.background)
-    return float(jnp.mean(psnr(jnp.broadcast_to(player.background, truth.shape), truth)))
+    error = float(jnp.mean((truth - player.background) ** 2))  # of all at once: some may show nothing
+    return float(-10 * np.log10(max(error, 1e-12)))
 
 
 def judge_start(result: dict[str, Any], *, training: float | None, blank: float) -> str:
@@ -82,7 +83,7 @@ def judge_start(result: dict[str, Any], *, training: float | None, blank: float)
         return ""
     reached = "unknown here" if training is None else f"{training:.1f} dB"
     return (
-        f"{result['motion']}: the best start ({result['started_from']}) fits at {found:.1f} dB, training: {reached}, an "
-        f"empty picture: {blank:.1f} dB; probably another object, or one that is framed or lit in another way than in "
-        "training (import it with --framing=FOLDER, the run's dataset)"
+        f"{result['motion']}: the best start ({result['started_from']}) fits at {found:.1f} dB, training: {reached}, "
+        f"an empty picture: {blank:.1f} dB; probably another object, or one that is framed or lit in another way than "
+        "in training (import it with --framing=FOLDER, the run's dataset)"
     )

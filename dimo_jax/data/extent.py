@@ -1,4 +1,4 @@
-"""How large the object of a dataset is, and where, from its masks and cameras; and what brings it to the method's size."""
+"""How large the object of a dataset is, and where, by masks and cameras; and what brings it to the method's size."""
 
 from __future__ import annotations
 
@@ -46,14 +46,21 @@ def nearest_point(eyes: np.ndarray, directions: np.ndarray) -> np.ndarray | None
     return point
 
 
+def find_eyes(poses: np.ndarray) -> np.ndarray:
+    """Where cameras stand, [V,3], from world_to_camera [V,4,4]."""
+    # A transpose is an inverse to float32's digits only, too few where the world's origin is kilometres away.
+    eyes: np.ndarray = -np.linalg.solve(poses[:, :3, :3], poses[:, :3, 3:])[..., 0]
+    return eyes
+
+
 def find_focus(cameras: Camera) -> tuple[np.ndarray, float]:
     """What cameras look at, [3], and their median distance from it.
 
-    Where their axes do not fix a point (one camera, or parallel ones) it is the point of the mean axis that lies nearest
-    to the origin, if that is in front; otherwise one at the method's own distance.
+    Where their axes do not fix a point (one camera, or parallel ones) it is the point of the mean axis that lies
+    nearest to the origin, if that is in front; otherwise one at the method's own distance.
     """
     poses = np.asarray(cameras.world_to_camera, np.float64)
-    eyes, forward = -np.einsum("vji,vj->vi", poses[:, :3, :3], poses[:, :3, 3]), poses[:, 2, :3]
+    eyes, forward = find_eyes(poses), poses[:, 2, :3]
     focus = nearest_point(eyes, forward)
     if focus is None or (np.einsum("vi,vi->v", focus - eyes, forward) <= 0).mean() > 0.5:
         eye, axis = eyes.mean(axis=0), forward.mean(axis=0)
@@ -125,7 +132,7 @@ def _locate(cameras: Camera, alphas: np.ndarray) -> tuple[np.ndarray, float] | N
     turns = poses[views, :3, :3]
     rays = np.einsum("vji,vj->vi", turns, np.concatenate([middles, np.ones((len(views), 1))], axis=1))
     rays /= np.linalg.norm(rays, axis=1, keepdims=True)
-    eyes = -np.einsum("vji,vj->vi", turns, poses[views, :3, 3])
+    eyes = find_eyes(poses[views])
     point = nearest_point(eyes, rays)
     if point is None:
         return None
@@ -167,7 +174,8 @@ def find_world(sight: Sight) -> World:
 
 
 def _placed(sight: Sight, world: World) -> Sight:
-    assert sight.middle is not None and sight.extent is not None
+    assert sight.middle is not None
+    assert sight.extent is not None
     return dataclasses.replace(
         sight,
         focus=world.apply(sight.focus),

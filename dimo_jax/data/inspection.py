@@ -95,7 +95,7 @@ def _inspect_native(root: Path) -> Findings:
 
     findings.world = description.world
     _look_at_all(findings, look, root.name)
-    findings.notes += note_upright(cameras.world_to_camera, list(findings.view_names))
+    findings.notes += note_upright(np.asarray(cameras.world_to_camera), list(findings.view_names))
     _note_size(findings, cameras)
     return findings
 
@@ -127,10 +127,9 @@ def _inspect_recording(recording: Recording, matte: Matte, problems: list[str]) 
 
     _look_at_all(findings, look, recording.object_name)
     with collect(findings.problems):
-        turn = choose_turn(cameras.world_to_camera, recording.up, where=f"{recording.source}: up")
-        findings.notes += (
-            [turn.said] if turn.said else note_upright(cameras.world_to_camera, list(recording.view_names))
-        )
+        poses = np.asarray(cameras.world_to_camera)
+        turn = choose_turn(poses, recording.up, where=f"{recording.source}: up")
+        findings.notes += [turn.said] if turn.said else note_upright(poses, list(recording.view_names))
         _note_size(findings, place_cameras(cameras, World(rotation=turn.rotation)))
     if len(set(sizes)) > 1:
         found = ", ".join(f"{w}x{h}" for h, w in sorted(set(sizes)))
@@ -179,7 +178,7 @@ def _note_pictures(findings: Findings, frames: np.ndarray, where: str) -> None:
 
 
 def _note_cameras(findings: Findings, cameras: Camera) -> list[str]:
-    """Notes cameras, as training places them, that do not see the middle of the rest, and two that stand at one place."""
+    """Notes cameras, as training places them, that do not see the origin, and two that stand at one place."""
     notes = []
     poses = np.asarray(cameras.world_to_camera, np.float64)
     for name, pose, focal, center in zip(findings.view_names, poses, cameras.focal, cameras.center):

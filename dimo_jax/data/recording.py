@@ -156,7 +156,7 @@ def choose_size(recording: Recording, sampling: Sampling) -> tuple[int, int]:
 
 
 def build_cameras(lenses: Sequence[Lens], height: int, width: int) -> Camera:
-    """Lenses at a resolution: NumPy arrays with a leading axis V, float32, but poses of float64 until they are placed."""
+    """Lenses at a resolution: NumPy arrays with a leading axis V; poses of float64 until placed, the rest float32."""
     focals = [[fy * height if fx is None else fx * width, fy * height] for fx, fy in (lens.focal for lens in lenses)]
     centers = [[lens.center[0] * width, lens.center[1] * height] for lens in lenses]
     return Camera(

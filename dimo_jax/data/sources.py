@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import logging
 
 from dimo_jax.data import authors, camera_file, native_schema
@@ -99,7 +100,7 @@ def load(config: Mapping[str, Any], *, move: Callable[[Dataset], Dataset] | None
 
 def place(dataset: Dataset) -> Dataset:
     """A dataset at the method's size and place; says in one line what is moved, or what stands across the world."""
-    for note in note_upright(dataset.cameras.world_to_camera, list(dataset.view_names)):
+    for note in note_upright(np.asarray(dataset.cameras.world_to_camera), list(dataset.view_names)):
         logging.warning("%s: %s; see docs/data.md", dataset.object_name, note)
     placed, said = normalize(dataset)
     before, after = dataset.world or World(), placed.world or World()

@@ -55,7 +55,7 @@ def find_up(poses: np.ndarray) -> Up | None:
     if values[1] < _LEAST_SPREAD or values[0] > 0.1 * values[1]:
         return Up(mean, False)
     vertical = vectors[:, 0] * np.sign(vectors[:, 0] @ mean)
-    return Up(vertical, True) if vertical @ mean > 0.5 else Up(mean, False)
+    return Up(vertical, True) if vertical @ mean > 0.1 else Up(mean, False)
 
 
 def angle_deg(first: np.ndarray, second: np.ndarray) -> float:
@@ -123,13 +123,16 @@ def note_upright(poses: np.ndarray, names: list[str]) -> list[str]:
     notes = []
     if angle_deg(seen.direction, AXES["y"]) > ACROSS_DEG:
         notes.append(
-            f"the cameras of {_some(names)} see up in {format_direction(seen.direction)}, across the world's (0, 1, 0), "
-            "which orbits and exports take for up"
+            f"the cameras of {_some(names)} see up in {format_direction(seen.direction)}, across the world's "
+            "(0, 1, 0), which orbits and exports take for up"
         )
-    for name, pose in zip(names, np.asarray(poses, np.float64)):
+    for index, (name, pose) in enumerate(zip(names, np.asarray(poses, np.float64))):
+        others = find_up(np.delete(poses, index, axis=0)) if len(names) > 3 else None
+        if others is None or not others.is_vertical or np.abs(pose[2, :3] @ others.direction) > 0.9:
+            continue
         # Their right vector and their up against the vertical: level cameras have 0 and something positive.
-        roll = np.rad2deg(np.arctan2(pose[0, :3] @ seen.direction, -pose[1, :3] @ seen.direction))
-        if abs(roll) > NEAR_DEG and len(names) > 2 and np.abs(pose[2, :3] @ seen.direction) < 0.9:
+        roll = np.rad2deg(np.arctan2(pose[0, :3] @ others.direction, -pose[1, :3] @ others.direction))
+        if abs(roll) > NEAR_DEG:
             notes.append(f"view {name}: its camera is rolled by {abs(roll):.0f} degrees against the others' up")
     return notes
 

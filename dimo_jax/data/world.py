@@ -1,8 +1,8 @@
 """Where the method's world stands in the user's: one scale, one rotation and one centre, kept with the data.
 
-The method's lengths (the ball that it starts from, the sizes of its first Gaussians, its learning rates) are those of an
-object about 1 across at the origin, +Y up, seen from a distance of about 2. A user's point p stands there at
-`scale * rotation @ (p - center)`. Datasets and runs record these, so that what is exported comes back to the user's place.
+The method's lengths (the ball that it starts from, the sizes of its first Gaussians, its learning rates) are those of
+an object about 1 across at the origin, +Y up, seen from a distance of about 2. A user's point p stands there at
+`scale * rotation @ (p - center)`. Datasets and runs record these, so that exports come back to the user's place.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def parse_world(table: Any, where: str) -> World | None:
 
 def describe_world(world: World) -> str:
     """Where a recorded world stands, in a few words."""
-    center = ", ".join(f"{x:.3g}" for x in world.center)
+    center = ", ".join(f"{x:.3g}" for x in np.where(np.abs(world.center) * world.scale < 1e-6, 0.0, world.center))
     turned = "" if np.array_equal(world.rotation, np.eye(3)) else ", turned upright"
     return f"the source's coordinates are scaled by {world.scale:.3g} around ({center}){turned}"
 

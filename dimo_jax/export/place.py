@@ -79,7 +79,7 @@ def turn_harmonics(sh: np.ndarray, rotation: np.ndarray) -> np.ndarray:
     A turned function f'(d) = f(R^T d) is of the same degree, so that as many directions as coefficients determine it;
     more are taken, and least squares is exact to rounding.
     """
-    degree = degree_of(sh)
+    degree = degree_of(jnp.asarray(sh))
     if degree == 0 or np.array_equal(rotation, np.eye(3)):
         return sh
     directions = np.random.default_rng(0).normal(size=(64, 3))

@@ -27,12 +27,12 @@ class World:
         ours, theirs = ((w.scale, *w.center, *w.rotation.ravel()) for w in (self, other))
         return all(float(a) == float(b) for a, b in zip(ours, theirs, strict=True))
 
-    def apply(self, points: np.ndarray) -> np.ndarray:
+    def apply(self, points: Any) -> np.ndarray:
         """The user's points [...,3] in the method's world, float64."""
         moved: np.ndarray = self.scale * (np.asarray(points, np.float64) - self.center) @ self.rotation.T
         return moved
 
-    def undo(self, points: np.ndarray) -> np.ndarray:
+    def undo(self, points: Any) -> np.ndarray:
         """The method's points [...,3] in the user's world, float64."""
         moved: np.ndarray = np.asarray(points, np.float64) @ self.rotation / self.scale + self.center
         return moved
