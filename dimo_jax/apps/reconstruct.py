@@ -54,7 +54,8 @@ def run(
     """Fits the latent code of unseen motions; decoder, key points and Gaussians stay as they are.
 
     For every motion, `out` gets `<motion>.mp4` (truth above prediction), `<motion>.npz` (z, and the code it started
-    from) and, for all of them, `scores.json`. The run itself is not changed.
+    from) and, for all of them, `scores.json`. The run itself is not changed. A motion whose
+    best start fits far worse than training did is warned of, there as well.
 
     Args:
       workdir: of a training run.
