@@ -50,6 +50,10 @@ def define_flags() -> None:
     flags.DEFINE_string("key_color", None, "import_data: the background's colour, such as white, #00ff00, or auto")
     flags.DEFINE_float("key_tolerance", None, "import_data: how far from that colour, of 255, the background may be")
     flags.DEFINE_bool("key_enclosed", None, "import_data: also remove that colour where the object encloses it")
+    flags.DEFINE_string(
+        "up", None, "import_data: what is up for the cameras: x, y, z, -x, -y, -z, cameras, or auto (as they see it)"
+    )
+    flags.DEFINE_string("framing", None, "import_data: a dataset of the same source, to scale and place as it is")
     flags.DEFINE_string("dataset", None, "import_data, export: folder of the data that a model was trained on")
     flags.DEFINE_integer("step", None, "import_data: of the authors' model; replay: whose batch was saved")
     flags.DEFINE_string("clips", None, "import_data: clips by name or pattern, separated by commas")

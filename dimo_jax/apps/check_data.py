@@ -6,8 +6,10 @@ from pathlib import Path
 
 from dimo_jax.apps.checks import check_folder
 from dimo_jax.data.inspection import inspect_folder
+from dimo_jax.data.world import place_cameras
 from dimo_jax.errors import UserError
 from dimo_jax.export.rig import draw_contact_sheet, draw_rig
+from dimo_jax.geometry.world import World
 
 
 def check_data(folder: str, *, out: str = "") -> None:
@@ -28,6 +30,8 @@ def check_data(folder: str, *, out: str = "") -> None:
         f"{root}: {len(findings.names)} motions, {len(findings.view_names)} views "
         f"({findings.view_splits.count('test')} held out), {findings.num_files} files of pictures"
     )
+    if findings.stand:
+        print(findings.stand)
     for line in findings.problems:
         print(f"problem: {line}")
     for line in findings.notes:
@@ -35,7 +39,10 @@ def check_data(folder: str, *, out: str = "") -> None:
     shown = draw_contact_sheet(findings.first_frames, findings.names, findings.view_names, target / "contact_sheet.png")
     if shown != (len(findings.names), len(findings.view_names)):
         print(f"the contact sheet shows {shown[0]} motions and {shown[1]} views, evenly chosen")
-    draw_rig(findings.cameras, findings.view_names, findings.view_splits, target / "cameras.png")
+    back = (findings.world or World()).upright().inverse()  # the source's units and place, but +Y up, as it is drawn
+    cameras = place_cameras(findings.cameras, back)
+    middle = back.apply(findings.focus)
+    draw_rig(cameras, findings.view_names, findings.view_splits, target / "cameras.png", middle=middle)
     print(f"{target / 'contact_sheet.png'}\n{target / 'cameras.png'}")
     if findings.problems:
         count = len(findings.problems)

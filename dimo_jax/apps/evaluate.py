@@ -20,11 +20,10 @@ from dimo_jax.apps.folder_scores import choose_networks, score_folders
 from dimo_jax.apps.gallery import draw_samples
 from dimo_jax.apps.options import check_use
 from dimo_jax.apps.player import Player, select_cameras
-from dimo_jax.apps.restore import restore, results_folder
+from dimo_jax.apps.restore import load_data, restore, results_folder
 from dimo_jax.apps.video_scores import VideoScores, check_packages
 from dimo_jax.checkpoints import load_config
 from dimo_jax.data.dataset import Dataset, held_out_frames, motions_in, train_frames, views_in
-from dimo_jax.data.sources import load
 from dimo_jax.errors import UserError
 from dimo_jax.metrics.clip import ClipVision, load_clip
 from dimo_jax.metrics.means import summarize
@@ -114,7 +113,7 @@ def score_run(
     """
     model = restore(workdir, checkpoint=checkpoint)
     config, player = load_config(workdir), model.player
-    dataset = load(config.data)
+    dataset = load_data(config, model.facts)
     if list(dataset.names) != list(model.facts["names"]) or dataset.num_frames != model.num_frames:
         raise UserError(
             f"config.data: found {dataset.num_motions} motions of {dataset.num_frames} frames that are not those of "

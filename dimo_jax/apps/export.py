@@ -23,6 +23,7 @@ from dimo_jax.errors import UserError
 from dimo_jax.export.gaussian_glb import write_gaussian_glb
 from dimo_jax.export.model_file import write_model
 from dimo_jax.export.motion import Motion, measure_skin, write_motion
+from dimo_jax.export.place import place_motion
 from dimo_jax.export.ply import write_gaussians
 from dimo_jax.export.skinned_glb import GEOMETRIES, find_shown, write_skinned_glb
 from dimo_jax.export.splat import write_splat
@@ -163,6 +164,8 @@ def make_writers(
     }
     writers["glb"] = functools.partial(write_animated, geometry=geometry, influences=influences)
     writers["npz"] = lambda take, target: write_motion(take, target / f"{take.name}.npz")
+    for kind, write in tuple(writers.items()):
+        writers[kind] = functools.partial(write_placed, model, write, is_gltf=kind in ("gltf", "glb"))
     if "video" in chosen:
         rate = takes[0].frame_rate
         if given["container"] == "gif" and rate > MAX_GIF_RATE:
@@ -177,6 +180,14 @@ def make_writers(
         )
         writers["video"] = functools.partial(film.write, model)
     return writers
+
+
+def write_placed(
+    model: Restored, write: Callable[[Motion, Path], Path], take: Motion, target: Path, *, is_gltf: bool
+) -> Path:
+    """Writes a motion in the units and at the place of the user's world; in its axes, but for glTF, which is +Y up."""
+    world = model.world.upright() if is_gltf else model.world
+    return write(place_motion(take, world, radius_power=model.player.radius_power), target)
 
 
 def find_dataset(workdir: str) -> str:

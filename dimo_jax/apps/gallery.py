@@ -15,10 +15,12 @@ from tqdm import tqdm
 from dimo_jax.apps.player import Player, select_cameras
 from dimo_jax.data.dataset import Dataset, motions_in, views_in
 from dimo_jax.export.images import grid, to_uint8, upscale, write_png
+from dimo_jax.export.place import place_gaussians
 from dimo_jax.export.plots import plot_latents
 from dimo_jax.export.ply import write_gaussians
 from dimo_jax.export.trajectories import draw_trajectory_video, write_trajectories
 from dimo_jax.export.video import write_video, write_videos
+from dimo_jax.geometry.world import World
 from dimo_jax.model import latents
 from dimo_jax.train.step import composite_truth
 from dimo_jax.types import Array, Camera
@@ -143,13 +145,14 @@ def write_trajectory_views(
         return draw_trajectory_video(trajectories[index], camera, upscale(images, min_height=384), num_tail=8)
 
     write_videos(zip(map(draw, farthest), paths, strict=True), frame_rate=dataset.frame_rate)
+    world = dataset.world or World()
     write_trajectories(
-        trajectories,
+        world.undo(trajectories),
         folder / "trajectories.npz",
         names=[dataset.names[m] for m in motions],
         times=dataset.times,
-        positions=np.asarray(player.params.key_points.positions),
-        radii=np.exp(np.asarray(player.params.key_points.log_radii)),
+        positions=world.undo(player.params.key_points.positions),
+        radii=np.exp(np.asarray(player.params.key_points.log_radii)) / world.scale**player.radius_power,
     )
     captions = [f"Key point trajectories: {dataset.captions[motion]}" for motion in motions[farthest]]
     return [Picture(path, caption, True) for path, caption in zip(paths, captions, strict=True)]
@@ -182,5 +185,5 @@ def write_gallery(config: ConfigDict, dataset: Dataset, player: Player, workdir:
         samples=np.asarray(samples),
     )
     sections["Latent space"] = [Picture(workdir / "latents.png", "Codes of the motions, two main axes", False)]
-    write_gaussians(player.params.gaussians, workdir / "gaussians.ply")
+    write_gaussians(place_gaussians(player.params.gaussians, dataset.world or World()), workdir / "gaussians.ply")
     return sections

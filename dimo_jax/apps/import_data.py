@@ -30,6 +30,7 @@ from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.import_folder import import_folder
 from dimo_jax.data.import_gltf import Options
 from dimo_jax.data.native import write_dataset
+from dimo_jax.data.native_schema import read_framing
 from dimo_jax.data.sources import detect
 from dimo_jax.data.studio import Studio, spread_views
 from dimo_jax.errors import UserError
@@ -73,6 +74,8 @@ def run(
     key_color: str | None = None,
     key_tolerance: float | None = None,
     key_enclosed: bool | None = None,
+    up: str | None = None,
+    framing: str | None = None,
     dataset: str | None = None,
     step: int | None = None,
 ) -> None:
@@ -159,6 +162,7 @@ def import_model_file(
     num_surface_points: int = 8192,
     double_sided: bool = False,
     num_workers: int = 0,
+    framing: str = "",
 ) -> Dataset:
     """Imports a rigged, animated glTF model into a new dataset folder.
 
@@ -185,6 +189,7 @@ def import_model_file(
       num_surface_points: points of the surface whose trajectories are kept for evaluation.
       double_sided: draws both sides of every surface, whatever the file says.
       num_workers: processes; 0 takes as many as there are processor cores.
+      framing: folder of a dataset of the same character, whose scale and place are taken instead of the best ones.
 
     Returns:
       What was written, with blank frames.
@@ -209,8 +214,16 @@ def import_model_file(
         ),
         num_surface_points=num_surface_points,
         double_sided=double_sided,
+        framing=_known_framing(framing),
     )
     return import_folder(source, target, options, num_workers=num_workers or os.cpu_count() or 1, report=print)
+
+
+def _known_framing(folder: str) -> tuple[float, ...] | None:
+    if not folder:
+        return None
+    world = read_framing(folder, of="model")
+    return (world.scale, *world.center.tolist())
 
 
 def _check_paths(source: str, out: str) -> Path:

@@ -22,8 +22,10 @@ from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.json_fields import check_name
 from dimo_jax.data.native_schema import read_description
 from dimo_jax.data.recording import Recording, outline
+from dimo_jax.data.world import bring_into
 from dimo_jax.errors import UserError
 from dimo_jax.export.ply import read_gaussians, read_vertices
+from dimo_jax.geometry.world import World
 from dimo_jax.model import dimo
 from dimo_jax.model.dimo import build_components
 from dimo_jax.train import density, stages
@@ -230,9 +232,10 @@ def _read_outline(folder: Path) -> Dataset:
         shared: Mapping[str, Any] = {
             name: getattr(found, name)
             for name in ("cameras", "names", "captions", "splits", "view_names", "view_splits", "frame_rate",
-                         "object_name", "paraphrases", "test_paraphrases")
+                         "object_name", "paraphrases", "test_paraphrases", "world")
         }  # fmt: skip
-        return Dataset(frames=np.broadcast_to(np.uint8(0), shape), **shared)
+        # Their model stands in the world of its own data, which an import of that data may have moved.
+        return bring_into(Dataset(frames=np.broadcast_to(np.uint8(0), shape), **shared), World())
     recording = describe_authors(folder)
     first = recording.clips[0, 0]
     rate = recording.frame_rate or authors.FRAME_RATE

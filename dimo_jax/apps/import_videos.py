@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from dimo_jax.apps.options import parse_numbers
 from dimo_jax.data.authors import describe_authors
 from dimo_jax.data.camera_file import describe_videos
 from dimo_jax.data.dataset import Dataset
+from dimo_jax.data.extent import describe, look, normalize
 from dimo_jax.data.matte import Matte, parse_color
+from dimo_jax.data.native_schema import read_framing
 from dimo_jax.data.recording import Recording, Sampling, assemble
 from dimo_jax.data.sv4d import FOV_DEG, RADIUS, describe_sv4d
+from dimo_jax.data.upright import choose_turn
+from dimo_jax.data.world import bring_into, place_dataset
+from dimo_jax.errors import UserError
+from dimo_jax.geometry.world import World
 
 
 def import_videos(
@@ -23,6 +31,8 @@ def import_videos(
     key_color: str = "auto",
     key_tolerance: float = 12.0,
     key_enclosed: bool = False,
+    up: str = "",
+    framing: str = "",
 ) -> Dataset:
     """Videos beside a `cameras.json`.
 
@@ -35,12 +45,20 @@ def import_videos(
       key_color: the background's colour; "auto" takes that of the pictures' border.
       key_tolerance: of 255, how far the background may be from it.
       key_enclosed: whether areas of that colour inside the object go, too.
+      up: what is up in the world of the cameras, see `data.upright.choose_turn`; default: as the file says.
+      framing: a dataset folder of the same cameras' world, whose scale, turn and centre are taken.
 
     Raises:
       UserError: bad input.
     """
     chosen = Matte(how=matte, color=parse_color(key_color), tolerance=key_tolerance, enclosed=key_enclosed)
-    return _assemble(describe_videos(source), Sampling(num_frames, frame_rate, size), chosen)
+    recording = describe_videos(source)
+    if up and framing:
+        raise UserError(f"--up: found {up} beside --framing={framing}, which tells what is up; expected one of them")
+    if up not in ("", "y", "auto") and recording.up == "y":
+        raise UserError(f"--up: found {up}, but the cameras of {source} stand in a world with +Y up, expected y")
+    known = _known_framing(framing)
+    return _assemble(recording, Sampling(num_frames, frame_rate, size), chosen, up=up or recording.up, framing=known)
 
 
 def import_sv4d(
@@ -58,6 +76,7 @@ def import_sv4d(
     key_color: str = "white",
     key_tolerance: float = 12.0,
     key_enclosed: bool = False,
+    framing: str = "",
 ) -> Dataset:
     """An output folder of SV4D or SV4D 2.0; cameras as in `data.sv4d.describe_sv4d`, the rest as in `import_videos`.
 
@@ -73,7 +92,7 @@ def import_sv4d(
         fov_deg=fov_deg,
     )
     chosen = Matte(how=matte, color=parse_color(key_color), tolerance=key_tolerance, enclosed=key_enclosed)
-    return _assemble(recording, Sampling(num_frames, frame_rate, size), chosen)
+    return _assemble(recording, Sampling(num_frames, frame_rate, size), chosen, framing=_known_framing(framing))
 
 
 def import_authors(
@@ -86,6 +105,7 @@ def import_authors(
     key_tolerance: float = 12.0,
     key_enclosed: bool = False,
     frame_rate: float | None = None,
+    framing: str = "",
 ) -> Dataset:
     """A folder in the authors' layout; arguments as in `import_videos`, but `frame_rate` is only noted.
 
@@ -100,14 +120,35 @@ def import_authors(
         recording, sampling = replace(recording, frame_rate=frame_rate), replace(sampling, frame_rate=None)
     print("positive elevations of info.json are below the horizon, as in the authors' code")
     chosen = Matte(how=matte, color=parse_color(key_color), tolerance=key_tolerance, enclosed=key_enclosed)
-    return _assemble(recording, sampling, chosen)
+    return _assemble(recording, sampling, chosen, framing=_known_framing(framing))
 
 
-def _assemble(recording: Recording, sampling: Sampling, matte: Matte) -> Dataset:
+def _known_framing(folder: str) -> World | None:
+    return read_framing(folder, of="cameras") if folder else None
+
+
+def _assemble(
+    recording: Recording, sampling: Sampling, matte: Matte, *, up: str = "y", framing: World | None = None
+) -> Dataset:
     sizes = sorted({(clip.width, clip.height) for clip in recording.clips.values()})
     print(
         f"found {len(recording.names)} motions ({', '.join(recording.names)}), {len(recording.view_names)} views, "
         f"masks for {len(recording.masks)} of {len(recording.clips)} clips, pictures of "
         + ", ".join(f"{width}x{height}" for width, height in sizes)
     )
-    return assemble(recording, sampling=sampling, matte=matte)
+    return _place(assemble(recording, sampling=sampling, matte=matte), up=up, framing=framing)
+
+
+def _place(dataset: Dataset, *, up: str, framing: World | None) -> Dataset:
+    """A recording upright and at the method's size, or where `framing` puts it; says so."""
+    if framing is not None:
+        placed = bring_into(dataset, framing)
+        sight = look(placed.cameras, placed.frames[..., 3])
+        print(f"framed as asked: scaled by {framing.scale:.4g}; {describe(sight, World())}")
+        return placed
+    turn = choose_turn(np.asarray(dataset.cameras.world_to_camera), up, where="--up")
+    if turn.said:
+        print(turn.said)
+    placed, said = normalize(place_dataset(dataset, World(rotation=turn.rotation)))
+    print(said)
+    return placed

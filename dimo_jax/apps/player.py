@@ -49,6 +49,8 @@ class Player:
         self.components = components
         self.alive = np.asarray(state.alive)
         self.background = jnp.asarray(config.render.background, jnp.float32)
+        # Of which power of a length the control radii are; early configs do not say, and mean the paper's square.
+        self.radius_power = float(config.get("radius_power", 2.0))
         self._capacity: int | None = config.render.capacity
         graph_times = stages.frame_times(num_frames)
         self.move: Move = resolve(config.stage2.move, key="stage2.move")

@@ -16,12 +16,12 @@ from tqdm import tqdm
 from dimo_jax.apps.gallery import compare_code
 from dimo_jax.apps.options import check_least, parse_numbers, split
 from dimo_jax.apps.player import Player, select_cameras
-from dimo_jax.apps.restore import Restored, restore, results_folder
+from dimo_jax.apps.restore import Restored, load_data, restore, results_folder
+from dimo_jax.apps.unseen import blank_psnr, judge_start, read_unseen, training_psnr
 from dimo_jax.checkpoints import load_config
 from dimo_jax.data.cameras import resize
 from dimo_jax.data.dataset import Dataset, motions_in, views_in
 from dimo_jax.data.sampler import downsample
-from dimo_jax.data.sources import load, read_folder
 from dimo_jax.errors import UserError
 from dimo_jax.export.video import write_video
 from dimo_jax.metrics.means import pool, summarize
@@ -56,7 +56,8 @@ def run(
     """Fits the latent code of unseen motions; decoder, key points and Gaussians stay as they are.
 
     For every motion, `out` gets `<motion>.mp4` (truth above prediction), `<motion>.npz` (z, and the code it started
-    from) and, for all of them, `scores.json`. The run itself is not changed.
+    from) and, for all of them, `scores.json`. The run itself is not changed. A motion whose
+    best start fits far worse than training did is warned of, there as well.
 
     Args:
       workdir: of a training run.
@@ -80,13 +81,14 @@ def run(
         raise UserError(f"--start: found {start!r}, expected one of {', '.join(STARTS)}")
     folder = results_folder(workdir, "reconstructions", out=out)
     model = restore(Path(workdir), checkpoint=checkpoint)
-    dataset = read_folder(source) if source else load(load_config(Path(workdir)).data)
+    dataset = read_unseen(source, model) if source else load_data(load_config(Path(workdir)), model.facts)
     chosen, fitted_views = choose_motions(dataset, motion), choose_views(dataset, views)
     height = dataset.cameras.height
     if fit_size > height:
         raise UserError(f"--fit_size: found {fit_size}, expected at most {height}, the pictures' height")
     size = fit_size or min(height, LARGEST_FIT)
     folder.mkdir(parents=True, exist_ok=True)
+    known_psnr = training_psnr(Path(workdir))
     common: dict[str, Any] = dict(views=fitted_views, size=size, start=start, seed=seed)
     results = []
     for index in chosen:
@@ -96,12 +98,17 @@ def run(
         results.append(result)
         write_result(folder, dataset, int(index), player, z, result, fitted_views, tuned=finetune_decoder > 0)
         print(describe(result))
+        blank = blank_psnr(model.player, dataset, int(index), fitted_views)
+        result["warning"] = judge_start(result, training=known_psnr, blank=blank)
+        if result["warning"]:
+            logging.warning("%s", result["warning"])
     report: dict[str, Any] = dict(
         source=source or "the run's data",
         fitted_views=[dataset.view_names[v] for v in fitted_views],
         fit_size=size,
         steps=steps,
         finetune_steps=finetune_decoder,
+        training_psnr=known_psnr,
         motions=[{name: value for name, value in result.items() if name != "start_code"} for result in results],
         mean=mean_scores([result["fitted"] for result in results]),
         training_motions=None if source else score_training(model.player, dataset, fitted_views),

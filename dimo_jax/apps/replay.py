@@ -11,9 +11,9 @@ from ml_collections import ConfigDict
 
 from dimo_jax.apps.captions import read_joint_sentences
 from dimo_jax.apps.endings import FAILURES, named_arrays
+from dimo_jax.apps.restore import load_data, read_facts
 from dimo_jax.checkpoints import Checkpoints, load_config
 from dimo_jax.data.dataset import Dataset
-from dimo_jax.data.sources import load
 from dimo_jax.errors import UserError
 from dimo_jax.train.loop import fit
 from dimo_jax.train.state import TrainState
@@ -75,7 +75,7 @@ def run(*, workdir: str, step: int = 0) -> None:
     path = _find(folder, step)
     told = read_json(path.with_suffix(".json")) or {}
     bad = int(path.stem.removeprefix("step_"))
-    dataset = load(config.data)
+    dataset = load_data(config, read_facts(folder))
     print(f"training said:   {told.get('message', 'nothing')}")
     found, first = replay(config, dataset, Checkpoints(folder), bad)
     print(f"replayed:        steps {first + 1} to {found.step if found else bad}, from {_origin(first)}")

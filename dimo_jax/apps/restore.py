@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,10 +17,13 @@ import numpy as np
 from dimo_jax.apps.checks import check_folder
 from dimo_jax.apps.player import Player
 from dimo_jax.checkpoints import Checkpoints, load_config, load_model_file
+from dimo_jax.data import sources
 from dimo_jax.data.cameras import resize
 from dimo_jax.data.dataset import Dataset, views_in
+from dimo_jax.data.world import bring_into, parse_world, settle
 from dimo_jax.errors import UserError
 from dimo_jax.export.model_file import restore_params
+from dimo_jax.geometry.world import World
 from dimo_jax.model.dimo import build_components
 from dimo_jax.train import stages
 from dimo_jax.types import Camera
@@ -52,8 +56,40 @@ def save_facts(dataset: Dataset, workdir: Path, *, num_text_features: int = 0) -
             height=cameras.height,
             width=cameras.width,
         ),
+        **({} if dataset.world is None else {"world": dataset.world.to_json()}),
     )
     write_json(facts, workdir / FACTS_FILE)
+
+
+def load_data(config: Mapping[str, Any], facts: Mapping[str, Any]) -> Dataset:
+    """The data of a run with these facts, in the world that it was trained in.
+
+    Raises:
+      UserError: as `sources.load`, or facts that are damaged.
+    """
+    world = world_of(facts)
+    # Versions that moved nothing wrote no world: their runs keep their data where it is.
+    return sources.load(config["data"], move=settle if world is None else functools.partial(bring_into, world=world))
+
+
+def world_of(facts: Mapping[str, Any]) -> World | None:
+    """The world of a run by its facts; None where they do not tell."""
+    return parse_world(facts, FACTS_FILE)
+
+
+def read_facts(workdir: Path) -> dict[str, Any]:
+    """What a run knows of its data.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    path = workdir / FACTS_FILE
+    try:
+        facts: dict[str, Any] = json.loads(path.read_text())
+        _sizes(facts)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: cannot read it ({type(error).__name__}: {error}), expected a run's facts") from error
+    return facts
 
 
 @dataclass(frozen=True)
@@ -63,6 +99,11 @@ class Restored:
     player: Player
     facts: Mapping[str, Any]
     step: int  # training steps taken
+
+    @property
+    def world(self) -> World:
+        """Where the user's coordinates stand in the model's; the identity where its run does not tell."""
+        return world_of(self.facts) or World()
 
     @property
     def num_frames(self) -> int:
@@ -134,13 +175,8 @@ def restore(workdir: Path, *, checkpoint: str = "last") -> Restored:
             raise UserError(f"--checkpoint={checkpoint}: found {workdir}, a model file, expected a run with it")
         return _restore_file(Path(workdir))
     config = load_config(workdir)
-    try:
-        facts = json.loads((workdir / FACTS_FILE).read_text())
-        sizes = _sizes(facts)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"{workdir / FACTS_FILE}: cannot read it ({type(error).__name__}: {error}), expected a run's facts"
-        ) from error
+    facts = read_facts(workdir)
+    sizes = _sizes(facts)
     checkpoints, before = Checkpoints(workdir), None
     if not checkpoints.steps():
         raise UserError(f"--workdir={workdir}: no checkpoint in it, expected a training run that has saved one")

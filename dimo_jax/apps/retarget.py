@@ -8,16 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from dimo_jax.apps.restore import Restored
+from dimo_jax.apps.restore import Restored, world_of
 from dimo_jax.apps.takes import Recorder
 from dimo_jax.data.gltf import Scene, load_scene
 from dimo_jax.data.gltf_animation import pose_scene
 from dimo_jax.data.native import read_truth
+from dimo_jax.data.native_schema import read_description
 from dimo_jax.errors import UserError
 from dimo_jax.export.alignment import Aligned, align_source
 from dimo_jax.export.binding import Binding, fit_binding
 from dimo_jax.export.mesh_glb import pose_binding, to_source_units, write_mesh_glb
 from dimo_jax.export.motion import Motion, to_matrices
+from dimo_jax.geometry.world import World
 from dimo_jax.train.stages import frame_times
 
 
@@ -66,10 +68,21 @@ def prepare(
     """
     scene = load_scene(source, hide=hide)
     names = [str(model.facts["names"][index]) for index in model.trained_motions]
-    aligned = align_source(scene, read_joints(dataset, names, model.num_frames))
+    joints = read_joints(dataset, names, model.num_frames)
+    step = step_into(Path(dataset), model)
+    aligned = align_source(scene, {name: step.apply(each) for name, each in joints.items()})
     trained = place_trained(model, recorder, aligned)
     binding = bind(scene, aligned.vertices, trained, influences=influences)
     return BoundMesh(scene, aligned, trained, binding, str(model.facts["object_name"]), influences)
+
+
+def step_into(dataset: Path, model: Restored) -> World:
+    """What a run's loading did to the coordinates of its dataset folder."""
+    world = world_of(model.facts)
+    if world is None:
+        return World()
+    own = read_description(dataset).world or World(of=world.of)
+    return World() if own.same_place(world) else own.inverse().then(world)
 
 
 def place_trained(model: Restored, recorder: Recorder, aligned: Aligned) -> list[Motion]:

@@ -24,7 +24,7 @@ from dimo_jax.apps.evaluation import evaluate
 from dimo_jax.apps.objects import train_objects
 from dimo_jax.apps.player import Player
 from dimo_jax.apps.recorder import Recorder, peak_memory_gib
-from dimo_jax.apps.restore import save_facts
+from dimo_jax.apps.restore import FACTS_FILE, load_data, read_facts, save_facts
 from dimo_jax.apps.room import check_room
 from dimo_jax.apps.signals import Signals
 from dimo_jax.apps.summary import write_summary_report
@@ -100,7 +100,8 @@ def train(config: ConfigDict, folder: Path, *, then: Show | None = None) -> tupl
     check_workdir(config, folder)
     _announce(config)
     with Signals() as signals:
-        dataset = load(config.data)
+        began = (folder / FACTS_FILE).is_file()
+        dataset = load_data(config, read_facts(folder)) if began else load(config.data)
         check_data(config, dataset)
         check_weights(config)
         sentences = read_joint_sentences(config, dataset) if config.text.joint else None

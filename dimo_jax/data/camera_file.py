@@ -1,6 +1,6 @@
 """Plain multi-view videos with a small file `cameras.json` beside them; docs/data.md describes it for users.
 
-    {"schema_version": 1, "object_name": "fox", "frame_rate": 12, "image": {"width": 640, "height": 480},
+    {"schema_version": 1, "object_name": "fox", "frame_rate": 12, "up": "y", "image": {"width": 640, "height": 480},
      "views": [{"name": "front", "azimuth_deg": 0, "elevation_deg": 10, "radius": 2, "fov_deg": 33.9},
                {"name": "side", "split": "test", "world_to_camera": [4 x 4], "focal": [fx, fy], "center": [cx, cy]},
                {"name": "back", "camera_to_world": [4 x 4], "axes": "opengl", "fov_deg": 40}],
@@ -33,6 +33,7 @@ from dimo_jax.data.json_fields import (
     load_json,
 )
 from dimo_jax.data.recording import Lens, Recording, collect, is_same_shape, lens_of_fov
+from dimo_jax.data.upright import CHOICES
 from dimo_jax.errors import UserError
 
 FILE = "cameras.json"
@@ -61,12 +62,12 @@ def _parse_pose(view: Any, where: str) -> np.ndarray:
     if given[0] == "azimuth_deg":
         azimuth = _number(view, "azimuth_deg", where, -1e6, 1e6)
         elevation = _number(view, "elevation_deg", where, -90, 90, default=0.0)
-        radius = _number(view, "radius", where, 1e-3, 1e6, default=2.0)
+        radius = _number(view, "radius", where, 1e-6, 1e9, default=2.0)
         return np.asarray(orbit([azimuth], elevation, radius=radius, fov_deg=45, height=1, width=1).world_to_camera[0])
     axes = get_field(view, "axes", str, where, default="opencv")
     if axes not in ("opencv", "opengl"):
         raise UserError(f"{where}: axes is {axes[:40]!r}, expected 'opencv' or 'opengl'")
-    pose: np.ndarray = get_array(view, given[0], (4, 4), where).astype(np.float64)
+    pose: np.ndarray = get_array(view, given[0], (4, 4), where, dtype=np.float64)
     check_rigid(pose, given[0], where)
     if given[0] == "camera_to_world":
         pose = np.linalg.inv(pose)
@@ -156,6 +157,7 @@ def describe_videos(folder: str | Path, *, problems: list[str] | None = None) ->
         splits.append(get_split(view, f"{where}: view {names[-1]}", default="train"))
         lenses.append(_parse_lens(view, image, f"{where}: view {names[-1]}"))
     check_distinct(names, "view", path)
+    up = _parse_up(table, views, where)
     motions, motion_splits, sentences, clips, masks = _parse_motions(table, root, names, where, problems)
     if image is not None and any("focal" in view for view in views):
         _check_aspects(clips, image, where, problems)
@@ -171,7 +173,19 @@ def describe_videos(folder: str | Path, *, problems: list[str] | None = None) ->
         clips=clips,
         masks=masks,
         frame_rate=_number(table, "frame_rate", where, 1e-3, 1000) if "frame_rate" in table else None,
+        up=up,
     )
+
+
+def _parse_up(table: Any, views: list[Any], where: str) -> str:
+    """Which way is up in the world of the poses: as the file says, else as the cameras see it."""
+    on_orbit = [view for view in views if "azimuth_deg" in view]
+    up = str(get_field(table, "up", str, where, default="y" if on_orbit else "auto"))
+    if up not in CHOICES:
+        raise UserError(f"{where}: up is {up[:20]!r}, expected one of {', '.join(CHOICES)}")
+    if on_orbit and up != "y":
+        raise UserError(f"{where}: up is {up}, expected y, which azimuth_deg of view {on_orbit[0]['name']} is about")
+    return up
 
 
 def _check_aspects(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dimo_jax.geometry.world import World
 from dimo_jax.types import Camera
 
 SPLITS = ("train", "test")
@@ -22,7 +23,8 @@ class Dataset:
     """
 
     frames: np.ndarray  # [M,V,T,H,W,4] uint8, straight alpha
-    cameras: Camera  # NumPy float32 arrays: world_to_camera [V,4,4], focal [V,2], center [V,2] pixels
+    # NumPy float32 arrays: world_to_camera [V,4,4] (float64 until placed, see `data.world`), focal [V,2], center [V,2]
+    cameras: Camera
     names: tuple[str, ...]  # [M] distinct
     captions: tuple[str, ...]  # [M]
     splits: tuple[str, ...]  # [M] "train" or "test"
@@ -35,6 +37,7 @@ class Dataset:
     height: float | None = None  # extent along +Y of the surface in the first frame of the first motion, world units
     paraphrases: tuple[tuple[str, ...], ...] = ()  # [M] sentences of the same meaning, the caption first; () if none
     test_paraphrases: tuple[tuple[str, ...], ...] = ()  # [M] likewise, kept from training `text`; () if none
+    world: World | None = None  # how the user's coordinates became those of the cameras; None where it is not known
 
     def __post_init__(self) -> None:
         """Checks that the parts agree in size; a mistake here is the calling program's, not the user's."""

@@ -76,7 +76,7 @@ def import_folder(
         if plan is None:
             plan, surface, joints = plan_import(scene, options, num_workers=num_workers, report=report)
             begin = partial(_begin, staging, scene, plan, asked, surface, joints, report=report)
-        dataset = describe_motions(scene, plan.clips, options)
+        dataset = describe_motions(scene, plan.clips, options, plan.framing)
         staging.mkdir(parents=True, exist_ok=True)
         with hold(staging, flag="out"):
             if begin is not None:

@@ -29,6 +29,7 @@ from dimo_jax.data.gltf_rig import Clip
 from dimo_jax.data.studio import Studio
 from dimo_jax.errors import UserError
 from dimo_jax.geometry.neighbors import farthest_points
+from dimo_jax.geometry.world import World
 
 STILL = 0.005  # share of the model's size that no vertex of a still pose moves
 
@@ -95,6 +96,7 @@ class Options:
     studio: Studio = field(default_factory=Studio)
     num_surface_points: int = 8192  # whose trajectories are kept as `surface`, see `choose_surface`
     double_sided: bool = False  # draws both sides of every surface, whatever the file says
+    framing: tuple[float, ...] | None = None  # scale and centre [4] of another import; None: the largest that fits
 
     def __post_init__(self) -> None:
         """Checks ranges.
@@ -147,13 +149,17 @@ def plan_import(
     measures = list(each_clip(measure, scene, chosen, num_workers=num_workers, label="posing"))
     chosen, measures = _drop_still(scene, chosen, measures, report, keep=bool(options.clips))
     _report_travel(chosen, measures, options.timing, report)
-    framing = _frame_all(scene, measures, normals, offsets)
+    if options.framing is None:
+        framing = _frame_all(scene, measures, normals, offsets)
+    else:
+        framing = Framing(np.asarray(options.framing[1:]), options.framing[0])
+        _report_framing(chosen, measures, framing, normals, offsets, report)
     surface = framing.apply(np.stack([entry.surface for entry in measures])).astype(np.float32)
     joints = framing.apply(np.stack([entry.joints for entry in measures])).astype(np.float32)
     return Plan(chosen, framing), surface, joints
 
 
-def describe_motions(scene: Scene, clips: Sequence[Clip], options: Options) -> Dataset:
+def describe_motions(scene: Scene, clips: Sequence[Clip], options: Options, framing: Framing) -> Dataset:
     """The dataset of an import but for its truth and its pictures: its frames are blank and take no memory."""
     cameras, studio = options.studio.cameras(), options.studio
     num_views = len(cameras.world_to_camera)
@@ -169,6 +175,7 @@ def describe_motions(scene: Scene, clips: Sequence[Clip], options: Options) -> D
         view_splits=("train",) * len(studio.azimuths_deg) + ("test",) * len(studio.test_azimuths_deg),
         frame_rate=_frame_rate(clips, options.timing),
         object_name=scene.path.stem,
+        world=World(scale=framing.scale, center=framing.center, of="model"),
     )
 
 
@@ -197,7 +204,7 @@ def import_gltf(
     options = options or Options()
     scene = load_scene(source, hide=options.hide, double_sided=options.double_sided)
     plan, surface, joints = plan_import(scene, options, num_workers=num_workers, report=report)
-    blank = describe_motions(scene, plan.clips, options)
+    blank = describe_motions(scene, plan.clips, options, plan.framing)
     render = partial(
         render_clip,
         timing=options.timing,
@@ -251,6 +258,22 @@ def _report_travel(
     far = [clip.name for clip, entry in zip(clips, measures) if entry.travel > 1.5 * (entry.high - entry.low)[1]]
     if far and timing.root_motion == "keep":
         report(f"these clips travel far and make the figure small, see root_motion='remove': {', '.join(far)}")
+
+
+def _report_framing(
+    clips: Sequence[Clip],
+    measures: Sequence[Measure],
+    framing: Framing,
+    normals: np.ndarray,
+    offsets: np.ndarray,
+    report: Callable[[str], None],
+) -> None:
+    """Says which clips leave the pictures under a framing that was not made for them."""
+    bounds = framing.scale * (np.stack([entry.reach for entry in measures]) - normals @ framing.center)
+    out = [clip.name for clip, bound in zip(clips, bounds) if (bound > offsets * (1 + 1e-6)).any()]
+    report(f"framed as asked: scaled by {framing.scale:.4g}")
+    if out:
+        report(f"these clips reach into the margin or out of the pictures in that framing: {', '.join(out)}")
 
 
 def _frame_all(scene: Scene, measures: Sequence[Measure], normals: np.ndarray, offsets: np.ndarray) -> Framing:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dimo_jax.data import extent
 from dimo_jax.data.authors import WHITE, describe_authors
 from dimo_jax.data.camera_file import describe_videos
 from dimo_jax.data.captions import FILE, TEST_FILE, read_captions
@@ -19,7 +20,10 @@ from dimo_jax.data.native_schema import read_description
 from dimo_jax.data.recording import Recording, build_cameras, collect, read_clip
 from dimo_jax.data.sources import detect
 from dimo_jax.data.sv4d import describe_sv4d
+from dimo_jax.data.upright import choose_turn, note_upright
+from dimo_jax.data.world import describe_world, place_cameras
 from dimo_jax.errors import UserError
+from dimo_jax.geometry.world import World
 from dimo_jax.types import Camera
 
 _OPAQUE = 128  # of 255, from which on a pixel counts as the object's
@@ -37,6 +41,10 @@ class Findings:
     problems: list[str] = field(default_factory=list)  # the data cannot be used with these
     notes: list[str] = field(default_factory=list)  # it can, but look
     first_frames: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)  # [H,W,4] uint8
+    alphas: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)  # [3,H,W] uint8, of the same views
+    world: World | None = None  # that the dataset records
+    stand: str = ""  # one line: how large the object is, and where it and the cameras are
+    focus: np.ndarray = field(default_factory=lambda: np.zeros(3))  # [3] what the cameras look at
 
 
 def inspect_folder(folder: Path) -> Findings:
@@ -81,11 +89,20 @@ def _inspect_native(root: Path) -> Findings:
                     reader(path, frames[where])
         if len(findings.problems) == before:
             findings.first_frames[m, v] = frames[0]
+            findings.alphas[m, v] = _few(frames)
             _note_pictures(findings, frames, f"{name}/{view}")
         return 1
 
+    findings.world = description.world
     _look_at_all(findings, look, root.name)
+    findings.notes += note_upright(np.asarray(cameras.world_to_camera), list(findings.view_names))
+    _note_size(findings, cameras)
     return findings
+
+
+def _few(frames: np.ndarray) -> np.ndarray:
+    """Alpha of three frames [T,H,W,4]: the first, the middle and the last, [3,H,W]."""
+    return frames[[0, len(frames) // 2, -1], ..., 3]
 
 
 def _inspect_recording(recording: Recording, matte: Matte, problems: list[str]) -> Findings:
@@ -104,10 +121,16 @@ def _inspect_recording(recording: Recording, matte: Matte, problems: list[str]) 
             frames = read_clip(clip, recording.masks.get((m, v)), matte, clip.height, clip.width)
             lengths[m, v] = len(frames)
             findings.first_frames[m, v] = frames[0]
+            findings.alphas[m, v] = _few(frames)
             _note_pictures(findings, frames, str(clip.path))
         return 1
 
     _look_at_all(findings, look, recording.object_name)
+    with collect(findings.problems):
+        poses = np.asarray(cameras.world_to_camera)
+        turn = choose_turn(poses, recording.up, where=f"{recording.source}: up")
+        findings.notes += [turn.said] if turn.said else note_upright(poses, list(recording.view_names))
+        _note_size(findings, place_cameras(cameras, World(rotation=turn.rotation)))
     if len(set(sizes)) > 1:
         found = ", ".join(f"{w}x{h}" for h, w in sorted(set(sizes)))
         findings.problems.append(f"{recording.source}: pictures of {found}, expected one size (or import with --size)")
@@ -122,7 +145,21 @@ def _look_at_all(findings: Findings, look: Callable[[int, int], int], name: str)
     run_all([functools.partial(look, *key) for key in keys], len(keys), f"looking at {name}", max_workers=4)
     findings.problems.sort()  # threads end in any order
     findings.notes.sort()
-    findings.notes += _note_cameras(findings)
+
+
+def _note_size(findings: Findings, cameras: Camera) -> None:
+    """Says how large the object is by the pictures that could be read, and what training makes of it."""
+    shapes = {alpha.shape for alpha in findings.alphas.values()}
+    blank = np.zeros(shapes.pop() if len(shapes) == 1 else (1, cameras.height, cameras.width), np.uint8)
+    keys = range(len(findings.names)), range(len(findings.view_names))
+    alphas = np.stack([np.stack([findings.alphas.get((m, v), blank) for v in keys[1]]) for m in keys[0]])
+    sight = extent.look(cameras, alphas)
+    world = extent.find_world(sight)
+    findings.stand = extent.describe(sight, world)
+    if findings.world is not None and not findings.world.is_identity:
+        findings.stand += f"; {describe_world(findings.world)}"
+    findings.focus = extent.find_focus(findings.cameras)[0]
+    findings.notes += _note_cameras(findings, place_cameras(cameras, world))
 
 
 def _note_pictures(findings: Findings, frames: np.ndarray, where: str) -> None:
@@ -140,15 +177,15 @@ def _note_pictures(findings: Findings, frames: np.ndarray, where: str) -> None:
         findings.notes.append(f"{where}: the object touches the border in {int(cut.sum())} of {len(frames)} frames")
 
 
-def _note_cameras(findings: Findings) -> list[str]:
-    """Notes cameras that do not see the world's origin, where objects stand, and two that stand at one place."""
-    cameras, notes = findings.cameras, []
+def _note_cameras(findings: Findings, cameras: Camera) -> list[str]:
+    """Notes cameras, as training places them, that do not see the origin, and two that stand at one place."""
+    notes = []
     poses = np.asarray(cameras.world_to_camera, np.float64)
     for name, pose, focal, center in zip(findings.view_names, poses, cameras.focal, cameras.center):
         x, y, z = pose[:3, 3]
         inside = z > 0 and 0 <= focal[0] * x / z + center[0] <= cameras.width
         if not (inside and 0 <= focal[1] * y / z + center[1] <= cameras.height):
-            notes.append(f"view {name}: its camera does not see the world's origin")
+            notes.append(f"view {name}: its camera does not see the origin, where the object stands")
     for index, name in enumerate(findings.view_names):
         same = next((other for other in range(index) if np.abs(poses[other] - poses[index]).max() < 1e-6), None)
         if same is not None:

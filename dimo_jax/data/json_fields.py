@@ -68,8 +68,10 @@ def get_split(table: Any, where: str, *, default: Any = _MISSING) -> str:
     return split
 
 
-def get_array(table: Any, key: str, shape: tuple[int, ...], where: str) -> np.ndarray:
-    """Numbers of a given shape, finite, as float32."""
+def get_array(
+    table: Any, key: str, shape: tuple[int, ...], where: str, *, dtype: type[np.floating[Any]] = np.float32
+) -> np.ndarray:
+    """Numbers of a given shape, finite, as float32 or another type."""
     value = get_field(table, key, list, where)
     try:
         array = np.asarray(value, np.float64)
@@ -79,7 +81,7 @@ def get_array(table: Any, key: str, shape: tuple[int, ...], where: str) -> np.nd
         raise UserError(f"{where}: {key} has shape {list(array.shape)}, expected {list(shape)}")
     if not np.isfinite(array).all():
         raise UserError(f"{where}: {key} has values that are not finite")
-    return array.astype(np.float32)
+    return array.astype(dtype)
 
 
 def check_rigid(pose: np.ndarray, key: str, where: str) -> None:

@@ -203,6 +203,7 @@ def read_dataset(folder: str | os.PathLike[str], *, store: str = "auto") -> Data
         height=None if surface is None else surface_height(surface),
         paraphrases=tuple(sentences) if any(len(group) > 1 for group in sentences) else (),
         test_paraphrases=tuple(kept) if any(kept) else (),
+        world=description.world,
     )
 
 

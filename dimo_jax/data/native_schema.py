@@ -4,6 +4,7 @@ schema_version: 1
 object_name, frame_rate, image: {width, height}
 views: [{name, split, world_to_camera: 4x4, focal: [fx, fy], center: [cx, cy]}]
 motions: [{name, caption, split, num_views, num_frames, paraphrases (optional), test_paraphrases (optional)}]
+world (optional): {scale, center: [3], rotation: 3x3, of}, see `data.world`
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from dimo_jax.data.json_fields import (
     get_split,
     load_json,
 )
+from dimo_jax.data.world import parse_world
 from dimo_jax.errors import UserError
+from dimo_jax.geometry.world import World
 from dimo_jax.types import Camera
 
 SCHEMA_VERSION = 1
@@ -48,6 +51,7 @@ class Description:
     paraphrases: tuple[tuple[str, ...], ...]
     test_paraphrases: tuple[tuple[str, ...], ...]
     num_frames: int
+    world: World | None
 
 
 def _parse_views(views: list[Any], height: int, width: int, path: Path) -> tuple[list[str], list[str], Camera]:
@@ -57,15 +61,17 @@ def _parse_views(views: list[Any], height: int, width: int, path: Path) -> tuple
         names.append(check_name(get_field(view, "name", str, where), where))
         where = f"{path}: view {names[-1]}"
         splits.append(get_split(view, where))
-        poses.append(get_array(view, "world_to_camera", (4, 4), where))
+        poses.append(get_array(view, "world_to_camera", (4, 4), where, dtype=np.float64))
         check_rigid(poses[-1], "world_to_camera", where)
         focals.append(get_array(view, "focal", (2,), where))
         if focals[-1].min() <= 0:
             raise UserError(f"{where}: focal is {focals[-1].tolist()}, expected positive pixels")
         centers.append(get_array(view, "center", (2,), where))
     check_distinct(names, "view", path)
+    whole, short = np.stack(poses), np.stack(poses).astype(np.float32)
     cameras = Camera(
-        world_to_camera=np.stack(poses),  # type: ignore[arg-type]
+        # Ours are float32; digits that a user's have beyond are kept until the cameras stand near the origin.
+        world_to_camera=short if np.array_equal(whole, short) else whole,  # type: ignore[arg-type]
         focal=np.stack(focals),  # type: ignore[arg-type]
         center=np.stack(centers),  # type: ignore[arg-type]
         height=height,
@@ -156,7 +162,26 @@ def read_description(folder: Path) -> Description:
         paraphrases=train_sentences,
         test_paraphrases=test_sentences,
         num_frames=num_frames,
+        world=parse_world(table, str(path)),
     )
+
+
+def read_framing(folder: str, *, of: str) -> World:
+    """Where a dataset folder puts the coordinates of its source, for other data of the same source.
+
+    Args:
+      folder: the dataset.
+      of: the kind of source, "cameras" or "model".
+
+    Raises:
+      UserError: no dataset there, or none that was made from such a source by a version that records it.
+    """
+    world = read_description(Path(folder)).world
+    if world is None or world.of != of:
+        what = {"cameras": "cameras", "model": "a glTF model"}[of]
+        found = "no framing" if world is None else f"a framing of {'a glTF model' if of == 'cameras' else 'cameras'}"
+        raise UserError(f"--framing={folder}: found {found} in its {FILE}, expected a dataset imported from {what}")
+    return world
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
@@ -201,4 +226,4 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "image": {"height": cameras.height, "width": cameras.width},
         "views": views,
         "motions": motions,
-    }
+    } | ({} if dataset.world is None else {"world": dataset.world.to_json()})

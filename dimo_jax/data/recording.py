@@ -65,6 +65,7 @@ class Recording:
     clips: Mapping[tuple[int, int], Clip]  # by motion and view
     masks: Mapping[tuple[int, int], Clip] = field(default_factory=dict)
     frame_rate: float | None = None  # of clips whose files do not say theirs
+    up: str = "y"  # of the world in which the lenses stand, see `data.upright.choose_turn`
 
 
 @dataclass(frozen=True)
@@ -155,11 +156,11 @@ def choose_size(recording: Recording, sampling: Sampling) -> tuple[int, int]:
 
 
 def build_cameras(lenses: Sequence[Lens], height: int, width: int) -> Camera:
-    """Lenses at a resolution: cameras with float32 NumPy arrays and a leading axis V."""
+    """Lenses at a resolution: NumPy arrays with a leading axis V; poses of float64 until placed, the rest float32."""
     focals = [[fy * height if fx is None else fx * width, fy * height] for fx, fy in (lens.focal for lens in lenses)]
     centers = [[lens.center[0] * width, lens.center[1] * height] for lens in lenses]
     return Camera(
-        world_to_camera=np.stack([lens.world_to_camera for lens in lenses]).astype(np.float32),  # type: ignore[arg-type]
+        world_to_camera=np.stack([np.asarray(lens.world_to_camera, np.float64) for lens in lenses]),  # type: ignore[arg-type]
         focal=np.asarray(focals, np.float32),  # type: ignore[arg-type]
         center=np.asarray(centers, np.float32),  # type: ignore[arg-type]
         height=height,

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from absl import logging
 
 from dimo_jax.data import authors, camera_file, native_schema
 from dimo_jax.data.authors import read_authors
 from dimo_jax.data.dataset import Dataset, select_motions
+from dimo_jax.data.extent import normalize
 from dimo_jax.data.gltf_document import GLB_MAGIC
 from dimo_jax.data.native import read_dataset
 from dimo_jax.data.sv4d import is_sv4d
+from dimo_jax.data.upright import note_upright
 from dimo_jax.errors import UserError
+from dimo_jax.geometry.world import World
 from dimo_jax.resolve import resolve
 
 GLTF_SUFFIXES = (".glb", ".gltf")
@@ -69,19 +75,20 @@ def read_folder(folder: str | os.PathLike[str], *, store: str = "memory") -> Dat
     return read_dataset(folder, store=store)
 
 
-def load(config: Mapping[str, Any]) -> Dataset:
-    """Loads the dataset of `config.data`.
+def load(config: Mapping[str, Any], *, move: Callable[[Dataset], Dataset] | None = None) -> Dataset:
+    """Loads the dataset of `config.data` and brings it to the method's size and place, see `data.extent`.
 
     Args:
       config: `path`, a dataset folder (native, or in the authors' layout), wins where it
         is not empty (`store`: see `read_dataset`); otherwise `source`, a component such as
         `dict(fn="dimo_jax.data.puppet:make_puppet", num_motions=16)`, is called and returns the Dataset. `motions`,
         where it is given, are the indices of the motions to keep.
+      move: where the data goes instead, as for a run that was trained on it before; default: `place`.
 
     Raises:
       UserError: neither is given, the folder is not a dataset, or the source cannot be resolved.
     """
-    dataset = _load_all(config)
+    dataset = (move or place)(_load_all(config))
     motions = config.get("motions")
     if not motions:
         return dataset
@@ -89,6 +96,17 @@ def load(config: Mapping[str, Any]) -> Dataset:
         if not isinstance(motion, int) or not 0 <= motion < dataset.num_motions:
             raise UserError(f"config.data.motions: found {motion!r}, expected 0 to {dataset.num_motions - 1}")
     return select_motions(dataset, tuple(motions))
+
+
+def place(dataset: Dataset) -> Dataset:
+    """A dataset at the method's size and place; says in one line what is moved, or what stands across the world."""
+    for note in note_upright(np.asarray(dataset.cameras.world_to_camera), list(dataset.view_names)):
+        logging.warning("%s: %s; see docs/data.md", dataset.object_name, note)
+    placed, said = normalize(dataset)
+    before, after = dataset.world or World(), placed.world or World()
+    if not before.same_place(after):
+        logging.info("%s: %s", dataset.object_name, said)
+    return placed
 
 
 def _load_all(config: Mapping[str, Any]) -> Dataset:

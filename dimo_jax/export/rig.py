@@ -12,7 +12,9 @@ from mpl_toolkits.mplot3d.art3d import Line3DCollection
 from mpl_toolkits.mplot3d.axes3d import Axes3D
 
 from dimo_jax.data.matte import resize
+from dimo_jax.data.world import place_cameras
 from dimo_jax.export.images import grid, write_png
+from dimo_jax.geometry.world import World
 from dimo_jax.types import Camera
 from dimo_jax.workdir.files import replace_file
 
@@ -22,7 +24,14 @@ _TILE = 96  # pixels of a picture's height in the contact sheet
 _MAX_ROWS, _MAX_COLUMNS = 64, 40
 
 
-def draw_rig(cameras: Camera, names: Sequence[str], splits: Sequence[str], path: Path | str) -> Path:
+def draw_rig(
+    cameras: Camera,
+    names: Sequence[str],
+    splits: Sequence[str],
+    path: Path | str,
+    *,
+    middle: Sequence[float] | np.ndarray = (0.0, 0.0, 0.0),
+) -> Path:
     """Draws cameras as pyramids over a ground plan of the world, y up; those of split "test" in red. Atomic.
 
     Args:
@@ -30,7 +39,9 @@ def draw_rig(cameras: Camera, names: Sequence[str], splits: Sequence[str], path:
       names: [V].
       splits: [V] "train" or "test".
       path: the PNG to write.
+      middle: [3] what stands in the middle of the drawing, where its axes are.
     """
+    cameras = place_cameras(cameras, World(center=np.asarray(middle, np.float64)))
     poses = np.asarray(cameras.world_to_camera, np.float64)
     eyes = -np.einsum("vji,vj->vi", poses[:, :3, :3], poses[:, :3, 3])
     reach = max(float(np.linalg.norm(eyes, axis=1).max()), 1e-6)
@@ -55,7 +66,8 @@ def draw_rig(cameras: Camera, names: Sequence[str], splits: Sequence[str], path:
     axes.set_box_aspect((1, 1, 1), zoom=1.4)
     axes.set_axis_off()
     axes.view_init(elev=28, azim=35)
-    figure.suptitle(f"{len(names)} cameras, the farthest {reach:.3g} from the origin (red: held out)", color=_INK)
+    where = "the origin" if not np.any(middle) else "(" + ", ".join(f"{x:.3g}" for x in middle) + ")"
+    figure.suptitle(f"{len(names)} cameras, the farthest {reach:.3g} from {where} (red: held out)", color=_INK)
     with replace_file(path) as temporary:
         figure.savefig(temporary, format="png")
     return Path(path)

@@ -1,5 +1,6 @@
 """`--app=export` from an untrained model in one file: every format, every choice of a motion, what it refuses."""
 
+import dataclasses
 import functools
 import json
 import re
@@ -25,9 +26,11 @@ from dimo_jax.data.gltf import load_scene
 from dimo_jax.data.import_gltf import Options, import_gltf
 from dimo_jax.data.native import write_dataset
 from dimo_jax.data.studio import Studio
+from dimo_jax.data.upright import turn_to_y
 from dimo_jax.errors import UserError
 from dimo_jax.export.model_file import write_model
 from dimo_jax.export.ply import read_gaussians
+from dimo_jax.geometry.world import World
 from dimo_jax.model.dimo import build_components
 from dimo_jax.train import stages
 
@@ -99,19 +102,53 @@ def test_all_formats_of_a_trained_motion(model, tmp_path, capsys):
         *(f"Fly_splat/{frame:06d}.splat" for frame in range(4)),
         "source_mesh.glb",
     ]
-    player = restore_once(model / "model.npz").player
+    restored = restore_once(model / "model.npz")
+    player, world = restored.player, restored.world
+    assert (world.of, world.is_identity) == ("model", False)  # files are in the units and at the place of source.glb
     clip = player.play(player.latent(1), stages.frame_times(4))
     found = read_gaussians(tmp_path / "Fly_ply/000002.ply")
-    np.testing.assert_allclose(found.means, clip.gaussians.means[2][player.alive], atol=1e-6)
+    np.testing.assert_allclose(found.means, world.undo(clip.gaussians.means[2][player.alive]), atol=1e-5)
     with np.load(tmp_path / "Fly.npz") as data:
-        np.testing.assert_allclose(data["key_points"], clip.key_points, atol=1e-6)
-        np.testing.assert_allclose(data["means"], clip.gaussians.means[:, player.alive], atol=1e-6)
+        np.testing.assert_allclose(data["key_points"], world.undo(clip.key_points), atol=1e-5)
+        np.testing.assert_allclose(data["means"], world.undo(clip.gaussians.means[:, player.alive]), atol=1e-5)
     assert [clip.name for clip in load_scene(tmp_path / "source_mesh.glb").clips] == ["Bend", "Fly"]
     printed = capsys.readouterr().out
     assert re.search(
         r"8 vertices follow \d+ key points; over 2 training motions they are [\d.]+% of the height", printed
     )
     assert "skin up to" not in printed  # eight influences show the model as it is
+
+
+def test_files_come_back_in_the_users_units(model, tmp_path, monkeypatch):
+    turn = turn_to_y(np.array([0.0, 0.0, 1.0]))
+    center = np.array([300.0, 10.0, -20.0])
+    worlds = {"metres": World(rotation=turn), "centimetres": World(0.01, center, turn)}
+    for name, world in worlds.items():
+        restored = restore_once(model / "model.npz")
+        moved = dataclasses.replace(restored, facts={**restored.facts, "world": world.to_json()})
+        monkeypatch.setattr(export, "restore", lambda *_, moved=moved, **__: moved)
+        run(model, tmp_path / name, format="ply,splat,npz,glb,gltf", motion="Fly", frame=1)
+    small, large = (read_gaussians(tmp_path / name / "Fly_ply/000001.ply") for name in worlds)
+    np.testing.assert_allclose(large.means, 100 * np.asarray(small.means) + center, atol=1e-3)
+    np.testing.assert_allclose(large.log_scales, small.log_scales + np.log(100), atol=1e-5)
+    np.testing.assert_array_equal(large.quats, small.quats)
+    splats = [np.fromfile(tmp_path / name / "Fly_splat/000001.splat", "<f4").reshape(-1, 8)[:, :6] for name in worlds]
+    np.testing.assert_allclose(splats[1][:, :3], 100 * splats[0][:, :3] + center, atol=1e-3)
+    np.testing.assert_allclose(splats[1][:, 3:], 100 * splats[0][:, 3:], rtol=1e-4)
+    with np.load(tmp_path / "metres/Fly.npz") as metres, np.load(tmp_path / "centimetres/Fly.npz") as centimetres:
+        np.testing.assert_allclose(centimetres["key_points"], 100 * metres["key_points"] + center, atol=1e-3)
+    x, y, z = center
+    for name in ("Fly.glb", "Fly_gltf/000001.glb"):  # +Y up, as glTF has it
+        first, second = (_bounds(tmp_path / folder / name) for folder in worlds)
+        np.testing.assert_allclose(second, 100 * first + [x, z, -y], atol=1e-2)
+
+
+def _bounds(path):
+    """Least and largest position [2,3] of what a GLB shows."""
+    data = path.read_bytes()
+    content = json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")])
+    accessor = next(each for each in content["accessors"] if len(each.get("min", [])) == 3)
+    return np.array([accessor["min"], accessor["max"]])
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import numpy as np
 from dimo_jax.apps.restore import Restored
 from dimo_jax.apps.viewer.session import Choices
 from dimo_jax.export.images import to_uint8
+from dimo_jax.export.place import place_gaussians
 from dimo_jax.export.ply import write_gaussians
 from dimo_jax.export.trajectories import draw_trajectory_video, write_trajectories
 from dimo_jax.export.video import write_video
@@ -43,7 +44,7 @@ class Shot:
 def _write_frame(shot: Shot, path: Path) -> None:
     last = shot.model.num_frames - 1
     clip = shot.model.player.play(shot.code, [min(shot.choices.frame, last) / shot.model.num_frames])
-    write_gaussians(jax.tree.map(lambda x: x[0], clip.gaussians), path)
+    write_gaussians(place_gaussians(jax.tree.map(lambda x: x[0], clip.gaussians), shot.model.world), path)
 
 
 def _write_film(shot: Shot, path: Path) -> None:
@@ -56,13 +57,14 @@ def _write_film(shot: Shot, path: Path) -> None:
 
 def _write_curves(shot: Shot, path: Path) -> None:
     times, key_points = frame_times(shot.model.num_frames), shot.model.player.params.key_points
+    world = shot.model.world
     write_trajectories(
-        np.asarray(shot.model.player.play(shot.code, times).key_points)[None],
+        world.undo(np.asarray(shot.model.player.play(shot.code, times).key_points))[None],
         path,
         names=[shot.title],
         times=np.asarray(times),
-        positions=np.asarray(key_points.positions),
-        radii=np.exp(np.asarray(key_points.log_radii)),
+        positions=world.undo(key_points.positions),
+        radii=np.exp(np.asarray(key_points.log_radii)) / world.scale**shot.model.player.radius_power,
     )
 
 
