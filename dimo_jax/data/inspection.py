@@ -12,17 +12,16 @@ import numpy as np
 from dimo_jax.data.authors import WHITE, describe_authors
 from dimo_jax.data.camera_file import describe_videos
 from dimo_jax.data.captions import FILE, TEST_FILE, read_captions
+from dimo_jax.data.cutting import Shares, cut_frames
 from dimo_jax.data.jobs import run_all
 from dimo_jax.data.matte import Matte
-from dimo_jax.data.native import find_sources, read_truths
+from dimo_jax.data.native import find_sources, read_truths, stream_video
 from dimo_jax.data.native_schema import read_description
-from dimo_jax.data.recording import Recording, build_cameras, collect, read_clip
+from dimo_jax.data.recording import Recording, build_cameras, collect
 from dimo_jax.data.sources import detect
 from dimo_jax.data.sv4d import describe_sv4d
 from dimo_jax.errors import UserError
 from dimo_jax.types import Camera
-
-_OPAQUE = 128  # of 255, from which on a pixel counts as the object's
 
 
 @dataclass
@@ -72,16 +71,24 @@ def _inspect_native(root: Path) -> Findings:
 
     def look(m: int, v: int) -> int:
         name, view = description.names[m], description.view_names[v]
-        frames = np.zeros((num_frames, cameras.height, cameras.width, 4), np.uint8)
-        before = len(findings.problems)
+        shares, before = Shares(), len(findings.problems)
         with collect(findings.problems):
-            for reader, path, where in find_sources(root / name, view, num_frames):
+            for read, path, where in find_sources(root / name, view, num_frames):
                 findings.num_files += 1
                 with collect(findings.problems):
-                    reader(path, frames[where])
-        if len(findings.problems) == before:
-            findings.first_frames[m, v] = frames[0]
-            _note_pictures(findings, frames, f"{name}/{view}")
+                    if isinstance(where, slice):
+                        each = stream_video(path, (num_frames, cameras.height, cameras.width))
+                    else:
+                        frame = np.zeros((cameras.height, cameras.width, 4), np.uint8)
+                        read(path, frame)
+                        each = iter([frame])
+                    for frame in each:
+                        findings.first_frames.setdefault((m, v), frame)
+                        shares.add(frame)
+            if len(findings.problems) == before:
+                _note_pictures(findings, shares, f"{name}/{view}", has_ground=shares.has_ground)
+            else:
+                findings.first_frames.pop((m, v), None)
         return 1
 
     _look_at_all(findings, look, root.name)
@@ -100,11 +107,18 @@ def _inspect_recording(recording: Recording, matte: Matte, problems: list[str]) 
         if clip is None:
             return 1  # said already
         findings.num_files += max(1, len(clip.files))
+        shares, mask = Shares(), recording.masks.get((m, v))
         with collect(findings.problems):
-            frames = read_clip(clip, recording.masks.get((m, v)), matte, clip.height, clip.width)
-            lengths[m, v] = len(frames)
-            findings.first_frames[m, v] = frames[0]
-            _note_pictures(findings, frames, str(clip.path))
+            clock = clip.read_clock()
+            for frame in cut_frames(clip, mask, matte, clip.height, clip.width):
+                if not shares.of_all:
+                    first = frame
+                shares.add(frame)
+            lengths[m, v] = len(shares.of_all)
+            findings.first_frames[m, v] = first
+            if not isinstance(clock, int) and not clock.is_steady:
+                findings.notes.append(f"{clip.path}: its frames are not evenly spaced; importing needs --frame_rate")
+            _note_pictures(findings, shares, str((mask or clip).path), has_ground=True)
         return 1
 
     _look_at_all(findings, look, recording.object_name)
@@ -125,19 +139,19 @@ def _look_at_all(findings: Findings, look: Callable[[int, int], int], name: str)
     findings.notes += _note_cameras(findings)
 
 
-def _note_pictures(findings: Findings, frames: np.ndarray, where: str) -> None:
-    """Notes what is unusual in the pictures of a view: no object, no background, an object cut by the border."""
-    opaque = frames[..., 3] >= _OPAQUE
-    shows = opaque.any(axis=(1, 2))
-    if frames[..., 3].min() == 255:
+def _note_pictures(findings: Findings, shares: Shares, where: str, *, has_ground: bool) -> None:
+    """Notes what is unusual in the pictures of a view: no background, hardly an object, one cut by the border.
+
+    Raises:
+      UserError: no object in any of them, or nothing else where there must be a ground.
+    """
+    findings.notes += shares.check(where, kept_ground=not has_ground)
+    if not has_ground:
         findings.notes.append(f"{where}: opaque everywhere, so that the background is learned as part of the object")
         return
-    if not shows.all():
-        findings.notes.append(f"{where}: nothing to see in {int((~shows).sum())} of {len(frames)} frames")
-    borders = (opaque[:, 0], opaque[:, -1], opaque[:, :, 0], opaque[:, :, -1])
-    cut = np.any([border.any(axis=1) for border in borders], axis=0)
-    if cut.any():
-        findings.notes.append(f"{where}: the object touches the border in {int(cut.sum())} of {len(frames)} frames")
+    cut = sum(share > 0 for share in shares.of_border)
+    if cut:
+        findings.notes.append(f"{where}: the object touches the border in {cut} of {len(shares.of_border)} frames")
 
 
 def _note_cameras(findings: Findings) -> list[str]:
