@@ -7,21 +7,20 @@ an array (`assemble`) or straight to disk (`write_recording`), and holds one fra
 from __future__ import annotations
 
 import functools
-import io
+import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from dimo_jax.data.clocks import Clock, Sampling, pick_frames, steady_clock
 from dimo_jax.data.cutting import Shares, cut_frames
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.jobs import run_all
 from dimo_jax.data.matte import Matte
-from dimo_jax.data.native import new_folder, save_frame, write_index
+from dimo_jax.data.native import new_folder, png_bytes, save_frame, write_index
 from dimo_jax.data.recording import Recording, choose_size, outline
 from dimo_jax.data.room import check_disk, check_memory, in_bytes
 from dimo_jax.errors import UserError
@@ -52,7 +51,7 @@ class Plan:
     @property
     def num_bytes(self) -> int:
         """Of the frames as uint8."""
-        return int(np.prod(self.shape, dtype=object))
+        return math.prod(self.shape)
 
     def describe(self) -> str:
         """Motions, views, frames, size, and what they take."""
@@ -60,7 +59,7 @@ class Plan:
         size = in_bytes(self.num_bytes)
         return f"{motions} motions x {views} views x {frames} frames of {width}x{height}: {size} of pictures as uint8"
 
-    def frames(self, key: Key) -> Iterator[np.ndarray]:
+    def frames(self, key: Key) -> Generator[np.ndarray, None, None]:
         """The frames of one motion and view, one by one: [H,W,4] uint8."""
         clip, mask = self.recording.clips[key], self.recording.masks.get(key)
         return cut_frames(clip, mask, self.matte, self.height, self.width, keep=self.keep[key])
@@ -271,7 +270,6 @@ def write_recording(plan: Plan, target: Path, *, report: Callable[[str], None] =
 def _guess_disk_bytes(plan: Plan) -> int:
     """What all frames will take as PNGs, by the first of the first clip."""
     each = plan.frames(min(plan.keep))
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(next(each))).save(file, "PNG", compress_level=4)
-    each.close()  # type: ignore[attr-defined]
-    return len(file.getvalue()) * int(np.prod(plan.shape[:3]))
+    size = png_bytes(next(each))
+    each.close()
+    return size * math.prod(plan.shape[:3])

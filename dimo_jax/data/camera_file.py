@@ -8,7 +8,7 @@
                   "clips": {"front": "walk_front.mp4", "side": "walk/side"}, "masks": {"front": "walk_mask.mp4"}}]}
 
 Only `views` is needed: a motion is then every folder beside the file, its clips are `<motion>/<view>.mp4` (or another
-video, or a GIF, or a folder of images) and its masks `<motion>/<view>_mask.*`.
+video, or an animation, or a folder of images) and its masks `<motion>/<view>_mask.*`, or NAME_mask.* beside its images.
 """
 
 from __future__ import annotations

@@ -129,15 +129,18 @@ def measure_clip(scene: Scene, clip: Clip, *, timing: Timing, normals: np.ndarra
     )
 
 
-def render_view(vertices: np.ndarray, scene: Scene, cameras: Camera, view: int, *, samples: int) -> np.ndarray:
-    """One camera's video of posed vertices [T,P,3], world units -> uint8 [T,H,W,4]."""
+def render_view(
+    vertices: np.ndarray, scene: Scene, cameras: Camera, view: int, *, samples: int
+) -> Iterator[np.ndarray]:
+    """One camera's video of posed vertices [T,P,3], world units -> T times uint8 [H,W,4], one by one."""
     camera = replace(
         cameras,
         world_to_camera=cameras.world_to_camera[view],
         focal=cameras.focal[view],
         center=cameras.center[view],
     )
-    return np.stack([render_mesh(frame, scene.mesh, camera, samples=samples) for frame in vertices])
+    for frame in vertices:
+        yield render_mesh(frame, scene.mesh, camera, samples=samples)
 
 
 def render_clip(
@@ -146,7 +149,7 @@ def render_clip(
     """The second pass over one clip, kept in memory -> uint8 [V,T,H,W,4]."""
     vertices = framing.apply(pose_clip(scene, clip, timing=timing)[0])
     views = range(len(cameras.world_to_camera))
-    return np.stack([render_view(vertices, scene, cameras, view, samples=samples) for view in views])
+    return np.stack([np.stack(list(render_view(vertices, scene, cameras, view, samples=samples))) for view in views])
 
 
 def write_clip(

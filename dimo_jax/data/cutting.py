@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,7 +20,7 @@ _TURNED_OVER = 0.9  # share of the border's pixels above which a mask is likely 
 
 def cut_frames(
     clip: Clip, mask: Clip | None, matte: Matte, height: int, width: int, *, keep: np.ndarray | None = None
-) -> Iterator[np.ndarray]:
+) -> Generator[np.ndarray, None, None]:
     """Frames of one clip, cut out and resized, one by one: [height,width,4] uint8.
 
     Args:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import json
 import math
 import os
@@ -38,6 +39,7 @@ from dimo_jax.errors import UserError
 VIDEO_SUFFIXES = (".mp4", ".webm", ".gif")
 MIN_STORED_BYTES = 1 << 30  # of frames, from which on they are kept on disk
 MAX_TRUTH_BYTES = 2 << 30  # of one motion, after decompression
+_COMPRESSION = 4  # of PNGs, of 0..9
 Source = tuple[Callable[[Path, np.ndarray], int], Path, int | slice]  # reader, file, which frames of the view
 
 
@@ -242,7 +244,14 @@ def read_dataset(folder: str | os.PathLike[str], *, store: str = "auto") -> Data
 
 def save_frame(frame: np.ndarray, path: Path) -> None:
     """Writes one frame uint8 [H,W,4] as PNG."""
-    Image.fromarray(np.ascontiguousarray(frame)).save(path, compress_level=4)
+    Image.fromarray(np.ascontiguousarray(frame)).save(path, compress_level=_COMPRESSION)
+
+
+def png_bytes(frame: np.ndarray) -> int:
+    """How many bytes `save_frame` would write."""
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(frame)).save(file, "PNG", compress_level=_COMPRESSION)
+    return file.tell()
 
 
 def write_view(folder: Path, frames: Iterable[np.ndarray]) -> int:

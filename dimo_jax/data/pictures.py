@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 from dimo_jax.data.jobs import one_line
 from dimo_jax.errors import UserError
@@ -17,8 +18,17 @@ IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF")  # some of Pillow's others run programs of the machine
 MAX_SIDE = 8192  # pixels
 MODES = {"RGBA", "RGB", "L", "LA", "P", "PA", "1"}  # 8 bits or fewer a channel
-DAMAGE = (OSError, ValueError, SyntaxError, EOFError, TypeError, Image.DecompressionBombError)
-_TURNED = (5, 6, 7, 8)  # values of EXIF's orientation that swap width and height
+DAMAGE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+_UPRIGHT = {  # what makes a picture upright, by EXIF's orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_TURNED = (5, 6, 7, 8)  # those that swap width and height
 
 
 def check_size(path: Path, width: int, height: int) -> tuple[int, int]:
@@ -68,10 +78,19 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
     width, height = image.size
-    if image.format == "TIFF":  # Pillow turns these, and tells their size accordingly
-        return width, height
-    # A PNG may say it behind its pixels, and is decoded to know.
-    return (height, width) if image.getexif().get(ExifTags.Base.Orientation) in _TURNED else (width, height)
+    return (height, width) if _orientation(image) in _TURNED else (width, height)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's, 1 where there is none that can be read: viewers show such a picture as it is stored."""
+    if image.format == "TIFF":  # Pillow turns these itself, and tells their size accordingly
+        return 1
+    try:
+        # A PNG may say it behind its pixels, and is decoded to know.
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except (*DAMAGE, struct.error, KeyError, IndexError):
+        return 1
+    return found if isinstance(found, int) else 1
 
 
 def load_picture(path: Path, size: tuple[int, int] | None = None, *, source: str = "") -> Image.Image:
@@ -93,7 +112,8 @@ def load_picture(path: Path, size: tuple[int, int] | None = None, *, source: str
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
             raise UserError(f"{path}: an animation of {getattr(image, 'n_frames', 0)} pictures, expected a single one")
         image.load()
-        upright = image.copy() if image.format == "TIFF" else ImageOps.exif_transpose(image)
+        turn = _UPRIGHT.get(_orientation(image))
+        upright = image.copy() if turn is None else image.transpose(turn)
     if size is not None and upright.size != size:
         raise _other_size(path, upright.size, size, source)
     return upright

@@ -85,7 +85,7 @@ def check_memory(num_bytes: float, what: str, *, otherwise: str) -> None:
     free = free_memory()
     if num_bytes > _SPARE * free:
         raise UserError(
-            f"{what}: do not fit into memory, of which {in_bytes(max(free, 0))} are free, expected "
+            f"{what} do not fit into memory, of which {in_bytes(max(free, 0))} are free, expected "
             f"{in_bytes(num_bytes)} ({otherwise})"
         )
 

@@ -61,6 +61,12 @@ def test_a_picture_is_turned_as_its_file_says(tmp_path, suffix, orientation):
         read_image(path, (16, 24))
 
 
+def test_a_picture_whose_metadata_cannot_be_read_is_shown_as_it_is(tmp_path):
+    for number, exif in enumerate((b"Exif\0\0junk", b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12", b"")):
+        Image.fromarray(upright()).save(tmp_path / f"{number}.png", exif=exif)
+        np.testing.assert_array_equal(read_image(tmp_path / f"{number}.png", (24, 16))[..., :3], upright())
+
+
 def test_masks_of_a_turned_picture_are_turned_or_refused(tmp_path):
     folder = write_cameras(tmp_path / "set", [{"name": "front", "azimuth_deg": 0, "fov_deg": 40}], frame_rate=8)
     mask = np.zeros((16, 24), np.uint8)
