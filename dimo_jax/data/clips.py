@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
+import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,7 +164,7 @@ def load_array(path: Path) -> np.ndarray:
     try:
         with _PARSER:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (*DAMAGE, MemoryError, OverflowError) as error:
+    except (*DAMAGE, MemoryError, tokenize.TokenError) as error:
         raise refuse(path, error, "a .npy mask") from error
     shape, kind = array.shape, array.dtype
     if not (len(shape) == 2 or (len(shape) == 3 and shape[2] == 1)) or kind.kind not in "fbiu":

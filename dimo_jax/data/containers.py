@@ -28,7 +28,7 @@ def check_whole(path: Path) -> None:
         if head[4:8] in _BOXES:
             end = _end_of_boxes(file, size)
         elif head[:4] == _EBML:
-            end = _end_of_segment(file)
+            end = _end_of_segment(file, size)
         elif head[:4] == b"RIFF" and head[8:11] == b"AVI":
             end = _end_of_chunks(file, size)
         else:
@@ -64,12 +64,12 @@ def _vint(file: BinaryIO) -> int | None:
     return None if value == (1 << (7 * width)) - 1 else value
 
 
-def _end_of_segment(file: BinaryIO) -> int:
+def _end_of_segment(file: BinaryIO, size: int) -> int:
     """Where the segment of a Matroska file ends; 0 where that is not known."""
     file.seek(4)
     length = _vint(file)
-    if length is None:
-        return 0
+    if length is None or length > size:
+        return 0  # no header: what ffmpeg makes of it counts
     file.seek(length, 1)
     if file.read(4) != _SEGMENT:
         return 0

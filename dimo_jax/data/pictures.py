@@ -18,7 +18,11 @@ IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF")  # some of Pillow's others run programs of the machine
 MAX_SIDE = 8192  # pixels
 MODES = {"RGBA", "RGB", "L", "LA", "P", "PA", "1"}  # 8 bits or fewer a channel
-DAMAGE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+# What Pillow's and NumPy's readers raise where a file's bytes are not what they expect.
+DAMAGE = (
+    *(OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error),
+    Image.DecompressionBombError,
+)
 _UPRIGHT = {  # what makes a picture upright, by EXIF's orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -88,7 +92,7 @@ def _orientation(image: Image.Image) -> int:
     try:
         # A PNG may say it behind its pixels, and is decoded to know.
         found = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except (*DAMAGE, struct.error, KeyError, IndexError):
+    except DAMAGE:
         return 1
     return found if isinstance(found, int) else 1
 

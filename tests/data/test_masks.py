@@ -1,5 +1,6 @@
 """Masks mean the same, whatever program wrote them, and whoever reads them."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -113,6 +114,28 @@ def test_numbers_of_no_mask_are_refused(tmp_path, values, message):
     np.save(tmp_path / "0.npy", values)
     with pytest.raises(UserError, match=rf"0\.npy: has .*{message[4:]}|{message}"):
         list(read_covers(open_mask(tmp_path)))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_damaged_masks_end_in_one_line_or_in_masks(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    np.save(tmp_path / "0.npy", HARD[0])
+    whole = (tmp_path / "0.npy").read_bytes()
+    images = [Image.fromarray(mask) for mask in SOFT]
+    images[0].save(tmp_path / "whole.gif", save_all=True, append_images=images[1:], duration=100)
+    animation = (tmp_path / "whole.gif").read_bytes()
+    for _ in range(20):
+        for data, path in ((whole, tmp_path / "arrays/0.npy"), (animation, tmp_path / "a.gif")):
+            path.parent.mkdir(exist_ok=True)
+            changed = bytearray(data)
+            for place in rng.integers(6, min(len(data), 400), rng.integers(1, 4)):
+                changed[place] = rng.integers(256)
+            path.write_bytes(changed[: rng.integers(len(data) // 2, 2 * len(data))])
+            clip_path = path.parent if path.suffix == ".npy" else path
+            with contextlib.suppress(UserError):
+                clip = open_mask(clip_path)
+                clip.read_clock()
+                assert all(cover.dtype == np.uint8 for cover in read_covers(clip))
 
 
 def write_labels(folder, masks, *, suffix="png", name="{}"):
