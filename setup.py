@@ -109,7 +109,7 @@ setup(
         "chex",
         "numpy",
         "imageio",
-        "imageio-ffmpeg",
+        "imageio-ffmpeg>=0.6",  # of the programs that it brings, those that know -fps_mode
         "absl-py",
         "DracoPy>=2",
         "ml-collections",

@@ -29,7 +29,6 @@ from dimo_jax.data.clip_passes import Timing
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.import_folder import import_folder
 from dimo_jax.data.import_gltf import Options
-from dimo_jax.data.native import write_dataset
 from dimo_jax.data.native_schema import read_framing
 from dimo_jax.data.sources import detect
 from dimo_jax.data.studio import Studio, spread_views
@@ -109,19 +108,16 @@ def run(
         import_model(Path(source), target, **options)
         return
     readers: dict[str, Callable[..., Dataset]] = {
+        "gltf": import_model_file,
         "authors": import_videos.import_authors,
         "videos": import_videos.import_videos,
         "sv4d": import_videos.import_sv4d,
     }
-    reader = import_model_file if kind == "gltf" else readers[kind]
+    reader = readers[kind]
     _refuse(options, reader, KINDS[kind])
     if azimuths is not None and num_views is not None:
         raise UserError(f"--num_views: found {num_views} beside --azimuths={azimuths}, expected one of them")
-    if kind == "gltf":
-        data = import_model_file(source, target, **options)  # written clip by clip, so that it can go on after a stop
-    else:
-        data = readers[kind](source, **options)
-        write_dataset(data, target)
+    data = reader(source, target, **options)
     print(
         f"wrote {data.num_motions} motions x {data.num_views} views x {data.num_frames} frames of "
         f"{data.cameras.width}x{data.cameras.height}, {data.frame_rate:g} frames a second, to {target}: "

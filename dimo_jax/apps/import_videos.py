@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from dimo_jax.apps.options import parse_numbers
+from dimo_jax.data.assembly import plan_recording, write_recording
 from dimo_jax.data.authors import describe_authors
 from dimo_jax.data.camera_file import describe_videos
+from dimo_jax.data.clocks import Sampling
 from dimo_jax.data.dataset import Dataset
-from dimo_jax.data.extent import describe, look, normalize
+from dimo_jax.data.extent import Boxes, describe, look, normalize
 from dimo_jax.data.matte import Matte, parse_color
 from dimo_jax.data.native_schema import read_framing
-from dimo_jax.data.recording import Recording, Sampling, assemble
+from dimo_jax.data.recording import Recording
 from dimo_jax.data.sv4d import FOV_DEG, RADIUS, describe_sv4d
 from dimo_jax.data.upright import choose_turn
 from dimo_jax.data.world import bring_into, place_dataset
@@ -23,6 +27,7 @@ from dimo_jax.geometry.world import World
 
 def import_videos(
     source: str,
+    target: Path,
     *,
     num_frames: int | None = None,
     frame_rate: float | None = None,
@@ -34,10 +39,11 @@ def import_videos(
     up: str = "",
     framing: str = "",
 ) -> Dataset:
-    """Videos beside a `cameras.json`.
+    """Writes a dataset of videos beside a `cameras.json`.
 
     Args:
       source: the folder.
+      target: the folder to write.
       num_frames: frames of every motion, spread evenly over its clips; default: all, which must be as many in each.
       frame_rate: takes frames at this pace (a second) from the beginning of each clip instead.
       size: height of the pictures in pixels, which the intrinsics follow; default: that of the videos.
@@ -48,6 +54,9 @@ def import_videos(
       up: what is up in the world of the cameras, see `data.upright.choose_turn`; default: as the file says.
       framing: a dataset folder of the same cameras' world, whose scale, turn and centre are taken.
 
+    Returns:
+      What was written, with blank frames.
+
     Raises:
       UserError: bad input.
     """
@@ -57,12 +66,13 @@ def import_videos(
         raise UserError(f"--up: found {up} beside --framing={framing}, which tells what is up; expected one of them")
     if up not in ("", "y", "auto") and recording.up == "y":
         raise UserError(f"--up: found {up}, but the cameras of {source} stand in a world with +Y up, expected y")
-    known = _known_framing(framing)
-    return _assemble(recording, Sampling(num_frames, frame_rate, size), chosen, up=up or recording.up, framing=known)
+    known, sampling = _known_framing(framing), Sampling(num_frames, frame_rate, size)
+    return _write(recording, target, sampling, chosen, up=up or recording.up, framing=known)
 
 
 def import_sv4d(
     source: str,
+    target: Path,
     *,
     azimuths: str = "",
     test_azimuths: str = "",
@@ -92,11 +102,13 @@ def import_sv4d(
         fov_deg=fov_deg,
     )
     chosen = Matte(how=matte, color=parse_color(key_color), tolerance=key_tolerance, enclosed=key_enclosed)
-    return _assemble(recording, Sampling(num_frames, frame_rate, size), chosen, framing=_known_framing(framing))
+    sampling = Sampling(num_frames, frame_rate, size)
+    return _write(recording, target, sampling, chosen, framing=_known_framing(framing))
 
 
 def import_authors(
     source: str,
+    target: Path,
     *,
     num_frames: int | None = None,
     size: int | None = None,
@@ -120,15 +132,21 @@ def import_authors(
         recording, sampling = replace(recording, frame_rate=frame_rate), replace(sampling, frame_rate=None)
     print("positive elevations of info.json are below the horizon, as in the authors' code")
     chosen = Matte(how=matte, color=parse_color(key_color), tolerance=key_tolerance, enclosed=key_enclosed)
-    return _assemble(recording, sampling, chosen, framing=_known_framing(framing))
+    return _write(recording, target, sampling, chosen, framing=_known_framing(framing))
 
 
 def _known_framing(folder: str) -> World | None:
     return read_framing(folder, of="cameras") if folder else None
 
 
-def _assemble(
-    recording: Recording, sampling: Sampling, matte: Matte, *, up: str = "y", framing: World | None = None
+def _write(
+    recording: Recording,
+    target: Path,
+    sampling: Sampling,
+    matte: Matte,
+    *,
+    up: str = "y",
+    framing: World | None = None,
 ) -> Dataset:
     sizes = sorted({(clip.width, clip.height) for clip in recording.clips.values()})
     print(
@@ -136,19 +154,19 @@ def _assemble(
         f"masks for {len(recording.masks)} of {len(recording.clips)} clips, pictures of "
         + ", ".join(f"{width}x{height}" for width, height in sizes)
     )
-    return _place(assemble(recording, sampling=sampling, matte=matte), up=up, framing=framing)
+    place = functools.partial(_place, up=up, framing=framing)
+    return write_recording(plan_recording(recording, sampling=sampling, matte=matte), target, place, report=print)
 
 
-def _place(dataset: Dataset, *, up: str, framing: World | None) -> Dataset:
+def _place(dataset: Dataset, boxes: Boxes, *, up: str, framing: World | None) -> Dataset:
     """A recording upright and at the method's size, or where `framing` puts it; says so."""
     if framing is not None:
         placed = bring_into(dataset, framing)
-        sight = look(placed.cameras, placed.frames[..., 3])
-        print(f"framed as asked: scaled by {framing.scale:.4g}; {describe(sight, World())}")
+        print(f"framed as asked: scaled by {framing.scale:.4g}; {describe(look(placed.cameras, boxes), World())}")
         return placed
     turn = choose_turn(np.asarray(dataset.cameras.world_to_camera), up, where="--up")
     if turn.said:
         print(turn.said)
-    placed, said = normalize(place_dataset(dataset, World(rotation=turn.rotation)))
+    placed, said = normalize(place_dataset(dataset, World(rotation=turn.rotation)), boxes)
     print(said)
     return placed

@@ -12,7 +12,7 @@ from absl import logging
 from dimo_jax.apps.player import Player
 from dimo_jax.apps.restore import Restored, world_of
 from dimo_jax.data.dataset import Dataset
-from dimo_jax.data.extent import fits, look
+from dimo_jax.data.extent import find_boxes, fits, look
 from dimo_jax.data.sources import place, read_folder
 from dimo_jax.data.world import bring_into, settle
 from dimo_jax.export.metrics_log import read_metrics
@@ -43,9 +43,9 @@ def read_unseen(source: str, model: Restored) -> Dataset:
     if (own is None and world.of == "model") or (own is not None and own.of != world.of):
         return place(dataset)
     moved = bring_into(dataset, world)
-    if not fits(look(moved.cameras, moved.frames[..., 3])):
+    if not fits(look(moved.cameras, find_boxes(moved.frames[..., 3]))):
         alone = place(dataset)
-        if fits(look(alone.cameras, alone.frames[..., 3])):  # other units: not the same source
+        if fits(look(alone.cameras, find_boxes(alone.frames[..., 3]))):  # other units: not the same source
             return alone
     if own is not None:
         ratio = world.scale / own.scale

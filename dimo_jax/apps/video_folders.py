@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from dimo_jax.data.clips import FORMATS, MODES
+from dimo_jax.data.pictures import picture_size, read_image
 from dimo_jax.errors import UserError
 
-MAX_SIDE = 8192  # pixels; a larger picture is refused before it is decoded
 _WHITE_MARGIN = 8  # of 255: without alpha, what differs from white by more is the object
 
 
@@ -98,20 +95,11 @@ def _frames(folder: Path) -> dict[int, Path]:
 def _check_sizes(paths: list[Path]) -> tuple[int, int]:
     first = None
     for path in paths:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                with Image.open(path, formats=FORMATS) as image:
-                    size, mode = image.size, image.mode
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{path}: cannot be read as an image ({reason}), expected a PNG") from error
+        size = picture_size(path)
         first = first or (path, size)
         if size != first[1]:
             expected = f"{first[1][0]}x{first[1][1]} as {first[0]}"
             raise UserError(f"{path}: image of {size[0]}x{size[1]}, expected {expected}")
-        if max(size) > MAX_SIDE or mode not in MODES:
-            raise UserError(f"{path}: {mode} image of {size[0]}x{size[1]}, expected 8 bits, at most {MAX_SIDE} pixels")
     assert first
     return first[1]
 
@@ -126,18 +114,9 @@ def read_videos(paths: tuple[tuple[Path, ...], ...]) -> tuple[np.ndarray, np.nda
     Raises:
       UserError: a damaged picture.
     """
-    pictures = [[_read(path) for path in view] for view in paths]
+    pictures = [[read_image(path) for path in view] for view in paths]
     rgba = np.asarray(pictures)
     rgb, alpha = rgba[..., :3].astype(np.float32) / 255, rgba[..., 3:].astype(np.float32) / 255
     opaque = np.all(alpha == 1, axis=(-3, -2, -1))[..., None, None]
     colored = np.any(rgba[..., :3] < 255 - _WHITE_MARGIN, axis=-1)
     return rgb * alpha + (1 - alpha), np.where(opaque, colored, alpha[..., 0] > 0.5)
-
-
-def _read(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            return np.asarray(image.convert("RGBA"))
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: cannot be read as an image ({reason}), expected a PNG") from error

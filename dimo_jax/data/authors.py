@@ -11,19 +11,23 @@ whose inverse has its y and z axes turned over for the rasterizer. In our terms 
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import logging
 
+from dimo_jax.data.assembly import fill, plan_recording
 from dimo_jax.data.cameras import orbit
 from dimo_jax.data.captions import read_authors_captions, read_captions
-from dimo_jax.data.clips import Clip, open_arrays, open_images
+from dimo_jax.data.clips import Clip, open_images
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.json_fields import check_distinct, check_name, get_count, get_field, load_json
+from dimo_jax.data.masks import find_masks_beside
 from dimo_jax.data.matte import Matte
-from dimo_jax.data.recording import Lens, Recording, assemble, collect, lens_of_fov
+from dimo_jax.data.native import store_frames
+from dimo_jax.data.recording import Lens, Recording, collect, lens_of_fov, outline
 from dimo_jax.errors import UserError
 
 FILE = "info.json"
@@ -88,13 +92,7 @@ def _open_view(folder: Path, num_frames: int | None) -> tuple[Clip, Clip | None]
         raise UserError(f"{folder}: {len(clip.files)} images, expected {num_frames} (num_frames of {FILE})")
     if clip.height != clip.width:
         raise UserError(f"{folder}: pictures of {clip.width}x{clip.height}, expected square ones, as the authors' are")
-    masks = [path.with_name(f"{path.stem}_mask.npy") for path in clip.files]
-    absent = [path for path in masks if not path.is_file()]
-    if len(absent) == len(masks):
-        return clip, None
-    if absent:
-        raise UserError(f"{absent[0]}: no such file, expected a mask for every image where there is one for any")
-    return clip, open_arrays(folder, masks)
+    return clip, find_masks_beside(clip)
 
 
 def describe_authors(folder: str | Path, *, problems: list[str] | None = None) -> Recording:
@@ -143,14 +141,22 @@ def describe_authors(folder: str | Path, *, problems: list[str] | None = None) -
     )
 
 
-def read_authors(folder: str | Path) -> Dataset:
-    """Reads a folder in the authors' layout into memory, as it is: every frame, at its own size.
+def read_authors(folder: str | Path, *, store: str = "memory") -> Dataset:
+    """Reads a folder in the authors' layout, as it is: every frame, at its own size.
 
     Alpha comes from the masks, from the images' own alpha, or, where there is neither, from the white background.
+
+    Args:
+      folder: the one with `info.json`.
+      store: where the frames are kept, see `data.native.read_dataset`.
 
     Raises:
       UserError: as `describe_authors`, or a damaged image or mask.
     """
     recording = describe_authors(folder)
     logging.info("%s: the authors' layout; positive elevations are below the horizon, as in their code", folder)
-    return assemble(recording, matte=WHITE)
+    plan = plan_recording(recording, matte=WHITE)
+    files = [path for clip in (*recording.clips.values(), *recording.masks.values()) for path in clip.files]
+    report = functools.partial(logging.warning, "%s")
+    frames = store_frames(Path(folder), files, plan.shape, lambda out: fill(plan, out, report=report), store=store)
+    return outline(recording, frames, plan.height, plan.width, frame_rate=plan.frame_rate)

@@ -8,7 +8,7 @@
                   "clips": {"front": "walk_front.mp4", "side": "walk/side"}, "masks": {"front": "walk_mask.mp4"}}]}
 
 Only `views` is needed: a motion is then every folder beside the file, its clips are `<motion>/<view>.mp4` (or another
-video, or a GIF, or a folder of images) and its masks `<motion>/<view>_mask.*`.
+video, or an animation, or a folder of images) and its masks `<motion>/<view>_mask.*`, or NAME_mask.* beside its images.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from dimo_jax.data.json_fields import (
     get_split,
     load_json,
 )
+from dimo_jax.data.masks import find_masks, open_mask
 from dimo_jax.data.recording import Lens, Recording, collect, is_same_shape, lens_of_fov
 from dimo_jax.data.upright import CHOICES
 from dimo_jax.errors import UserError
@@ -118,12 +119,18 @@ def _listed_motions(table: Any, root: Path, where: str) -> list[dict[str, Any]]:
     return motions
 
 
-def _find(root: Path, motion: Any, key: str, view: str, stem: Path, where: str) -> Path | None:
-    """The clip (or its mask) of a view: as the file says, or where it lies by default."""
-    table = get_field(motion, key, dict, where, default={})
-    if view in table:
-        return _inside(root, table[view], f"{where}: {key} of {view}")
-    return find_clip(stem)
+def _find_clip(root: Path, motion: Any, view: str, stem: Path, where: str) -> Path | None:
+    """The clip of a view: as the file says, or where it lies by default."""
+    table = get_field(motion, "clips", dict, where, default={})
+    return _inside(root, table[view], f"{where}: clips of {view}") if view in table else find_clip(stem)
+
+
+def _find_masks(root: Path, motion: Any, view: str, stem: Path, clip: Clip, where: str) -> Clip | None:
+    """Likewise its masks."""
+    table = get_field(motion, "masks", dict, where, default={})
+    return (
+        open_mask(_inside(root, table[view], f"{where}: masks of {view}")) if view in table else find_masks(stem, clip)
+    )
 
 
 def describe_videos(folder: str | Path, *, problems: list[str] | None = None) -> Recording:
@@ -221,12 +228,12 @@ def _parse_motions(table: Any, root: Path, views: list[str], where: str, problem
         for v, view in enumerate(views):
             stem = root / name / view
             with collect(problems):
-                found = _find(root, motion, "clips", view, stem, here)
+                found = _find_clip(root, motion, view, stem, here)
                 if found is None:
                     raise UserError(f"{stem}: no such clip, expected {view}.mp4, another video, or a folder of images")
                 clips[m, v] = open_clip(found)
-                mask = _find(root, motion, "masks", view, stem.with_name(f"{view}_mask"), here)
+                mask = _find_masks(root, motion, view, stem, clips[m, v], here)
                 if mask is not None:
-                    masks[m, v] = open_clip(mask)
+                    masks[m, v] = mask
     check_distinct(names, "motion", root / FILE)
     return names, splits, sentences, clips, masks

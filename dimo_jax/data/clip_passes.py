@@ -138,8 +138,11 @@ def render_view(
     *,
     samples: int,
     mirrored: np.ndarray | None = None,
-) -> np.ndarray:
-    """One camera's video of posed vertices [T,P,3], world units -> uint8 [T,H,W,4]; `mirrored` as `find_mirrored`."""
+) -> Iterator[np.ndarray]:
+    """One camera's video of posed vertices [T,P,3], world units -> T times uint8 [H,W,4], one by one.
+
+    `mirrored` is as `find_mirrored` has it.
+    """
     camera = replace(
         cameras,
         world_to_camera=cameras.world_to_camera[view],
@@ -147,12 +150,8 @@ def render_view(
         center=cameras.center[view],
     )
     turned = [None] * len(vertices) if mirrored is None else list(mirrored)
-    return np.stack(
-        [
-            render_mesh(frame, scene.mesh, camera, samples=samples, mirrored=over)
-            for frame, over in zip(vertices, turned, strict=True)
-        ]
-    )
+    for frame, over in zip(vertices, turned, strict=True):
+        yield render_mesh(frame, scene.mesh, camera, samples=samples, mirrored=over)
 
 
 def render_clip(
@@ -162,7 +161,8 @@ def render_clip(
     vertices = framing.apply(pose_clip(scene, clip, timing=timing)[0])
     mirrored = find_mirrored(scene, clip, timing.times(clip))
     views = range(len(cameras.world_to_camera))
-    return np.stack([render_view(vertices, scene, cameras, view, samples=samples, mirrored=mirrored) for view in views])
+    shown = partial(render_view, vertices, scene, cameras, samples=samples, mirrored=mirrored)
+    return np.stack([np.stack(list(shown(view))) for view in views])
 
 
 def write_clip(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dimo_jax.data.cutting import OPAQUE
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.world import place_dataset, settle
 from dimo_jax.geometry.world import World
@@ -19,7 +20,7 @@ EXTENT = 1.0
 EXTENTS = (0.4, 2.0)
 DISTANCES = (1.0, 6.0)  # where no mask tells the object's size
 MAX_OFFSET = 0.3  # of the object's middle from the origin
-_OPAQUE = 128  # of 255, from which on a pixel counts as the object's
+Boxes = list[list[np.ndarray | None]]  # of times that are looked at, what `find_box` finds in each view
 _TRIM = 0.002  # share of a mask's pixels that may lie beyond its box at each side: specks
 _MAX_SAMPLES = 24  # motions and frames looked at
 _LEAST_SPREAD = 1e-3  # least eigenvalue of mean(1 - d d^T) at which rays d fix a point: some 3 degrees between them
@@ -71,11 +72,12 @@ def find_focus(cameras: Camera) -> tuple[np.ndarray, float]:
     return np.where(np.abs(focus) < 1e-9 * distance, 0.0, focus), distance  # no rounding errors for coordinates
 
 
-def find_box(mask: np.ndarray) -> np.ndarray | None:
-    """Pixels (left, top, right, bottom) around a mask [H,W], specks aside.
+def find_box(alpha: np.ndarray) -> np.ndarray | None:
+    """Pixels (left, top, right, bottom) around what is opaque in an alpha [H,W] uint8, specks aside.
 
-    None where the mask is empty, fills the picture, or is cut by its border, so that it does not tell a size.
+    None where nothing is, where it fills the picture, or is cut by its border, so that it does not tell a size.
     """
+    mask = alpha >= OPAQUE
     count = int(mask.sum())
     if not count:
         return None
@@ -90,7 +92,20 @@ def find_box(mask: np.ndarray) -> np.ndarray | None:
     return np.array([box[0][0], box[1][0], box[0][1], box[1][1]], np.float64)
 
 
-def find_object(cameras: Camera, alphas: np.ndarray) -> tuple[np.ndarray, float] | None:
+def pick(num_motions: int, num_frames: int) -> list[tuple[int, int]]:
+    """An even choice of (motion, frame) to look at; not a stride, which would meet one frame of every motion."""
+    count = num_motions * num_frames
+    indices = np.unique(np.linspace(0, count - 1, min(count, _MAX_SAMPLES)).round().astype(int))
+    return [(int(index) // num_frames, int(index) % num_frames) for index in indices]
+
+
+def find_boxes(alphas: np.ndarray) -> Boxes:
+    """`find_box` of picked motions and frames of alphas [M,V,T,H,W] uint8, over all views."""
+    picks = pick(alphas.shape[0], alphas.shape[2])
+    return [[find_box(np.asarray(alpha)) for alpha in alphas[m, :, t]] for m, t in picks]
+
+
+def find_object(cameras: Camera, boxes: Boxes) -> tuple[np.ndarray, float] | None:
     """Middle [3] and largest side of the box in which the object is, over motions and frames, by its silhouettes.
 
     The rays through the middles of the masks' boxes meet at the object's middle, and at that depth a box has its size:
@@ -98,31 +113,23 @@ def find_object(cameras: Camera, alphas: np.ndarray) -> tuple[np.ndarray, float]
 
     Args:
       cameras: V views.
-      alphas: [M,V,T,H,W] uint8, of which an even choice of motions and frames is looked at.
+      boxes: of every time that is looked at, those of the V views.
 
     Returns:
       None where fewer than two views show an object that is neither opaque everywhere nor cut by the border.
     """
-    num_motions, _, num_frames = alphas.shape[:3]
-    picks = _spread(num_motions * num_frames, _MAX_SAMPLES)
-    found = [_locate(cameras, alphas[index // num_frames, :, index % num_frames]) for index in picks]
+    found = [_locate(cameras, each) for each in boxes]
     seen = [each for each in found if each is not None]
-    if 2 * len(seen) < len(found):
+    if not seen or 2 * len(seen) < len(found):
         return None
     middles, halves = np.stack([middle for middle, _ in seen]), np.array([half for _, half in seen])
     low, high = (middles - halves[:, None]).min(axis=0), (middles + halves[:, None]).max(axis=0)
     return (low + high) / 2, float((high - low).max())
 
 
-def _spread(count: int, most: int) -> np.ndarray:
-    """Up to `most` indices below `count`; not a stride, which would meet one frame of every motion."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
-
-
-def _locate(cameras: Camera, alphas: np.ndarray) -> tuple[np.ndarray, float] | None:
-    """Middle and half the size of the object by its alpha [V,H,W] uint8 at one time; None where they do not tell."""
+def _locate(cameras: Camera, boxes: list[np.ndarray | None]) -> tuple[np.ndarray, float] | None:
+    """Middle and half the size of the object by its boxes in V views at one time; None where they do not tell."""
     poses = np.asarray(cameras.world_to_camera, np.float64)
-    boxes = [find_box(np.asarray(alpha) >= _OPAQUE) for alpha in alphas]
     views = [view for view, box in enumerate(boxes) if box is not None]
     if len(views) < 2:
         return None
@@ -143,10 +150,10 @@ def _locate(cameras: Camera, alphas: np.ndarray) -> tuple[np.ndarray, float] | N
     return point, float(np.quantile(halves, 0.75))
 
 
-def look(cameras: Camera, alphas: np.ndarray) -> Sight:
-    """Measures what V cameras see, in their coordinates; alphas [M,V,T,H,W] uint8."""
+def look(cameras: Camera, boxes: Boxes) -> Sight:
+    """Measures what V cameras see, in their coordinates; boxes as `find_object`."""
     focus, distance = find_focus(cameras)
-    found = find_object(cameras, alphas)
+    found = find_object(cameras, boxes)
     return Sight(focus, distance, *(found or (None, None)))
 
 
@@ -201,11 +208,11 @@ def describe(sight: Sight, world: World) -> str:
     return f"{what}; cameras at {sight.distance:.3g}; {done}"
 
 
-def normalize(dataset: Dataset) -> tuple[Dataset, str]:
+def normalize(dataset: Dataset, boxes: Boxes | None = None) -> tuple[Dataset, str]:
     """A dataset at the method's size, its `world` telling how it came there; and one line about it.
 
-    The same arrays where it `fits` already.
+    The same arrays where it `fits` already. `boxes` are those of its pictures; None: they are found.
     """
-    sight = look(dataset.cameras, dataset.frames[..., 3])
+    sight = look(dataset.cameras, find_boxes(dataset.frames[..., 3]) if boxes is None else boxes)
     world = find_world(sight)
     return settle(place_dataset(dataset, world)), describe(sight, world)

@@ -22,12 +22,13 @@ from pathlib import Path
 
 import numpy as np
 
-from dimo_jax.data.clip_passes import each_clip, write_clip
+from dimo_jax.data.clip_passes import each_clip, pose_clip, render_view, write_clip
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.framing import Framing
 from dimo_jax.data.gltf import Scene, load_scene
 from dimo_jax.data.import_gltf import Options, Plan, describe_motions, plan_import
-from dimo_jax.data.native import write_index
+from dimo_jax.data.native import png_bytes, write_index
+from dimo_jax.data.room import check_disk, in_bytes
 from dimo_jax.errors import UserError, WriteFailed
 from dimo_jax.workdir.files import write_json
 from dimo_jax.workdir.lock import LOCK_FILE, hold
@@ -77,6 +78,7 @@ def import_folder(
             plan, surface, joints = plan_import(scene, options, num_workers=num_workers, report=report)
             begin = partial(_begin, staging, scene, plan, asked, surface, joints, report=report)
         dataset = describe_motions(scene, plan.clips, options, plan.framing)
+        _check_room(target, staging if begin is None else None, scene, plan, dataset, options, report=report)
         staging.mkdir(parents=True, exist_ok=True)
         with hold(staging, flag="out"):
             if begin is not None:
@@ -157,6 +159,32 @@ def _begin(
         "scale": plan.framing.scale,
     }
     write_json(content, staging / PLAN)
+
+
+def _check_room(
+    target: Path,
+    staging: Path | None,
+    scene: Scene,
+    plan: Plan,
+    dataset: Dataset,
+    options: Options,
+    *,
+    report: Callable[[str], None],
+) -> None:
+    """Says what the import will take, and checks that the disk has as much; what lies in `staging` is there already."""
+    num_views, num_frames = dataset.num_views, dataset.num_frames
+    first = pose_clip(scene, plan.clips[0], timing=options.timing)[0][:1]
+    frames = render_view(plan.framing.apply(first), scene, dataset.cameras, 0, samples=options.studio.samples)
+    views = [(name, view) for name in dataset.names for view in dataset.view_names]
+    missing = [pair for pair in views if staging is None or not staging.joinpath(*pair).is_dir()]
+    needed = png_bytes(next(frames)) * num_frames * len(missing)
+    size = options.studio.size
+    report(
+        f"{dataset.num_motions} motions x {num_views} views x {num_frames} frames of {size}x{size}: "
+        f"{in_bytes(dataset.frames.size)} of pictures as uint8, about {in_bytes(needed)} on disk"
+        + ("" if len(missing) == len(views) else " still to come")
+    )
+    check_disk(target, needed, otherwise="--size, --num_frames or --clips make it smaller")
 
 
 def _render(

@@ -26,11 +26,14 @@ from dimo_jax.data.gltf import Scene, load_scene, select_clips
 from dimo_jax.data.gltf_animation import pose_scene
 from dimo_jax.data.gltf_facing import describe_inside_out
 from dimo_jax.data.gltf_rig import Clip
+from dimo_jax.data.room import check_memory, in_bytes
 from dimo_jax.data.studio import Studio
 from dimo_jax.errors import UserError
 from dimo_jax.geometry.neighbors import farthest_points
 from dimo_jax.geometry.world import World
 
+_POSED_BYTES = 4 * 24  # of a vertex: posed, without its travel, those that are drawn, and framed
+_TRUTH_BYTES = 24 + 24 + 24 + 12  # of a point: as it was measured, stacked, framed, and as float32
 STILL = 0.005  # share of the model's size that no vertex of a still pose moves
 
 
@@ -143,6 +146,7 @@ def plan_import(
     if options.test_clips:
         select_clips(scene, options.test_clips)  # a pattern that matches nothing is said before the work
     _report_scene(scene, report)
+    _check_memory(scene, chosen, options, num_workers=num_workers)
     normals, offsets = border_planes(options.studio.cameras(), margin=options.studio.margin)
     points = choose_surface(scene, num_points=options.num_surface_points)
     measure = partial(measure_clip, timing=options.timing, normals=normals, points=points)
@@ -212,11 +216,25 @@ def import_gltf(
         framing=plan.framing,
         samples=options.studio.samples,
     )
+    size = blank.frames.size
+    check_memory(size, f"{scene.path}: {in_bytes(size)} of pictures", otherwise="or import to a folder")
     frames = np.empty(blank.frames.shape, np.uint8)
     videos = each_clip(render, scene, plan.clips, num_workers=num_workers, label="rendering")
     for index, video in enumerate(videos):
         frames[index] = video
     return replace(blank, frames=frames, surface=surface, joints=joints, height=surface_height(surface))
+
+
+def _check_memory(scene: Scene, clips: Sequence[Clip], options: Options, *, num_workers: int) -> None:
+    """Checks that memory holds the vertices that are posed at once, and the truth of all clips."""
+    num_frames, workers = options.timing.num_frames, min(num_workers, len(clips))
+    posed = workers * num_frames * scene.num_vertices * _POSED_BYTES
+    truth = len(clips) * num_frames * (options.num_surface_points + len(scene.joints)) * _TRUTH_BYTES
+    check_memory(
+        posed + truth,
+        f"{scene.path}: {len(clips)} clips of {num_frames} frames of {scene.num_vertices} vertices",
+        otherwise="fewer --num_workers, --num_frames, --num_surface_points or --clips",
+    )
 
 
 def _report_scene(scene: Scene, report: Callable[[str], None]) -> None:

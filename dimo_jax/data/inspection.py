@@ -13,11 +13,12 @@ from dimo_jax.data import extent
 from dimo_jax.data.authors import WHITE, describe_authors
 from dimo_jax.data.camera_file import describe_videos
 from dimo_jax.data.captions import FILE, TEST_FILE, read_captions
+from dimo_jax.data.cutting import Shares, cut_frames
 from dimo_jax.data.jobs import run_all
 from dimo_jax.data.matte import Matte
-from dimo_jax.data.native import find_sources, read_truths
+from dimo_jax.data.native import find_sources, read_truths, stream_video
 from dimo_jax.data.native_schema import read_description
-from dimo_jax.data.recording import Recording, build_cameras, collect, read_clip
+from dimo_jax.data.recording import Recording, build_cameras, collect
 from dimo_jax.data.sources import detect
 from dimo_jax.data.sv4d import describe_sv4d
 from dimo_jax.data.upright import choose_turn, note_upright
@@ -25,8 +26,6 @@ from dimo_jax.data.world import describe_world, place_cameras
 from dimo_jax.errors import UserError
 from dimo_jax.geometry.world import World
 from dimo_jax.types import Camera
-
-_OPAQUE = 128  # of 255, from which on a pixel counts as the object's
 
 
 @dataclass
@@ -41,7 +40,7 @@ class Findings:
     problems: list[str] = field(default_factory=list)  # the data cannot be used with these
     notes: list[str] = field(default_factory=list)  # it can, but look
     first_frames: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)  # [H,W,4] uint8
-    alphas: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)  # [3,H,W] uint8, of the same views
+    boxes: dict[tuple[int, int], list[np.ndarray | None]] = field(default_factory=dict)  # of three frames of each view
     world: World | None = None  # that the dataset records
     stand: str = ""  # one line: how large the object is, and where it and the cameras are
     focus: np.ndarray = field(default_factory=lambda: np.zeros(3))  # [3] what the cameras look at
@@ -80,17 +79,27 @@ def _inspect_native(root: Path) -> Findings:
 
     def look(m: int, v: int) -> int:
         name, view = description.names[m], description.view_names[v]
-        frames = np.zeros((num_frames, cameras.height, cameras.width, 4), np.uint8)
-        before = len(findings.problems)
+        shares, before = Shares(), len(findings.problems)
+        boxes: list[np.ndarray | None] = []
         with collect(findings.problems):
-            for reader, path, where in find_sources(root / name, view, num_frames):
+            for read, path, where in find_sources(root / name, view, num_frames):
                 findings.num_files += 1
                 with collect(findings.problems):
-                    reader(path, frames[where])
-        if len(findings.problems) == before:
-            findings.first_frames[m, v] = frames[0]
-            findings.alphas[m, v] = _few(frames)
-            _note_pictures(findings, frames, f"{name}/{view}")
+                    if isinstance(where, slice):
+                        each = stream_video(path, (num_frames, cameras.height, cameras.width))
+                    else:
+                        frame = np.zeros((cameras.height, cameras.width, 4), np.uint8)
+                        read(path, frame)
+                        each = iter([frame])
+                    for frame in each:
+                        findings.first_frames.setdefault((m, v), frame)
+                        shares.add(frame)
+                        boxes.append(extent.find_box(frame[..., 3]))
+            if len(findings.problems) == before:
+                findings.boxes[m, v] = _few(boxes)
+                _note_pictures(findings, shares, f"{name}/{view}", has_ground=shares.has_ground)
+            else:
+                findings.first_frames.pop((m, v), None)
         return 1
 
     findings.world = description.world
@@ -100,9 +109,9 @@ def _inspect_native(root: Path) -> Findings:
     return findings
 
 
-def _few(frames: np.ndarray) -> np.ndarray:
-    """Alpha of three frames [T,H,W,4]: the first, the middle and the last, [3,H,W]."""
-    return frames[[0, len(frames) // 2, -1], ..., 3]
+def _few(boxes: list[np.ndarray | None]) -> list[np.ndarray | None]:
+    """The first, the middle and the last of a clip's."""
+    return [boxes[0], boxes[len(boxes) // 2], boxes[-1]]
 
 
 def _inspect_recording(recording: Recording, matte: Matte, problems: list[str]) -> Findings:
@@ -117,12 +126,21 @@ def _inspect_recording(recording: Recording, matte: Matte, problems: list[str]) 
         if clip is None:
             return 1  # said already
         findings.num_files += max(1, len(clip.files))
+        shares, mask = Shares(), recording.masks.get((m, v))
+        boxes: list[np.ndarray | None] = []
         with collect(findings.problems):
-            frames = read_clip(clip, recording.masks.get((m, v)), matte, clip.height, clip.width)
-            lengths[m, v] = len(frames)
-            findings.first_frames[m, v] = frames[0]
-            findings.alphas[m, v] = _few(frames)
-            _note_pictures(findings, frames, str(clip.path))
+            clock = clip.read_clock()
+            for frame in cut_frames(clip, mask, matte, clip.height, clip.width):
+                if not shares.of_all:
+                    first = frame
+                shares.add(frame)
+                boxes.append(extent.find_box(frame[..., 3]))
+            lengths[m, v] = len(shares.of_all)
+            findings.first_frames[m, v] = first
+            findings.boxes[m, v] = _few(boxes)
+            if not isinstance(clock, int) and not clock.is_steady:
+                findings.notes.append(f"{clip.path}: its frames are not evenly spaced; importing needs --frame_rate")
+            _note_pictures(findings, shares, str((mask or clip).path), has_ground=True)
         return 1
 
     _look_at_all(findings, look, recording.object_name)
@@ -149,11 +167,14 @@ def _look_at_all(findings: Findings, look: Callable[[int, int], int], name: str)
 
 def _note_size(findings: Findings, cameras: Camera) -> None:
     """Says how large the object is by the pictures that could be read, and what training makes of it."""
-    shapes = {alpha.shape for alpha in findings.alphas.values()}
-    blank = np.zeros(shapes.pop() if len(shapes) == 1 else (1, cameras.height, cameras.width), np.uint8)
-    keys = range(len(findings.names)), range(len(findings.view_names))
-    alphas = np.stack([np.stack([findings.alphas.get((m, v), blank) for v in keys[1]]) for m in keys[0]])
-    sight = extent.look(cameras, alphas)
+    unseen: list[np.ndarray | None] = [None] * 3
+    views = range(len(findings.view_names))
+    boxes = [
+        [findings.boxes.get((m, v), unseen)[time] for v in views]
+        for m in range(len(findings.names))
+        for time in range(3)
+    ]
+    sight = extent.look(cameras, boxes)
     world = extent.find_world(sight)
     findings.stand = extent.describe(sight, world)
     if findings.world is not None and not findings.world.is_identity:
@@ -162,19 +183,19 @@ def _note_size(findings: Findings, cameras: Camera) -> None:
     findings.notes += _note_cameras(findings, place_cameras(cameras, world))
 
 
-def _note_pictures(findings: Findings, frames: np.ndarray, where: str) -> None:
-    """Notes what is unusual in the pictures of a view: no object, no background, an object cut by the border."""
-    opaque = frames[..., 3] >= _OPAQUE
-    shows = opaque.any(axis=(1, 2))
-    if frames[..., 3].min() == 255:
+def _note_pictures(findings: Findings, shares: Shares, where: str, *, has_ground: bool) -> None:
+    """Notes what is unusual in the pictures of a view: no background, hardly an object, one cut by the border.
+
+    Raises:
+      UserError: no object in any of them, or nothing else where there must be a ground.
+    """
+    findings.notes += shares.check(where, kept_ground=not has_ground)
+    if not has_ground:
         findings.notes.append(f"{where}: opaque everywhere, so that the background is learned as part of the object")
         return
-    if not shows.all():
-        findings.notes.append(f"{where}: nothing to see in {int((~shows).sum())} of {len(frames)} frames")
-    borders = (opaque[:, 0], opaque[:, -1], opaque[:, :, 0], opaque[:, :, -1])
-    cut = np.any([border.any(axis=1) for border in borders], axis=0)
-    if cut.any():
-        findings.notes.append(f"{where}: the object touches the border in {int(cut.sum())} of {len(frames)} frames")
+    cut = sum(share > 0 for share in shares.of_border)
+    if cut:
+        findings.notes.append(f"{where}: the object touches the border in {cut} of {len(shares.of_border)} frames")
 
 
 def _note_cameras(findings: Findings, cameras: Camera) -> list[str]:

@@ -99,16 +99,17 @@ def settle(matte: Matte, first: np.ndarray, *, has_masks: bool, where: str) -> M
 
 
 def apply(matte: Matte, frame: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-    """One picture [H,W,4] uint8 with its background transparent; `mask` [H,W,4] is read where the matte takes masks."""
+    """One picture [H,W,4] uint8 with its background transparent.
+
+    `mask` [H,W] uint8, from `data.masks`, becomes its alpha where the matte takes masks.
+    """
     if matte.how == "alpha":
         return frame
     result = frame.copy()
     if matte.how == "none":
         result[..., 3] = 255
     elif matte.how == "masks" and mask is not None:
-        # A mask is the alpha of a picture that has one, and the brightness of one that has none.
-        values = mask[..., 3] if mask[..., 3].min() < 255 else mask[..., :3].mean(axis=-1)
-        result[..., 3] = np.round(values)
+        result[..., 3] = mask
     else:
         return key_out(frame, matte)
     return result

@@ -10,14 +10,16 @@ test_captions.txt               optional: likewise those that are kept from trai
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import json
 import math
 import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,16 +27,19 @@ from PIL import Image
 
 from dimo_jax.caches import cache_root
 from dimo_jax.data.captions import TEST_FILE, read_captions, write_captions
-from dimo_jax.data.clips import open_clip, read_image
+from dimo_jax.data.clips import open_clip
 from dimo_jax.data.dataset import Dataset, surface_height
 from dimo_jax.data.frame_store import name_store, open_frames
 from dimo_jax.data.jobs import one_line, run_all
 from dimo_jax.data.native_schema import FILE, Description, describe, read_description
+from dimo_jax.data.pictures import read_image
+from dimo_jax.data.room import check_memory, in_bytes
 from dimo_jax.errors import UserError
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".gif")
 MIN_STORED_BYTES = 1 << 30  # of frames, from which on they are kept on disk
 MAX_TRUTH_BYTES = 2 << 30  # of one motion, after decompression
+_COMPRESSION = 4  # of PNGs, of 0..9
 Source = tuple[Callable[[Path, np.ndarray], int], Path, int | slice]  # reader, file, which frames of the view
 
 
@@ -44,24 +49,36 @@ def _read_image(path: Path, out: np.ndarray) -> int:
     return 1
 
 
-def _read_video(path: Path, out: np.ndarray) -> int:
-    """Decodes a video, opaque, or a GIF into out [T,H,W,4]; the size in its header is checked before it is decoded."""
+def stream_video(path: Path, shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
+    """Decodes a video, opaque, or a GIF frame by frame, [H,W,4] uint8.
+
+    Args:
+      path: of the file.
+      shape: [T,H,W] of the frames that it must have, evenly spaced; headers are checked before anything is decoded.
+
+    Raises:
+      UserError: it is damaged, or has another shape.
+    """
     clip = open_clip(path)
-    if (clip.height, clip.width) != out.shape[1:3]:
-        expected = f"{out.shape[2]}x{out.shape[1]} ({FILE})"
-        raise UserError(f"{path}: video of {clip.width}x{clip.height}, expected {expected}")
-    count = 0
+    if (clip.height, clip.width) != shape[1:]:
+        raise UserError(f"{path}: video of {clip.width}x{clip.height}, expected {shape[2]}x{shape[1]} ({FILE})")
+    clock = clip.read_clock()
+    if not isinstance(clock, int) and not clock.is_steady:
+        raise UserError(f"{path}: its frames are not evenly spaced, expected them to be (--app=import_data sees to it)")
+    count = clock if isinstance(clock, int) else clock.count
+    if count != shape[0]:
+        raise UserError(f"{path}: {count} frames, expected {shape[0]} ({FILE})")
     for frame in clip.frames():
-        count += 1
-        if count > len(out):
-            break
-        out[count - 1] = frame
-    if clip.kind == "video":
-        out[..., 3] = 255
-    if count != len(out):
-        more = "more" if count > len(out) else str(count)
-        raise UserError(f"{path}: {more} frames, expected {len(out)} ({FILE})")
-    return count
+        if clip.kind == "video":
+            frame = np.dstack([frame[..., :3], np.full(shape[1:], 255, np.uint8)])
+        yield frame
+
+
+def _read_video(path: Path, out: np.ndarray) -> int:
+    """Decodes a video or a GIF into out [T,H,W,4]."""
+    for index, frame in enumerate(stream_video(path, out.shape[:3])):
+        out[index] = frame
+    return len(out)
 
 
 def find_sources(motion: Path, view: str, num_frames: int) -> list[Source]:
@@ -141,13 +158,37 @@ def read_truths(folder: Path, description: Description) -> dict[str, np.ndarray 
     return result
 
 
-def _in_memory(root: Path, shape: tuple[int, ...]) -> np.ndarray:
-    try:
-        return np.empty(shape, np.uint8)
-    except (MemoryError, ValueError) as error:
-        raise UserError(
-            f"{root}: {np.prod(shape, dtype=float) / 2**30:.0f} GiB of frames do not fit in memory"
-        ) from error
+def allocate(shape: tuple[int, ...], where: str) -> np.ndarray:
+    """Memory for frames, uint8.
+
+    Raises:
+      UserError: there is not so much; `where` names the data.
+    """
+    size = math.prod(shape)
+    check_memory(size, f"{where}: {in_bytes(size)} of frames", otherwise="config.data.store=disk maps them instead")
+    return np.empty(shape, np.uint8)
+
+
+def store_frames(
+    root: Path, files: Sequence[Path], shape: tuple[int, ...], decode: Callable[[np.ndarray], None], *, store: str
+) -> np.ndarray:
+    """The frames of a folder, in memory or mapped from the disk.
+
+    Args:
+      root: the folder.
+      files: those that the frames depend on.
+      shape: of the frames.
+      decode: writes them into an array of that shape.
+      store: see `read_dataset`.
+
+    Raises:
+      UserError: memory or disk do not hold them.
+    """
+    if store == "disk" or (store == "auto" and math.prod(shape) >= MIN_STORED_BYTES):
+        return open_frames(cache_root() / name_store(root, files), shape, decode, what=root.name)
+    frames = allocate(shape, str(root))
+    decode(frames)
+    return frames
 
 
 def read_dataset(folder: str | os.PathLike[str], *, store: str = "auto") -> Dataset:
@@ -179,12 +220,7 @@ def read_dataset(folder: str | os.PathLike[str], *, store: str = "auto") -> Data
         jobs = [functools.partial(reader, path, frames[where]) for reader, path, where in sources]
         run_all(jobs, len(frames) * shape[1] * num_frames, f"reading {root.name}")
 
-    if store == "disk" or (store == "auto" and math.prod(shape) >= MIN_STORED_BYTES):
-        files = [root / FILE, *(path for _, path, _ in sources)]
-        frames = open_frames(cache_root() / name_store(root, files), shape, decode, what=root.name)
-    else:
-        frames = _in_memory(root, shape)
-        decode(frames)
+    frames = store_frames(root, [root / FILE, *(path for _, path, _ in sources)], shape, decode, store=store)
     surface = truth["surface"]
     return Dataset(
         frames=frames,
@@ -207,12 +243,25 @@ def read_dataset(folder: str | os.PathLike[str], *, store: str = "auto") -> Data
     )
 
 
-def write_view(folder: Path, frames: np.ndarray) -> int:
-    """Writes one view's frames uint8 [T,H,W,4] as numbered PNGs of a new folder; returns how many."""
+def save_frame(frame: np.ndarray, path: Path) -> None:
+    """Writes one frame uint8 [H,W,4] as PNG."""
+    Image.fromarray(np.ascontiguousarray(frame)).save(path, compress_level=_COMPRESSION)
+
+
+def png_bytes(frame: np.ndarray) -> int:
+    """How many bytes `save_frame` would write."""
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(frame)).save(file, "PNG", compress_level=_COMPRESSION)
+    return file.tell()
+
+
+def write_view(folder: Path, frames: Iterable[np.ndarray]) -> int:
+    """Writes one view's frames uint8 [H,W,4], one by one, as numbered PNGs of a new folder; returns how many."""
     folder.mkdir()
-    for index, frame in enumerate(frames):
-        Image.fromarray(np.ascontiguousarray(frame)).save(folder / f"{index:05d}.png", compress_level=4)
-    return len(frames)
+    count = 0
+    for count, frame in enumerate(frames, start=1):
+        save_frame(frame, folder / f"{count - 1:05d}.png")
+    return count
 
 
 def _write_into(folder: Path, dataset: Dataset) -> None:
@@ -252,8 +301,22 @@ def write_dataset(dataset: Dataset, folder: str | os.PathLike[str], *, overwrite
     Raises:
       UserError: the folder exists and is not to be replaced, cannot be written, or a name cannot be a folder's.
     """
-    target = Path(folder)
     describe(dataset)
+    with new_folder(Path(folder), overwrite=overwrite) as new:
+        _write_into(new, dataset)
+
+
+@contextlib.contextmanager
+def new_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A hidden folder beside `target` to write a dataset into, which takes its place when the block is through.
+
+    Args:
+      target: the folder; its parents are created.
+      overwrite: as for `write_dataset`.
+
+    Raises:
+      UserError: the folder exists and is not to be replaced, or the disk does not take what the block writes.
+    """
     if target.exists():
         if not target.is_dir():
             raise UserError(f"{target}: a file of that name exists, expected a folder or nothing")
@@ -265,7 +328,7 @@ def write_dataset(dataset: Dataset, folder: str | os.PathLike[str], *, overwrite
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         (temporary / "new").mkdir()
-        _write_into(temporary / "new", dataset)
+        yield temporary / "new"
         if target.exists():
             target.rename(temporary / "old")
         (temporary / "new").rename(target)

@@ -65,13 +65,13 @@ def detect(source: Path) -> str:
 def read_folder(folder: str | os.PathLike[str], *, store: str = "memory") -> Dataset:
     """Reads a native dataset folder, or one in the authors' layout, as it is.
 
-    `store` is where the frames of a native folder are kept, see `read_dataset`; the authors' stay in memory.
+    `store` is where the frames are kept, see `read_dataset`.
 
     Raises:
       UserError: it is neither, or damaged.
     """
     if (Path(folder) / authors.FILE).is_file() and not (Path(folder) / native_schema.FILE).exists():
-        return read_authors(Path(folder))
+        return read_authors(Path(folder), store=store)
     return read_dataset(folder, store=store)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dimo_jax.data.clips import FORMATS
+from dimo_jax.data.masks import open_mask, read_covers
 from dimo_jax.data.matte import Matte, key_out
 from dimo_jax.distill.client import EXTRA
 from dimo_jax.distill.failures import Failure
@@ -39,26 +39,24 @@ def color_key(
 
 
 def given(frames: np.ndarray, *, item: str, folder: str) -> np.ndarray:
-    """Masks from `folder`/<video>/00000.png ..., grey, white where the object is.
+    """Masks from `folder`/<video>/00000.png ..., white where the object is, or of another kind that `data.masks` knows.
 
     Raises:
       Failure: they are not there, or have another size.
     """
     place = Path(folder).expanduser() / item
-    paths = sorted(place.glob("*.png"))
-    if len(paths) != len(frames):
-        raise Failure(f"{place}: {len(paths)} masks, expected {len(frames)} PNG files, one a frame")
-    masks = []
-    for path in paths:
-        try:
-            with Image.open(path, formats=FORMATS) as image:
-                masks.append(np.asarray(image.convert("L")))
-        except (OSError, ValueError, SyntaxError) as error:
-            raise Failure(f"{path}: cannot be read as an image") from error
-        if masks[-1].shape != frames.shape[1:3]:
-            found, expected = masks[-1].shape[::-1], frames.shape[2:0:-1]
-            raise Failure(f"{path}: {found[0]}x{found[1]} pixels, expected {expected[0]}x{expected[1]}")
-    return add_alpha(frames, np.stack(masks))
+    if not place.is_dir():
+        raise Failure(f"{place}: 0 masks, expected {len(frames)} PNG files, one a frame")
+    try:
+        clip = open_mask(place)
+        if len(clip.files) != len(frames):
+            raise Failure(f"{place}: {len(clip.files)} masks, expected {len(frames)} PNG files, one a frame")
+        if (clip.height, clip.width) != frames.shape[1:3]:
+            found, expected = (clip.width, clip.height), frames.shape[2:0:-1]
+            raise Failure(f"{clip.files[0]}: {found[0]}x{found[1]} pixels, expected {expected[0]}x{expected[1]}")
+        return add_alpha(frames, np.stack(list(read_covers(clip))))
+    except UserError as error:
+        raise Failure(str(error)) from error
 
 
 def rembg(frames: np.ndarray, *, item: str, model: str = "isnet-general-use", model_path: str = "") -> np.ndarray:

@@ -7,12 +7,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from dimo_jax.data.clips import FORMATS, MODES
+from dimo_jax.data import pictures
 from dimo_jax.distill import flow, framing, masks, prompts
 from dimo_jax.distill.failures import Failure
 from dimo_jax.distill.manifest import Record, digest_path
@@ -24,7 +25,6 @@ from dimo_jax.export.video import write_png_sequence
 
 INPUT, SHEET = "input.png", "contact_sheet.png"
 SHEET_FRAMES = 6
-MAX_SIDE = 8192  # pixels of the user's picture
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,13 @@ def read_image(path: str) -> np.ndarray:
       UserError: no such file, no picture, or one that is too small or large.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            if not 32 <= min(image.size) <= max(image.size) <= MAX_SIDE:
-                raise UserError(
-                    f"--image={path}: {image.size[0]}x{image.size[1]} pixels, expected 32 to {MAX_SIDE} a side"
-                )
-            if image.mode not in MODES:
-                raise UserError(f"--image={path}: image mode {image.mode}, expected 8-bit RGB or RGBA")
-            # A phone stores what its sensor saw and notes how it was held.
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGBA"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"--image={path}: cannot be read ({error}), expected a picture") from error
+        frame = pictures.read_image(Path(path))
+    except UserError as error:
+        raise UserError(f"--image={error}") from error
+    height, width = frame.shape[:2]
+    if min(height, width) < 32:
+        raise UserError(f"--image={path}: {width}x{height} pixels, expected 32 to {pictures.MAX_SIDE} a side")
+    return frame
 
 
 def prepare(work: Work) -> np.ndarray:

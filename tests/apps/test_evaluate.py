@@ -119,9 +119,9 @@ DAMAGES = {
     "no frame": (lambda f: [p.unlink() for p in (f / "gt/box/eval_1").iterdir()], "eval_1: found no numbered PNG"),
     "sizes differ": (lambda f: Image.new("RGB", (32, 31)).save(f / "pred/cone/eval_0/1.png"),
                      "1.png: image of 32x31, expected 32x32"),
-    "no picture": (lambda f: (f / "pred/cone/eval_0/1.png").write_text("x"), "1.png: cannot be read as an image"),
+    "no picture": (lambda f: (f / "pred/cone/eval_0/1.png").write_text("x"), "1.png: cannot be read ("),
     "cut picture": (lambda f: (f / "pred/cone/eval_0/1.png").write_bytes(
-        (f / "pred/cone/eval_0/1.png").read_bytes()[:300]), "1.png: cannot be read as an image"),
+        (f / "pred/cone/eval_0/1.png").read_bytes()[:300]), "1.png: cannot be read ("),
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import pytest
 from gltf_writer import moving_square
 
 from dimo_jax.apps import import_data
-from dimo_jax.data import clip_passes
+from dimo_jax.data import clip_passes, room
 from dimo_jax.data.clip_passes import Timing
 from dimo_jax.data.import_folder import import_folder, staging_of
 from dimo_jax.data.import_gltf import Options, import_gltf
@@ -41,7 +41,7 @@ def stopped(walker, tmp_path, monkeypatch):
 
     def stop(folder, frames):
         if len(written) == 4:
-            write_view(folder, frames[:1])
+            write_view(folder, list(frames)[:1])
             raise KeyboardInterrupt
         written.append(write_view(folder, frames))
 
@@ -73,6 +73,20 @@ def test_folder_holds_what_the_import_in_memory_returns(walker, tmp_path):
     assert not list((tmp_path / "deep" / "data").glob(".*"))
 
 
+@pytest.mark.parametrize("short", ["memory", "disk"])
+def test_a_model_that_does_not_fit_is_said_before_anything_is_written(walker, tmp_path, monkeypatch, short):
+    if short == "memory":
+        monkeypatch.setattr(room, "free_memory", lambda: 1e3)
+        message = r"walker\.glb: \d clips of 3 frames of \d+ vertices do not fit into memory, of which 1 kB are free"
+    else:
+        monkeypatch.setattr(room.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 100}))
+        message = r"out: found 0\.1 kB free on its disk, expected .* kB \(--size, --num_frames or --clips"
+    target = tmp_path / "new/out"
+    with pytest.raises(UserError, match=message):
+        import_folder(walker, target, SMALL)
+    assert not target.parent.exists()
+
+
 def test_a_stopped_import_is_no_dataset_and_goes_on_where_it_was(walker, stopped, monkeypatch):
     assert not stopped.exists()
     with pytest.raises(UserError, match=r"found no dataset\.json"):
@@ -90,7 +104,9 @@ def test_a_stopped_import_is_no_dataset_and_goes_on_where_it_was(walker, stopped
     monkeypatch.setattr(clip_passes, "render_view", render)
     lines = []
     import_folder(walker, stopped, SMALL, report=lines.append)
-    assert lines == ["goes on after a stop: 4 of 6 videos are there"]  # and not a word of the first pass
+    assert lines[0].startswith("2 motions x 3 views x 3 frames of 24x24: 41.5 kB of pictures as uint8, about ")
+    assert lines[0].endswith("on disk still to come")
+    assert lines[1:] == ["goes on after a stop: 4 of 6 videos are there"]  # and not a word of the first pass
     assert len(rendered) == 2
     after = _pictures(stopped)
     assert len(after) == 6 * 3

@@ -12,7 +12,7 @@ from dimo_jax.apps.import_data import run as import_data
 from dimo_jax.data import extent
 from dimo_jax.data.cameras import orbit
 from dimo_jax.data.dataset import Dataset
-from dimo_jax.data.extent import find_box, find_focus, find_world, fits, look, normalize
+from dimo_jax.data.extent import find_box, find_boxes, find_focus, find_world, fits, look, normalize
 from dimo_jax.data.inspection import inspect_folder
 from dimo_jax.data.native import read_dataset, write_dataset
 from dimo_jax.data.puppet import make_puppet
@@ -78,11 +78,11 @@ def test_what_has_the_right_size_stays_bit_for_bit():
 
 def test_a_small_object_in_a_large_rig_is_enlarged():
     dataset = ball_dataset(radius=0.08, middle=(0.3, 0.1, 0))
-    sight = look(dataset.cameras, dataset.frames[..., 3])
+    sight = look(dataset.cameras, find_boxes(dataset.frames[..., 3]))
     assert sight.extent == pytest.approx(0.17, rel=0.15)
     np.testing.assert_allclose(sight.middle, [0.3, 0.1, 0], atol=0.02)
     placed, _ = normalize(dataset)
-    again = look(placed.cameras, placed.frames[..., 3])
+    again = look(placed.cameras, find_boxes(placed.frames[..., 3]))
     assert fits(again)
     assert again.extent == pytest.approx(1.0, rel=0.05)
     np.testing.assert_allclose(again.middle, 0, atol=0.05)
@@ -93,7 +93,7 @@ def test_cameras_alone_tell_where_no_mask_does():
     dataset = ball_dataset(World(0.05, np.array([1.0, 2, 3])))
     opaque = np.full_like(dataset.frames, 255)
     for frames in (opaque, np.zeros_like(opaque)):
-        sight = look(dataset.cameras, frames[..., 3])
+        sight = look(dataset.cameras, find_boxes(frames[..., 3]))
         assert sight.extent is None
         np.testing.assert_allclose(sight.focus, [1, 2, 3], atol=1e-4)
         assert find_world(sight).scale == pytest.approx(0.05, rel=1e-4)
@@ -108,21 +108,21 @@ def test_cameras_alone_tell_where_no_mask_does():
 
 def test_boxes_of_masks_leave_specks_and_cut_objects_out():
     mask = np.zeros((100, 100), bool)
-    assert find_box(mask) is None
+    assert find_box(255 * mask.astype(np.uint8)) is None
     mask[20:60, 30:70] = True
-    np.testing.assert_array_equal(find_box(mask), [30, 20, 70, 60])
+    np.testing.assert_array_equal(find_box(255 * mask.astype(np.uint8)), [30, 20, 70, 60])
     mask[98, 98] = True  # a speck far away
-    np.testing.assert_array_equal(find_box(mask), [30, 20, 70, 60])
+    np.testing.assert_array_equal(find_box(255 * mask.astype(np.uint8)), [30, 20, 70, 60])
     mask[60:, 30:70] = True
-    assert find_box(mask) is None  # cut by the border: its size is not known
-    assert find_box(np.ones((9, 9), bool)) is None
+    assert find_box(255 * mask.astype(np.uint8)) is None  # cut by the border: its size is not known
+    assert find_box(np.full((9, 9), 255, np.uint8)) is None
 
 
 def test_one_bad_mask_does_not_set_the_size():
     dataset = ball_dataset()
     frames = dataset.frames.copy()
     frames[0, 2, :, 4:44, 4:44, 3] = 255
-    found = extent.find_object(dataset.cameras, frames[..., 3])
+    found = extent.find_object(dataset.cameras, find_boxes(frames[..., 3]))
     assert found[1] < 1.0
 
 
