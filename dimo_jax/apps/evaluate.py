@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from tqdm import tqdm
+from dimo_jax.progress import track
 
 from dimo_jax.apps.evaluation import Scores, measure_surface_distance, play_motions, score
 from dimo_jax.apps.gallery import draw_samples
@@ -135,8 +135,8 @@ def score_run(
             missing[name] = "the data holds none out"
             results[name] = None
             continue
-        predictions = predictions or tqdm(
-            play_motions(player, dataset, views, frames), desc=name, total=len(motions), delay=2.0, leave=False
+        predictions = predictions or track(
+            play_motions(player, dataset, views, frames), name, unit="motion", total=len(motions)
         )
         results[name] = score(
             dataset,
@@ -161,7 +161,7 @@ def _watch(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Plays the training motions whole for `videos`, and passes the frames that trained on to whoever scores images."""
     cameras, frames = select_cameras(dataset.cameras, views), train_frames(dataset, every)
-    for motion in tqdm(motions_in(dataset, "train"), desc="held_out_views", delay=2.0, leave=False):
+    for motion in track(motions_in(dataset, "train"), "held_out_views", unit="motion"):
         clip = player.play(player.latent(int(motion)), dataset.times)
         rgb, alpha = player.render(clip.gaussians, cameras)
         truth, mask = composite_truth(jnp.asarray(dataset.frames[motion, views]), player.background)
@@ -232,7 +232,7 @@ def score_folders(
     missing: dict[str, str] = {}
     networks = _networks(min(min(pair.size) for pair in pairs), missing)
     together, seen, objects = VideoScores(clip=clip, stride=video_stride), 0, {}
-    for pair in tqdm(pairs, desc="objects", delay=2.0, leave=False):
+    for pair in track(pairs, "scoring", unit="object"):
         logging.info("scoring %s", pair.name)
         (rgb, mask), (truth, true_mask) = read_videos(pair.pred), read_videos(pair.truth)
         own = Scores(networks)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
-from tqdm import tqdm
+from dimo_jax.progress import track
 
 from dimo_jax.apps.player import Player
 from dimo_jax.export.images import to_uint8
@@ -45,7 +45,7 @@ def expose(player: Player, motion: Motion, cameras: list[Camera]) -> dict[str, n
       0), `normals` [T,H,W,3] unit vectors in camera axes (x right, y up, z towards the viewer; 0 where alpha is 0).
     """
     frames: dict[str, list[np.ndarray]] = {name: [] for name in ("color", "alpha", "depth", "normals")}
-    for frame in tqdm(range(motion.num_frames), desc=motion.name, unit="frame", delay=2.0, leave=False):
+    for frame in track(range(motion.num_frames), motion.name, unit="frame"):
         camera = cameras[frame]
         gaussians = jax.tree.map(jnp.asarray, motion.at(frame))
         draw = functools.partial(_render, gaussians, camera, player.implementation)

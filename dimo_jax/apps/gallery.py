@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
+from dimo_jax.progress import track
 
 from dimo_jax.apps.player import Player, select_cameras
 from dimo_jax.data.dataset import Dataset, motions_in, views_in
@@ -95,7 +95,7 @@ def write_latents(
     player: Player, codes: Array, times: Any, camera: Camera, path: Path, *, labels: list[str], rate: float
 ) -> None:
     """A video of several latents' motions side by side, seen by one camera, or by one per frame (leading axis T)."""
-    bar = tqdm(codes, desc="rendering", unit="motion", delay=2.0, leave=False)
+    bar = track(list(codes), "rendering", unit="motion")
     videos = [to_uint8(player.film(player.play(z, times).gaussians, camera)) for z in bar]
     write_video(tile(upscale(np.stack(videos), min_height=192), labels), path, frame_rate=rate)
 

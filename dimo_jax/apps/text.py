@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from tqdm import tqdm
+from dimo_jax.progress import track
 
 from dimo_jax.apps import captions
 from dimo_jax.apps.captions import Sentences, Speaker
@@ -139,7 +139,7 @@ def _find_trajectories(model: Restored, codes: Sequence[np.ndarray] | np.ndarray
     player, times = model.player, frame_times(model.num_frames)
     key_points = player.params.key_points.positions
     decode = jax.jit(lambda z: dimo.decode_trajectories(player.components, player.params, z, key_points, times)[0])
-    return np.stack([np.asarray(decode(jnp.asarray(z))) for z in tqdm(codes, desc=name, unit="motion", delay=1.0)])
+    return np.stack([np.asarray(decode(jnp.asarray(z))) for z in track(codes, name, unit="motion")])
 
 
 def trajectory_distances(trajectories: np.ndarray, references: np.ndarray) -> np.ndarray:

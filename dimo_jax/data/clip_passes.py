@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
+from dimo_jax.progress import track
 
 from dimo_jax.data.framing import Framing, support
 from dimo_jax.data.gltf import Scene
@@ -198,7 +198,7 @@ def each_clip(
     Yields:
       The results, in the order of the clips.
     """
-    bar = partial(tqdm, total=len(clips), desc=label, unit="clip")
+    bar = partial(track, description=label, unit="clip", total=len(clips))
     workers = min(num_workers, len(clips))
     if workers <= 1:
         yield from bar(function(scene, clip) for clip in clips)

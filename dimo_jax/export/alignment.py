@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
+from dimo_jax.progress import track
 
 from dimo_jax.data.clip_passes import Timing, pose_clip
 from dimo_jax.data.framing import Framing
@@ -58,7 +58,7 @@ def align_source(scene: Scene, joints: Mapping[str, np.ndarray]) -> Aligned:
     timing = _find_timing(scene, [clips[name] for name in few], [joints[name] for name in few])
     posed = [
         pose_clip(scene, clips[name], timing=timing)
-        for name in tqdm(joints, desc="posing the source", unit="clip", delay=2.0, leave=False)
+        for name in track(joints, "posing the source", unit="clip")
     ]
     framing, error = fit_framing_to([joints_ for _, joints_, _ in posed], list(joints.values()))
     _check(scene, error)
