@@ -12,7 +12,6 @@ import termios
 from pathlib import Path
 
 import pytest
-from absl import logging
 
 from dimo_jax import progress
 from dimo_jax.progress import SECONDS_PER_LINE, Pace, Progress, track
@@ -28,15 +27,6 @@ class Clock:
 
     def __call__(self):
         return self.now
-
-
-@pytest.fixture
-def informed():
-    """Logs as launch.py does."""
-    before = logging.get_verbosity()
-    logging.set_verbosity(logging.INFO)
-    yield
-    logging.set_verbosity(before)
 
 
 def test_the_pace_leaves_out_compilation_and_what_a_device_takes_ahead():

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from dimo_jax.progress import track
 
 from dimo_jax.apps.evaluation import Scores, measure_surface_distance, play_motions, score
 from dimo_jax.apps.gallery import draw_samples
@@ -30,6 +29,7 @@ from dimo_jax.data.sources import load
 from dimo_jax.errors import UserError
 from dimo_jax.metrics.clip import ClipVision, load_clip
 from dimo_jax.metrics.motion import joint_error, trajectory_diversity, trajectory_error
+from dimo_jax.progress import track
 from dimo_jax.train.step import composite_truth
 from dimo_jax.workdir.files import write_json
 

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
-from dimo_jax.progress import track
 
 from dimo_jax.apps.player import Player
 from dimo_jax.export.images import to_uint8
 from dimo_jax.export.motion import Motion
 from dimo_jax.export.trajectories import draw_trajectories, draw_trajectory_overlay
 from dimo_jax.export.video import write_gif, write_png_sequence, write_video
+from dimo_jax.progress import track
 from dimo_jax.render import render
 from dimo_jax.types import Array, Camera, Gaussians, Rendering
 

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
-from dimo_jax.progress import track
 
 from dimo_jax.apps.player import Player, select_cameras
 from dimo_jax.data.dataset import Dataset, motions_in, views_in
@@ -20,6 +19,7 @@ from dimo_jax.export.ply import write_gaussians
 from dimo_jax.export.trajectories import draw_trajectory_video, write_trajectories
 from dimo_jax.export.video import write_video, write_videos
 from dimo_jax.model import latents
+from dimo_jax.progress import track
 from dimo_jax.train.step import composite_truth
 from dimo_jax.types import Array, Camera
 

@@ -11,7 +11,6 @@ import flax.traverse_util
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from dimo_jax.progress import track
 
 from dimo_jax.apps.gallery import compare_code
 from dimo_jax.apps.options import check_least, parse_numbers, split
@@ -25,6 +24,7 @@ from dimo_jax.data.sources import load, read_folder
 from dimo_jax.errors import UserError
 from dimo_jax.export.video import write_video
 from dimo_jax.metrics.psnr import psnr, psnr_foreground
+from dimo_jax.progress import track
 from dimo_jax.train.reconstruct import FitOptions, Fitted, fit_code
 from dimo_jax.train.stages import frame_times
 from dimo_jax.train.step import composite_truth

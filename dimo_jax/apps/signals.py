@@ -76,7 +76,6 @@ def _outside(name: str) -> str:
     return f"{name} while no step was under way; nothing is lost, and the same command goes on"
 
 
-
 def leave(code: int, error: BaseException) -> NoReturn:
     """Exits with a code; at once, too, where `error` has interrupted a compilation.
 

@@ -13,6 +13,7 @@ from dimo_jax.apps.gallery import Picture
 from dimo_jax.export.metrics_log import read_metrics
 from dimo_jax.export.plots import plot_curves
 from dimo_jax.export.report import Card, Figure, Section, Table, Video, write_report
+from dimo_jax.metrics.psnr import GROWN_BY
 
 SCORES = (
     ("held_out_views", "Held-out views"),
@@ -50,8 +51,9 @@ def _make_tables(summary: Mapping[str, Any]) -> list[Table]:
         [title, *(summary[key][column] for column, _ in COLUMNS)] for key, title in SCORES if summary[key] is not None
     ]
     seconds = summary["seconds"]
+    note = f"Means over images; the foreground is the true mask grown by {GROWN_BY} pixels"
     return [
-        Table(["", *(title for _, title in COLUMNS)], rows, "Means over images; the foreground is the true mask grown"),
+        Table(["", *(title for _, title in COLUMNS)], rows, note),
         Table(list(seconds), [[round(value, 1) for value in seconds.values()]], "Seconds of this process"),
     ]
 

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from dimo_jax.progress import track
 
 from dimo_jax.apps import captions
 from dimo_jax.apps.captions import Sentences, Speaker
@@ -24,6 +23,7 @@ from dimo_jax.checkpoints import load_config
 from dimo_jax.errors import UserError
 from dimo_jax.model import dimo
 from dimo_jax.model.bert import TextEncoder, load_encoder
+from dimo_jax.progress import track
 from dimo_jax.train.stages import frame_times
 from dimo_jax.workdir.files import replace_file
 

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dimo_jax.progress import track
 
 from dimo_jax.data.framing import Framing, support
 from dimo_jax.data.gltf import Scene
@@ -28,6 +27,7 @@ from dimo_jax.data.gltf_rig import Clip
 from dimo_jax.data.mesh import render_mesh
 from dimo_jax.data.native import write_view
 from dimo_jax.errors import UserError
+from dimo_jax.progress import track
 from dimo_jax.types import Camera
 
 MAX_COORDINATE = 1e9  # of a vertex, in the source's units

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dimo_jax.progress import Progress
 
 from dimo_jax.caches import cache_root
 from dimo_jax.data import cameras, dataset, puppet_body, puppet_catalog, puppet_motions, puppet_moves, raycast
@@ -24,6 +23,7 @@ from dimo_jax.data.frame_store import open_frames
 from dimo_jax.data.puppet_catalog import MOTIONS, Motion
 from dimo_jax.data.puppet_sentences import MORE, TEST
 from dimo_jax.errors import UserError
+from dimo_jax.progress import Progress
 from dimo_jax.types import Camera
 
 RADIUS = 2.0

@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
 from dimo_jax.progress import track
 
 NUM_CANDIDATES = 12

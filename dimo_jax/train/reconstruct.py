@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import logging
-from dimo_jax.progress import track
 
 from dimo_jax.errors import UserError
 from dimo_jax.model.dimo import Components, Moved, Neighbors, find_neighbors
+from dimo_jax.progress import track
 from dimo_jax.render import render
 from dimo_jax.train.schedules import log_linear
 from dimo_jax.train.step import Move, composite_truth
