@@ -90,7 +90,7 @@ def draw_layers(
             tile = to_uint8(np.concatenate([pictures * (alpha > 0), alpha], axis=-1))
         else:
             tile = to_uint8(pictures * alpha + background * (1 - alpha))
-        tiles.append(_draw_key_points(motion, cameras, tile) if layer == "key_points" else tile)
+        tiles.append(_draw_key_points(motion, cameras, tile, background) if layer == "key_points" else tile)
     return np.concatenate(tiles, axis=2)
 
 
@@ -102,14 +102,16 @@ def _color_depth(depth: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return colors
 
 
-def _draw_key_points(motion: Motion, cameras: list[Camera], tile: np.ndarray) -> np.ndarray:
+def _draw_key_points(
+    motion: Motion, cameras: list[Camera], tile: np.ndarray, background: np.ndarray | None
+) -> np.ndarray:
     drawn = []
     for frame, (picture, camera) in enumerate(zip(tile, cameras)):
         tracks = motion.tracks[: frame + 1]
-        if picture.shape[-1] == 4:
+        if background is None:
             drawn.append(draw_trajectory_overlay(tracks, camera, picture, num_tail=TAIL))
         else:
-            drawn.append(draw_trajectories(tracks, camera, picture, num_tail=TAIL))
+            drawn.append(draw_trajectories(tracks, camera, picture, num_tail=TAIL, dim_to=background))
     return np.stack(drawn)
 
 

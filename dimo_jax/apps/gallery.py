@@ -140,7 +140,8 @@ def write_trajectory_views(
     def draw(index: int) -> np.ndarray:
         clip = player.play(player.latent(int(motions[index])), dataset.times)
         images = to_uint8(player.film(clip.gaussians, camera))
-        return draw_trajectory_video(trajectories[index], camera, upscale(images, min_height=384), num_tail=8)
+        images, behind = upscale(images, min_height=384), np.asarray(player.background)
+        return draw_trajectory_video(trajectories[index], camera, images, num_tail=8, dim_to=behind)
 
     write_videos(zip(map(draw, farthest), paths, strict=True), frame_rate=dataset.frame_rate)
     write_trajectories(

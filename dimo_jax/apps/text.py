@@ -122,7 +122,7 @@ def file_name(prompt: str) -> str:
 def _generate(
     model: Restored, speaker: Speaker, sentences: Sentences, prompt: str, folder: Path, *, num_frames: int, size: int
 ) -> None:
-    embedding = speaker.encoder.embed([prompt])
+    embedding = speaker.ask(prompt)
     for cosine, motion, sentence in speaker.nearest(embedding[0], num=NUM_NEAREST):
         print(f"similarity {cosine:.2f}  {sentences.names[motion]}: {sentence}")
     count = num_frames or model.num_frames

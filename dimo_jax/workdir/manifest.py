@@ -18,7 +18,7 @@ class DamagedError(ValueError):
 
 
 def write_manifest(folder: Path) -> None:
-    """Lists every file below `folder` in `manifest.json` there, with the time; returns when all of them are on the disk.
+    """Lists every file below `folder` in `manifest.json` there, with the time; returns once all are on the disk.
 
     Raises:
       OSError: a file cannot be read, or the disk does not take it.
