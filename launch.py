@@ -9,11 +9,13 @@ from ml_collections import config_flags
 from dimo_jax import apps
 from dimo_jax.apps import APPS, command_line, define_flags, options_of
 from dimo_jax.apps.command_line import define_early_flags, parse_flags
+from dimo_jax.apps.signals import leave
 from dimo_jax.caches import keep_compiled_programs
 from dimo_jax.compiler import leave_reductions_to_xla
 from dimo_jax.errors import NO_ROOM, Stopped, UserError, WriteFailed
 from dimo_jax.hosts import ending_together
 from dimo_jax.memory import keep_freed_memory
+from dimo_jax.progress import log_above_bars
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/dimo.py or configs/dimo.py:paper")
 WORKDIR = flags.DEFINE_string("workdir", "runs/dimo", "Folder of the run: checkpoints, metrics, pictures, report")
@@ -37,18 +39,19 @@ if __name__ == "__main__":
     keep_compiled_programs()
     leave_reductions_to_xla()
     logging.set_verbosity(logging.INFO)
+    log_above_bars()
     logging.get_absl_handler().addFilter(lambda record: record.levelno > 20 or "dimo_jax" in record.pathname)
     try:
         with ending_together():
             app.run(main, flags_parser=parse_flags)
     except (UserError, Stopped) as error:
         print(f"{error.label}: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        leave(error.exit_code, error)
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
         print(f"error: {error.filename or 'a file'}: cannot be written ({error.strerror})", file=sys.stderr)
         sys.exit(WriteFailed.exit_code)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("stopped: interrupted; files appear as a whole or not at all", file=sys.stderr)
-        sys.exit(130)
+        leave(130, error)

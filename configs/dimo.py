@@ -1,8 +1,8 @@
 """DIMO (ICCV 2025): a motion space of one object from multi-view videos.
 
-    python launch.py --config=configs/dimo.py              # paper on a GPU or TPU, demo on a CPU
-    python launch.py --config=configs/dimo.py:demo
-    python launch.py --config=configs/dimo.py:paper --config.data.path=data/my_object
+    python launch.py --config=configs/dimo.py              # paper on a GPU or TPU, demo on a CPU; in runs/dimo
+    python launch.py --config=configs/dimo.py:demo --workdir=runs/demo
+    python launch.py --config=configs/dimo.py:paper --config.data.path=data/my_object --workdir=runs/my_object
 
 Presets:
     demo      the embedded puppet at 128 px, sized for two CPU cores; times and scores in docs/results.md

@@ -22,6 +22,17 @@ def quick_compile():
     jax.config.update("jax_disable_most_optimizations", before)
 
 
+@pytest.fixture
+def informed():
+    """Logs as launch.py does."""
+    from absl import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.INFO)
+    yield
+    logging.set_verbosity(before)
+
+
 class Watcher:
     """Stands for checkpoints and metrics files in `fit`: keeps no states, remembers the scalars."""
 

@@ -1,9 +1,23 @@
-"""The Python snippets of README and docs run, and the files they link to exist."""
+"""The Python snippets of README and docs run, their commands can be typed, and the files they link to exist."""
 
+import copy
+import dataclasses
+import functools
+import importlib
+import inspect
 import re
+import runpy
+import shlex
 from pathlib import Path
 
 import pytest
+from absl import flags
+
+from configs.dimo import get_config
+from dimo_jax import apps
+from dimo_jax.apps import command_line
+from dimo_jax.data.gltf import load_scene
+from dimo_jax.data.puppet import choose_motions
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -42,3 +56,153 @@ def test_commands_that_change_a_config_name_it(page):
     text = page.read_text().replace("\\\n", " ")
     commands = re.findall(r"^(?:time )?python launch\.py .*--config\..*$", text, flags=re.MULTILINE)
     assert [line for line in commands if not re.search(r" --config=\S+ .*--config\.", line)] == []
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command line of `launch.py` in a page."""
+
+    page: str
+    flags: tuple[str, ...]
+
+    def value(self, name, default=""):
+        """Of a flag; the last one counts."""
+        return next((x.partition("=")[2] for x in reversed(self.flags) if x.split("=")[0] == f"--{name}"), default)
+
+    @property
+    def app(self):
+        return self.value("app", "train")
+
+    @property
+    def workdir(self):
+        return self.value("workdir", "runs/dimo")
+
+
+def find_commands(path):
+    """All commands that a page tells to type, in code blocks and between backticks, in their order."""
+    # A backslash continues a line (two in a docstring's source), as does a flag at the beginning of one in YAML.
+    text = re.sub(r"\\{1,2}\n\s*|\n\s+(?=--)", " ", path.read_text())
+    lines = re.findall(r"python launch\.py((?: +--[^`\n]*)?)", text)
+    commands = []
+    for line in lines:
+        line = re.split(r"\s#|\s&", line)[0]  # comments, and what shells do with a command
+        try:
+            flags = shlex.split(line)
+        except ValueError:  # the quote that ends the command of another program
+            flags = shlex.split(line.rstrip('"'))
+        if flags:
+            commands.append(Command(path.name, tuple(flags)))
+    return commands
+
+
+TYPED = {page.name: find_commands(page) for page in [*PAGES, *(ROOT / "configs").rglob("*.py")]}
+COMMANDS = [pytest.param(each, id=f"{page}-{i}") for page in TYPED for i, each in enumerate(TYPED[page])]
+# What differs between the hosts of a run or the shares of a list, or may between two starts.
+ANEW = (
+    "object_list",
+    "shard",
+    "coordinator",
+    "num_processes",
+    "process_id",
+    "workdir",
+    "config.num_devices",
+    "config.batch.accumulate",
+)
+
+
+@pytest.fixture(scope="module")
+def known_flags():
+    """What `launch.py` defines, away from the flags of this process."""
+    values = flags.FlagValues()
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in ("string", "enum", "integer", "float", "bool"):
+            define = functools.partial(getattr(flags, f"DEFINE_{kind}"), flag_values=values)
+            patch.setattr(flags, f"DEFINE_{kind}", define)
+        apps.define_flags()
+        flags.DEFINE_string("config", None, "")
+        flags.DEFINE_string("workdir", "runs/dimo", "")
+        flags.DEFINE_enum("app", "train", sorted(apps.APPS), "")
+    command_line.define_early_flags(values)
+    return values
+
+
+def test_commands_are_found():
+    assert len(TYPED["README.md"]) > 15
+    assert sum(map(len, TYPED.values())) > 50
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_parses(command, known_flags):
+    """Every flag exists, has a value of its kind, and is one of the app's; config keys exist."""
+    own = [flag for flag in command.flags if not flag.startswith("--config.")]
+    shell = [flag for flag in own if "$" in flag or "FOLDER" in flag]
+    values = copy.deepcopy(known_flags)
+    rest = values(["launch.py", *(flag for flag in own if flag not in shell)])
+    assert rest == ["launch.py"]
+    run = importlib.import_module(apps.APPS[values.app]).run
+    takes = {*inspect.signature(run).parameters, "config", "workdir", "app"}
+    takes |= {"coordinator", "num_processes", "process_id"} if values.app == "train" else set()
+    assert {flag.split("=")[0].removeprefix("--") for flag in own} <= takes
+    keys = [flag.split("=")[0] for flag in command.flags if flag.startswith("--config.")]
+    if not keys:
+        return
+    path, _, preset = values.config.partition(":")
+    get_config = runpy.run_path(str(ROOT / path))["get_config"]
+    config = get_config(preset) if preset else get_config()
+    for key in keys:
+        assert not command_line._find_missing_key(key.removeprefix("--"), config), key
+
+
+def trainings(*pages):
+    """Workdirs of the trainings on some pages, each with all the settings that it is trained with."""
+    found = {}
+    for command in (each for page in pages for each in TYPED[page]):
+        if command.app == "train":
+            settings = [flag for flag in command.flags if flag.split("=")[0].removeprefix("--") not in ANEW]
+            found.setdefault(command.workdir, set()).add(frozenset(settings))
+    return found
+
+
+def test_no_two_trainings_share_a_workdir():
+    """`launch.py` refuses to train by another config where one has been trained: exit code 2."""
+    # docs/results.md records runs of their own, by the commands of their time.
+    shared = {place: sets for place, sets in trainings(*(set(TYPED) - {"results.md"})).items() if len(sets) > 1}
+    assert shared == {}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_runs_that_are_used_have_been_made(page):
+    made = {"data/gt", "RUN", *trainings("README.md", page.name)}
+    made |= set(re.findall(r"--out=(\S+)", page.read_text()))
+    used = {c.workdir for c in TYPED[page.name] if c.app not in ("train", "import_data", "distill")}
+    used -= {"runs/dimo"} if page.name == "README.md" and not trainings("README.md").get("runs/dimo") else set()
+    assert used <= made
+
+
+def test_motions_of_the_puppet_exist():
+    """In the run that README begins with: 16 motions on a CPU, 60 elsewhere."""
+    names = {motion.name for motion in choose_motions(get_config("demo").data.source.num_motions)}
+    assert names <= {motion.name for motion in choose_motions(get_config("paper").data.source.num_motions)}
+    asked = [
+        (command.page, name)
+        for each in TYPED.values()
+        for command in each
+        if command.workdir == "runs/dimo" and command.app in ("export", "interpolate", "sample")
+        for flag in ("motion", "motions", "around")
+        for name in command.value(flag).split(",")
+        if name and name != "NAME"
+    ]
+    assert len(asked) >= 4
+    assert [each for each in asked if each[1] not in names] == []
+
+
+def test_motions_of_the_knight_exist():
+    """Of the model that the artist's path of README imports."""
+    path = ROOT.parent / "shared" / "data" / "knight.glb"
+    if not path.is_file():
+        pytest.skip(f"{path}: needs the knight")
+    names = {clip.name for clip in load_scene(path).clips}
+    asked = [c for c in TYPED["README.md"] if c.workdir == "runs/knight" or c.value("source") == "knight.glb"]
+    found = [n for c in asked for f in ("motion", "motions", "test_clips") for n in c.value(f).split(",") if n]
+    assert found
+    assert set(found) <= names

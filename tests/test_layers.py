@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = ("data", "model", "render", "losses", "train", "checkpoints", "metrics", "export", "distill", "apps")
 ANYWHERE = ("geometry", "types", "resolve", "errors", "native_library", "workdir", "caches", "hosts")
-ANYWHERE += ("memory", "compiler")
+ANYWHERE += ("memory", "compiler", "progress")
 
 
 def imported_modules(path):

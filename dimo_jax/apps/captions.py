@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -19,7 +20,9 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from dimo_jax.apps import doubts
 from dimo_jax.apps.restore import Restored, run_folder
+from dimo_jax.checkpoints import CONFIG_FILE, load_config
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.errors import UserError
 from dimo_jax.model.bert import TextEncoder, load_encoder
@@ -95,6 +98,7 @@ def read_joint_sentences(config: ConfigDict, dataset: Dataset) -> SentenceInputs
     )
     encoder = load_encoder(options["bert"], pooling=options["pooling"])
     embeddings = [encoder.embed(each) for each in sentences.train]
+    _warn(doubts.doubt_captions(sentences.names, sentences.train, doubts.captions_file(config)))
     return stack_sentences(embeddings, sentences.motions, num_motions=dataset.num_motions)
 
 
@@ -108,6 +112,7 @@ class Speaker:
     sentences: tuple[str, ...]  # [S] all that trained it
     owners: np.ndarray  # [S] which of the N motions each belongs to
     embeddings: np.ndarray  # [S,E]
+    file: Path | None = None  # where users edit the sentences
 
     def codes(self, embeddings: np.ndarray) -> jax.Array:
         """Latent codes [n,D] of embeddings [n,E]."""
@@ -121,6 +126,18 @@ class Speaker:
             motion = int(self.owners[index])
             found.setdefault(motion, (float(cosines[index]), motion, self.sentences[index]))
         return list(found.values())[:num]
+
+    def doubt(self, embedding: np.ndarray) -> str:
+        """What speaks against the motion of a sentence with this embedding [E]; "" where nothing does."""
+        cosine, _, nearest = self.nearest(embedding, num=1)[0]
+        least = doubts.find_least_likeness(self.embeddings, self.owners)
+        return doubts.doubt_sentence(cosine, least, nearest, len(set(self.owners)), self.file)
+
+    def ask(self, prompt: str) -> np.ndarray:
+        """The embedding [1,E] of a prompt; what speaks against its motion is logged."""
+        embedding = self.encoder.embed([prompt])
+        _warn(self.doubt(embedding[0]))
+        return embedding
 
 
 @functools.partial(jax.jit, static_argnames="module")
@@ -151,13 +168,25 @@ def speak_for(
 ) -> tuple[Speaker, Sentences]:
     """The text side of a run: its projector as the run has trained it, or as `load_speaker` finds or trains it.
 
+    Sentences are those of the dataset's `captions.txt` where it can be seen from here, so that edits count at once.
+
     Raises:
       UserError: what `read_sentences` and `load_speaker` raise.
     """
-    sentences = read_sentences(model.facts)
+    is_run = (Path(workdir) / CONFIG_FILE).is_file()  # a model file that somebody sends names no file of ours
+    file = doubts.captions_file(load_config(Path(workdir))) if is_run else None
     trained = getattr(model.player.params, "projector", None)
+    # A projector that was trained with the latents knows the sentences of then.
+    sentences = read_sentences(model.facts if trained else doubts.refresh_captions(model.facts, file))
+    _warn(doubts.doubt_captions(sentences.names, sentences.train, file))
     codes = sentence_codes(model, sentences)
-    return load_speaker(options, encoder, sentences, codes, run_folder(workdir), trained=trained), sentences
+    speaker = load_speaker(options, encoder, sentences, codes, run_folder(workdir), trained=trained)
+    return dataclasses.replace(speaker, file=file), sentences
+
+
+def _warn(doubt: str) -> None:
+    if doubt:
+        logging.warning("%s", doubt)
 
 
 def load_speaker(

@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from dimo_jax.apps.evaluation import choose_gaussians, measure_surface_distance, play_motions, score
 from dimo_jax.apps.folder_scores import choose_networks, score_folders
@@ -29,6 +28,7 @@ from dimo_jax.metrics.clip import ClipVision, load_clip
 from dimo_jax.metrics.means import summarize
 from dimo_jax.metrics.motion import joint_error, trajectory_diversity, trajectory_error
 from dimo_jax.metrics.subsets import draw_evenly
+from dimo_jax.progress import track
 from dimo_jax.train.step import composite_truth
 from dimo_jax.workdir.files import write_json
 
@@ -134,8 +134,8 @@ def score_run(
             missing[name] = "the data holds none out"
             results[name] = None
             continue
-        predictions = predictions or tqdm(
-            play_motions(player, dataset, views, frames), desc=name, total=len(motions), delay=2.0, leave=False
+        predictions = predictions or track(
+            play_motions(player, dataset, views, frames), name, unit="motion", total=len(motions)
         )
         results[name] = score(
             dataset,
@@ -162,7 +162,7 @@ def _watch(
     cameras, frames = select_cameras(dataset.cameras, views), train_frames(dataset, every)
     motions = motions_in(dataset, "train")
     cells = draw_evenly((len(motions), len(views)), num_videos)
-    for place, motion in enumerate(tqdm(motions, desc="held_out_views", delay=2.0, leave=False)):
+    for place, motion in enumerate(track(motions, "held_out_views", unit="motion")):
         clip = player.play(player.latent(int(motion)), dataset.times)
         rgb, alpha = player.render(clip.gaussians, cameras)
         truth, mask = composite_truth(jnp.asarray(dataset.frames[motion, views]), player.background)

@@ -34,6 +34,7 @@ from dimo_jax.workdir.files import replace_folder
 
 FORMATS = ("ply", "splat", "gltf", "glb", "mesh", "video", "npz", "checkpoint")
 EXACT = 1e-3  # of the motion's extent: a skin within it shows what the model does
+VIDEO_SIZE = 512  # pixels
 LOST = 5e-2  # beyond it the key points do not move the Gaussians
 _OF_MOTIONS = tuple(name for name in FORMATS if name != "checkpoint")
 # Flags that mean something with some formats alone.
@@ -79,7 +80,7 @@ def run(
     camera: str = "fixed",
     azimuths: str = "",
     elevation: float | None = None,
-    size: int = 0,
+    size: int = VIDEO_SIZE,
     checkpoint: str = "last",
 ) -> None:
     """Writes motions of the run in `workdir` in one format or several.
@@ -106,7 +107,7 @@ def run(
       container: of video, "mp4", "gif", or "png" for numbered pictures with alpha.
       background: of video, "R,G,B" in 0..1; default: the run's. Pictures with alpha have none.
       camera, azimuths, elevation: of video, as for `sample`.
-      size: height of the pictures in pixels; default: as in training.
+      size: of video, height of the pictures in pixels, as of the viewer's.
       checkpoint: "last", or "best" as training batches went.
 
     Raises:
@@ -126,6 +127,8 @@ def run(
         for name in (name for name in chosen if name in writers):
             for take in takes:
                 print(writers[name](take, target))
+        for hint in point_to_mesh(model, chosen, find_dataset(workdir)):
+            print(hint)
     if "checkpoint" in chosen:
         config, player = to_plain(load_config(Path(workdir))), model.player
         how = dict(config=config, facts=model.facts, step=model.step)
@@ -190,6 +193,27 @@ def write_placed(
     return write(place_motion(take, world, radius_power=model.player.radius_power), target)
 
 
+def point_to_mesh(model: Restored, chosen: Sequence[str], dataset: str) -> list[str]:
+    """That the mesh of the run's source can be moved instead of Gaussians; nothing where that was asked for, or cannot.
+
+    Args:
+      model: the restored run.
+      chosen: formats.
+      dataset: folder of the run's dataset.
+    """
+    gaussians = [name for name in ("glb", "gltf") if name in chosen]
+    if not gaussians or "mesh" in chosen:
+        return []
+    try:
+        retarget.read_joints(dataset, [str(model.facts["names"][model.trained_motions[0]])], model.num_frames)
+    except UserError:
+        return []
+    return [
+        f"{' and '.join(gaussians)}: Gaussians, as the model has them; the source's own mesh and materials move with "
+        f"--format=mesh --source=FILE, the .glb or .gltf that {dataset} was imported from"
+    ]
+
+
 def find_dataset(workdir: str) -> str:
     """The dataset folder that a run was trained on, or nothing."""
     return str(load_config(Path(workdir)).data.get("path") or "")
@@ -205,7 +229,8 @@ def _check(given: Mapping[str, Any]) -> tuple[str, ...]:
     for name in chosen or ("",):
         if name not in FORMATS:
             raise UserError(f"--format: found {name!r}, expected some of {', '.join(FORMATS)}")
-    check_least(0, num_frames=given["num_frames"], frame_rate=given["frame_rate"], size=given["size"])
+    check_least(0, num_frames=given["num_frames"], frame_rate=given["frame_rate"])
+    check_least(1, size=given["size"])
     for name, known in (
         ("geometry", GEOMETRIES),
         ("container", CONTAINERS),

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
-from tqdm import tqdm
 
 from dimo_jax.apps.player import Player
 from dimo_jax.export.images import to_uint8
 from dimo_jax.export.motion import Motion
 from dimo_jax.export.trajectories import draw_trajectories, draw_trajectory_overlay
 from dimo_jax.export.video import write_gif, write_png_sequence, write_video
+from dimo_jax.progress import track
 from dimo_jax.render import render
 from dimo_jax.types import Array, Camera, Gaussians, Rendering
 
@@ -45,7 +45,7 @@ def expose(player: Player, motion: Motion, cameras: list[Camera]) -> dict[str, n
       0), `normals` [T,H,W,3] unit vectors in camera axes (x right, y up, z towards the viewer; 0 where alpha is 0).
     """
     frames: dict[str, list[np.ndarray]] = {name: [] for name in ("color", "alpha", "depth", "normals")}
-    for frame in tqdm(range(motion.num_frames), desc=motion.name, unit="frame", delay=2.0, leave=False):
+    for frame in track(range(motion.num_frames), motion.name, unit="frame"):
         camera = cameras[frame]
         gaussians = jax.tree.map(jnp.asarray, motion.at(frame))
         draw = functools.partial(_render, gaussians, camera, player.implementation)
@@ -90,7 +90,7 @@ def draw_layers(
             tile = to_uint8(np.concatenate([pictures * (alpha > 0), alpha], axis=-1))
         else:
             tile = to_uint8(pictures * alpha + background * (1 - alpha))
-        tiles.append(_draw_key_points(motion, cameras, tile) if layer == "key_points" else tile)
+        tiles.append(_draw_key_points(motion, cameras, tile, background) if layer == "key_points" else tile)
     return np.concatenate(tiles, axis=2)
 
 
@@ -102,14 +102,16 @@ def _color_depth(depth: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return colors
 
 
-def _draw_key_points(motion: Motion, cameras: list[Camera], tile: np.ndarray) -> np.ndarray:
+def _draw_key_points(
+    motion: Motion, cameras: list[Camera], tile: np.ndarray, background: np.ndarray | None
+) -> np.ndarray:
     drawn = []
     for frame, (picture, camera) in enumerate(zip(tile, cameras)):
         tracks = motion.tracks[: frame + 1]
-        if picture.shape[-1] == 4:
+        if background is None:
             drawn.append(draw_trajectory_overlay(tracks, camera, picture, num_tail=TAIL))
         else:
-            drawn.append(draw_trajectories(tracks, camera, picture, num_tail=TAIL))
+            drawn.append(draw_trajectories(tracks, camera, picture, num_tail=TAIL, dim_to=background))
     return np.stack(drawn)
 
 

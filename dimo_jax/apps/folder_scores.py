@@ -7,7 +7,6 @@ from typing import Any
 
 import jax.numpy as jnp
 from absl import logging
-from tqdm import tqdm
 
 from dimo_jax.apps.evaluation import Scores
 from dimo_jax.apps.video_folders import find_pairs, read_videos
@@ -15,6 +14,7 @@ from dimo_jax.apps.video_scores import VideoScores
 from dimo_jax.metrics.clip import ClipVision
 from dimo_jax.metrics.means import pool
 from dimo_jax.metrics.subsets import draw_evenly_from
+from dimo_jax.progress import track
 
 SMALLEST_ALEX = 31  # pixels a side
 
@@ -44,7 +44,7 @@ def score_folders(
     missing: dict[str, str] = {}
     networks = choose_networks(min(min(pair.size) for pair in pairs), missing)
     together, objects = VideoScores(clip=clip), {}
-    for index, pair in enumerate(tqdm(pairs, desc="objects", delay=2.0, leave=False)):
+    for index, pair in enumerate(track(pairs, "scoring", unit="object")):
         logging.info("scoring %s", pair.name)
         (rgb, mask), (truth, true_mask) = read_videos(pair.pred), read_videos(pair.truth)
         own = Scores(networks)

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from dimo_jax.apps.player import Player, select_cameras
 from dimo_jax.data.dataset import Dataset, motions_in, views_in
@@ -22,6 +21,7 @@ from dimo_jax.export.trajectories import draw_trajectory_video, write_trajectori
 from dimo_jax.export.video import write_video, write_videos
 from dimo_jax.geometry.world import World
 from dimo_jax.model import latents
+from dimo_jax.progress import track
 from dimo_jax.train.step import composite_truth
 from dimo_jax.types import Array, Camera
 
@@ -97,7 +97,7 @@ def write_latents(
     player: Player, codes: Array, times: Any, camera: Camera, path: Path, *, labels: list[str], rate: float
 ) -> None:
     """A video of several latents' motions side by side, seen by one camera, or by one per frame (leading axis T)."""
-    bar = tqdm(codes, desc="rendering", unit="motion", delay=2.0, leave=False)
+    bar = track(list(codes), "rendering", unit="motion")
     videos = [to_uint8(player.film(player.play(z, times).gaussians, camera)) for z in bar]
     write_video(tile(upscale(np.stack(videos), min_height=192), labels), path, frame_rate=rate)
 
@@ -142,7 +142,8 @@ def write_trajectory_views(
     def draw(index: int) -> np.ndarray:
         clip = player.play(player.latent(int(motions[index])), dataset.times)
         images = to_uint8(player.film(clip.gaussians, camera))
-        return draw_trajectory_video(trajectories[index], camera, upscale(images, min_height=384), num_tail=8)
+        images, behind = upscale(images, min_height=384), np.asarray(player.background)
+        return draw_trajectory_video(trajectories[index], camera, images, num_tail=8, dim_to=behind)
 
     write_videos(zip(map(draw, farthest), paths, strict=True), frame_rate=dataset.frame_rate)
     world = dataset.world or World()

@@ -9,7 +9,6 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from tqdm import tqdm
 
 from dimo_jax.apps.gallery import write_latents
 from dimo_jax.apps.options import check_least, join_names, split
@@ -21,6 +20,7 @@ from dimo_jax.export.images import to_uint8, upscale
 from dimo_jax.export.video import write_video
 from dimo_jax.metrics import shape
 from dimo_jax.model import latents
+from dimo_jax.progress import track
 from dimo_jax.train.stages import frame_times
 from dimo_jax.types import Array, Gaussians
 from dimo_jax.workdir.files import write_json
@@ -163,7 +163,7 @@ def measure_walk(model: Restored, codes: Array, *, ends: Any, morph: Gaussians) 
         change = shape.neighbor_distance_change(tracks, rest, anchors, edges)
         return dict(distance_change=float(jnp.mean(change)), roughness=float(shape.roughness(tracks)))
 
-    bar = tqdm(known.items(), desc="measuring", unit="motion", delay=2.0, leave=False)
+    bar = track(known.items(), "measuring", unit="motion")
     training = {name: measure(play(z)) for name, z in bar}
     tracks = [play(z) for z in codes]
     stations = [measure(each) for each in tracks]

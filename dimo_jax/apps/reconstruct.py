@@ -11,7 +11,6 @@ import flax.traverse_util
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from tqdm import tqdm
 
 from dimo_jax.apps.gallery import compare_code
 from dimo_jax.apps.options import check_least, parse_numbers, split
@@ -27,6 +26,7 @@ from dimo_jax.export.video import write_video
 from dimo_jax.metrics.means import pool, summarize
 from dimo_jax.metrics.psnr import psnr, psnr_foreground
 from dimo_jax.metrics.subsets import draw_evenly
+from dimo_jax.progress import track
 from dimo_jax.train.reconstruct import FitOptions, Fitted, fit_code
 from dimo_jax.train.stages import frame_times
 from dimo_jax.train.step import composite_truth
@@ -227,7 +227,7 @@ def choose_start(
     images = downsample(np.asarray(dataset.frames[motion][np.ix_(few, frames)]), size, width)
     truth = np.asarray(composite_truth(jnp.asarray(images), player.background)[0])
     errors = []
-    for z in tqdm(codes, desc="looking for the nearest motion", unit="motion", delay=2.0, leave=False):
+    for z in track(codes, "looking for the nearest motion", unit="motion"):
         rgb, _ = player.render(player.play(z, dataset.times[frames]).gaussians, cameras)
         errors.append(float(np.mean((rgb - truth) ** 2)))
     best = int(np.argmin(errors))
@@ -265,7 +265,7 @@ def score_training(player: Player, dataset: Dataset, views: np.ndarray) -> dict[
     """Mean scores of some of the motions that the model was trained on, for comparison."""
     motions = motions_in(dataset, "train")
     chosen = motions[draw_evenly((len(motions),), NUM_TRAINING)[:, 0]]
-    bar = tqdm(chosen, desc="training motions, for comparison", unit="motion", delay=2.0, leave=False)
+    bar = track(chosen, "training motions, for comparison", unit="motion")
     return mean_scores([score_code(player, player.latent(int(m)), dataset, int(m), views) for m in bar])
 
 

@@ -53,9 +53,10 @@ class Recorder:
         self._phase: tuple[str, float] | None = None
 
     def scalars(self, step: int, stage: str, values: Mapping[str, float]) -> None:
-        """One row of metrics, with speed and memory since the row before; the log's line when a minute has passed."""
+        """One row of metrics, with memory, and speed since the row before; the log's line when a minute has passed."""
         now = self._clock()
-        rate = (step - self._last[1]) / max(now - self._last[0], 1e-9)
+        working = now - self._last[0] - values.get("compile_seconds", 0.0)
+        rate = (step - self._last[1]) / max(working, 1e-9)
         self._last = now, step
         speed = {"steps_per_second": rate, "images_per_second": rate * self._images, "memory_gib": memory_gib()}
         self._log.write(step, {"stage": stage, **values, **speed})

@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from dimo_jax.errors import Stopped
+
+_COMPILER = ("jax", "_src", "compiler.py")
 
 
 class Signals:
@@ -52,7 +57,6 @@ class Signals:
             raise Stopped(_outside(self._received))
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        del frame
         name = signal.Signals(number).name
         if not self._is_deferred:
             self._received = name
@@ -61,9 +65,33 @@ class Signals:
             raise Stopped(f"{name} for the second time; what came after the last checkpoint is lost")
         if not self._received:
             # Not logged: the signal may have come in the middle of a write to the log.
-            os.write(2, f"\n{name}: stopping after the step at hand; Ctrl-C once more ends at once\n".encode())
+            work = "the step at hand"
+            if is_compiling(frame):
+                work = "the next step, whose program is being compiled: that is waited for, and may take minutes"
+            os.write(2, f"\n{name}: stopping after {work}; Ctrl-C once more ends at once\n".encode())
         self._received = self._received or name
 
 
 def _outside(name: str) -> str:
     return f"{name} while no step was under way; nothing is lost, and the same command goes on"
+
+
+def leave(code: int, error: BaseException) -> NoReturn:
+    """Exits with a code; at once, too, where `error` has interrupted a compilation.
+
+    XLA compiles in a thread of its own, which goes on, and which a regular exit waits for: for minutes maybe.
+    """
+    if any(_is_compiler(frame) for frame, _ in traceback.walk_tb(error.__traceback__)):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def is_compiling(frame: FrameType | None) -> bool:
+    """Whether what runs in a frame was called, near or far, by jax's compiler."""
+    return any(_is_compiler(caller) for caller, _ in traceback.walk_stack(frame))
+
+
+def _is_compiler(frame: FrameType) -> bool:
+    return Path(frame.f_code.co_filename).parts[-3:] == _COMPILER

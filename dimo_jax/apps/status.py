@@ -11,15 +11,18 @@ from dimo_jax.errors import UserError
 from dimo_jax.workdir import status
 from dimo_jax.workdir.files import read_json
 from dimo_jax.workdir.lock import Owner, find_owner
+from dimo_jax.workdir.manifest import read_time
 from dimo_jax.workdir.spans import format_span
 
 DOING = {status.TRAINING: "training", status.SHOWING: "trained; evaluating and drawing"}
 STATE = "state:       "
+FACTS_FILE = "facts.json"  # of `restore`, which loads jax
 SCORES = ("held_out_views", "held_out_frames", "static_baseline")
 
 
 def run(*, workdir: str) -> None:
-    """Prints how the run in `workdir` stands: whether a process works there, how far it is, its last scores.
+    """Prints how the run in `workdir` stands: whether a process works there, how far it is, its last scores, its
+    motions.
 
     Of a folder in which an `--object_list` is trained it prints a line for each object that has begun.
 
@@ -51,10 +54,10 @@ def report(folder: Path, now: float) -> list[str]:
     steps = sorted(int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdecimal())
     saved = ""
     if steps:
-        age = now - (folder / "checkpoints" / str(steps[-1])).stat().st_mtime
-        saved = f" (the last {format_span(age)} ago)"
+        written = read_time(folder / "checkpoints" / str(steps[-1]))
+        saved = "" if written is None else f" (the last {format_span(now - written)} ago)"
     lines.append(f"checkpoints: {', '.join(map(str, steps)) or 'none'}{saved}")
-    return lines + _scores(summary or {})
+    return lines + _scores(summary or {}) + list_motions(read_json(folder / FACTS_FILE) or {})
 
 
 def _scores(summary: Mapping[str, Any]) -> list[str]:
@@ -75,6 +78,22 @@ def _scores(summary: Mapping[str, Any]) -> list[str]:
         width = max(map(len, order), default=0)
         lines += [f"  {motion:<{width}}  {_decibels(figures[motion])}" for motion in order]
     return lines
+
+
+def list_motions(facts: Mapping[str, Any]) -> list[str]:
+    """The motions of a run, one a line: the name that other apps take, whether it trained, and what is said of it.
+
+    `facts` as `restore.save_facts` writes them; of a run without them, or with none that can be read, there is no line.
+    """
+    names = facts.get("names")
+    if not isinstance(names, list) or not names:
+        return []
+    splits = facts.get("splits") or ["train"] * len(names)
+    captions = facts.get("captions") or [""] * len(names)
+    counts = ", ".join(f"{splits.count(split)} {split}" for split in dict.fromkeys(splits))
+    width = max(map(len, names))
+    rows = [f"  {name:<{width}}  {split:<5}  {said}".rstrip() for name, split, said in zip(names, splits, captions)]
+    return [f"motions:     {len(names)} ({counts})", *rows]
 
 
 def _figures(scores: Mapping[str, Any]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from dimo_jax.apps.gallery import Picture
 from dimo_jax.export.metrics_log import read_metrics
 from dimo_jax.export.plots import plot_curves
 from dimo_jax.export.report import Card, Figure, Section, Table, Video, write_report
+from dimo_jax.metrics.psnr import GROWN_BY
 
 SCORES = (
     ("held_out_views", "Held-out views"),
@@ -58,7 +59,7 @@ def _make_tables(summary: Mapping[str, Any]) -> list[Table]:
         [title, *(summary[key][column] for column, _ in COLUMNS)] for key, title in SCORES if summary[key] is not None
     ]
     seconds = summary["seconds"]
-    said = f"Means over images; the foreground is the true mask grown{_name_undefined(summary)}"
+    said = f"Means over images; the foreground is the true mask grown by {GROWN_BY} pixels{_name_undefined(summary)}"
     return [
         Table(["", *(title for _, title in COLUMNS)], rows, said),
         *_make_motion_table(summary),

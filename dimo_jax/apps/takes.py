@@ -121,7 +121,7 @@ def read_prompt(model: Restored, workdir: str, prompt: str, *, bert: str = "") -
     options = captions.text_options(load_config(Path(workdir)), bert=bert)
     encoder = load_encoder(options["bert"], pooling=options["pooling"])
     speaker, _ = captions.speak_for(model, workdir, options, encoder)
-    return speaker.codes(encoder.embed([prompt]))[0]
+    return speaker.codes(speaker.ask(prompt))[0]
 
 
 def read_codes(path: Path, dim: int) -> list[tuple[str, Array]]:

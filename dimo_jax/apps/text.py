@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from tqdm import tqdm
 
 from dimo_jax.apps import captions
 from dimo_jax.apps.captions import Sentences, Speaker
@@ -23,6 +22,7 @@ from dimo_jax.checkpoints import load_config
 from dimo_jax.errors import UserError
 from dimo_jax.model import dimo
 from dimo_jax.model.bert import TextEncoder, load_encoder
+from dimo_jax.progress import track
 from dimo_jax.train.stages import frame_times
 from dimo_jax.workdir.files import replace_file
 from dimo_jax.workdir.strict_json import encode
@@ -125,7 +125,7 @@ def file_name(prompt: str) -> str:
 def _generate(
     model: Restored, speaker: Speaker, sentences: Sentences, prompt: str, folder: Path, *, num_frames: int, size: int
 ) -> None:
-    embedding = speaker.encoder.embed([prompt])
+    embedding = speaker.ask(prompt)
     for cosine, motion, sentence in speaker.nearest(embedding[0], num=NUM_NEAREST):
         print(f"similarity {cosine:.2f}  {sentences.names[motion]}: {sentence}")
     count = num_frames or model.num_frames
@@ -142,7 +142,7 @@ def _find_trajectories(model: Restored, codes: Sequence[np.ndarray] | np.ndarray
     player, times = model.player, frame_times(model.num_frames)
     key_points = player.params.key_points.positions
     decode = jax.jit(lambda z: dimo.decode_trajectories(player.components, player.params, z, key_points, times)[0])
-    return np.stack([np.asarray(decode(jnp.asarray(z))) for z in tqdm(codes, desc=name, unit="motion", delay=1.0)])
+    return np.stack([np.asarray(decode(jnp.asarray(z))) for z in track(codes, name, unit="motion")])
 
 
 def trajectory_distances(trajectories: np.ndarray, references: np.ndarray) -> np.ndarray:

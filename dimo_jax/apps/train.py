@@ -43,6 +43,7 @@ from dimo_jax.workdir.files import write_json
 from dimo_jax.workdir.status import SHOWING, write_status
 
 Show = Callable[[ConfigDict, Dataset, Trained, Path, Mapping[str, float]], None]
+PRESETS = ("paper", "official", "demo", "fifty", "smoke")  # of configs/dimo.py
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "numpy")
 
 
@@ -179,12 +180,16 @@ def show(
 
 def _announce(config: ConfigDict) -> None:
     device = jax.devices()[0]
-    chosen = "chosen for this machine" if config.preset_chosen_by == "machine" else "as asked"
-    logging.info(
-        "preset %s (%s: %d x %s); choose another with --config=configs/dimo.py:paper, :official, :demo or :smoke",
-        config.preset, chosen, jax.local_device_count(), device.device_kind,
-    )  # fmt: skip
+    logging.info("%s", describe_preset(config, f"{jax.local_device_count()} x {device.device_kind}"))
     logging.info("rasterizer: %s", choose_backend(config.render.implementation))
+
+
+def describe_preset(config: ConfigDict, devices: str) -> str:
+    """Which preset trains, on which devices, who has chosen it, and which others there are."""
+    chosen = "chosen for this machine" if config.preset_chosen_by == "machine" else "as asked by --config"
+    others = [f":{preset}" for preset in PRESETS if preset != config.preset]
+    instead = f"{', '.join(others[:-1])} or {others[-1]}"
+    return f"preset {config.preset} ({chosen}: {devices}); choose another with --config=configs/dimo.py{instead}"
 
 
 def versions() -> dict[str, str]:

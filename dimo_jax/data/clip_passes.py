@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from dimo_jax.data.framing import Framing, support
 from dimo_jax.data.gltf import Scene
@@ -29,6 +28,7 @@ from dimo_jax.data.gltf_rig import Clip
 from dimo_jax.data.mesh import render_mesh
 from dimo_jax.data.native import write_view
 from dimo_jax.errors import UserError
+from dimo_jax.progress import track
 from dimo_jax.types import Camera
 
 MAX_COORDINATE = 1e9  # of a vertex, in the source's units
@@ -216,7 +216,7 @@ def each_clip(
     Yields:
       The results, in the order of the clips.
     """
-    bar = partial(tqdm, total=len(clips), desc=label, unit="clip")
+    bar = partial(track, description=label, unit="clip", total=len(clips))
     workers = min(num_workers, len(clips))
     if workers <= 1:
         yield from bar(function(scene, clip) for clip in clips)

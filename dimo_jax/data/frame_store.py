@@ -6,14 +6,13 @@ import hashlib
 import json
 import math
 import shutil
-import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
+from absl import logging
 
 from dimo_jax.errors import UserError
 from dimo_jax.workdir.lock import wait_for
@@ -87,7 +86,7 @@ def _read(folder: Path, shape: tuple[int, ...], what: str) -> np.ndarray | None:
             raise ValueError("frames do not match their checksum")
         return frames
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        tqdm.write(f"{what} cache {folder} is damaged ({error}); making it again", file=sys.stderr)
+        logging.warning("%s cache %s is damaged (%s); making it again", what, folder, error)
         return None
 
 

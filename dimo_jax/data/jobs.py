@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
-from tqdm import tqdm
+from dimo_jax.progress import Progress
 
 
 def one_line(error: BaseException) -> str:
@@ -26,7 +26,7 @@ def run_all(jobs: Sequence[Callable[[], int]], total: int, description: str, *, 
       max_workers: threads at most; never more than there are processor cores.
     """
     with (
-        tqdm(total=total, desc=description, unit="image", delay=2.0, leave=False) as progress,
+        Progress(total, description, unit="image") as progress,
         ThreadPoolExecutor(max_workers=min(max_workers, os.cpu_count() or 1)) as pool,
     ):
         futures = [pool.submit(job) for job in jobs]

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from dimo_jax.caches import cache_root
 from dimo_jax.data import cameras, dataset, puppet_body, puppet_catalog, puppet_motions, puppet_moves, raycast
@@ -24,6 +23,7 @@ from dimo_jax.data.frame_store import open_frames
 from dimo_jax.data.puppet_catalog import MOTIONS, Motion
 from dimo_jax.data.puppet_sentences import MORE, TEST
 from dimo_jax.errors import UserError
+from dimo_jax.progress import Progress
 from dimo_jax.types import Camera
 
 RADIUS = 2.0
@@ -81,7 +81,7 @@ def _render(frames: np.ndarray, poses: list[puppet_body.Pose], cams: Camera) -> 
         frames[index], _ = raycast.cast(cones, poses[index].positions, poses[index].rotations, cams)
 
     with (
-        tqdm(total=len(poses) * num_images, desc="rendering the puppet", unit="image", leave=False) as progress,
+        Progress(len(poses) * num_images, "rendering the puppet", unit="image") as progress,
         ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool,
     ):
         for future in as_completed([pool.submit(render, index) for index in range(len(poses))]):

@@ -6,6 +6,7 @@ diffusers (`pip install 'dimo_jax[distill]'`).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -213,7 +214,7 @@ def _wrap(
     torch: Any, pipe: Any, options: dict[str, Any], *, offload: str, size: tuple[int, int], num_frames: int
 ) -> VideoModel:
     """A pipeline as a `VideoModel`."""
-    pipe.set_progress_bar_config(leave=False)
+    pipe.set_progress_bar_config(leave=False, disable=not sys.stderr.isatty())
 
     def generate(image: np.ndarray, prompt: str, seed: int) -> np.ndarray:
         # Noise from the processor's generator is the same whatever GPU runs the model.

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from absl import logging
 from PIL import Image
-from tqdm import tqdm
 
 from dimo_jax.distill.client import Endpoint
 from dimo_jax.distill.failures import Failure
 from dimo_jax.distill.manifest import Manifest, Record, digest_of
 from dimo_jax.errors import UserError
+from dimo_jax.progress import track
 from dimo_jax.resolve import resolve
 
 # What changes where and how fast something is made, but not what is made.
@@ -73,7 +73,7 @@ class Work:
         records: dict[str, Record] = {}
         failures: list[tuple[str, Failure]] = []
         in_a_row = 0
-        for job in tqdm(jobs, desc=step, unit=step, delay=2.0, leave=False):
+        for job in track(jobs, step, unit="item"):
             record = self.manifest.find(step, job.item, job.key)
             if record is None:
                 try:

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from dimo_jax.data.clip_passes import Timing, pose_clip
 from dimo_jax.data.framing import Framing
@@ -19,6 +18,7 @@ from dimo_jax.data.gltf import Scene
 from dimo_jax.data.gltf_rig import Clip
 from dimo_jax.data.import_gltf import name_motions
 from dimo_jax.errors import UserError
+from dimo_jax.progress import track
 
 TOLERANCE = 1e-3  # of the joints' extent: float32 truth agrees to 1e-6, another pose or time by percents
 
@@ -56,10 +56,7 @@ def align_source(scene: Scene, joints: Mapping[str, np.ndarray]) -> Aligned:
             )
     few = list(joints)[:: max(1, len(joints) // 3)][:3]
     timing = _find_timing(scene, [clips[name] for name in few], [joints[name] for name in few])
-    posed = [
-        pose_clip(scene, clips[name], timing=timing)
-        for name in tqdm(joints, desc="posing the source", unit="clip", delay=2.0, leave=False)
-    ]
+    posed = [pose_clip(scene, clips[name], timing=timing) for name in track(joints, "posing the source", unit="clip")]
     framing, error = fit_framing_to([joints_ for _, joints_, _ in posed], list(joints.values()))
     _check(scene, error)
     return Aligned(framing, np.stack([vertices.astype(np.float32) for vertices, _, _ in posed]))

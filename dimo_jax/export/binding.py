@@ -17,7 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
+
+from dimo_jax.progress import track
 
 NUM_CANDIDATES = 12
 NUM_ROUNDS = 2
@@ -78,7 +79,7 @@ def fit_binding(
     begin, few = weights, slice(None, None, -(-len(truth) // MAX_FRAMES))
     binds = _place_binds(rest, means, neighbors, weights, np.linalg.inv(_to_affine(turns[0], tracks[0]))[:, :3])
     pairs = _compare_key_points(tracks, turns)
-    for _ in tqdm(range(NUM_ROUNDS), desc="binding the mesh", unit="round", delay=2.0, leave=False):
+    for _ in track(range(NUM_ROUNDS), "binding the mesh", unit="round"):
         weights = _fit_weights(rest, truth[few], tracks[few], turns[few], binds, neighbors, begin, ridge)
         binds = _refine_binds(rest, means, pairs, neighbors, weights, binds)
     order = np.argsort(-weights, axis=1, kind="stable")[:, :num_influences]

@@ -114,6 +114,7 @@ def draw_trajectories(
     num_tail: int | None = None,
     line_width: float = 2.0,
     dim: float = 0.35,
+    dim_to: Sequence[float] | np.ndarray = (1.0, 1.0, 1.0),
 ) -> np.ndarray:
     """Draws the path of every key point up to its last position: a polyline that fades with age, and a dot at its end.
 
@@ -128,14 +129,15 @@ def draw_trajectories(
         bright), or "length" (of the path, relative to the longest).
       num_tail: only the last so many positions; None for all.
       line_width: pixels of the result.
-      dim: how far the background is blended to white, 0..1, so that lines stand out.
+      dim: how far the background is blended to `dim_to`, 0..1, so that lines stand out.
+      dim_to: [3] in 0..1, what lies behind the object: white, or a dark ground that shall stay dark.
 
     Returns:
       [H,W,3] uint8.
     """
     background = check_frames(background, rank=3)
     overlay = _make_overlay(trajectories, camera, background.shape[:2], color_by, num_tail, line_width)
-    faint = background.astype(np.float32) * (1 - dim) + 255 * dim
+    faint = background.astype(np.float32) * (1 - dim) + 255 * dim * np.asarray(dim_to, np.float32)
     base = Image.fromarray(faint.round().astype(np.uint8)).convert("RGBA")
     return np.asarray(Image.alpha_composite(base, overlay).convert("RGB"))
 

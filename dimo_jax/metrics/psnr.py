@@ -11,6 +11,8 @@ from jax import lax
 
 from dimo_jax.types import Array
 
+GROWN_BY = 3  # pixels, of the masks of `psnr_foreground`
+
 
 @jax.jit
 def psnr(pred: Array, truth: Array) -> Array:
@@ -28,7 +30,7 @@ def psnr(pred: Array, truth: Array) -> Array:
 
 
 @functools.partial(jax.jit, static_argnames="grow")
-def psnr_foreground(pred: Array, truth: Array, mask: Array, *, grow: int = 3) -> Array:
+def psnr_foreground(pred: Array, truth: Array, mask: Array, *, grow: int = GROWN_BY) -> Array:
     """PSNR of each image over the object alone: the true mask, grown by a few pixels to hold its outline.
 
     A small object on an empty background scores high over the frame whatever it looks like; this does not.

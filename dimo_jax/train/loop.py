@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -13,13 +14,13 @@ import jax
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.device_frames import flatten_frames
 from dimo_jax.data.sampler import Sampler, Share, batch_sizes, prefetch
 from dimo_jax.model.dimo import Components, build_components
 from dimo_jax.model.text import SentenceInputs
+from dimo_jax.progress import Progress
 from dimo_jax.resolve import resolve
 from dimo_jax.train import capacity as capacities
 from dimo_jax.train import parallel, stages, turns
@@ -30,7 +31,7 @@ from dimo_jax.train.stages import Stage
 from dimo_jax.train.state import TrainState
 from dimo_jax.train.step import Metrics, build_step
 from dimo_jax.train.tracker import LossNotFinite, Tracker
-from dimo_jax.train.waiting import Waiting
+from dimo_jax.train.waiting import MAX_AHEAD, Waiting
 from dimo_jax.types import Batch, Turns
 
 
@@ -184,12 +185,16 @@ class StageRunner:
             self._remember(turns.from_notes(notes["turns"]))
         stage, config = self.stage, self.config
         step = int(state.step)
-        with tqdm(total=config.stage1.num_steps + config.stage2.num_steps, initial=step, desc=stage.name, unit="step",
-                  mininterval=1.0, dynamic_ncols=True, disable=None) as bar:  # fmt: skip
+        reason = "resuming" if step > stage.first_step else "new stage"
+        total = config.stage1.num_steps + config.stage2.num_steps
+        # In a log the watcher's line a minute stands in place of the bar.
+        with Progress(
+            total, stage.name, unit="step", initial=step, delay=0.0, leave=True, lines=False, ahead=MAX_AHEAD
+        ) as progress:
             while step < stage.last_step:
                 resolution, until = self._phase(step)
-                state = self._run_phase(state, step, until, resolution, bar, pairs)
-                step, pairs = until, None
+                state = self._run_phase(state, step, until, resolution, progress, pairs, reason=reason)
+                step, pairs, reason = until, None, "new resolution"
         logging.info("%s: %s", stage.name, self.waiting.describe())
         if stage.options.points_are_controls:
             stages.report_first_stage(state, config)
@@ -235,7 +240,15 @@ class StageRunner:
         return resolution, min([*changes, self.stage.last_step])
 
     def _run_phase(
-        self, state: TrainState, step: int, until: int, resolution: int, bar: tqdm, pairs: int | None
+        self,
+        state: TrainState,
+        step: int,
+        until: int,
+        resolution: int,
+        progress: Progress,
+        pairs: int | None,
+        *,
+        reason: str,
     ) -> TrainState:
         config, stage, devices = self.config, self.stage, self.layout
         sampler = self._sampler(resolution)
@@ -244,7 +257,7 @@ class StageRunner:
         room = capacities.Capacity(pairs) if pairs else capacities.measure(
             state, self.components, stage.options, jax.device_put(poses.sample(step))
         )  # fmt: skip
-        train = self._compile(room, resolution, "new resolution" if step > stage.first_step else "new stage")
+        train, is_new = self._compile(room, resolution, reason), True
         tracker = self.tracker
         tracker.begin_phase(1 if stage.options.points_are_controls else 2, resolution)
         state = parallel.replicate(state, devices)
@@ -252,25 +265,28 @@ class StageRunner:
         batches = prefetch(share, step, transfer=parallel.build_transfer(devices, self.frames))
         try:
             for batch in self.waiting.over(batches):
-                state, metrics = train(state, batch, self.frozen, self.key)
+                with progress.pause() if is_new else contextlib.nullcontext():  # the first call compiles
+                    state, metrics = train(state, batch, self.frozen, self.key)
+                is_new = False
                 self.waiting.dispatched(metrics.loss)
                 step += 1
                 tracker.add(step, metrics)
-                bar.update()
+                progress.update()
                 state = self._between(state, step)
                 if step == self.searches_after:
-                    self._remember(self._find_turns(parallel.unreplicate(state, devices), room))
+                    with progress.pause():
+                        self._remember(self._find_turns(parallel.unreplicate(state, devices), room))
                 if step % config.log_every == 0 or step == until:
                     tracker.look()
                     lost = tracker.take_lost()
-                    self._log(step, resolution, metrics, lost, bar)
+                    self._log(step, resolution, metrics, lost, progress)
                     if lost:
                         logging.warning("step %d: %d Gaussian-tile pairs found no room since the last look", step, lost)
                         seen = jax.device_put(poses.sample(step - 1))
                         room = room.grow(capacities.measure(
                             parallel.unreplicate(state, devices), self.components, stage.options, seen
                         ).pairs or 0)  # fmt: skip
-                        train = self._compile(room, resolution, "more capacity")
+                        train, is_new = self._compile(room, resolution, "more capacity"), True
                 if config.image_every and step % config.image_every == 0:
                     preview = jax.device_get(parallel.unreplicate(metrics.preview, devices))
                     self.watcher.images(step, stage.name, parallel.unreplicate(state, devices), preview)
@@ -314,10 +330,11 @@ class StageRunner:
         options = capacities.with_room(self.stage.options, room)
         return parallel.parallelize(functools.partial(build_step, self.components, options), self.layout)
 
-    def _log(self, step: int, resolution: int, metrics: Metrics, lost: int, bar: tqdm) -> None:
+    def _log(self, step: int, resolution: int, metrics: Metrics, lost: int, progress: Progress) -> None:
         values = jax.device_get(parallel.unreplicate(metrics, self.layout))
         scalars = {"loss": float(values.loss), "psnr": float(values.psnr), "resolution": resolution, "overflow": lost}
         scalars["data_wait"] = self.waiting.take_share()  # of the device's time
+        scalars["compile_seconds"] = progress.pace.take_paused()  # and of the search for turns
         scalars |= {f"loss/{name}": float(value) for name, value in values.terms.items()}
-        bar.set_postfix(loss=f"{scalars['loss']:.4g}", psnr=f"{scalars['psnr']:.2f}", refresh=False)
+        progress.tell(loss=f"{scalars['loss']:.4g}", psnr=f"{scalars['psnr']:.2f}")
         self.watcher.scalars(step, self.stage.name, scalars)

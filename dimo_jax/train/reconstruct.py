@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import logging
-from tqdm import tqdm
 
 from dimo_jax.errors import UserError
 from dimo_jax.model.dimo import Components, Moved, Neighbors, find_neighbors
+from dimo_jax.progress import track
 from dimo_jax.render import render
 from dimo_jax.train.schedules import log_linear
 from dimo_jax.train.step import Move, composite_truth
@@ -102,7 +102,7 @@ def fit_code(
     losses: list[Array] = []
     overflowed: list[Array] = []
     neighbors = find(z, params.decoder)
-    for index in tqdm(range(options.num_steps), desc=description, unit="step", mininterval=1.0, dynamic_ncols=True):
+    for index in track(range(options.num_steps), description, unit="step"):
         if index and index % options.refresh_every == 0:
             neighbors = find(state.variables["z"], state.variables.get("decoder", params.decoder))
             if any(int(x) for x in overflowed):

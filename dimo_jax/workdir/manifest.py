@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from pathlib import Path
 
 from dimo_jax.workdir.files import read_json, write_json
@@ -17,7 +18,7 @@ class DamagedError(ValueError):
 
 
 def write_manifest(folder: Path) -> None:
-    """Lists every file below `folder` in `manifest.json` there; returns when all of them are on the disk.
+    """Lists every file below `folder` in `manifest.json` there, with the time; returns once all are on the disk.
 
     Raises:
       OSError: a file cannot be read, or the disk does not take it.
@@ -29,9 +30,18 @@ def write_manifest(folder: Path) -> None:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 os.fsync(file.fileno())
             files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": digest}
-    write_json({"format": _FORMAT, "files": files}, folder / MANIFEST_FILE, durable=True)
+    write_json({"format": _FORMAT, "time": time.time(), "files": files}, folder / MANIFEST_FILE, durable=True)
     for path in (folder, *(entry for entry in folder.rglob("*") if entry.is_dir())):
         sync_folder(path)
+
+
+def read_time(folder: Path) -> float | None:
+    """When the manifest of `folder` was written, in seconds since 1970; None where none says so.
+
+    Times of files are those of the last copy.
+    """
+    found = (read_json(folder / MANIFEST_FILE) or {}).get("time")
+    return found if isinstance(found, float) else None
 
 
 def sync_folder(folder: Path) -> None:

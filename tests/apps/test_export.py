@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 import json
 import re
 import subprocess
@@ -16,7 +17,7 @@ from export.textured_model import textured_model
 from PIL import Image
 
 from configs.dimo import get_config
-from dimo_jax.apps import export, gallery, sample
+from dimo_jax.apps import export, gallery, sample, view
 from dimo_jax.apps.options import join_names
 from dimo_jax.apps.restore import restore, save_facts
 from dimo_jax.apps.takes import read_codes
@@ -239,6 +240,9 @@ def test_videos_by_container_layer_and_camera(model, tmp_path):
     assert len(frames) == 4
     corners = np.stack([frames[-1][0, column] for column in (0, 64, 96)])
     assert np.abs(corners.astype(int) - [0, 128, 255]).max() < 12  # the background, all over
+    run(model, tmp_path / "dark", layers="key_points", background="0,0,0.1", **common)
+    dark = imageio.v3.imread(tmp_path / "dark/Bend.mp4")
+    assert np.abs(dark[:, 0, 0].astype(int) - [0, 0, 26]).max() < 12  # a dark ground stays dark under key points
     run(model, tmp_path, container="gif", **common)
     with Image.open(tmp_path / "Bend.gif") as gif:
         assert (gif.n_frames, gif.size) == (4, (32, 32))
@@ -253,6 +257,26 @@ def test_videos_by_container_layer_and_camera(model, tmp_path):
     truth = model_.player.film(clip.gaussians, camera)
     alpha = pictures[:, :, :32, 3:] / 255
     np.testing.assert_allclose(pictures[:, :, :32, :3] / 255 * alpha + 1 - alpha, truth, atol=2 / 255)
+
+
+def test_videos_are_as_large_as_the_viewers(model, tmp_path):
+    run(model, tmp_path, format="video", motion="Bend", num_frames=2)
+    assert imageio.v3.imread(tmp_path / "Bend.mp4").shape == (2, 512, 512, 3)
+    defaults = [inspect.signature(app.run).parameters["size"].default for app in (export, view)]
+    assert defaults == [512, 512]
+
+
+def test_gaussians_in_a_glb_point_to_the_mesh_where_there_is_one(model, tmp_path, capsys):
+    flags = dict(format="glb", motion="Bend", num_frames=2, geometry="points")
+    run(model, tmp_path / "out", **flags)
+    assert f"--format=mesh --source=FILE, the .glb or .gltf that {model / 'data'} was imported from" in (
+        capsys.readouterr().out
+    )
+    file = load_model_file(model / "model.npz")
+    file.config.data.path = ""  # as of a run on the puppet
+    damage(model, tmp_path / "puppet.npz", config=np.str_(json.dumps(to_plain(file.config))))
+    export.run(workdir=str(tmp_path / "puppet.npz"), out=str(tmp_path / "out"), **flags)
+    assert "--format=mesh" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

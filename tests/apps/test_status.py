@@ -2,20 +2,22 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from absl import logging
 from ml_collections import ConfigDict
 
+from dimo_jax.apps import restore
 from dimo_jax.apps.recorder import LOG_FILE, Recorder, log_line, log_to
-from dimo_jax.apps.status import report
+from dimo_jax.apps.status import FACTS_FILE, report
 from dimo_jax.errors import UserError
 from dimo_jax.export.metrics_log import Board, MetricsLog, read_metrics
 from dimo_jax.workdir.lock import LOCK_FILE, hold
+from dimo_jax.workdir.manifest import write_manifest
 from dimo_jax.workdir.spans import format_span
 from dimo_jax.workdir.status import read_status, write_status
 
@@ -24,16 +26,7 @@ VALUES = {"loss": 2.5, "psnr": 21.0, "resolution": 64, "overflow": 0, "loss/rgb"
 
 
 @pytest.fixture
-def _informed():
-    """Logs as launch.py does."""
-    before = logging.get_verbosity()
-    logging.set_verbosity(logging.INFO)
-    yield
-    logging.set_verbosity(before)
-
-
-@pytest.fixture
-def folder(tmp_path, _informed):
+def folder(tmp_path, informed):
     """A run after 30 of 100 steps, as its recorder left it."""
     config = ConfigDict(dict(stage1=dict(num_steps=40), stage2=dict(num_steps=60)))
     config.batch = dict(motions=2, views=3, frames=4)
@@ -70,7 +63,45 @@ def test_running(folder):
     ]
     assert lines[3].startswith("speed:       0.25 steps/s, 6 images/s, ")
     assert lines[3].endswith("; 5 min left at this speed")
-    assert lines[5].startswith("checkpoints: 10, 20 (the last ")
+    assert lines[5] == "checkpoints: 10, 20"
+
+
+def test_a_copy_of_a_run_is_as_old_as_the_run(folder, tmp_path_factory):
+    for step in (10, 20):
+        write_manifest(folder / "checkpoints" / str(step))
+    copy = tmp_path_factory.mktemp("copy") / "run"
+    shutil.copytree(folder, copy, copy_function=shutil.copyfile)
+    now = time.time()
+    for path in (copy, *copy.rglob("*")):
+        os.utime(path, (now + 3600, now + 3600))
+    lines = [line for line in report(copy, now + 3600) if line.startswith(("updated", "checkpoints"))]
+    assert lines == ["updated:     60 min ago", "checkpoints: 10, 20 (the last 60 min ago)"]
+
+
+def test_motions_are_listed_by_the_names_that_apps_take(folder):
+    facts = dict(names=["walk", "star_jump"], captions=["Walks.", "Jumps, arms out."], splits=["train", "test"])
+    (folder / FACTS_FILE).write_text(json.dumps(facts))
+    assert report(folder, 0)[-3:] == [
+        "motions:     2 (1 train, 1 test)",
+        "  walk       train  Walks.",
+        "  star_jump  test   Jumps, arms out.",
+    ]
+    assert restore.FACTS_FILE == FACTS_FILE
+
+
+def test_compilation_is_no_steps_time(tmp_path, informed):
+    config = ConfigDict(dict(stage1=dict(num_steps=40), stage2=dict(num_steps=60)))
+    config.batch = dict(motions=2, views=3, frames=4)
+    now = [0.0]
+    with MetricsLog(tmp_path / "metrics.jsonl") as log, Board(tmp_path / "board") as board:
+        recorder = Recorder(config, tmp_path, log, board, clock=lambda: now[0])
+        recorder.resumed(0)
+        for step, compiling in ((10, 900.0), (20, 0.0), (30, 300.0)):
+            now[0] += 40.0 + compiling
+            recorder.scalars(step, "stage1", VALUES | dict(compile_seconds=compiling))
+            left = read_status(tmp_path)["seconds_left"]
+            assert left is None if step == 10 else left == 4.0 * (100 - step)
+    assert [row["steps_per_second"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [0.25] * 3
 
 
 def test_killed_stopped_failed_and_finished(folder):

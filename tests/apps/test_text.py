@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs.dimo import get_config
-from dimo_jax.apps import captions, text
+from dimo_jax.apps import captions, doubts, text
 from dimo_jax.checkpoints import save_config
 from dimo_jax.data.puppet_catalog import MOTIONS
 from dimo_jax.data.puppet_sentences import MORE, TEST
@@ -104,6 +104,53 @@ def test_nearest_sentences_come_one_a_motion_by_cosine(tmp_path):
     assert (motion, sentence, other) == (1, "a wave", 0)
     assert first == pytest.approx(1.0)
     assert second < first
+
+
+def ask(tmp_path, prompt, caplog):
+    """What is logged of a prompt to a run whose dataset lies in a folder."""
+    caplog.clear()
+    config = {"data": {"path": str(tmp_path / "data")}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = SimpleNamespace(facts=FACTS, player=SimpleNamespace(params=SimpleNamespace(latents=SimpleNamespace(
+        mu=np.concatenate([CODES, CODES[:1]])))))  # fmt: skip
+    speaker, _ = captions.speak_for(model, tmp_path, OPTIONS, Letters())
+    speaker.ask(prompt)
+    return speaker, [record.message for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_a_sentence_unlike_all_captions_is_doubted(tmp_path, caplog):
+    _, said = ask(tmp_path, "jjjj", caplog)
+    assert said[0].startswith("nothing that training said of its 2 motions is like this sentence: the nearest, 'walks'")
+    assert "has a similarity of 0.00, expected 0.57 or more" in said[0]
+    assert said[0].endswith(f"(the captions are in {tmp_path / 'data' / 'captions.txt'})")
+    assert ask(tmp_path, "a walk, a walk", caplog)[1] == []
+
+
+def test_captions_that_are_names_of_clips_are_doubted(tmp_path, caplog, monkeypatch):
+    monkeypatch.setitem(FACTS, "names", ["Armature_Walk_A_2", "wave", "jump"])
+    monkeypatch.setitem(FACTS, "paraphrases", [["walk a"], ["waves", "a wave"], ["jump"]])
+    _, said = ask(tmp_path, "walk", caplog)
+    assert said == [
+        "the captions of 1 of 2 motions are mere names of clips, such as 'walk a', of which sentences are hard to "
+        f"learn: say in {tmp_path / 'data' / 'captions.txt'} what they show"
+    ]
+
+
+def test_edited_captions_count_at_the_next_prompt(tmp_path, caplog):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/captions.txt").write_text("walk: It walks slowly.\n")
+    speaker, _ = ask(tmp_path, "walk", caplog)
+    assert speaker.sentences == ("It walks slowly.", "waves", "a wave")
+
+
+def test_an_encoder_to_which_all_is_alike_is_not_taken_at_its_word():
+    rng = np.random.default_rng(0)
+    alike = np.ones(64) + 0.3 * rng.normal(size=(12, 64))
+    least = doubts.find_least_likeness(alike, np.repeat(np.arange(4), 3))
+    assert 0.85 < least < 0.97
+    apart = rng.normal(size=(12, 64))
+    assert doubts.find_least_likeness(apart, np.repeat(np.arange(4), 3)) == doubts.LEAST_LIKE
+    assert doubts.find_least_likeness(apart[:3], np.zeros(3, int)) == doubts.LEAST_LIKE
 
 
 def test_leave_one_out_needs_two_sentences():

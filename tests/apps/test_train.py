@@ -1,6 +1,7 @@
 """The main job in small: trains on a tiny puppet, must beat the static model, resumes where it stood, samples."""
 
 import json
+import re
 import shutil
 
 import jax
@@ -67,6 +68,7 @@ def test_run_is_complete_and_beats_the_static_model(trained):
     ):
         assert (trained / name).stat().st_size > 500, name
     assert len(list((trained / "videos").glob("*.mp4"))) == 2
+    assert "the foreground is the true mask grown by 3 pixels" in (trained / "report.html").read_text()
     assert list((trained / "tensorboard").iterdir())
 
 
@@ -89,8 +91,10 @@ def test_loss_falls_and_resolution_follows_the_schedule(trained):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("last_step", [200, 500])
-def test_resumed_run_ends_with_the_same_parameters(trained, tmp_path, last_step):
+@pytest.mark.parametrize(
+    ("last_step", "reasons"), [(200, ["resuming", "new stage", "new resolution"]), (500, ["resuming"])]
+)
+def test_resumed_run_ends_with_the_same_parameters(trained, tmp_path, caplog, informed, last_step, reasons):
     workdir = tmp_path / "resumed"
     shutil.copytree(trained, workdir)
     for folder in (workdir / "checkpoints").iterdir():
@@ -100,6 +104,8 @@ def test_resumed_run_ends_with_the_same_parameters(trained, tmp_path, last_step)
     for a, b in zip(final_parameters(trained), final_parameters(workdir), strict=True):
         np.testing.assert_array_equal(a, b)
     assert [r["step"] for r in read_metrics(workdir / "metrics.jsonl")] == list(range(100, 801, 100))
+    compiled = [record.message for record in caplog.records if "compiling the step" in record.message]
+    assert [re.search(r"\(([^()]*)\)$", message)[1] for message in compiled] == reasons
 
 
 @pytest.mark.slow

@@ -176,14 +176,13 @@ def test_the_dataset_has_the_asked_shape_and_splits(tmp_path):
     np.testing.assert_array_equal(dataset.frames[:, :, 0], np.broadcast_to(dataset.frames[:1, :, 0], (3, 5, 32, 32, 4)))
 
 
-def test_the_cache_is_used_and_a_damaged_one_is_rebuilt_and_said(tmp_path, capsys, monkeypatch):
+def test_the_cache_is_used_and_a_damaged_one_is_rebuilt_and_said(tmp_path, caplog, monkeypatch):
     options = OPTIONS | {"cache_dir": tmp_path, "num_motions": 1, "num_test_motions": 0}
     frames = np.array(make_puppet(**options).frames)
     (folder,) = tmp_path.glob("puppet-*")
     with monkeypatch.context() as patch:
         patch.setattr(raycast, "cast", None)
         np.testing.assert_array_equal(make_puppet(**options).frames, frames)
-    capsys.readouterr()
     data = bytearray((folder / "frames.npy").read_bytes())
     data[-100] ^= 255
     damages = {"frames.npy": (bytes(data), bytes(data[:500]), b""), "meta.json": (b"{", b"[]")}
@@ -191,7 +190,8 @@ def test_the_cache_is_used_and_a_damaged_one_is_rebuilt_and_said(tmp_path, capsy
         for content in contents:
             (folder / name).write_bytes(content)
             np.testing.assert_array_equal(make_puppet(**options).frames, frames)
-            assert "is damaged" in capsys.readouterr().err
+            assert "is damaged" in caplog.text
+            caplog.clear()
     assert sorted(path.name for path in tmp_path.iterdir()) == [f".{folder.name}.lock", folder.name]
 
 

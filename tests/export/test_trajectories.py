@@ -89,6 +89,14 @@ def test_points_behind_the_camera_are_not_drawn():
     assert (draw_trajectories(through, make_camera(), white()) != 255).any()
 
 
+def test_a_dark_ground_stays_dark():
+    ground = np.array([0.1, 0.0, 0.2])
+    picture = np.broadcast_to(np.round(255 * ground), (64, 64, 3)).astype(np.uint8)
+    image = draw_trajectories(line((-0.6, 0, 0), (0.6, 0, 0)), make_camera(64), picture, dim_to=ground)
+    np.testing.assert_allclose(image[0, 0], picture[0, 0], atol=1)
+    assert (image != picture).any()
+
+
 def test_tail_and_dim():
     path = line((-0.6, 0, 0), (0.6, 0, 0))
     black = np.zeros((64, 64, 3), np.uint8)

@@ -61,5 +61,5 @@ def hash_state(state):
 
 def without_times(rows):
     """Rows of metrics.jsonl, but for what depends on the clock and on memory."""
-    timed = ("steps_per_second", "images_per_second", "memory_gib", "data_wait")
+    timed = ("steps_per_second", "images_per_second", "memory_gib", "data_wait", "compile_seconds")
     return [{name: value for name, value in row.items() if name not in timed} for row in rows]

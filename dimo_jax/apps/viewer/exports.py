@@ -51,7 +51,8 @@ def _write_film(shot: Shot, path: Path) -> None:
     clip = shot.model.player.play(shot.code, frame_times(shot.model.num_frames))
     frames = to_uint8(shot.model.player.film(clip.gaussians, shot.camera))
     if OVERLAID & shot.choices.layers:
-        frames = draw_trajectory_video(np.asarray(clip.key_points), shot.camera, frames, num_tail=8)
+        tracks, behind = np.asarray(clip.key_points), np.asarray(shot.model.player.background)
+        frames = draw_trajectory_video(tracks, shot.camera, frames, num_tail=8, dim_to=behind)
     write_video(frames, path, frame_rate=shot.model.frame_rate)
 
 

@@ -45,7 +45,9 @@ class Prompts:
             raise UserError("prompt: found no words, expected what the object shall do")
         speaker, sentences = self._load()
         embedding = speaker.encoder.embed([words])
+        doubt = speaker.doubt(embedding[0])
         cosine, motion, sentence = speaker.nearest(embedding[0], num=1)[0]
         likeness = f"most like “{sentence}” ({sentences.names[motion]}, similarity {cosine:.2f})"
+        likeness += f": {doubt}" if doubt else ""
         label = words if len(words) <= 40 else f"{words[:39]}…"
         return Source(f"“{label}”", np.asarray(speaker.codes(embedding)[0]), likeness)
