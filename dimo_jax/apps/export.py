@@ -14,11 +14,12 @@ import numpy as np
 
 from dimo_jax.apps import retarget
 from dimo_jax.apps.film import CONTAINERS, LAYERS, draw_layers, write_frames
-from dimo_jax.apps.options import check_least, check_use, parse_numbers, split
+from dimo_jax.apps.options import check_least, check_use, parse_numbers
 from dimo_jax.apps.restore import Restored, restore, results_folder
 from dimo_jax.apps.sample import PATHS, SPREAD, make_camera_path
 from dimo_jax.apps.takes import Choice, Recorder, choose_codes
 from dimo_jax.checkpoints import load_config, to_plain
+from dimo_jax.data.names import split_list
 from dimo_jax.errors import UserError
 from dimo_jax.export.gaussian_glb import write_gaussian_glb
 from dimo_jax.export.model_file import write_model
@@ -118,7 +119,7 @@ def run(
         takes, recorder = record_takes(model, given)
         writers = make_writers(model, takes, given)  # what can fail fails here, before anything is written
         if "mesh" in chosen:
-            known = dict(source=source, hide=split(hide), dataset=dataset or find_dataset(workdir))
+            known = dict(source=source, hide=hide, dataset=dataset or find_dataset(workdir))
             mesh = retarget.prepare(model, recorder, influences=influences or 4, **known)  # type: ignore[arg-type]
             print(mesh.describe())
             print(mesh.write(takes, target))
@@ -154,7 +155,7 @@ def make_writers(
     Raises:
       UserError: a motion that a chosen format cannot hold, or a camera path that is none.
     """
-    chosen, influences, geometry = split(given["format"]), given["influences"] or 8, given["geometry"]
+    chosen, influences, geometry = split_list(given["format"]), given["influences"] or 8, given["geometry"]
     if "glb" in chosen:
         for take in takes:
             check_skin(take, geometry=geometry)
@@ -171,7 +172,7 @@ def make_writers(
         where = {name: given[name] for name in ("azimuths", "elevation")}
         film = Film(
             camera=make_camera_path(still, given["camera"], takes[0].num_frames, **where),
-            layers=split(given["layers"]),
+            layers=split_list(given["layers"]),
             container=given["container"],
             background=np.asarray(parse_numbers("background", behind, count=3) if behind else model.player.background),
         )
@@ -190,7 +191,7 @@ def _choice(given: Mapping[str, Any]) -> Choice:
 
 def _check(given: Mapping[str, Any]) -> tuple[str, ...]:
     """The formats, after a check of the flags that costs nothing."""
-    chosen = split(given["format"])
+    chosen = split_list(given["format"])
     for name in chosen or ("",):
         if name not in FORMATS:
             raise UserError(f"--format: found {name!r}, expected some of {', '.join(FORMATS)}")
@@ -203,7 +204,7 @@ def _check(given: Mapping[str, Any]) -> tuple[str, ...]:
     ):
         if given[name] not in known:
             raise UserError(f"--{name}: found {given[name]!r}, expected one of {', '.join(map(str, known))}")
-    for name in split(given["layers"]) or ("",):
+    for name in split_list(given["layers"]) or ("",):
         if name not in LAYERS:
             raise UserError(f"--layers: found {name!r}, expected some of {', '.join(LAYERS)}")
     if given["background"] and not all(0 <= x <= 1 for x in parse_numbers("background", given["background"], count=3)):

@@ -24,7 +24,7 @@ from dimo_jax.apps import import_videos
 from dimo_jax.apps.check_data import check_data
 from dimo_jax.apps.checks import check_folder
 from dimo_jax.apps.import_model import import_model
-from dimo_jax.apps.options import parse_numbers, split
+from dimo_jax.apps.options import parse_numbers
 from dimo_jax.data.clip_passes import Timing
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.import_folder import import_folder
@@ -190,9 +190,9 @@ def import_model_file(
       UserError: bad input.
     """
     options = Options(
-        clips=split(clips),
-        hide=split(hide),
-        test_clips=split(test_clips),
+        clips=clips,
+        hide=hide,
+        test_clips=test_clips,
         timing=Timing(num_frames=num_frames, loop=loop, root_motion=root_motion),
         studio=Studio(
             azimuths_deg=spread_views(num_views) if num_views else parse_numbers("azimuths", azimuths),

@@ -12,7 +12,7 @@ from absl import logging
 from tqdm import tqdm
 
 from dimo_jax.apps.gallery import write_latents
-from dimo_jax.apps.options import check_least, join_names, split
+from dimo_jax.apps.options import check_least, join_names
 from dimo_jax.apps.player import Player
 from dimo_jax.apps.restore import Restored, restore, results_folder
 from dimo_jax.apps.sample import PATHS, make_camera_path
@@ -73,12 +73,13 @@ def run(
     for name, value, known in (("path", path, tuple(LINES)), ("camera", camera, PATHS)):
         if value not in known:
             raise UserError(f"--{name}: found {value!r}, expected one of {', '.join(known)}")
-    names = split(motions)
-    if len(names) < 2:
-        raise UserError(f"--motions: found {motions!r}, expected two names or more, separated by commas")
     target = results_folder(workdir, "interpolations", out=out)
     model = restore(Path(workdir), checkpoint=checkpoint)
-    codes = jnp.stack([model.player.latent(model.find_motion(name, flag="motions")) for name in names])
+    chosen = model.find_motions(motions, flag="motions")
+    if len(chosen) < 2:
+        raise UserError(f"--motions: found {motions!r}, expected two names or more, separated by commas")
+    names = tuple(str(model.facts["names"][index]) for index in chosen)
+    codes = jnp.stack([model.player.latent(index) for index in chosen])
     morph_frames = num_frames or 2 * model.num_frames
     still = model.camera(size)
     path_of_camera = make_camera_path(still, camera, morph_frames, azimuths=azimuths, elevation=elevation)

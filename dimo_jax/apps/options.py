@@ -6,14 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dimo_jax.data.names import shorten, split_list
 from dimo_jax.errors import UserError
 
-LONGEST = 150  # characters of a file's name that names of motions may make up
-
-
-def split(text: str) -> tuple[str, ...]:
-    """The parts of a list separated by commas, without blanks around them and without empty ones."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+LONGEST = 150  # bytes of a file's name that names of motions may make up
 
 
 def parse_numbers(name: str, text: str, *, count: int | None = None) -> tuple[float, ...]:
@@ -29,7 +25,7 @@ def parse_numbers(name: str, text: str, *, count: int | None = None) -> tuple[fl
     """
     expected = "numbers" if count is None else f"{count} numbers"
     try:
-        numbers = tuple(float(part) for part in split(text))
+        numbers = tuple(float(part) for part in split_list(text))
     except ValueError as error:
         raise UserError(f"--{name}: found {text!r}, expected {expected} separated by commas") from error
     if not all(map(math.isfinite, numbers)) or (count is not None and len(numbers) != count):
@@ -63,4 +59,7 @@ def check_use(given: Mapping[str, Any], defaults: Mapping[str, Any], *, needs: s
 def join_names(names: Sequence[str]) -> str:
     """Names of motions as one part of a file's name: all of them or, where that is long, the first and the last."""
     whole = "_".join(names)
-    return whole if len(whole) <= LONGEST else f"{names[0]}_{len(names) - 2}_more_{names[-1]}"
+    if len(whole.encode()) <= LONGEST:
+        return whole
+    first, last = (shorten(name, LONGEST // 2 - 10) for name in (names[0], names[-1]))
+    return f"{first}_{len(names) - 2}_more_{last}" if len(names) > 2 else f"{first}_{last}"

@@ -14,12 +14,13 @@ from absl import logging
 from tqdm import tqdm
 
 from dimo_jax.apps.gallery import compare_code
-from dimo_jax.apps.options import check_least, parse_numbers, split
+from dimo_jax.apps.options import check_least, parse_numbers
 from dimo_jax.apps.player import Player, select_cameras
 from dimo_jax.apps.restore import Restored, restore, results_folder
 from dimo_jax.checkpoints import load_config
 from dimo_jax.data.cameras import resize
 from dimo_jax.data.dataset import Dataset, motions_in, views_in
+from dimo_jax.data.names import choose_names
 from dimo_jax.data.sampler import downsample
 from dimo_jax.data.sources import load, read_folder
 from dimo_jax.errors import UserError
@@ -126,11 +127,12 @@ def choose_motions(dataset: Dataset, names: str) -> np.ndarray:
                 "expected --motion=NAME or --source=FOLDER with such motions"
             )
         return found
-    for name in split(names):
-        if name not in dataset.names:
-            some = ", ".join(dataset.names[:6])
-            raise UserError(f"--motion: found {name!r}, expected a motion of {dataset.object_name}: {some}, ...")
-    return np.asarray([dataset.names.index(name) for name in split(names)])
+
+    def fail(name: str) -> UserError:
+        some = ", ".join(dataset.names[:6])
+        return UserError(f"--motion: found {name!r}, expected a motion of {dataset.object_name}: {some}, ...")
+
+    return np.asarray([row[0] for row in choose_names(names, dataset.names, fail=fail)])
 
 
 def choose_views(dataset: Dataset, text: str) -> np.ndarray:

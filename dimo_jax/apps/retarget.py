@@ -49,7 +49,7 @@ class BoundMesh:
 
 
 def prepare(
-    model: Restored, recorder: Recorder, *, source: str, hide: Sequence[str], dataset: str, influences: int = 4
+    model: Restored, recorder: Recorder, *, source: str, hide: str | Sequence[str], dataset: str, influences: int = 4
 ) -> BoundMesh:
     """Binds the source's mesh by what its vertices do in the run's training motions.
 
@@ -57,7 +57,7 @@ def prepare(
       model: the restored run.
       recorder: of that run.
       source: the model file that the dataset was imported from.
-      hide: patterns of nodes left out at the import.
+      hide: names or patterns of nodes left out at the import, see `load_scene`.
       dataset: folder of the run's dataset, of which the true joints are read.
       influences: key points that move a vertex at most.
 

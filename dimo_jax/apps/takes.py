@@ -12,11 +12,12 @@ import numpy as np
 
 from dimo_jax.apps import captions
 from dimo_jax.apps.interpolate import LINES
-from dimo_jax.apps.options import check_least, check_use, join_names, split
+from dimo_jax.apps.options import check_least, check_use, join_names
 from dimo_jax.apps.restore import Restored
 from dimo_jax.apps.sample import PRIORS, SPREAD, draw_codes
 from dimo_jax.apps.text import file_name
 from dimo_jax.checkpoints import load_config
+from dimo_jax.data.names import split_list
 from dimo_jax.errors import UserError
 from dimo_jax.export.motion import Motion, keep_sign
 from dimo_jax.geometry import quaternion
@@ -75,8 +76,6 @@ class Choice:
                 check_use(vars(self), {name: getattr(Choice, name) for name in names}, needs=needs)
         if not self.around:
             check_use(vars(self), {"spread": SPREAD}, needs="--around=NAME")
-        if self.motions and len(split(self.motions)) < 2:
-            raise UserError(f"--motions: found {self.motions!r}, expected two names or more, separated by commas")
 
 
 def choose_codes(model: Restored, workdir: str, choice: Choice, num_frames: int) -> list[tuple[str, Array]]:
@@ -90,7 +89,7 @@ def choose_codes(model: Restored, workdir: str, choice: Choice, num_frames: int)
     """
     player = model.player
     if choice.motion:
-        found = [find_motion(model, part) for part in split(choice.motion)]
+        found = find_motions(model, choice.motion)
         return [(str(model.facts["names"][index]), player.latent(index)) for index in found]
     if choice.num_samples:
         how = dict(prior=choice.prior, around=choice.around, spread=choice.spread)
@@ -98,8 +97,11 @@ def choose_codes(model: Restored, workdir: str, choice: Choice, num_frames: int)
         stem = f"{choice.around}_{choice.seed}" if choice.around else f"sample_{choice.seed}"
         return [(f"{stem}_{index + 1}", z) for index, z in enumerate(codes)]
     if choice.motions:
-        names = split(choice.motions)
-        codes = jnp.stack([player.latent(model.find_motion(name, flag="motions")) for name in names])
+        found = model.find_motions(choice.motions, flag="motions")
+        if len(found) < 2:
+            raise UserError(f"--motions: found {choice.motions!r}, expected two names or more, separated by commas")
+        names = [str(model.facts["names"][index]) for index in found]
+        codes = jnp.stack([player.latent(index) for index in found])
         shares = jnp.linspace(0, 1, num_frames) if choice.share is None else jnp.asarray([choice.share])
         walked = latents.walk(codes, shares, interpolate=LINES[choice.path])
         stem = f"{join_names(names)}_{choice.path}"
@@ -109,11 +111,14 @@ def choose_codes(model: Restored, workdir: str, choice: Choice, num_frames: int)
     return read_codes(Path(choice.code), player.params.latents.mu.shape[1])
 
 
-def find_motion(model: Restored, name: str) -> int:
-    """The index of a training motion by its name or, where no motion has that name, by its index."""
-    if name not in model.facts["names"] and name.isdecimal() and int(name) in model.trained_motions:
-        return int(name)
-    return model.find_motion(name, flag="motion")
+def find_motions(model: Restored, text: str) -> list[int]:
+    """The indices of training motions by their names or, where no motion has such a name, by their indices."""
+    names = [str(name) for name in model.facts["names"]]
+    by_index = {str(index): int(index) for index in model.trained_motions if str(index) not in names}
+    return [
+        by_index[part] if part in by_index else model.find_motion(part, flag="motion")
+        for part in split_list(text, names)
+    ]
 
 
 def read_prompt(model: Restored, workdir: str, prompt: str, *, bert: str = "") -> Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +20,7 @@ from dimo_jax.apps.gallery import write_latents
 from dimo_jax.apps.options import check_least, check_use
 from dimo_jax.apps.restore import Restored, restore, results_folder, run_folder
 from dimo_jax.checkpoints import load_config
+from dimo_jax.data.names import to_file_name
 from dimo_jax.errors import UserError
 from dimo_jax.model import dimo
 from dimo_jax.model.bert import TextEncoder, load_encoder
@@ -116,7 +116,7 @@ def _check_flags(prompt: str, evaluate_captions: str, num_frames: int, size: int
 
 def file_name(prompt: str) -> str:
     """A plain file name made of a prompt's first words: letters, digits and underscores of any script."""
-    return re.sub(r"\W+", "_", prompt.lower()).strip("_")[:60].rstrip("_") or "prompt"
+    return to_file_name(prompt.lower(), default="prompt", keep="", longest=60)
 
 
 def _generate(

@@ -8,7 +8,7 @@ refused by name.
 
 from __future__ import annotations
 
-import fnmatch
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from dimo_jax.data.gltf_document import Document, open_document
 from dimo_jax.data.gltf_geometry import Geometry, merge_geometries, read_primitive
 from dimo_jax.data.gltf_rig import Clip, Node, Skin, read_clips, read_nodes, read_skins
 from dimo_jax.data.mesh import Mesh
+from dimo_jax.data.names import choose_names
 from dimo_jax.errors import UserError
 
 
@@ -63,12 +64,12 @@ class Scene:
         return tuple(dict.fromkeys(self.nodes[part.node].name for part in self.parts))
 
 
-def load_scene(path: str | Path, *, hide: Sequence[str] = ()) -> Scene:
+def load_scene(path: str | Path, *, hide: str | Sequence[str] = ()) -> Scene:
     """Reads an animated model.
 
     Args:
       path: a .glb or .gltf file.
-      hide: patterns of node names (`*`, `?`, `[...]`; case does not matter). A node that matches is left out with
+      hide: names of nodes or patterns of them (`*`, `?`, `[...]`), see `choose_names`. Such a node is left out with
         everything below it. Characters often carry all their weapons at once: the knight of the development data needs
         ("1H_Sword_Offhand", "2H_Sword", "Badge_Shield", "Rectangle_Shield", "Spike_Shield").
 
@@ -77,13 +78,13 @@ def load_scene(path: str | Path, *, hide: Sequence[str] = ()) -> Scene:
     """
     document = open_document(path)
     try:
-        return _build_scene(document, tuple(hide))
+        return _build_scene(document, hide)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, MemoryError) as error:
         reason = " ".join(str(error).split())[:120]
         raise document.fail(f"malformed glTF ({error.__class__.__name__}: {reason})") from error
 
 
-def _build_scene(document: Document, hide: tuple[str, ...]) -> Scene:
+def _build_scene(document: Document, hide: str | Sequence[str]) -> Scene:
     nodes, order = read_nodes(document)
     skins = read_skins(document)
     drawn, hidden = _choose_nodes(document, nodes, order, hide)
@@ -134,7 +135,7 @@ def _check_weights(document: Document, clips: tuple[Clip, ...], parts: list[Part
 
 
 def _choose_nodes(
-    document: Document, nodes: tuple[Node, ...], order: np.ndarray, hide: tuple[str, ...]
+    document: Document, nodes: tuple[Node, ...], order: np.ndarray, hide: str | Sequence[str]
 ) -> tuple[list[int], tuple[str, ...]]:
     """The nodes with a mesh that are drawn, and the names of those that the patterns leave out."""
     roots = set(range(len(nodes)))
@@ -142,36 +143,36 @@ def _choose_nodes(
         chosen = document.entry("scenes", document.json.get("scene", 0)).get("nodes", [])
         roots = {index for index in chosen if document.entry("nodes", index) is not None}
     names = sorted({node.name for node in nodes if node.mesh >= 0})
-    for pattern in hide:
-        if not any(_matches(node.name, pattern) for node in nodes):
-            raise document.fail(f"hide={pattern!r} matches no node; nodes with a mesh: {', '.join(names) or 'none'}")
+
+    def fail(part: str) -> UserError:
+        return document.fail(f"hide={part!r} matches no node; nodes with a mesh: {', '.join(names) or 'none'}")
+
+    matched = set(itertools.chain(*choose_names(hide, [node.name for node in nodes], fail=fail, patterns=True)))
     in_scene, left_out = np.zeros(len(nodes), bool), np.zeros(len(nodes), bool)
     for index in order:
         parent = nodes[index].parent
         in_scene[index] = index in roots or (parent >= 0 and in_scene[parent])
-        matched = any(_matches(nodes[index].name, pattern) for pattern in hide)
-        left_out[index] = matched or (parent >= 0 and left_out[parent])
+        left_out[index] = index in matched or (parent >= 0 and left_out[parent])
     with_mesh = [i for i, node in enumerate(nodes) if node.mesh >= 0 and in_scene[i]]
     if with_mesh and left_out[with_mesh].all():
-        raise document.fail(f"hide={','.join(hide)!r} leaves nothing to draw of: {', '.join(names)}")
+        asked = hide if isinstance(hide, str) else ",".join(hide)
+        raise document.fail(f"hide={asked!r} leaves nothing to draw of: {', '.join(names)}")
     return [i for i in with_mesh if not left_out[i]], tuple(nodes[i].name for i in with_mesh if left_out[i])
 
 
-def _matches(name: str, pattern: str) -> bool:
-    return fnmatch.fnmatchcase(name.lower(), pattern.lower())
-
-
-def select_clips(scene: Scene, patterns: Sequence[str]) -> tuple[Clip, ...]:
-    """The clips whose names match any of the patterns (case does not matter), in the file's order.
+def select_clips(scene: Scene, asked: str | Sequence[str], *, flag: str = "clips") -> tuple[Clip, ...]:
+    """The clips that names or patterns mean, in the file's order; see `choose_names`.
 
     Raises:
-      UserError: a pattern that matches no clip.
+      UserError: a name or pattern that fits no clip; the message calls it `flag`.
     """
-    for pattern in patterns:
-        if not any(_matches(clip.name, pattern) for clip in scene.clips):
-            names = ", ".join(clip.name for clip in scene.clips)
-            raise UserError(f"{scene.path}: clips={pattern!r} matches no clip, expected some of: {names}")
-    return tuple(clip for clip in scene.clips if any(_matches(clip.name, pattern) for pattern in patterns))
+    names = [clip.name for clip in scene.clips]
+
+    def fail(part: str) -> UserError:
+        return UserError(f"{scene.path}: {flag}={part!r} matches no clip, expected some of: {', '.join(names)}")
+
+    chosen = sorted({*itertools.chain(*choose_names(asked, names, fail=fail, patterns=True))})
+    return tuple(scene.clips[index] for index in chosen)
 
 
 def _make_part(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dimo_jax.data.gltf_document import Document, read_accessor
+from dimo_jax.data.names import to_text
 
 STEP, LINEAR, CUBIC = "STEP", "LINEAR", "CUBICSPLINE"
 PATHS = {"translation": 3, "rotation": 4, "scale": 3}  # and "weights", whose width is the number of morph targets
@@ -106,7 +107,7 @@ def _read_node(document: Document, index: int, entry: dict[str, Any], parent: in
     if weights is not None and (weights.ndim != 1 or not np.isfinite(weights).all()):
         raise document.fail(f"nodes[{index}].weights holds NaN or is not a list of numbers")
     return Node(
-        name=str(entry.get("name") or mesh.get("name") or f"node_{index}"),
+        name=to_text(str(entry.get("name") or mesh.get("name") or f"node_{index}")),
         parent=parent,
         translation=numbers("translation", [0.0] * 3),
         rotation=rotation / norm,
@@ -156,7 +157,7 @@ def read_clips(document: Document) -> tuple[Clip, ...]:
             for i, spec in enumerate(entry["channels"])
             if (channel := _read_channel(document, f"animations[{index}].channels[{i}]", spec, entry["samplers"]))
         )
-        stem = str(entry.get("name") or f"animation_{index}")
+        stem = to_text(str(entry.get("name") or f"animation_{index}"))
         numbered = (f"{stem}_{number}" for number in itertools.count(2))
         name = next(name for name in itertools.chain([stem], numbered) if name not in names)
         names.add(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,10 +24,12 @@ from dimo_jax.data.framing import Framing, border_planes, fit_framing
 from dimo_jax.data.gltf import Scene, load_scene, select_clips
 from dimo_jax.data.gltf_animation import pose_scene
 from dimo_jax.data.gltf_rig import Clip
+from dimo_jax.data.names import make_distinct, to_file_name, words_of
 from dimo_jax.data.studio import Studio
 from dimo_jax.errors import UserError
 from dimo_jax.geometry.neighbors import farthest_points
 
+OWN_FILES = ("dataset.json", "captions.txt", "test_captions.txt")  # beside the motions' folders
 STILL = 0.005  # share of the model's size that no vertex of a still pose moves
 
 
@@ -67,29 +68,22 @@ def choose_surface(scene: Scene, *, num_points: int) -> Attachment:
 
 def humanize(name: str) -> str:
     """A caption from a clip's name: "Armature|Walking_A" -> "walking a", "RunFast" -> "run fast"."""
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])|[\W_]+", " ", name.rsplit("|", 1)[-1])
-    return " ".join(words.lower().split()) or name
+    return " ".join(words_of(name.rsplit("|", 1)[-1])).lower() or " ".join(name.split()) or "motion"
 
 
 def name_motions(clips: Sequence[Clip]) -> tuple[str, ...]:
-    """Folder names for clips: letters, digits, dot, dash and underscore, distinct even where case is not kept."""
-    names: list[str] = []
-    for clip in clips:
-        stem = re.sub(r"[^A-Za-z0-9._-]+", "_", clip.name).strip("._")[:80] or "motion"
-        name, number = stem, 2
-        while name.lower() in {other.lower() for other in names}:
-            name, number = f"{stem}_{number}", number + 1
-        names.append(name)
-    return tuple(names)
+    """Folder names for clips: see `to_file_name`; distinct even where case is not kept."""
+    return make_distinct([to_file_name(clip.name, default="motion") for clip in clips], taken=OWN_FILES)
 
 
 @dataclass(frozen=True)
 class Options:
     """What an import is asked for."""
 
-    clips: tuple[str, ...] = ()  # patterns of names; none takes every clip that moves
-    hide: tuple[str, ...] = ()  # patterns of the names of nodes to leave out, see `load_scene`
-    test_clips: tuple[str, ...] = ()  # patterns of clips whose split is "test"
+    # Names or patterns, as a sequence or as a text in which commas separate them, see `choose_names`.
+    clips: str | tuple[str, ...] = ()  # none takes every clip that moves
+    hide: str | tuple[str, ...] = ()  # nodes to leave out, see `load_scene`
+    test_clips: str | tuple[str, ...] = ()  # those whose split is "test"
     timing: Timing = field(default_factory=Timing)
     studio: Studio = field(default_factory=Studio)
     num_surface_points: int = 8192  # whose trajectories are kept as `surface`, see `choose_surface`
@@ -137,7 +131,9 @@ def plan_import(
         raise UserError(f"num_workers: found {num_workers}, expected 1 or more")
     chosen = select_clips(scene, options.clips) if options.clips else scene.clips
     if options.test_clips:
-        select_clips(scene, options.test_clips)  # a pattern that matches nothing is said before the work
+        select_clips(
+            scene, options.test_clips, flag="test_clips"
+        )  # a pattern that matches nothing is said before the work
     _report_scene(scene, report)
     normals, offsets = border_planes(options.studio.cameras(), margin=options.studio.margin)
     points = choose_surface(scene, num_points=options.num_surface_points)
@@ -155,12 +151,14 @@ def describe_motions(scene: Scene, clips: Sequence[Clip], options: Options) -> D
     """The dataset of an import but for its truth and its pictures: its frames are blank and take no memory."""
     cameras, studio = options.studio.cameras(), options.studio
     num_views = len(cameras.world_to_camera)
+    # Of all clips, so that a motion has the same name whichever others are chosen.
+    names = dict(zip((clip.name for clip in scene.clips), name_motions(scene.clips)))
     shape = (len(clips), num_views, options.timing.num_frames, studio.size, studio.size, 4)
     held_out = {clip.name for clip in select_clips(scene, options.test_clips)} if options.test_clips else set()
     return Dataset(
         frames=np.broadcast_to(np.uint8(0), shape),
         cameras=cameras,
-        names=name_motions(clips),
+        names=tuple(names[clip.name] for clip in clips),
         captions=tuple(humanize(clip.name) for clip in clips),
         splits=tuple("test" if clip.name in held_out else "train" for clip in clips),
         view_names=tuple(f"view_{index:02d}" for index in range(num_views)),

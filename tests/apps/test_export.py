@@ -1,5 +1,6 @@
 """`--app=export` from an untrained model in one file: every format, every choice of a motion, what it refuses."""
 
+import dataclasses
 import functools
 import json
 import re
@@ -18,7 +19,7 @@ from configs.dimo import get_config
 from dimo_jax.apps import export, gallery, sample
 from dimo_jax.apps.options import join_names
 from dimo_jax.apps.restore import restore, save_facts
-from dimo_jax.apps.takes import read_codes
+from dimo_jax.apps.takes import find_motions, read_codes
 from dimo_jax.checkpoints import load_model_file, to_plain
 from dimo_jax.data.clip_passes import Timing
 from dimo_jax.data.gltf import load_scene
@@ -149,6 +150,16 @@ def test_a_code_from_a_file(model, tmp_path):
         np.testing.assert_allclose(a["means"], b["means"], atol=1e-6)
 
 
+def test_names_with_commas_and_brackets_can_be_chosen(model, tmp_path):
+    known = restore_once(model / "model.npz")
+    names = ["Walk, then[1]", "walk"]
+    told = dataclasses.replace(known, facts={**known.facts, "names": names})
+    assert told.find_motions("walk,walk, Then[1]", flag="motions") == [1, 0]
+    assert find_motions(told, "Walk, then[1],1") == [0, 1]
+    with pytest.raises(UserError, match="--motions: found 'then', expected a training motion"):
+        told.find_motions("Walk,then", flag="motions")
+
+
 @pytest.mark.parametrize("name", ["text.npz", "cut.npz", "array.npy", "empty.npz"])
 def test_files_without_codes_are_refused(tmp_path, name):
     np.savez(tmp_path / "cut.npz", z=np.zeros(8))
@@ -164,6 +175,7 @@ def test_a_walk_over_many_motions_has_a_short_name():
     assert join_names(["a", "b"]) == "a_b"
     name = join_names([f"a_motion_with_a_long_name_{index}" for index in range(40)])
     assert name == "a_motion_with_a_long_name_0_38_more_a_motion_with_a_long_name_39"
+    assert len(join_names(["歩" * 60] * 3).encode()) <= 150  # what counts for a file system is bytes
 
 
 def test_samples_that_are_too_many_for_a_row_stand_in_several(model, tmp_path, monkeypatch):
