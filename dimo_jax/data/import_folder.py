@@ -32,7 +32,7 @@ from dimo_jax.errors import UserError, WriteFailed
 from dimo_jax.workdir.files import write_json
 from dimo_jax.workdir.lock import LOCK_FILE, hold
 
-VERSION = 1  # of the pictures: another one does not go on with what an older version of this program has drawn
+VERSION = 2  # of pictures and names: another one does not go on with what an older version of this program has drawn
 PLAN = ".plan.json"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
+from dimo_jax.data.clip_motion import choose_probes
 from dimo_jax.data.clip_passes import (
     Attachment,
     Measure,
@@ -30,7 +31,9 @@ from dimo_jax.errors import UserError
 from dimo_jax.geometry.neighbors import farthest_points
 
 OWN_FILES = ("dataset.json", "captions.txt", "test_captions.txt")  # beside the motions' folders
-STILL = 0.005  # share of the model's size that no vertex of a still pose moves
+STILL = 1e-3  # share of a part's own size that none of its vertices moves in a still pose: the noise of a capture
+COARSE = 0.25  # share of a clip's movement that its frames may miss
+FAR = 1.5  # times the body's size
 
 
 def choose_surface(scene: Scene, *, num_points: int) -> Attachment:
@@ -137,9 +140,10 @@ def plan_import(
     _report_scene(scene, report)
     normals, offsets = border_planes(options.studio.cameras(), margin=options.studio.margin)
     points = choose_surface(scene, num_points=options.num_surface_points)
-    measure = partial(measure_clip, timing=options.timing, normals=normals, points=points)
+    measure = partial(measure_clip, timing=options.timing, normals=normals, points=points, probes=choose_probes(scene))
     measures = list(each_clip(measure, scene, chosen, num_workers=num_workers, label="posing"))
     chosen, measures = _drop_still(scene, chosen, measures, report, keep=bool(options.clips))
+    _report_coarse(chosen, measures, options.timing, report)
     _report_travel(chosen, measures, options.timing, report)
     framing = _frame_all(scene, measures, normals, offsets)
     surface = framing.apply(np.stack([entry.surface for entry in measures])).astype(np.float32)
@@ -227,24 +231,50 @@ def _drop_still(
     keep: bool,
 ) -> tuple[tuple[Clip, ...], list[Measure]]:
     """Leaves out the clips in which nothing moves, unless the user chose them (`keep`) beside others that move."""
-    size = max(float((measure.high - measure.low).max()) for measure in measures)
-    moving = [measure.movement > STILL * size for measure in measures]
-    still = [clip.name for clip, moves in zip(clips, moving) if not moves]
-    if len(still) == len(clips):
-        raise UserError(f"{scene.path}: nothing moves in any of its clips ({', '.join(still)[:200]}), expected motion")
-    if keep or not still:
+    moving = [measure.sway.moved > STILL for measure in measures]
+    slid = [clip.name for clip, entry in zip(clips, measures) if entry.sway.moved <= STILL < entry.sway.moved_at_all]
+    still = [clip.name for clip, moves in zip(clips, moving) if not moves and clip.name not in slid]
+    if not any(moving):
+        why = "nothing but travel, which root_motion='remove' takes away, is" if slid and not still else "nothing moves"
+        names = ", ".join(still + slid)[:200]
+        raise UserError(f"{scene.path}: {why} in any of its clips ({names}), expected motion")
+    what = "taken, as they were chosen" if keep else "left out"
+    if still:
+        report(f"{what}, still poses: {', '.join(still)}")
+    if slid:
+        report(f"{what}, nothing but travel, which root_motion='remove' takes away: {', '.join(slid)}")
+    if keep:
         return tuple(clips), measures
-    report(f"left out, still poses: {', '.join(still)}")
     kept = tuple(clip for clip, moves in zip(clips, moving) if moves)
     return kept, [measure for measure, moves in zip(measures, moving) if moves]
+
+
+def _report_coarse(
+    clips: Sequence[Clip], measures: Sequence[Measure], timing: Timing, report: Callable[[str], None]
+) -> None:
+    coarse = []
+    for clip, entry in zip(clips, measures):
+        if entry.sway.moved > STILL and entry.sway.missed > COARSE:
+            enough = f", {entry.sway.enough} would show it" if entry.sway.enough else ""
+            coarse.append(f"{clip.name} ({entry.sway.missed:.0%} of its movement lies between the frames{enough})")
+    if coarse:
+        report(f"sampled too coarsely by {timing.num_frames} frames, see --num_frames: {', '.join(coarse)}")
 
 
 def _report_travel(
     clips: Sequence[Clip], measures: Sequence[Measure], timing: Timing, report: Callable[[str], None]
 ) -> None:
-    far = [clip.name for clip, entry in zip(clips, measures) if entry.travel > 1.5 * (entry.high - entry.low)[1]]
-    if far and timing.root_motion == "keep":
-        report(f"these clips travel far and make the figure small, see root_motion='remove': {', '.join(far)}")
+    """Says which clips go far for the size of the body, in the one frame in which it is largest."""
+    far = [(clip.name, entry) for clip, entry in zip(clips, measures) if entry.roam > FAR * entry.body]
+    straight = [name for name, entry in far if timing.root_motion == "keep" and entry.travel > entry.roam / 2]
+    others = [name for name, _ in far if name not in straight]
+    if straight:
+        report(f"these clips travel far and make the figure small, see root_motion='remove': {', '.join(straight)}")
+    if others:
+        report(
+            "these clips roam far and make the figure small, expected --clips without them, or clips in place: "
+            f"{', '.join(others)}"
+        )
 
 
 def _frame_all(scene: Scene, measures: Sequence[Measure], normals: np.ndarray, offsets: np.ndarray) -> Framing:

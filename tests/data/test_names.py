@@ -82,7 +82,8 @@ def test_files_are_named_in_the_users_script(text, name):
 def test_long_names_stay_within_what_file_systems_take(letter):
     name = to_file_name(letter * 300, default="motion")
     assert set(name) == {letter}
-    assert len(name) <= 80 and len(name.encode()) <= LONGEST_BYTES
+    assert len(name) <= 80
+    assert len(name.encode()) <= LONGEST_BYTES
 
 
 def test_names_are_distinct_where_case_is_ignored():
