@@ -72,6 +72,7 @@ def define_flags() -> None:
     flags.DEFINE_float("margin", None, "import_data: share of the picture that stays free at each border")
     flags.DEFINE_integer("samples", None, "import_data: samples a pixel along each axis")
     flags.DEFINE_enum("root_motion", None, ["keep", "remove"], "import_data: keep or remove the figure's travel")
+    flags.DEFINE_bool("repair", None, "import_data, export: settle what is no number in a model, such as NaN weights")
     flags.DEFINE_bool("loop", None, "import_data: whether the clips repeat")
     flags.DEFINE_integer("num_surface_points", None, "import_data: true surface points to keep")
     flags.DEFINE_integer("num_workers", None, "import_data: processes that render (0: one a core)")

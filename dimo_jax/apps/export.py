@@ -43,7 +43,7 @@ ONLY_WITH = {
     "frame": ("ply", "splat", "gltf"),
     "geometry": ("glb",),
     "influences": ("glb", "mesh"),
-    **dict.fromkeys(("source", "hide", "dataset"), ("mesh",)),
+    **dict.fromkeys(("source", "hide", "repair", "dataset"), ("mesh",)),
     **dict.fromkeys(("layers", "container", "background", "camera", "azimuths", "elevation", "size"), ("video",)),
 }
 
@@ -72,6 +72,7 @@ def run(
     influences: int = 0,
     source: str = "",
     hide: str = "",
+    repair: bool = False,
     dataset: str = "",
     layers: str = "color",
     container: str = "mp4",
@@ -101,6 +102,7 @@ def run(
       influences: key points that move a vertex at most, 4 or 8; default: 8 in a glb, 4 in a mesh.
       source: of mesh, the .glb or .gltf file that the run's dataset was imported from.
       hide: of mesh, nodes left out at the import, by name or pattern, separated by commas.
+      repair: of mesh, whether the source was imported with it.
       dataset: of mesh, the folder of the run's dataset, where it is not where training found it.
       layers: of video, some of color, key_points, depth, normals, separated by commas; shown side by side.
       container: of video, "mp4", "gif", or "png" for numbered pictures with alpha.
@@ -119,7 +121,7 @@ def run(
         takes, recorder = record_takes(model, given)
         writers = make_writers(model, takes, given)  # what can fail fails here, before anything is written
         if "mesh" in chosen:
-            known = dict(source=source, hide=hide, dataset=dataset or find_dataset(workdir))
+            known = dict(source=source, hide=hide, repair=repair, dataset=dataset or find_dataset(workdir))
             mesh = retarget.prepare(model, recorder, influences=influences or 4, **known)  # type: ignore[arg-type]
             print(mesh.describe())
             print(mesh.write(takes, target))

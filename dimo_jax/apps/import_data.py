@@ -65,6 +65,7 @@ def run(
     margin: float | None = None,
     samples: int | None = None,
     root_motion: str | None = None,
+    repair: bool | None = None,
     loop: bool | None = None,
     num_surface_points: int | None = None,
     num_workers: int | None = None,
@@ -154,6 +155,7 @@ def import_model_file(
     margin: float = 0.04,
     samples: int = 2,
     root_motion: str = "keep",
+    repair: bool = False,
     loop: bool = False,
     num_surface_points: int = 8192,
     num_workers: int = 0,
@@ -179,6 +181,7 @@ def import_model_file(
       margin: share of the picture that stays free at each border.
       samples: samples a pixel along each axis.
       root_motion: "keep", or "remove" to keep a clip that travels in place.
+      repair: settles NaN, infinite and negative numbers of the file that something drawn needs, and says what it did.
       loop: whether the clips repeat, so that the last frame lies before the clip's end.
       num_surface_points: points of the surface whose trajectories are kept for evaluation.
       num_workers: processes; 0 takes as many as there are processor cores.
@@ -204,6 +207,7 @@ def import_model_file(
             margin=margin,
             samples=samples,
         ),
+        repair=repair,
         num_surface_points=num_surface_points,
     )
     return import_folder(source, target, options, num_workers=num_workers or os.cpu_count() or 1, report=print)

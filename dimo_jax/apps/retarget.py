@@ -49,7 +49,14 @@ class BoundMesh:
 
 
 def prepare(
-    model: Restored, recorder: Recorder, *, source: str, hide: str | Sequence[str], dataset: str, influences: int = 4
+    model: Restored,
+    recorder: Recorder,
+    *,
+    source: str,
+    hide: str | Sequence[str],
+    dataset: str,
+    repair: bool = False,
+    influences: int = 4,
 ) -> BoundMesh:
     """Binds the source's mesh by what its vertices do in the run's training motions.
 
@@ -58,13 +65,14 @@ def prepare(
       recorder: of that run.
       source: the model file that the dataset was imported from.
       hide: names or patterns of nodes left out at the import, see `load_scene`.
+      repair: see `load_scene`; as at the import.
       dataset: folder of the run's dataset, of which the true joints are read.
       influences: key points that move a vertex at most.
 
     Raises:
       UserError: the source or the dataset cannot be read, or do not belong together.
     """
-    scene = load_scene(source, hide=hide)
+    scene = load_scene(source, hide=hide, repair=repair)
     names = [str(model.facts["names"][index]) for index in model.trained_motions]
     aligned = align_source(scene, read_joints(dataset, names, model.num_frames))
     trained = place_trained(model, recorder, aligned)

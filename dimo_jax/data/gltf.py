@@ -10,17 +10,28 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dimo_jax.data.gltf_document import Document, open_document
+from dimo_jax.data.gltf_faults import Faults, find_used
 from dimo_jax.data.gltf_geometry import Geometry, merge_geometries, read_primitive
-from dimo_jax.data.gltf_rig import Clip, Node, Skin, read_clips, read_nodes, read_skins
+from dimo_jax.data.gltf_rig import (
+    Clip,
+    Node,
+    Skin,
+    check_joints,
+    clean_nodes,
+    find_needed,
+    read_clips,
+    read_nodes,
+    read_skins,
+)
 from dimo_jax.data.mesh import Mesh
-from dimo_jax.data.names import choose_names
+from dimo_jax.data.names import choose_names, to_text
 from dimo_jax.errors import UserError
 
 
@@ -52,6 +63,7 @@ class Scene:
     joints: np.ndarray  # [J] nodes that are joints of a skin that is drawn, else the nodes of the parts
     hidden: tuple[str, ...]  # names of the nodes with a mesh that were left out
     digest: str  # of the file, see `Document.digest`
+    notes: tuple[str, ...] = ()  # lines about what of the file was repaired
 
     @property
     def num_vertices(self) -> int:
@@ -64,7 +76,7 @@ class Scene:
         return tuple(dict.fromkeys(self.nodes[part.node].name for part in self.parts))
 
 
-def load_scene(path: str | Path, *, hide: str | Sequence[str] = ()) -> Scene:
+def load_scene(path: str | Path, *, hide: str | Sequence[str] = (), repair: bool = False) -> Scene:
     """Reads an animated model.
 
     Args:
@@ -72,39 +84,44 @@ def load_scene(path: str | Path, *, hide: str | Sequence[str] = ()) -> Scene:
       hide: names of nodes or patterns of them (`*`, `?`, `[...]`), see `choose_names`. Such a node is left out with
         everything below it. Characters often carry all their weapons at once: the knight of the development data needs
         ("1H_Sword_Offhand", "2H_Sword", "Badge_Shield", "Rectangle_Shield", "Spike_Shield").
+      repair: settles NaN and infinite numbers that something drawn needs, and says so in `notes`.
 
     Raises:
       UserError: the file is malformed, has nothing to draw or no animation, or a pattern matches no node.
     """
     document = open_document(path)
     try:
-        return _build_scene(document, hide)
+        return _build_scene(Faults(document, repair), hide)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, MemoryError) as error:
         reason = " ".join(str(error).split())[:120]
         raise document.fail(f"malformed glTF ({error.__class__.__name__}: {reason})") from error
 
 
-def _build_scene(document: Document, hide: str | Sequence[str]) -> Scene:
+def _build_scene(faults: Faults, hide: str | Sequence[str]) -> Scene:
+    document = faults.document
     nodes, order = read_nodes(document)
     skins = read_skins(document)
     drawn, hidden = _choose_nodes(document, nodes, order, hide)
-    clips = read_clips(document)
+    needed = find_needed(nodes, skins, drawn)
+    nodes = clean_nodes(faults, nodes, needed)
+    clips = read_clips(faults, needed)
     if not clips:
         raise document.fail("no animation found, expected at least one clip")
     parts: list[Part] = []
     geometries: list[Geometry] = []
     for index in drawn:
         mesh = document.entry("meshes", nodes[index].mesh)
+        name = to_text(str(mesh.get("name", "")))
         for number, primitive in enumerate(mesh["primitives"]):
-            where = f"meshes[{nodes[index].mesh}].primitives[{number}]"
-            geometry = read_primitive(document, where, primitive)
+            where = f"meshes[{nodes[index].mesh}].primitives[{number}]" + (f" of {name!r}" if name else "")
+            geometry = read_primitive(faults, where, primitive)
             if geometry is not None:
                 start = sum(len(part.positions) for part in parts)
                 parts.append(_make_part(document, where, geometry, nodes[index], index, start, skins, mesh))
                 geometries.append(geometry)
     if not parts:
         raise document.fail("no mesh found, expected at least one with triangles")
-    _check_weights(document, clips, parts)
+    clips = _check_weights(document, clips, parts)
     skinned = [skins[part.skin].joints for part in parts if part.skin >= 0]
     joints = np.unique(np.concatenate(skinned or [np.array([part.node for part in parts])]))
     return Scene(
@@ -118,20 +135,23 @@ def _build_scene(document: Document, hide: str | Sequence[str]) -> Scene:
         joints=joints,
         hidden=hidden,
         digest=document.digest(),
+        notes=tuple(faults.lines),
     )
 
 
-def _check_weights(document: Document, clips: tuple[Clip, ...], parts: list[Part]) -> None:
-    """Refuses clips that give a node another number of morph weights than its mesh has targets."""
+def _check_weights(document: Document, clips: tuple[Clip, ...], parts: list[Part]) -> tuple[Clip, ...]:
+    """The clips; one that gives a node another number of morph weights than its mesh has targets has a `problem`."""
     counts = {part.node: len(part.morph_targets) for part in parts}
-    for clip in clips:
+
+    def find_problem(clip: Clip) -> str:
         for channel in clip.channels:
             found, expected = channel.values.shape[-1], counts.get(channel.node)
             if channel.path == "weights" and expected is not None and found != expected:
-                raise document.fail(
-                    f"animation {clip.name!r} has {found} morph weights a key for nodes[{channel.node}], "
-                    f"expected {expected}"
-                )
+                where = f"animation {clip.name!r} has {found} morph weights a key for nodes[{channel.node}]"
+                return str(document.fail(f"{where}, expected {expected}"))
+        return clip.problem
+
+    return tuple(replace(clip, problem=find_problem(clip)) for clip in clips)
 
 
 def _choose_nodes(
@@ -171,8 +191,15 @@ def select_clips(scene: Scene, asked: str | Sequence[str], *, flag: str = "clips
     def fail(part: str) -> UserError:
         return UserError(f"{scene.path}: {flag}={part!r} matches no clip, expected some of: {', '.join(names)}")
 
-    chosen = sorted({*itertools.chain(*choose_names(asked, names, fail=fail, patterns=True))})
-    return tuple(scene.clips[index] for index in chosen)
+    indices = sorted({*itertools.chain(*choose_names(asked, names, fail=fail, patterns=True))})
+    return tuple(scene.clips[index] for index in indices)
+
+
+def check_clips(clips: Sequence[Clip]) -> None:
+    """Raises UserError for the first clip that cannot be posed."""
+    for clip in clips:
+        if clip.problem:
+            raise UserError(f"{clip.problem} (or --clips without {clip.name!r})")
 
 
 def _make_part(
@@ -188,17 +215,21 @@ def _make_part(
     """Binds a primitive to its node and skin."""
     num_targets = len(geometry.morph_targets)
     weights = np.asarray(mesh.get("weights", [0] * num_targets), np.float64) if node.weights is None else node.weights
-    if weights.shape != (num_targets,) or not np.isfinite(weights).all():
-        raise document.fail(f"{where} has {weights.size} morph weights, expected {num_targets} finite ones")
+    if weights.shape != (num_targets,):
+        raise document.fail(f"{where} has {weights.size} morph weights for {num_targets} targets, expected one each")
+    if not np.isfinite(weights).all():
+        raise document.fail(f"{where} has the morph weights {weights.tolist()}, expected finite numbers")
     skin = node.skin if geometry.joints.shape[1] else -1
-    if skin >= 0 and len(geometry.joints) and geometry.joints.max() >= len(skins[skin].joints):
-        raise document.fail(f"{where} refers to joint {geometry.joints.max()} of {len(skins[skin].joints)} in its skin")
+    joints = geometry.joints
+    if skin >= 0:
+        used = find_used(geometry.triangles, len(joints))
+        joints = check_joints(document, where, joints, geometry.weights, used, skins[skin])
     return Part(
         node=index,
         skin=skin,
         start=start,
         positions=geometry.positions,
-        joints=geometry.joints,
+        joints=joints,
         weights=geometry.weights,
         morph_targets=geometry.morph_targets,
         morph_weights=weights,

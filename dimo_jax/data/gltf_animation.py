@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dimo_jax.data.gltf import Part, Scene
+from dimo_jax.data.gltf import Part, Scene, check_clips
 from dimo_jax.data.gltf_rig import CUBIC, STEP, Channel, Clip
 
 
@@ -87,6 +87,8 @@ def compose_matrices(translation: np.ndarray, rotation: np.ndarray, scale: np.nd
 
 def pose_nodes(scene: Scene, clip: Clip | None, times: np.ndarray) -> Poses:
     """Transforms of all nodes at `times` [T] in seconds of a clip's own time line; without a clip, the rest pose."""
+    if clip is not None:
+        check_clips([clip])
     times = np.atleast_1d(np.asarray(times, np.float64))
     animated: dict[tuple[int, str], np.ndarray] = {}
     for channel in clip.channels if clip else ():

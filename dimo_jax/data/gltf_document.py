@@ -216,13 +216,14 @@ def _gather(document: Document, where: str, spec: dict[str, Any], dtype: Any, wi
     return np.ascontiguousarray(window).view(dtype.newbyteorder("<")).reshape(count, width)
 
 
-def read_accessor(document: Document, index: Any, *, kind: str | None = None) -> np.ndarray:
+def read_accessor(document: Document, index: Any, *, kind: str | None = None, finite: bool = True) -> np.ndarray:
     """Reads an accessor: strided or packed, sparse or not.
 
     Args:
       document: the opened file.
       index: the accessor's index.
       kind: the element type that is expected ("SCALAR", "VEC3", "MAT4", ...); None takes any.
+      finite: whether NaN and infinite numbers are an error; else they are the caller's to judge.
 
     Returns:
       An array [count, ...] of the file's own component type; normalized integers come as float32 in -1..1 or 0..1, and
@@ -249,7 +250,7 @@ def read_accessor(document: Document, index: Any, *, kind: str | None = None) ->
         values = np.zeros((count, width), dtype)
     if "sparse" in accessor:
         values = _apply_sparse(document, where, accessor["sparse"], values)
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
+    if finite and values.dtype.kind == "f" and not np.isfinite(values).all():
         raise document.fail(f"{where} has NaN or infinite numbers, expected finite ones")
     if accessor.get("normalized") and values.dtype.kind != "f":
         values = np.maximum(values.astype(np.float32) / np.iinfo(values.dtype).max, np.float32(-1))

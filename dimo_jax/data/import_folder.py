@@ -68,7 +68,7 @@ def import_folder(
     """
     options = options or Options()
     target = target.absolute()
-    scene = load_scene(source, hide=options.hide)
+    scene = load_scene(source, hide=options.hide, repair=options.repair)
     staging = staging_of(target)
     asked = _fingerprint(scene, options)
     try:

@@ -22,7 +22,7 @@ from dimo_jax.data.clip_passes import (
 )
 from dimo_jax.data.dataset import Dataset, surface_height
 from dimo_jax.data.framing import Framing, border_planes, fit_framing
-from dimo_jax.data.gltf import Scene, load_scene, select_clips
+from dimo_jax.data.gltf import Scene, check_clips, load_scene, select_clips
 from dimo_jax.data.gltf_animation import pose_scene
 from dimo_jax.data.gltf_rig import Clip
 from dimo_jax.data.names import make_distinct, to_file_name, words_of
@@ -89,6 +89,7 @@ class Options:
     test_clips: str | tuple[str, ...] = ()  # those whose split is "test"
     timing: Timing = field(default_factory=Timing)
     studio: Studio = field(default_factory=Studio)
+    repair: bool = False  # settles NaN that something drawn needs, see `load_scene`
     num_surface_points: int = 8192  # whose trajectories are kept as `surface`, see `choose_surface`
 
     def __post_init__(self) -> None:
@@ -133,6 +134,7 @@ def plan_import(
     if num_workers < 1:
         raise UserError(f"num_workers: found {num_workers}, expected 1 or more")
     chosen = select_clips(scene, options.clips) if options.clips else scene.clips
+    check_clips(chosen)
     if options.test_clips:
         select_clips(
             scene, options.test_clips, flag="test_clips"
@@ -195,7 +197,7 @@ def import_gltf(
       UserError: the model is malformed, a pattern matches nothing, or an option is out of range.
     """
     options = options or Options()
-    scene = load_scene(source, hide=options.hide)
+    scene = load_scene(source, hide=options.hide, repair=options.repair)
     plan, surface, joints = plan_import(scene, options, num_workers=num_workers, report=report)
     blank = describe_motions(scene, plan.clips, options)
     render = partial(
@@ -220,6 +222,8 @@ def _report_scene(scene: Scene, report: Callable[[str], None]) -> None:
     report(f"drawn: {', '.join(scene.part_names)}")
     if scene.hidden:
         report(f"left out, hidden: {', '.join(scene.hidden)}")
+    for note in scene.notes:
+        report(note)
 
 
 def _drop_still(
