@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from dimo_jax.apps.options import split
 from dimo_jax.apps.restore import restore
 from dimo_jax.apps.retarget import bind, measure_binding, place_trained, read_joints
 from dimo_jax.apps.takes import Recorder

@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import struct
-import urllib.parse
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from dimo_jax.data.gltf_uris import find_file
 from dimo_jax.errors import UserError
 
 MAX_FILE_BYTES = 2 << 30
@@ -91,10 +91,13 @@ def open_document(path: str | Path) -> Document:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such file, expected a .glb or .gltf model")
+        found = "found a folder" if path.is_dir() else "no such file"
+        raise UserError(f"{path}: {found}, expected a .glb or .gltf model")
     if path.stat().st_size > MAX_FILE_BYTES:
         raise UserError(f"{path}: {path.stat().st_size} bytes, expected at most {MAX_FILE_BYTES}")
-    data = path.read_bytes()
+    data = _read(path, path)
+    if not data:
+        raise UserError(f"{path}: an empty file, expected a .glb or .gltf model")
     text, binary = _split_glb(path, data) if data[:4] == GLB_MAGIC else (data, None)
     try:
         content = json.loads(text.decode("utf-8-sig"))
@@ -168,20 +171,21 @@ def load_uri(document: Document, uri: Any) -> bytes:
             return base64.b64decode(payload, validate=True)
         except (binascii.Error, ValueError) as error:
             raise document.fail(f"a data URI is not valid base64 ({error})") from error
-    name = urllib.parse.unquote(uri)
-    folder = document.path.parent.resolve()
-    if ":" in name or "\\" in name or "\0" in name:
-        raise document.fail(f"refers to {uri[:80]!r}, expected a file of its own folder")
-    target = (folder / name).resolve()
-    if not target.is_relative_to(folder):
-        raise document.fail(f"refers to {uri[:80]!r}, which lies outside its own folder")
-    if not target.is_file():
-        raise document.fail(f"refers to {uri[:80]!r}, which does not exist beside it")
+    target = find_file(document.path, uri)
     if target.stat().st_size > MAX_FILE_BYTES:
         raise document.fail(
             f"refers to {uri[:80]!r} of {target.stat().st_size} bytes, expected {MAX_FILE_BYTES} at most"
         )
-    return target.read_bytes()
+    return _read(document.path, target)
+
+
+def _read(path: Path, target: Path) -> bytes:
+    """The bytes of a file that the model at `path` refers to, or is."""
+    try:
+        return target.read_bytes()
+    except OSError as error:
+        of = "" if target == path else f"{path}: refers to "
+        raise UserError(f"{of}{target}: cannot be read ({error.strerror or error})") from error
 
 
 def read_view(document: Document, index: Any) -> tuple[bytes, int]:

@@ -12,6 +12,7 @@ import pytest
 from gltf_writer import SQUARE, Writer, moving_square
 
 from dimo_jax.apps.import_data import run
+from dimo_jax.data.gltf import load_scene
 from dimo_jax.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,7 +137,7 @@ def _nan_positions(writer: Writer) -> bytes:
 
 
 MALFORMED = {
-    "empty": (lambda w: b"", "no readable JSON"),
+    "empty": (lambda w: b"", "an empty file, expected a .glb or .gltf model"),
     "text": (lambda w: b"hello", "no readable JSON"),
     "json of something else": (lambda w: b"{}", "no 'asset'"),
     "deep json": (lambda w: b"[" * 200000, "no readable JSON"),
@@ -223,6 +224,12 @@ def test_the_command_ends_with_code_2_and_one_line(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_missing_file(tmp_path):
-    with pytest.raises(UserError, match=r"absent.glb: no such file, expected a .glb or .gltf model"):
+def test_missing_file(tmp_path, capsys):
+    with pytest.raises(UserError, match=r"absent.glb: no such file or folder, expected data to read"):
         run(source=str(tmp_path / "absent.glb"), out=str(tmp_path / "out"))
+    assert not capsys.readouterr().out  # which would call it a model first
+    (tmp_path / "folder.glb").mkdir()
+    with pytest.raises(UserError, match=r"folder.glb: found none of dataset.json"):
+        run(source=str(tmp_path / "folder.glb"), out=str(tmp_path / "out"))
+    with pytest.raises(UserError, match=r"folder.glb: found a folder, expected a .glb or .gltf model"):
+        load_scene(tmp_path / "folder.glb")
