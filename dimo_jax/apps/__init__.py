@@ -39,6 +39,9 @@ def define_flags() -> None:
         None,
         "import_data: a glTF file or a folder; export: a .glb or .gltf file; reconstruct: a dataset folder",
     )
+    flags.DEFINE_bool(
+        "overwrite", None, "apps that write results: replace those of the same names, which else get a number"
+    )
     flags.DEFINE_string("out", None, "import_data: the folder to write; others: the folder for their results")
     flags.DEFINE_string("check", None, "import_data: a dataset folder to look for mistakes in, instead of importing")
     flags.DEFINE_enum(

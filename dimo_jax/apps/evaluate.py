@@ -32,8 +32,9 @@ from dimo_jax.metrics.clip import ClipVision, load_clip
 from dimo_jax.metrics.motion import joint_error, trajectory_diversity, trajectory_error
 from dimo_jax.train.step import composite_truth
 from dimo_jax.workdir.files import write_json
+from dimo_jax.workdir.naming import free_number
 
-FILE = "evaluation.json"
+STEM = "evaluation"  # of the file
 NUM_SAMPLES = 8
 SMALLEST_ALEX = 31  # pixels a side
 
@@ -50,6 +51,7 @@ def run(
     num_samples: int = NUM_SAMPLES,
     seed: int = 0,
     checkpoint: str = "last",
+    overwrite: bool = False,
 ) -> None:
     """Scores the run in `workdir`, or the pictures in `pred` against those in `gt`; prints a table.
 
@@ -64,6 +66,7 @@ def run(
       num_samples: motions drawn for the diversity, at least 2.
       seed: of that draw.
       checkpoint: "last", or "best" as training batches went.
+      overwrite: replaces an `evaluation.json` that is there; else a new one gets a number.
 
     Raises:
       UserError: bad input; nothing has been written.
@@ -90,8 +93,9 @@ def run(
         results = score_run(Path(workdir), num_samples=num_samples, seed=seed, checkpoint=checkpoint, **common)  # type: ignore[arg-type]
     print(format_table(results))
     if target is not None:
-        write_json(_finite(results), target / FILE)
-        print(f"evaluation: {(target / FILE).resolve()}")
+        path = target / f"{STEM}{free_number(target, [(STEM, '.json')], overwrite=overwrite)}.json"
+        write_json(_finite(results), path)
+        print(f"evaluation: {path.resolve()}")
 
 
 def score_run(

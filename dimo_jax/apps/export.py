@@ -31,6 +31,7 @@ from dimo_jax.export.video import MAX_GIF_RATE
 from dimo_jax.train.stages import frame_times
 from dimo_jax.types import Camera
 from dimo_jax.workdir.files import replace_folder
+from dimo_jax.workdir.naming import free_number
 
 FORMATS = ("ply", "splat", "gltf", "glb", "mesh", "video", "npz", "checkpoint")
 EXACT = 1e-3  # of the motion's extent: a skin within it shows what the model does
@@ -82,6 +83,7 @@ def run(
     elevation: float | None = None,
     size: int = 0,
     checkpoint: str = "last",
+    overwrite: bool = False,
 ) -> None:
     """Writes motions of the run in `workdir` in one format or several.
 
@@ -110,6 +112,7 @@ def run(
       camera, azimuths, elevation: of video, as for `sample`.
       size: height of the pictures in pixels; default: as in training.
       checkpoint: "last", or "best" as training batches went.
+      overwrite: replaces files and folders of the same names; else new ones get a number.
 
     Raises:
       UserError: bad flags, an unknown motion, no finished run there, or a motion that the format cannot hold.
@@ -117,21 +120,35 @@ def run(
     given = locals()
     chosen, target = _check(given), results_folder(workdir, "exports", out=out)
     model = restore(Path(workdir), checkpoint=checkpoint)
-    if set(chosen) != {"checkpoint"}:
-        takes, recorder = record_takes(model, given)
+    takes, recorder = record_takes(model, given) if set(chosen) != {"checkpoint"} else ([], None)
+    number = free_number(target, _files_of(chosen, takes, model, container), overwrite=overwrite)
+    if recorder is not None:
         writers = make_writers(model, takes, given)  # what can fail fails here, before anything is written
         if "mesh" in chosen:
             known = dict(source=source, hide=hide, repair=repair, dataset=dataset or find_dataset(workdir))
             mesh = retarget.prepare(model, recorder, influences=influences or 4, **known)  # type: ignore[arg-type]
             print(mesh.describe())
-            print(mesh.write(takes, target))
+            print(mesh.write(takes, target, number=number))
         for name in (name for name in chosen if name in writers):
             for take in takes:
-                print(writers[name](take, target))
+                print(writers[name](take, target / f"{take.name}{number}"))
     if "checkpoint" in chosen:
         config, player = to_plain(load_config(Path(workdir))), model.player
         how = dict(config=config, facts=model.facts, step=model.step)
-        print(write_model(player.params, player.alive, target / "model.npz", **how))
+        print(write_model(player.params, player.alive, target / f"model{number}.npz", **how))
+
+
+def _files_of(chosen: Sequence[str], takes: Sequence[Motion], model: Restored, container: str) -> list[tuple[str, str]]:
+    """What `run` writes, for `free_number`."""
+    endings = {kind: f"_{kind}" for kind in ("ply", "splat", "gltf")} | {"glb": ".glb", "npz": ".npz"}
+    endings["video"] = "_png" if container == "png" else f".{container}"
+    files = [(take.name, endings[kind]) for take in takes for kind in chosen if kind in endings]
+    if "mesh" in chosen:
+        files.append((retarget.name_mesh(takes, str(model.facts["object_name"])), "_mesh.glb"))
+    checkpoint = ("model", ".npz")
+    if "checkpoint" in chosen and checkpoint in files:
+        raise UserError("--format: found npz of a motion called 'model' beside checkpoint, expected one at a time")
+    return [*files, checkpoint] if "checkpoint" in chosen else files
 
 
 def record_takes(model: Restored, given: Mapping[str, Any]) -> tuple[list[Motion], Recorder]:
@@ -152,7 +169,7 @@ def record_takes(model: Restored, given: Mapping[str, Any]) -> tuple[list[Motion
 def make_writers(
     model: Restored, takes: Sequence[Motion], given: Mapping[str, Any]
 ) -> dict[str, Callable[[Motion, Path], Path]]:
-    """Functions from a motion and a folder to the path that was written, by format.
+    """Functions from a motion and a stem to the path that was written, by format.
 
     Raises:
       UserError: a motion that a chosen format cannot hold, or a camera path that is none.
@@ -165,7 +182,7 @@ def make_writers(
         kind: functools.partial(write_sequence, kind=kind, frame=given["frame"]) for kind in ("ply", "splat", "gltf")
     }
     writers["glb"] = functools.partial(write_animated, geometry=geometry, influences=influences)
-    writers["npz"] = lambda take, target: write_motion(take, target / f"{take.name}.npz")
+    writers["npz"] = lambda take, stem: write_motion(take, stem.with_name(f"{stem.name}.npz"))
     if "video" in chosen:
         rate = takes[0].frame_rate
         if given["container"] == "gif" and rate > MAX_GIF_RATE:
@@ -231,8 +248,8 @@ class Film:
     container: str
     background: np.ndarray  # [3]
 
-    def write(self, model: Restored, take: Motion, target: Path) -> Path:
-        """Renders and writes a motion."""
+    def write(self, model: Restored, take: Motion, stem: Path) -> Path:
+        """Renders and writes a motion, see `write_frames`."""
         moves = np.ndim(self.camera.world_to_camera) == 3
         cameras = [
             jax.tree.map(lambda x, t=t: np.asarray(x)[t], self.camera) if moves else self.camera
@@ -240,18 +257,18 @@ class Film:
         ]
         background = None if self.container == "png" else self.background
         frames = draw_layers(model.player, take, cameras, layers=self.layers, background=background)
-        return write_frames(frames, target / take.name, self.container, frame_rate=take.frame_rate)
+        return write_frames(frames, stem, self.container, frame_rate=take.frame_rate)
 
 
-def write_sequence(take: Motion, target: Path, *, kind: str, frame: int | None = None) -> Path:
-    """Writes one file a frame of "ply", "splat" or "gltf" into a folder, which appears whole or not at all."""
+def write_sequence(take: Motion, stem: Path, *, kind: str, frame: int | None = None) -> Path:
+    """Writes one file a frame of "ply", "splat" or "gltf" into `stem`_`kind`, which appears whole or not at all."""
     write: dict[str, tuple[str, Callable[..., Any]]] = {
         "ply": ("ply", write_gaussians),
         "splat": ("splat", write_splat),
         "gltf": ("glb", write_gaussian_glb),
     }
     suffix, one = write[kind]
-    folder = target / f"{take.name}_{kind}"
+    folder = stem.with_name(f"{stem.name}_{kind}")
     with replace_folder(folder, owned=rf"(canonical|\d{{6,}})\.{suffix}") as temporary:
         if kind == "ply":
             one(take.canonical, temporary / "canonical.ply")
@@ -276,9 +293,9 @@ def check_skin(take: Motion, *, geometry: str) -> None:
         raise UserError(f"--geometry: found {geometry}, of which none would be opaque enough, expected points")
 
 
-def write_animated(take: Motion, target: Path, *, geometry: str, influences: int) -> Path:
+def write_animated(take: Motion, stem: Path, *, geometry: str, influences: int) -> Path:
     """Writes the skinned Gaussians of a motion, and says how far the skin is from the model where it is."""
-    path = target / f"{take.name}.glb"
+    path = stem.with_name(f"{stem.name}.glb")
     away = measure_skin(take, *write_skinned_glb(take, path, geometry=geometry, num_influences=influences))
     if away > EXACT:
         print(f"{take.name}: skin up to {away:.1%} of its size away from the model's ({influences} influences)")

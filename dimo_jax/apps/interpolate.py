@@ -24,6 +24,7 @@ from dimo_jax.model import latents
 from dimo_jax.train.stages import frame_times
 from dimo_jax.types import Array, Gaussians
 from dimo_jax.workdir.files import write_json
+from dimo_jax.workdir.naming import free_number
 
 LINES: dict[str, Callable[..., Array]] = {
     "linear": latents.interpolate_linear,
@@ -47,6 +48,7 @@ def run(
     azimuths: str = "",
     elevation: float | None = None,
     checkpoint: str = "last",
+    overwrite: bool = False,
 ) -> None:
     """Walks between motions of the run in `workdir`.
 
@@ -64,6 +66,7 @@ def run(
       size: height of the pictures in pixels; default: as in training.
       camera, azimuths, elevation: of the morph, as for `sample`; the grid has the data's camera.
       checkpoint: "last", or "best" as training batches went.
+      overwrite: replaces files of the same names; else new ones get a number.
 
     Raises:
       UserError: bad flags, an unknown motion, or no finished run there; nothing is written.
@@ -85,7 +88,9 @@ def run(
     path_of_camera = make_camera_path(still, camera, morph_frames, azimuths=azimuths, elevation=elevation)
     shares = np.linspace(0, 1, (num_steps - 1) * (len(names) - 1) + 1)
     stations = latents.walk(codes, jnp.asarray(shares), interpolate=LINES[path])
-    stem = target / f"{join_names(names)}_{path}"
+    name = f"{join_names(names)}_{path}"
+    files = [(name, ending) for ending in ("_grid.mp4", "_morph.mp4", ".json")]
+    stem = target / f"{name}{free_number(target, files, overwrite=overwrite)}"
     rate = frame_rate or model.frame_rate
     write_latents(
         model.player,

@@ -41,11 +41,16 @@ class BoundMesh:
             f"100 within {np.quantile(errors, 0.95):.1%}"
         )
 
-    def write(self, takes: Sequence[Motion], target: Path) -> Path:
-        """Writes the mesh, all `takes` its animations: `<name>_mesh.glb`, the object's name where there are several."""
-        path = target / f"{takes[0].name if len(takes) == 1 else self.object_name}_mesh.glb"
+    def write(self, takes: Sequence[Motion], target: Path, *, number: str = "") -> Path:
+        """Writes the mesh, all `takes` its animations: `<name><number>_mesh.glb`, see `name_mesh`."""
+        path = target / f"{name_mesh(takes, self.object_name)}{number}_mesh.glb"
         placed = [_place(take, self.aligned) for take in takes]
         return write_mesh_glb(self.scene, self.binding, placed, path, num_influences=self.influences)
+
+
+def name_mesh(takes: Sequence[Motion], object_name: str) -> str:
+    """What a mesh is called after: its motion or, where there are several, the object."""
+    return takes[0].name if len(takes) == 1 else object_name
 
 
 def prepare(

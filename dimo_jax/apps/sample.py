@@ -11,15 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from dimo_jax.apps.gallery import draw_samples, write_latents
+from dimo_jax.apps.gallery import draw_samples, film_latents, tile
 from dimo_jax.apps.options import check_least, parse_numbers
 from dimo_jax.apps.player import Player
 from dimo_jax.apps.restore import Restored, restore, results_folder
 from dimo_jax.data.cameras import orbit_like, place_on_orbit
+from dimo_jax.data.names import shorten
 from dimo_jax.errors import UserError
+from dimo_jax.export.video import write_video
 from dimo_jax.render import choose_backend
 from dimo_jax.train.stages import frame_times
 from dimo_jax.types import Array, Camera
+from dimo_jax.workdir.files import replace_folder
+from dimo_jax.workdir.naming import free_number
 
 PRIORS = ("data", "standard")
 PATHS = ("fixed", "orbit")
@@ -42,12 +46,16 @@ def run(
     azimuths: str = "",
     elevation: float | None = None,
     checkpoint: str = "last",
+    overwrite: bool = False,
 ) -> None:
-    """Draws motions from the latent space of the run in `workdir`, writes them as one video and prints what they cost.
+    """Draws motions from the latent space of the run in `workdir`, writes them as videos and prints what they cost.
+
+    All stand side by side in `samples_<seed>.mp4`, and each alone in the folder `samples_<seed>`; where other flags
+    choose the draw, its camera or the checkpoint, the names say so.
 
     Args:
       workdir: of a training run.
-      out: folder for `samples_<seed>.mp4`; default: `workdir`/samples.
+      out: folder for the videos; default: `workdir`/samples.
       num_samples: how many motions.
       prior: "data", the Gaussian fitted to the codes of the training motions, or "standard", N(0, I) as in the paper.
       around: name of a training motion to vary; empty draws from the prior. Its code mu is drawn around with the
@@ -62,6 +70,7 @@ def run(
       camera: "fixed" is a camera of the data, "orbit" circles at its distance and with its field of view.
       azimuths: "FROM,TO" in degrees of the orbit; default: once around, from the data's camera.
       elevation: degrees of the orbit above the horizon; default: that of the data's camera.
+      overwrite: replaces videos of the same name; else new ones get a number.
 
     Raises:
       UserError: bad flags, an unknown motion, or no finished run there; nothing is written.
@@ -78,13 +87,38 @@ def run(
     frames = num_frames or model.num_frames
     path_of_camera = make_camera_path(model.camera(size), camera, frames, azimuths=azimuths, elevation=elevation)
     codes = draw_codes(model, seed=seed, num_samples=num_samples, prior=prior, around=around, spread=spread)
-    path = target / f"samples_{seed}.mp4"
+    stem = name_draw(seed, around, spread, prior, checkpoint, camera, azimuths, elevation)
+    stem += free_number(target, [(stem, ".mp4"), (stem, "")], overwrite=overwrite)
     labels = [f"sample {i + 1}" if not around else f"{around} {i + 1}" for i in range(num_samples)]
     rate = frame_rate or model.frame_rate * frames / model.num_frames
-    write_latents(model.player, codes, frame_times(frames), path_of_camera, path, labels=labels, rate=rate)
-    logging.info("wrote %s", path)
+    videos = film_latents(model.player, codes, frame_times(frames), path_of_camera)
+    path = write_draw(videos, target, stem, labels=labels, rate=rate)
+    logging.info("wrote %s, and each motion alone in %s", path, path.with_suffix(""))
     print(describe_cost(model.player, codes[0], frames, model.camera(size)))
     print(path)
+
+
+def name_draw(
+    seed: int, around: str, spread: float, prior: str, checkpoint: str, camera: str, azimuths: str, elevation: Any
+) -> str:
+    """The stem of a draw's files: the seed, and whatever else is not as it is without flags."""
+    parts = [f"samples_{seed}"]
+    if around:
+        parts += ["around", shorten(around, 120)] + ([f"{spread:g}"] if spread != SPREAD else [])
+    parts += [value for value, usual in ((prior, "data"), (checkpoint, "last"), (camera, "fixed")) if value != usual]
+    parts += [azimuths.replace(",", "_to_").replace(" ", "")] if azimuths else []
+    parts += [f"elevation_{elevation:g}"] if elevation is not None else []
+    return "_".join(parts)
+
+
+def write_draw(videos: np.ndarray, folder: Path, stem: str, *, labels: list[str], rate: float) -> Path:
+    """Writes videos [n,T,H,W,3] side by side, and each alone in a folder of that name; returns the former's path."""
+    with replace_folder(folder / stem, owned=r"sample_\d+\.mp4") as temporary:
+        for index, video in enumerate(videos, 1):
+            write_video(video, temporary / f"sample_{index}.mp4", frame_rate=rate)
+    path = folder / f"{stem}.mp4"
+    write_video(tile(videos, labels), path, frame_rate=rate)
+    return path
 
 
 def draw_codes(

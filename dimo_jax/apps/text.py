@@ -26,6 +26,7 @@ from dimo_jax.model import dimo
 from dimo_jax.model.bert import TextEncoder, load_encoder
 from dimo_jax.train.stages import frame_times
 from dimo_jax.workdir.files import replace_file
+from dimo_jax.workdir.naming import free_number
 
 NUM_NEAREST = 3
 EVALUATIONS = ("held_out", "leave_one_out")
@@ -41,6 +42,7 @@ def run(
     num_frames: int = 0,
     size: int = 0,
     checkpoint: str = "last",
+    overwrite: bool = False,
 ) -> None:
     """Generates the motion that a sentence describes, or evaluates sentences whose motion is known.
 
@@ -56,6 +58,7 @@ def run(
       num_frames: frames of the video, which lasts as long as in training; default: as in training.
       size: side of the pictures in pixels; default: as in training.
       checkpoint: "last", or "best" as training batches went.
+      overwrite: replaces a file of the same name; else a new one gets a number.
 
     Raises:
       UserError: neither or both of prompt and evaluation, or what `restore` and `load_speaker` raise.
@@ -75,8 +78,10 @@ def run(
             pool.submit(_rehearse, model, num_frames=num_frames, size=size)  # what it raises, drawing raises again
         speaker, sentences = captions.speak_for(model, folder, options, encoder)
     codes = captions.sentence_codes(model, sentences)
+    stem, ending = (file_name(prompt), ".mp4") if prompt else (evaluate_captions, ".json")
+    path = target / f"{stem}{free_number(target, [(stem, ending)], overwrite=overwrite)}{ending}"
     if prompt:
-        _generate(model, speaker, sentences, prompt, target, num_frames=num_frames, size=size)
+        _generate(model, speaker, sentences, prompt, path, num_frames=num_frames, size=size)
         return
     if evaluate_captions == "held_out":
         asked = [(m, sentence) for m, each in enumerate(sentences.test) for sentence in each]
@@ -85,7 +90,7 @@ def run(
     else:
         parts = np.split(speaker.embeddings, np.flatnonzero(np.diff(speaker.owners)) + 1)
         answers = captions.leave_one_out(options, sentences, parts, codes)
-    _evaluate(model, sentences, codes, answers, target / f"{evaluate_captions}.json")
+    _evaluate(model, sentences, codes, answers, path, evaluation=evaluate_captions)
 
 
 def _prepare(options: Mapping[str, Any], prompt: str) -> TextEncoder:
@@ -120,13 +125,13 @@ def file_name(prompt: str) -> str:
 
 
 def _generate(
-    model: Restored, speaker: Speaker, sentences: Sentences, prompt: str, folder: Path, *, num_frames: int, size: int
+    model: Restored, speaker: Speaker, sentences: Sentences, prompt: str, path: Path, *, num_frames: int, size: int
 ) -> None:
     embedding = speaker.encoder.embed([prompt])
     for cosine, motion, sentence in speaker.nearest(embedding[0], num=NUM_NEAREST):
         print(f"similarity {cosine:.2f}  {sentences.names[motion]}: {sentence}")
     count = num_frames or model.num_frames
-    path, rate = folder / f"{file_name(prompt)}.mp4", model.frame_rate * count / model.num_frames
+    rate = model.frame_rate * count / model.num_frames
     label = prompt if len(prompt) <= 30 else f"{prompt[:29]}…"
     codes, camera = speaker.codes(embedding), model.camera(size)
     write_latents(model.player, codes, frame_times(count), camera, path, labels=[label], rate=rate)
@@ -148,7 +153,13 @@ def trajectory_distances(trajectories: np.ndarray, references: np.ndarray) -> np
 
 
 def _evaluate(
-    model: Restored, sentences: Sentences, codes: np.ndarray, answers: list[tuple[int, str, np.ndarray]], path: Path
+    model: Restored,
+    sentences: Sentences,
+    codes: np.ndarray,
+    answers: list[tuple[int, str, np.ndarray]],
+    path: Path,
+    *,
+    evaluation: str,
 ) -> None:
     references = _find_trajectories(model, codes, name="training motions")
     found = _find_trajectories(model, [code for _, _, code in answers], name="sentences")
@@ -173,7 +184,7 @@ def _evaluate(
         if not row["right"]:
             print(f"{row['motion']}: {row['sentence']!r} became {row['nearest']}")
     summary = dict(
-        evaluation=path.stem,
+        evaluation=evaluation,
         num_motions=len(codes),
         num_sentences=len(rows),
         share_right=share,
@@ -182,6 +193,6 @@ def _evaluate(
     )
     with replace_file(path) as temporary:
         temporary.write_text(json.dumps(summary, indent=1, ensure_ascii=False), encoding="utf-8")
-    print(f"right motion nearest: {share:.1%} of {len(rows)} sentences, {len(codes)} motions ({path.stem})")
+    print(f"right motion nearest: {share:.1%} of {len(rows)} sentences, {len(codes)} motions ({evaluation})")
     print(f"among the three nearest: {among_three:.1%}")
     print(path)

@@ -59,8 +59,11 @@ def test_folders_are_scored(folders, capsys):
 
 def test_equal_folders_score_perfectly_and_stay_json(folders):
     options = dict(workdir="", gt=str(folders / "gt"), pred=str(folders / "gt"), out=str(folders / "out"))
+    (folders / "out").mkdir()
+    (folders / "out/evaluation.json").write_text("an earlier one, which stays")
     run(**options, num_lpips_images=1)
-    average = json.loads((folders / "out/evaluation.json").read_text())["average"]
+    assert (folders / "out/evaluation.json").read_text() == "an earlier one, which stays"
+    average = json.loads((folders / "out/evaluation_2.json").read_text())["average"]
     assert average["psnr"] is None  # infinite, which JSON has not
     np.testing.assert_allclose(average["ssim"], 1, atol=1e-6)
 

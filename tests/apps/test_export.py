@@ -187,6 +187,38 @@ def test_samples_that_are_too_many_for_a_row_stand_in_several(model, tmp_path, m
     assert frames[0, 222:, 204:].min() > 240
 
 
+def test_nothing_is_overwritten_unasked(model, tmp_path):
+    flags = dict(format="npz,ply,checkpoint,video", motion="Bend", num_frames=2, frame=0, size=16)
+    first = run(model, tmp_path, **flags)
+    assert first == ["Bend.mp4", "Bend.npz", "Bend_ply/000000.ply", "Bend_ply/canonical.ply", "model.npz"]
+    (tmp_path / "Bend.npz").write_bytes(b"mine")
+    second = run(model, tmp_path, **flags)
+    numbered = [name.replace("Bend", "Bend_2").replace("model", "model_2") for name in first]
+    assert second == sorted([*first, *numbered])
+    assert (tmp_path / "Bend.npz").read_bytes() == b"mine"
+    assert run(model, tmp_path, overwrite=True, **flags) == second
+    assert (tmp_path / "Bend.npz").stat().st_size > 100
+
+
+def test_samples_carry_how_they_were_drawn_and_stand_alone_too(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(sample, "restore", restore_once)
+    draw = functools.partial(sample.run, workdir=str(model / "model.npz"), out=str(tmp_path), num_samples=2, size=16)
+    draw(num_frames=3)
+    draw(num_frames=3)
+    draw(num_frames=2, around="Fly", spread=0.2, prior="standard", camera="orbit", azimuths="0,90", elevation=5.0)
+    stems = ["samples_0", "samples_0_2", "samples_0_around_Fly_0.2_standard_orbit_0_to_90_elevation_5"]
+    expected = [*(f"{stem}.mp4" for stem in stems), *(f"{stem}/sample_{n}.mp4" for stem in stems for n in (1, 2))]
+    found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.mp4"))
+    assert found == sorted(expected)
+    grid, alone = (imageio.v3.imread(tmp_path / f"samples_0{each}.mp4") for each in ("", "/sample_1"))
+    assert len(alone) == len(grid) == 3
+    assert grid.shape[2] > alone.shape[2]
+    before = (tmp_path / "samples_0.mp4").stat().st_mtime_ns
+    draw(num_frames=3, overwrite=True)
+    assert (tmp_path / "samples_0.mp4").stat().st_mtime_ns > before
+    assert not (tmp_path / "samples_0_3.mp4").exists()
+
+
 def test_a_folder_that_is_none_is_found_before_the_work(model, tmp_path):
     (tmp_path / "model.npz").write_bytes((model / "model.npz").read_bytes())
     (tmp_path / "model").mkdir()
