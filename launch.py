@@ -9,6 +9,8 @@ from ml_collections import config_flags
 from dimo_jax import apps
 from dimo_jax.apps import APPS, command_line, define_flags, options_of
 from dimo_jax.apps.command_line import define_early_flags, parse_flags
+from dimo_jax.apps.flag_checks import check_flags
+from dimo_jax.apps.parameters import parameters_of
 from dimo_jax.caches import keep_compiled_programs
 from dimo_jax.compiler import leave_reductions_to_xla
 from dimo_jax.errors import NO_ROOM, Stopped, UserError, WriteFailed
@@ -28,8 +30,10 @@ def main(argv: list[str]) -> None:
     """Runs the app; `parse_flags` has already joined the other hosts where asked for."""
     if len(argv) > 1:
         raise UserError(f"command line: found {argv[1]!r}, expected only --flags")
-    run = importlib.import_module(APPS[APP.value]).run
-    run(**options_of(run, config=CONFIG.value, workdir=WORKDIR.value))
+    module = APPS[APP.value]
+    options = options_of(parameters_of(module), config=CONFIG.value, workdir=WORKDIR.value)
+    check_flags(APP.value, options)  # before the import, which takes seconds
+    importlib.import_module(module).run(**options)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 from absl import flags
@@ -137,21 +137,24 @@ def define_flags() -> None:
     flags.DEFINE_string("background", None, "export: R,G,B in 0..1 behind a video")
 
 
-def options_of(run: Callable[..., Any], **common: Any) -> dict[str, Any]:
-    """Keyword arguments for an app: those of `common` that it takes, and the flags that the user set.
+def options_of(parameters: Mapping[str, Any], **common: Any) -> dict[str, Any]:
+    """Keyword arguments for an app: its defaults, those of `common` that it takes, and the flags that the user set.
+
+    Args:
+      parameters: from `parameters.parameters_of`.
+      common: values of the flags that `launch.py` defines itself.
 
     Raises:
       UserError: a flag was given that the app does not take, or one that it needs is missing.
     """
-    parameters = inspect.signature(run).parameters
-    options = {name: value for name, value in common.items() if name in parameters}
+    options = dict(parameters) | {name: value for name, value in common.items() if name in parameters}
     own = flags.FLAGS.flags_by_module_dict().get(__name__, [])
     for flag in (*own, *(flags.FLAGS[name] for name in common)):
         if flag.present and flag.name not in parameters:
             takes = ", ".join(f"--{name}" for name in parameters)
             raise UserError(f"--{flag.name}: found a flag that this app does not take, expected some of {takes}")
     options |= {flag.name: flag.value for flag in own if flag.value is not None}
-    for name, parameter in parameters.items():
-        if parameter.default is parameter.empty and options.get(name) is None:
+    for name, default in parameters.items():
+        if default is inspect.Parameter.empty and (options[name] is None or options[name] is default):
             raise UserError(f"--{name}: not given, expected --{name}=..., which this app needs")
     return options

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dimo_jax.apps.checks import check_folder
+from dimo_jax.apps.options import check_folder
 from dimo_jax.data.inspection import inspect_folder
 from dimo_jax.errors import UserError
 from dimo_jax.export.rig import draw_contact_sheet, draw_rig

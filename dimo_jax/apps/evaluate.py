@@ -18,8 +18,8 @@ from absl import logging
 from tqdm import tqdm
 
 from dimo_jax.apps.evaluation import Scores, measure_surface_distance, play_motions, score
+from dimo_jax.apps.flag_checks import check_flags
 from dimo_jax.apps.gallery import draw_samples
-from dimo_jax.apps.options import check_use
 from dimo_jax.apps.player import Player, select_cameras
 from dimo_jax.apps.restore import restore, results_folder
 from dimo_jax.apps.video_folders import find_pairs, read_videos
@@ -35,7 +35,6 @@ from dimo_jax.workdir.files import write_json
 from dimo_jax.workdir.naming import free_number
 
 STEM = "evaluation"  # of the file
-NUM_SAMPLES = 8
 SMALLEST_ALEX = 31  # pixels a side
 
 
@@ -48,7 +47,7 @@ def run(
     clip: str = "",
     num_lpips_images: int = 32,
     num_videos: int = 0,
-    num_samples: int = NUM_SAMPLES,
+    num_samples: int = 8,
     seed: int = 0,
     checkpoint: str = "last",
     overwrite: bool = False,
@@ -71,18 +70,7 @@ def run(
     Raises:
       UserError: bad input; nothing has been written.
     """
-    for name, value, least in (
-        ("num_lpips_images", num_lpips_images, 0),
-        ("num_videos", num_videos, 0),
-        ("num_samples", num_samples, 2),
-    ):
-        if value < least:
-            raise UserError(f"--{name}: found {value}, expected at least {least}")
-    if bool(gt) != bool(pred):
-        raise UserError(f"--gt, --pred: found {gt!r} and {pred!r}, expected both or neither")
-    if gt:
-        own = dict(num_samples=num_samples, seed=seed, checkpoint=checkpoint)
-        check_use(own, dict(num_samples=NUM_SAMPLES, seed=0, checkpoint="last"), needs="a run, not --gt and --pred,")
+    check_flags("evaluate", locals())
     target = results_folder(workdir, out=out) if out or not gt else None
     check_packages()
     vision = load_clip(clip) if clip else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,11 +12,13 @@ import jax
 import numpy as np
 
 from dimo_jax.apps import retarget
-from dimo_jax.apps.film import CONTAINERS, LAYERS, draw_layers, write_frames
-from dimo_jax.apps.options import check_least, check_use, parse_numbers
+from dimo_jax.apps.choice import SPREAD, Choice
+from dimo_jax.apps.film import draw_layers, write_frames
+from dimo_jax.apps.flag_checks import check_flags
+from dimo_jax.apps.options import parse_numbers
 from dimo_jax.apps.restore import Restored, restore, results_folder
-from dimo_jax.apps.sample import PATHS, SPREAD, make_camera_path
-from dimo_jax.apps.takes import Choice, Recorder, choose_codes
+from dimo_jax.apps.sample import make_camera_path
+from dimo_jax.apps.takes import Recorder, choose_codes
 from dimo_jax.checkpoints import load_config, to_plain
 from dimo_jax.data.names import split_list
 from dimo_jax.errors import UserError
@@ -25,7 +26,7 @@ from dimo_jax.export.gaussian_glb import write_gaussian_glb
 from dimo_jax.export.model_file import write_model
 from dimo_jax.export.motion import Motion, measure_skin, write_motion
 from dimo_jax.export.ply import write_gaussians
-from dimo_jax.export.skinned_glb import GEOMETRIES, find_shown, write_skinned_glb
+from dimo_jax.export.skinned_glb import find_shown, write_skinned_glb
 from dimo_jax.export.splat import write_splat
 from dimo_jax.export.video import MAX_GIF_RATE
 from dimo_jax.train.stages import frame_times
@@ -33,20 +34,8 @@ from dimo_jax.types import Camera
 from dimo_jax.workdir.files import replace_folder
 from dimo_jax.workdir.naming import free_number
 
-FORMATS = ("ply", "splat", "gltf", "glb", "mesh", "video", "npz", "checkpoint")
 EXACT = 1e-3  # of the motion's extent: a skin within it shows what the model does
 LOST = 5e-2  # beyond it the key points do not move the Gaussians
-_OF_MOTIONS = tuple(name for name in FORMATS if name != "checkpoint")
-# Flags that mean something with some formats alone.
-ONLY_WITH = {
-    **dict.fromkeys((field.name for field in fields(Choice)), _OF_MOTIONS),
-    **dict.fromkeys(("num_frames", "frame_rate"), _OF_MOTIONS),
-    "frame": ("ply", "splat", "gltf"),
-    "geometry": ("glb",),
-    "influences": ("glb", "mesh"),
-    **dict.fromkeys(("source", "hide", "repair", "dataset"), ("mesh",)),
-    **dict.fromkeys(("layers", "container", "background", "camera", "azimuths", "elevation", "size"), ("video",)),
-}
 
 
 def run(
@@ -118,7 +107,8 @@ def run(
       UserError: bad flags, an unknown motion, no finished run there, or a motion that the format cannot hold.
     """
     given = locals()
-    chosen, target = _check(given), results_folder(workdir, "exports", out=out)
+    check_flags("export", given)
+    chosen, target = split_list(format), results_folder(workdir, "exports", out=out)
     model = restore(Path(workdir), checkpoint=checkpoint)
     takes, recorder = record_takes(model, given) if set(chosen) != {"checkpoint"} else ([], None)
     number = free_number(target, _files_of(chosen, takes, model, container), overwrite=overwrite)
@@ -206,37 +196,6 @@ def find_dataset(workdir: str) -> str:
 
 def _choice(given: Mapping[str, Any]) -> Choice:
     return Choice(**{field.name: given[field.name] for field in fields(Choice)})
-
-
-def _check(given: Mapping[str, Any]) -> tuple[str, ...]:
-    """The formats, after a check of the flags that costs nothing."""
-    chosen = split_list(given["format"])
-    for name in chosen or ("",):
-        if name not in FORMATS:
-            raise UserError(f"--format: found {name!r}, expected some of {', '.join(FORMATS)}")
-    check_least(0, num_frames=given["num_frames"], frame_rate=given["frame_rate"], size=given["size"])
-    for name, known in (
-        ("geometry", GEOMETRIES),
-        ("container", CONTAINERS),
-        ("camera", PATHS),
-        ("influences", (0, 4, 8)),
-    ):
-        if given[name] not in known:
-            raise UserError(f"--{name}: found {given[name]!r}, expected one of {', '.join(map(str, known))}")
-    for name in split_list(given["layers"]) or ("",):
-        if name not in LAYERS:
-            raise UserError(f"--layers: found {name!r}, expected some of {', '.join(LAYERS)}")
-    if given["background"] and not all(0 <= x <= 1 for x in parse_numbers("background", given["background"], count=3)):
-        raise UserError(f"--background: found {given['background']!r}, expected three numbers from 0 to 1")
-    for name, formats in ONLY_WITH.items():
-        if not {*formats} & {*chosen}:
-            default = inspect.signature(run).parameters[name].default
-            check_use(given, {name: default}, needs=f"--format={' or '.join(formats)}")
-    if "mesh" in chosen and not Path(given["source"]).is_file():
-        raise UserError(f"--source: found {given['source']!r}, expected the .glb or .gltf file of the run's dataset")
-    if set(chosen) != {"checkpoint"}:
-        _choice(given)
-    return chosen
 
 
 @dataclass(frozen=True, eq=False)

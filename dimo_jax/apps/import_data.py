@@ -22,9 +22,9 @@ from ml_collections import ConfigDict
 
 from dimo_jax.apps import import_videos
 from dimo_jax.apps.check_data import check_data
-from dimo_jax.apps.checks import check_folder
+from dimo_jax.apps.flag_checks import check_flags
 from dimo_jax.apps.import_model import import_model
-from dimo_jax.apps.options import parse_numbers
+from dimo_jax.apps.options import check_folder, parse_numbers
 from dimo_jax.data.clip_passes import Timing
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.import_folder import import_folder
@@ -90,6 +90,7 @@ def run(
       UserError: bad input; nothing has been written.
     """
     options = {name: value for name, value in locals().items() if value is not None}
+    check_flags("import_data", locals())
     for name in ("source", "out", "check"):
         options.pop(name)
     if check:

@@ -11,11 +11,12 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
+from dimo_jax.apps.flag_checks import check_flags
 from dimo_jax.apps.gallery import write_latents
-from dimo_jax.apps.options import check_least, join_names
+from dimo_jax.apps.options import join_names
 from dimo_jax.apps.player import Player
 from dimo_jax.apps.restore import Restored, restore, results_folder
-from dimo_jax.apps.sample import PATHS, make_camera_path
+from dimo_jax.apps.sample import make_camera_path
 from dimo_jax.errors import UserError
 from dimo_jax.export.images import to_uint8, upscale
 from dimo_jax.export.video import write_video
@@ -71,11 +72,7 @@ def run(
     Raises:
       UserError: bad flags, an unknown motion, or no finished run there; nothing is written.
     """
-    check_least(2, num_steps=num_steps)
-    check_least(0, num_frames=num_frames, frame_rate=frame_rate, size=size)
-    for name, value, known in (("path", path, tuple(LINES)), ("camera", camera, PATHS)):
-        if value not in known:
-            raise UserError(f"--{name}: found {value!r}, expected one of {', '.join(known)}")
+    check_flags("interpolate", locals())
     target = results_folder(workdir, "interpolations", out=out)
     model = restore(Path(workdir), checkpoint=checkpoint)
     chosen = model.find_motions(motions, flag="motions")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from dimo_jax.data.names import shorten, split_list
@@ -38,6 +40,39 @@ def check_least(least: float, **values: float) -> None:
     for name, value in values.items():
         if not (value >= least and math.isfinite(value)):
             raise UserError(f"--{name}: found {value:g}, expected at least {least:g}")
+
+
+def check_among(known: Sequence[Any], **values: Any) -> None:
+    """Raises UserError for the first value that is not `known`; the values go by the names of their flags."""
+    for name, value in values.items():
+        if value not in known:
+            raise UserError(f"--{name}: found {value!r}, expected one of {', '.join(map(str, known))}")
+
+
+def check_between(least: float, most: float, **values: float) -> None:
+    """Raises UserError for the first value out of `least` to `most`; the values go by the names of their flags."""
+    for name, value in values.items():
+        if not least <= value <= most:
+            raise UserError(f"--{name}: found {value:g}, expected {least:g} to {most:g}")
+
+
+def check_folder(path: str | os.PathLike[str], flag: str) -> None:
+    """Checks that a folder exists or can be made.
+
+    Args:
+      path: of the folder.
+      flag: name of the flag that gave it, for errors.
+
+    Raises:
+      UserError: it, or what it would lie in, is a file or may not be written to.
+    """
+    folder = Path(path)
+    nearest = next(each for each in (folder, *folder.absolute().parents) if os.path.lexists(each))
+    if not nearest.is_dir():
+        where = "" if nearest == folder else f" at {nearest}"
+        raise UserError(f"--{flag}={folder}: found a file{where}, expected a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"--{flag}={folder}: found no permission to write to {nearest}, expected a folder to write to")
 
 
 def check_use(given: Mapping[str, Any], defaults: Mapping[str, Any], *, needs: str) -> None:

@@ -13,8 +13,9 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
+from dimo_jax.apps.flag_checks import check_flags
 from dimo_jax.apps.gallery import compare_code
-from dimo_jax.apps.options import check_least, parse_numbers
+from dimo_jax.apps.options import parse_numbers
 from dimo_jax.apps.player import Player, select_cameras
 from dimo_jax.apps.restore import Restored, restore, results_folder
 from dimo_jax.checkpoints import load_config
@@ -33,7 +34,6 @@ from dimo_jax.types import Array
 from dimo_jax.workdir.files import replace_file, write_json
 from dimo_jax.workdir.naming import free_number
 
-STARTS = ("nearest", "mean")
 LARGEST_FIT = 128  # pixels; a latent code does not profit from more
 NUM_TRAINING = 8  # training motions scored for comparison
 DECODER_RATE = 1e-4
@@ -77,9 +77,7 @@ def run(
     Raises:
       UserError: bad flags, no such motion or view, or no finished run there; nothing is written.
     """
-    check_least(0, steps=steps, finetune_decoder=finetune_decoder, fit_size=fit_size, seed=seed)
-    if start not in STARTS:
-        raise UserError(f"--start: found {start!r}, expected one of {', '.join(STARTS)}")
+    check_flags("reconstruct", locals())
     folder = results_folder(workdir, "reconstructions", out=out)
     model = restore(Path(workdir), checkpoint=checkpoint)
     dataset = read_folder(source) if source else load(load_config(Path(workdir)).data)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dimo_jax.apps.checks import check_folder
+from dimo_jax.apps.options import check_folder
 from dimo_jax.apps.player import Player
 from dimo_jax.checkpoints import Checkpoints, load_config, load_model_file
 from dimo_jax.data.cameras import resize

@@ -11,23 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
+from dimo_jax.apps.choice import SPREAD
+from dimo_jax.apps.flag_checks import check_flags, check_orbit
 from dimo_jax.apps.gallery import draw_samples, film_latents, tile
-from dimo_jax.apps.options import check_least, parse_numbers
+from dimo_jax.apps.options import parse_numbers
 from dimo_jax.apps.player import Player
 from dimo_jax.apps.restore import Restored, restore, results_folder
 from dimo_jax.data.cameras import orbit_like, place_on_orbit
 from dimo_jax.data.names import shorten
-from dimo_jax.errors import UserError
 from dimo_jax.export.video import write_video
 from dimo_jax.render import choose_backend
 from dimo_jax.train.stages import frame_times
 from dimo_jax.types import Array, Camera
 from dimo_jax.workdir.files import replace_folder
 from dimo_jax.workdir.naming import free_number
-
-PRIORS = ("data", "standard")
-PATHS = ("fixed", "orbit")
-SPREAD = 0.5  # around a motion
 
 
 def run(
@@ -75,13 +72,7 @@ def run(
     Raises:
       UserError: bad flags, an unknown motion, or no finished run there; nothing is written.
     """
-    check_least(1, num_samples=num_samples)
-    check_least(0, num_frames=num_frames, frame_rate=frame_rate, size=size, spread=spread, seed=seed)
-    if spread != SPREAD and not around:
-        raise UserError(f"--spread: found {spread:g}, expected --around=NAME with it")
-    for name, value, known in (("prior", prior, PRIORS), ("camera", camera, PATHS)):
-        if value not in known:
-            raise UserError(f"--{name}: found {value!r}, expected one of {', '.join(known)}")
+    check_flags("sample", locals())
     target = results_folder(workdir, "samples", out=out)
     model = restore(Path(workdir), checkpoint=checkpoint)
     frames = num_frames or model.num_frames
@@ -150,15 +141,9 @@ def make_camera_path(
     Raises:
       UserError: a range that is none, or one given to a camera that stands still.
     """
+    check_orbit(kind, azimuths=azimuths, elevation=elevation)
     if kind == "fixed":
-        for flag, value in (("azimuths", azimuths or None), ("elevation", elevation)):
-            if value is not None:
-                raise UserError(
-                    f"--{flag}: found {value}, which a fixed camera has not; expected --camera=orbit with it"
-                )
         return camera
-    if elevation is not None and not -90 <= elevation <= 90:
-        raise UserError(f"--elevation: found {elevation:g}, expected -90 to 90")
     azimuth, own_elevation, _ = place_on_orbit(camera)
     first, last = parse_numbers("azimuths", azimuths, count=2) if azimuths else (azimuth, azimuth + 360.0)
     degrees = np.linspace(first, last, num_frames, endpoint=bool(azimuths))  # a whole turn ends before its beginning

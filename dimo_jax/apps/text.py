@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from dimo_jax.apps import captions
 from dimo_jax.apps.captions import Sentences, Speaker
+from dimo_jax.apps.flag_checks import check_flags
 from dimo_jax.apps.gallery import write_latents
-from dimo_jax.apps.options import check_least, check_use
 from dimo_jax.apps.restore import Restored, restore, results_folder, run_folder
 from dimo_jax.checkpoints import load_config
 from dimo_jax.data.names import to_file_name
@@ -29,7 +29,6 @@ from dimo_jax.workdir.files import replace_file
 from dimo_jax.workdir.naming import free_number
 
 NUM_NEAREST = 3
-EVALUATIONS = ("held_out", "leave_one_out")
 
 
 def run(
@@ -63,7 +62,7 @@ def run(
     Raises:
       UserError: neither or both of prompt and evaluation, or what `restore` and `load_speaker` raise.
     """
-    _check_flags(prompt, evaluate_captions, num_frames, size)
+    check_flags("text", locals())
     folder, target = Path(workdir), results_folder(workdir, "text", out=out)
     options = captions.text_options(load_config(folder), bert=bert)
     with ThreadPoolExecutor(1) as pool:  # reading and compiling the encoder leaves a core free for the model
@@ -105,18 +104,6 @@ def _rehearse(model: Restored, *, num_frames: int, size: int) -> None:
     """Compiles what plays and draws a motion, while the projector is trained."""
     clip = model.player.play(model.player.latent(0), frame_times(num_frames or model.num_frames))
     model.player.film(clip.gaussians, model.camera(size))
-
-
-def _check_flags(prompt: str, evaluate_captions: str, num_frames: int, size: int) -> None:
-    if evaluate_captions and evaluate_captions not in EVALUATIONS:
-        raise UserError(f"--evaluate_captions: found {evaluate_captions!r}, expected one of {', '.join(EVALUATIONS)}")
-    if bool(prompt.strip()) == bool(evaluate_captions):
-        found = "both" if evaluate_captions else f"--prompt={prompt!r}"
-        raise UserError(f'--prompt: found {found}, expected --prompt="words", or --evaluate_captions alone')
-    video = dict(num_frames=num_frames, size=size)
-    check_least(0, **video)
-    if evaluate_captions:
-        check_use(video, dict.fromkeys(video, 0), needs='--prompt="words"')
 
 
 def file_name(prompt: str) -> str:

@@ -79,6 +79,7 @@ def test_model_file_is_what_every_app_restores(model, tmp_path):
     np.testing.assert_array_equal(once.player.alive, twice.player.alive)
     assert not twice.player.alive[3]
     assert (twice.step, twice.facts) == (once.step, once.facts)
+    assert restore(str(tmp_path / "model.npz")).step == once.step  # a path as a text, too
     sample.run(workdir=str(tmp_path / "model.npz"), num_samples=1)
     assert (tmp_path / "model/samples/samples_0.mp4").stat().st_size > 0
 
