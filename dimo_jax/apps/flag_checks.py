@@ -132,6 +132,8 @@ def _check_evaluate(given: Given) -> None:
     gt, pred = given["gt"], given["pred"]
     if bool(gt) != bool(pred):
         raise UserError(f"--gt, --pred: found {gt!r} and {pred!r}, expected both or neither")
+    if given["clip"] and not Path(given["clip"]).is_dir():
+        raise UserError(f"--clip={given['clip']}: no such folder, expected a Hugging Face CLIP folder")
     if not gt:
         _check_run(given)
         return
@@ -183,6 +185,8 @@ def _check_some(flag: str, chosen: tuple[str, ...], known: tuple[str, ...]) -> N
 def _check_import_data(given: Given) -> None:
     if given["check"] or not given["source"]:
         return
+    if given["out"]:
+        check_folder(given["out"], "out")
     source = Path(given["source"])
     if not source.exists():
         raise UserError(f"{source}: no such file or folder, expected data to read")
