@@ -141,7 +141,8 @@ def read_skins(document: Document) -> tuple[Skin, ...]:
                 f"skins[{index}] has {len(joints)} joints and {len(inverse_bind)} inverse bind matrices"
             )
         inverse_bind = inverse_bind[: len(joints)]
-        damaged = ~np.isfinite(inverse_bind.reshape(len(joints), 16)).all(axis=1)
+        finite = np.isfinite(inverse_bind.reshape(len(joints), 16))
+        damaged = np.array([not row.all() for row in finite], bool)
         clean = np.where(damaged[:, None, None], np.eye(4), inverse_bind)
         skins.append(Skin(np.array(joints, np.int64), clean, damaged))
     return tuple(skins)
