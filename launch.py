@@ -8,7 +8,8 @@ from ml_collections import config_flags
 
 from dimo_jax import apps
 from dimo_jax.apps import APPS, command_line, define_flags, options_of
-from dimo_jax.apps.command_line import define_early_flags, parse_flags
+from dimo_jax.apps.flag_checks import check_flags
+from dimo_jax.apps.parameters import parameters_of
 from dimo_jax.apps.signals import leave
 from dimo_jax.caches import keep_compiled_programs
 from dimo_jax.compiler import leave_reductions_to_xla
@@ -20,7 +21,7 @@ from dimo_jax.progress import log_above_bars
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/dimo.py or configs/dimo.py:paper")
 WORKDIR = flags.DEFINE_string("workdir", "runs/dimo", "Folder of the run: checkpoints, metrics, pictures, report")
 APP = flags.DEFINE_enum("app", "train", sorted(APPS), "What to run")
-define_early_flags()
+command_line.define_early_flags()
 define_flags()
 for module in (apps, command_line):
     flags.adopt_module_key_flags(module)  # else --help lists the three above alone
@@ -30,8 +31,10 @@ def main(argv: list[str]) -> None:
     """Runs the app; `parse_flags` has already joined the other hosts where asked for."""
     if len(argv) > 1:
         raise UserError(f"command line: found {argv[1]!r}, expected only --flags")
-    run = importlib.import_module(APPS[APP.value]).run
-    run(**options_of(run, config=CONFIG.value, workdir=WORKDIR.value))
+    module = APPS[APP.value]
+    options = options_of(parameters_of(module), config=CONFIG.value, workdir=WORKDIR.value)
+    check_flags(APP.value, options)  # before the import, which takes seconds
+    importlib.import_module(module).run(**options)
 
 
 if __name__ == "__main__":
@@ -43,7 +46,7 @@ if __name__ == "__main__":
     logging.get_absl_handler().addFilter(lambda record: record.levelno > 20 or "dimo_jax" in record.pathname)
     try:
         with ending_together():
-            app.run(main, flags_parser=parse_flags)
+            app.run(main, flags_parser=command_line.parse_flags)
     except (UserError, Stopped) as error:
         print(f"{error.label}: {' '.join(str(error).splitlines())}", file=sys.stderr)
         leave(error.exit_code, error)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from dimo_jax.apps.options import split
 from dimo_jax.apps.restore import restore
 from dimo_jax.apps.retarget import bind, measure_binding, place_trained, read_joints
 from dimo_jax.apps.takes import Recorder
@@ -37,7 +36,7 @@ def main() -> None:
     parser.add_argument("--influences", type=int, nargs="*", default=(8, 4), help="of the fits; none skips them")
     options = parser.parse_args()
     model = restore(Path(options.workdir))
-    scene = load_scene(options.source, hide=split(options.hide))
+    scene = load_scene(options.source, hide=options.hide)
     names = [str(model.facts["names"][index]) for index in model.trained_motions]
     dataset = load_config(Path(options.workdir)).data.path
     aligned = align_source(scene, read_joints(dataset, names, model.num_frames))

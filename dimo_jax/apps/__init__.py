@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 from absl import flags
@@ -38,6 +38,9 @@ def define_flags() -> None:
         "source",
         None,
         "import_data: a glTF file or a folder; export: a .glb or .gltf file; reconstruct: a dataset folder",
+    )
+    flags.DEFINE_bool(
+        "overwrite", None, "apps that write results: replace those of the same names, which else get a number"
     )
     flags.DEFINE_string("out", None, "import_data: the folder to write; others: the folder for their results")
     flags.DEFINE_string("check", None, "import_data: a dataset folder to look for mistakes in, instead of importing")
@@ -76,6 +79,7 @@ def define_flags() -> None:
     flags.DEFINE_float("margin", None, "import_data: share of the picture that stays free at each border")
     flags.DEFINE_integer("samples", None, "import_data: samples a pixel along each axis")
     flags.DEFINE_enum("root_motion", None, ["keep", "remove"], "import_data: keep or remove the figure's travel")
+    flags.DEFINE_bool("repair", None, "import_data, export: settle what is no number in a model, such as NaN weights")
     flags.DEFINE_bool("loop", None, "import_data: whether the clips repeat")
     flags.DEFINE_integer("num_surface_points", None, "import_data: true surface points to keep")
     flags.DEFINE_bool("double_sided", None, "import_data: draws both sides of every surface of a glTF model")
@@ -138,21 +142,24 @@ def define_flags() -> None:
     flags.DEFINE_string("background", None, "export: R,G,B in 0..1 behind a video")
 
 
-def options_of(run: Callable[..., Any], **common: Any) -> dict[str, Any]:
-    """Keyword arguments for an app: those of `common` that it takes, and the flags that the user set.
+def options_of(parameters: Mapping[str, Any], **common: Any) -> dict[str, Any]:
+    """Keyword arguments for an app: its defaults, those of `common` that it takes, and the flags that the user set.
+
+    Args:
+      parameters: from `parameters.parameters_of`.
+      common: values of the flags that `launch.py` defines itself.
 
     Raises:
       UserError: a flag was given that the app does not take, or one that it needs is missing.
     """
-    parameters = inspect.signature(run).parameters
-    options = {name: value for name, value in common.items() if name in parameters}
+    options = dict(parameters) | {name: value for name, value in common.items() if name in parameters}
     own = flags.FLAGS.flags_by_module_dict().get(__name__, [])
     for flag in (*own, *(flags.FLAGS[name] for name in common)):
         if flag.present and flag.name not in parameters:
             takes = ", ".join(f"--{name}" for name in parameters)
             raise UserError(f"--{flag.name}: found a flag that this app does not take, expected some of {takes}")
     options |= {flag.name: flag.value for flag in own if flag.value is not None}
-    for name, parameter in parameters.items():
-        if parameter.default is parameter.empty and options.get(name) is None:
+    for name, default in parameters.items():
+        if default is inspect.Parameter.empty and (options[name] is None or options[name] is default):
             raise UserError(f"--{name}: not given, expected --{name}=..., which this app needs")
     return options

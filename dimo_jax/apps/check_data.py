@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dimo_jax.apps.checks import check_folder
+from dimo_jax.apps.options import check_folder
 from dimo_jax.data.inspection import inspect_folder
 from dimo_jax.data.world import place_cameras
 from dimo_jax.errors import UserError

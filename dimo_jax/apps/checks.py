@@ -6,7 +6,6 @@ import functools
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from dimo_jax.apps.options import check_folder
 from dimo_jax.checkpoints import config_sha256, load_config
 from dimo_jax.data.dataset import Dataset, motions_in, train_frames, views_in
 from dimo_jax.errors import UserError
@@ -203,25 +203,6 @@ def _check_slot(spec: Any, key: str) -> None:
     if not isinstance(spec, (Mapping, ConfigDict)):
         raise UserError(f'config.{key}: found {spec!r}, expected dict(fn="module:function", ...)')
     resolve(spec, key=key)
-
-
-def check_folder(path: str | os.PathLike[str], flag: str) -> None:
-    """Checks that a folder exists or can be made.
-
-    Args:
-      path: of the folder.
-      flag: name of the flag that gave it, for errors.
-
-    Raises:
-      UserError: it, or what it would lie in, is a file or may not be written to.
-    """
-    folder = Path(path)
-    nearest = next(each for each in (folder, *folder.absolute().parents) if os.path.lexists(each))
-    if not nearest.is_dir():
-        where = "" if nearest == folder else f" at {nearest}"
-        raise UserError(f"--{flag}={folder}: found a file{where}, expected a folder")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise UserError(f"--{flag}={folder}: found no permission to write to {nearest}, expected a folder to write to")
 
 
 def check_same(values: Mapping[str, str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from dimo_jax.apps.checks import check_folder
+from dimo_jax.apps.options import check_folder
 from dimo_jax.distill.chain import find_missing, run_chain
 from dimo_jax.distill.manifest import FILE
 from dimo_jax.distill.plan import describe_plan

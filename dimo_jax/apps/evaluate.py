@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dimo_jax.apps.evaluation import choose_gaussians, measure_surface_distance, play_motions, score
+from dimo_jax.apps.flag_checks import check_flags
 from dimo_jax.apps.folder_scores import choose_networks, score_folders
 from dimo_jax.apps.gallery import draw_samples
-from dimo_jax.apps.options import check_use
 from dimo_jax.apps.player import Player, select_cameras
 from dimo_jax.apps.restore import load_data, restore, results_folder
 from dimo_jax.apps.video_scores import VideoScores, check_packages
@@ -31,9 +31,9 @@ from dimo_jax.metrics.subsets import draw_evenly
 from dimo_jax.progress import track
 from dimo_jax.train.step import composite_truth
 from dimo_jax.workdir.files import write_json
+from dimo_jax.workdir.naming import free_number
 
-FILE = "evaluation.json"
-NUM_SAMPLES = 8
+STEM = "evaluation"  # of the file
 
 
 def run(
@@ -45,9 +45,10 @@ def run(
     clip: str = "",
     num_lpips_images: int = 32,
     num_videos: int = 0,
-    num_samples: int = NUM_SAMPLES,
+    num_samples: int = 8,
     seed: int = 0,
     checkpoint: str = "last",
+    overwrite: bool = False,
 ) -> None:
     """Scores the run in `workdir`, or the pictures in `pred` against those in `gt`; prints a table.
 
@@ -62,22 +63,12 @@ def run(
       num_samples: motions drawn for the diversity, at least 2.
       seed: of that draw.
       checkpoint: "last", or "best" as training batches went.
+      overwrite: replaces an `evaluation.json` that is there; else a new one gets a number.
 
     Raises:
       UserError: bad input; nothing has been written.
     """
-    for name, value, least in (
-        ("num_lpips_images", num_lpips_images, 0),
-        ("num_videos", num_videos, 0),
-        ("num_samples", num_samples, 2),
-    ):
-        if value < least:
-            raise UserError(f"--{name}: found {value}, expected at least {least}")
-    if bool(gt) != bool(pred):
-        raise UserError(f"--gt, --pred: found {gt!r} and {pred!r}, expected both or neither")
-    if gt:
-        own = dict(num_samples=num_samples, seed=seed, checkpoint=checkpoint)
-        check_use(own, dict(num_samples=NUM_SAMPLES, seed=0, checkpoint="last"), needs="a run, not --gt and --pred,")
+    check_flags("evaluate", locals())
     target = results_folder(workdir, out=out) if out or not gt else None
     check_packages()
     vision = load_clip(clip) if clip else None
@@ -88,8 +79,9 @@ def run(
         results = score_run(Path(workdir), num_samples=num_samples, seed=seed, checkpoint=checkpoint, **common)  # type: ignore[arg-type]
     print(format_table(results))
     if target is not None:
-        write_json(results, target / FILE)
-        print(f"evaluation: {(target / FILE).resolve()}")
+        path = target / f"{STEM}{free_number(target, [(STEM, '.json')], overwrite=overwrite)}.json"
+        write_json(results, path)
+        print(f"evaluation: {path.resolve()}")
 
 
 def score_run(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,40 +12,32 @@ import jax
 import numpy as np
 
 from dimo_jax.apps import retarget
-from dimo_jax.apps.film import CONTAINERS, LAYERS, draw_layers, write_frames
-from dimo_jax.apps.options import check_least, check_use, parse_numbers, split
+from dimo_jax.apps.choice import SPREAD, Choice
+from dimo_jax.apps.film import draw_layers, write_frames
+from dimo_jax.apps.flag_checks import check_flags
+from dimo_jax.apps.options import parse_numbers
 from dimo_jax.apps.restore import Restored, restore, results_folder
-from dimo_jax.apps.sample import PATHS, SPREAD, make_camera_path
-from dimo_jax.apps.takes import Choice, Recorder, choose_codes
+from dimo_jax.apps.sample import make_camera_path
+from dimo_jax.apps.takes import Recorder, choose_codes
 from dimo_jax.checkpoints import load_config, to_plain
+from dimo_jax.data.names import split_list
 from dimo_jax.errors import UserError
 from dimo_jax.export.gaussian_glb import write_gaussian_glb
 from dimo_jax.export.model_file import write_model
 from dimo_jax.export.motion import Motion, measure_skin, write_motion
 from dimo_jax.export.place import place_motion
 from dimo_jax.export.ply import write_gaussians
-from dimo_jax.export.skinned_glb import GEOMETRIES, find_shown, write_skinned_glb
+from dimo_jax.export.skinned_glb import find_shown, write_skinned_glb
 from dimo_jax.export.splat import write_splat
 from dimo_jax.export.video import MAX_GIF_RATE
 from dimo_jax.train.stages import frame_times
 from dimo_jax.types import Camera
 from dimo_jax.workdir.files import replace_folder
+from dimo_jax.workdir.naming import free_number
 
-FORMATS = ("ply", "splat", "gltf", "glb", "mesh", "video", "npz", "checkpoint")
 EXACT = 1e-3  # of the motion's extent: a skin within it shows what the model does
 VIDEO_SIZE = 512  # pixels
 LOST = 5e-2  # beyond it the key points do not move the Gaussians
-_OF_MOTIONS = tuple(name for name in FORMATS if name != "checkpoint")
-# Flags that mean something with some formats alone.
-ONLY_WITH = {
-    **dict.fromkeys((field.name for field in fields(Choice)), _OF_MOTIONS),
-    **dict.fromkeys(("num_frames", "frame_rate"), _OF_MOTIONS),
-    "frame": ("ply", "splat", "gltf"),
-    "geometry": ("glb",),
-    "influences": ("glb", "mesh"),
-    **dict.fromkeys(("source", "hide", "dataset"), ("mesh",)),
-    **dict.fromkeys(("layers", "container", "background", "camera", "azimuths", "elevation", "size"), ("video",)),
-}
 
 
 def run(
@@ -73,6 +64,7 @@ def run(
     influences: int = 0,
     source: str = "",
     hide: str = "",
+    repair: bool = False,
     dataset: str = "",
     layers: str = "color",
     container: str = "mp4",
@@ -82,6 +74,7 @@ def run(
     elevation: float | None = None,
     size: int = VIDEO_SIZE,
     checkpoint: str = "last",
+    overwrite: bool = False,
 ) -> None:
     """Writes motions of the run in `workdir` in one format or several.
 
@@ -102,6 +95,7 @@ def run(
       influences: key points that move a vertex at most, 4 or 8; default: 8 in a glb, 4 in a mesh.
       source: of mesh, the .glb or .gltf file that the run's dataset was imported from.
       hide: of mesh, nodes left out at the import, by name or pattern, separated by commas.
+      repair: of mesh, whether the source was imported with it.
       dataset: of mesh, the folder of the run's dataset, where it is not where training found it.
       layers: of video, some of color, key_points, depth, normals, separated by commas; shown side by side.
       container: of video, "mp4", "gif", or "png" for numbered pictures with alpha.
@@ -109,30 +103,46 @@ def run(
       camera, azimuths, elevation: of video, as for `sample`.
       size: of video, height of the pictures in pixels, as of the viewer's.
       checkpoint: "last", or "best" as training batches went.
+      overwrite: replaces files and folders of the same names; else new ones get a number.
 
     Raises:
       UserError: bad flags, an unknown motion, no finished run there, or a motion that the format cannot hold.
     """
     given = locals()
-    chosen, target = _check(given), results_folder(workdir, "exports", out=out)
+    check_flags("export", given)
+    chosen, target = split_list(format), results_folder(workdir, "exports", out=out)
     model = restore(Path(workdir), checkpoint=checkpoint)
-    if set(chosen) != {"checkpoint"}:
-        takes, recorder = record_takes(model, given)
+    takes, recorder = record_takes(model, given) if set(chosen) != {"checkpoint"} else ([], None)
+    number = free_number(target, _files_of(chosen, takes, model, container), overwrite=overwrite)
+    if recorder is not None:
         writers = make_writers(model, takes, given)  # what can fail fails here, before anything is written
         if "mesh" in chosen:
-            known = dict(source=source, hide=split(hide), dataset=dataset or find_dataset(workdir))
+            known = dict(source=source, hide=hide, repair=repair, dataset=dataset or find_dataset(workdir))
             mesh = retarget.prepare(model, recorder, influences=influences or 4, **known)  # type: ignore[arg-type]
             print(mesh.describe())
-            print(mesh.write(takes, target))
+            print(mesh.write(takes, target, number=number))
         for name in (name for name in chosen if name in writers):
             for take in takes:
-                print(writers[name](take, target))
+                print(writers[name](take, target / f"{take.name}{number}"))
         for hint in point_to_mesh(model, chosen, find_dataset(workdir)):
             print(hint)
     if "checkpoint" in chosen:
         config, player = to_plain(load_config(Path(workdir))), model.player
         how = dict(config=config, facts=model.facts, step=model.step)
-        print(write_model(player.params, player.alive, target / "model.npz", **how))
+        print(write_model(player.params, player.alive, target / f"model{number}.npz", **how))
+
+
+def _files_of(chosen: Sequence[str], takes: Sequence[Motion], model: Restored, container: str) -> list[tuple[str, str]]:
+    """What `run` writes, for `free_number`."""
+    endings = {kind: f"_{kind}" for kind in ("ply", "splat", "gltf")} | {"glb": ".glb", "npz": ".npz"}
+    endings["video"] = "_png" if container == "png" else f".{container}"
+    files = [(take.name, endings[kind]) for take in takes for kind in chosen if kind in endings]
+    if "mesh" in chosen:
+        files.append((retarget.name_mesh(takes, str(model.facts["object_name"])), "_mesh.glb"))
+    checkpoint = ("model", ".npz")
+    if "checkpoint" in chosen and checkpoint in files:
+        raise UserError("--format: found npz of a motion called 'model' beside checkpoint, expected one at a time")
+    return [*files, checkpoint] if "checkpoint" in chosen else files
 
 
 def record_takes(model: Restored, given: Mapping[str, Any]) -> tuple[list[Motion], Recorder]:
@@ -153,12 +163,12 @@ def record_takes(model: Restored, given: Mapping[str, Any]) -> tuple[list[Motion
 def make_writers(
     model: Restored, takes: Sequence[Motion], given: Mapping[str, Any]
 ) -> dict[str, Callable[[Motion, Path], Path]]:
-    """Functions from a motion and a folder to the path that was written, by format.
+    """Functions from a motion and a stem to the path that was written, by format.
 
     Raises:
       UserError: a motion that a chosen format cannot hold, or a camera path that is none.
     """
-    chosen, influences, geometry = split(given["format"]), given["influences"] or 8, given["geometry"]
+    chosen, influences, geometry = split_list(given["format"]), given["influences"] or 8, given["geometry"]
     if "glb" in chosen:
         for take in takes:
             check_skin(take, geometry=geometry)
@@ -166,7 +176,7 @@ def make_writers(
         kind: functools.partial(write_sequence, kind=kind, frame=given["frame"]) for kind in ("ply", "splat", "gltf")
     }
     writers["glb"] = functools.partial(write_animated, geometry=geometry, influences=influences)
-    writers["npz"] = lambda take, target: write_motion(take, target / f"{take.name}.npz")
+    writers["npz"] = lambda take, stem: write_motion(take, stem.with_name(f"{stem.name}.npz"))
     for kind, write in tuple(writers.items()):
         writers[kind] = functools.partial(write_placed, model, write, is_gltf=kind in ("gltf", "glb"))
     if "video" in chosen:
@@ -177,7 +187,7 @@ def make_writers(
         where = {name: given[name] for name in ("azimuths", "elevation")}
         film = Film(
             camera=make_camera_path(still, given["camera"], takes[0].num_frames, **where),
-            layers=split(given["layers"]),
+            layers=split_list(given["layers"]),
             container=given["container"],
             background=np.asarray(parse_numbers("background", behind, count=3) if behind else model.player.background),
         )
@@ -223,38 +233,6 @@ def _choice(given: Mapping[str, Any]) -> Choice:
     return Choice(**{field.name: given[field.name] for field in fields(Choice)})
 
 
-def _check(given: Mapping[str, Any]) -> tuple[str, ...]:
-    """The formats, after a check of the flags that costs nothing."""
-    chosen = split(given["format"])
-    for name in chosen or ("",):
-        if name not in FORMATS:
-            raise UserError(f"--format: found {name!r}, expected some of {', '.join(FORMATS)}")
-    check_least(0, num_frames=given["num_frames"], frame_rate=given["frame_rate"])
-    check_least(1, size=given["size"])
-    for name, known in (
-        ("geometry", GEOMETRIES),
-        ("container", CONTAINERS),
-        ("camera", PATHS),
-        ("influences", (0, 4, 8)),
-    ):
-        if given[name] not in known:
-            raise UserError(f"--{name}: found {given[name]!r}, expected one of {', '.join(map(str, known))}")
-    for name in split(given["layers"]) or ("",):
-        if name not in LAYERS:
-            raise UserError(f"--layers: found {name!r}, expected some of {', '.join(LAYERS)}")
-    if given["background"] and not all(0 <= x <= 1 for x in parse_numbers("background", given["background"], count=3)):
-        raise UserError(f"--background: found {given['background']!r}, expected three numbers from 0 to 1")
-    for name, formats in ONLY_WITH.items():
-        if not {*formats} & {*chosen}:
-            default = inspect.signature(run).parameters[name].default
-            check_use(given, {name: default}, needs=f"--format={' or '.join(formats)}")
-    if "mesh" in chosen and not Path(given["source"]).is_file():
-        raise UserError(f"--source: found {given['source']!r}, expected the .glb or .gltf file of the run's dataset")
-    if set(chosen) != {"checkpoint"}:
-        _choice(given)
-    return chosen
-
-
 @dataclass(frozen=True, eq=False)
 class Film:
     """How a motion is filmed."""
@@ -264,8 +242,8 @@ class Film:
     container: str
     background: np.ndarray  # [3]
 
-    def write(self, model: Restored, take: Motion, target: Path) -> Path:
-        """Renders and writes a motion."""
+    def write(self, model: Restored, take: Motion, stem: Path) -> Path:
+        """Renders and writes a motion, see `write_frames`."""
         moves = np.ndim(self.camera.world_to_camera) == 3
         cameras = [
             jax.tree.map(lambda x, t=t: np.asarray(x)[t], self.camera) if moves else self.camera
@@ -273,18 +251,18 @@ class Film:
         ]
         background = None if self.container == "png" else self.background
         frames = draw_layers(model.player, take, cameras, layers=self.layers, background=background)
-        return write_frames(frames, target / take.name, self.container, frame_rate=take.frame_rate)
+        return write_frames(frames, stem, self.container, frame_rate=take.frame_rate)
 
 
-def write_sequence(take: Motion, target: Path, *, kind: str, frame: int | None = None) -> Path:
-    """Writes one file a frame of "ply", "splat" or "gltf" into a folder, which appears whole or not at all."""
+def write_sequence(take: Motion, stem: Path, *, kind: str, frame: int | None = None) -> Path:
+    """Writes one file a frame of "ply", "splat" or "gltf" into `stem`_`kind`, which appears whole or not at all."""
     write: dict[str, tuple[str, Callable[..., Any]]] = {
         "ply": ("ply", write_gaussians),
         "splat": ("splat", write_splat),
         "gltf": ("glb", write_gaussian_glb),
     }
     suffix, one = write[kind]
-    folder = target / f"{take.name}_{kind}"
+    folder = stem.with_name(f"{stem.name}_{kind}")
     with replace_folder(folder, owned=rf"(canonical|\d{{6,}})\.{suffix}") as temporary:
         if kind == "ply":
             one(take.canonical, temporary / "canonical.ply")
@@ -309,9 +287,9 @@ def check_skin(take: Motion, *, geometry: str) -> None:
         raise UserError(f"--geometry: found {geometry}, of which none would be opaque enough, expected points")
 
 
-def write_animated(take: Motion, target: Path, *, geometry: str, influences: int) -> Path:
+def write_animated(take: Motion, stem: Path, *, geometry: str, influences: int) -> Path:
     """Writes the skinned Gaussians of a motion, and says how far the skin is from the model where it is."""
-    path = target / f"{take.name}.glb"
+    path = stem.with_name(f"{stem.name}.glb")
     away = measure_skin(take, *write_skinned_glb(take, path, geometry=geometry, num_influences=influences))
     if away > EXACT:
         print(f"{take.name}: skin up to {away:.1%} of its size away from the model's ({influences} influences)")

@@ -19,8 +19,6 @@ from dimo_jax.progress import track
 from dimo_jax.render import render
 from dimo_jax.types import Array, Camera, Gaussians, Rendering
 
-LAYERS = ("color", "key_points", "depth", "normals")
-CONTAINERS = ("mp4", "gif", "png")
 TAIL = 8  # positions of a key point's path that are drawn
 
 

@@ -96,10 +96,15 @@ def draw_samples(player: Player, *, key: Array, num_samples: int, motions: Any =
 def write_latents(
     player: Player, codes: Array, times: Any, camera: Camera, path: Path, *, labels: list[str], rate: float
 ) -> None:
-    """A video of several latents' motions side by side, seen by one camera, or by one per frame (leading axis T)."""
+    """A video of several latents' motions side by side, see `film_latents`."""
+    write_video(tile(film_latents(player, codes, times, camera), labels), path, frame_rate=rate)
+
+
+def film_latents(player: Player, codes: Array, times: Any, camera: Camera) -> np.ndarray:
+    """Videos uint8 [n,T,H,W,3] of latents' motions, seen by one camera, or by one per frame (leading axis T)."""
     bar = track(list(codes), "rendering", unit="motion")
     videos = [to_uint8(player.film(player.play(z, times).gaussians, camera)) for z in bar]
-    write_video(tile(upscale(np.stack(videos), min_height=192), labels), path, frame_rate=rate)
+    return upscale(np.stack(videos), min_height=192)
 
 
 def tile(videos: np.ndarray, labels: list[str]) -> np.ndarray:

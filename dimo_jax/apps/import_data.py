@@ -22,9 +22,9 @@ from ml_collections import ConfigDict
 
 from dimo_jax.apps import import_videos
 from dimo_jax.apps.check_data import check_data
-from dimo_jax.apps.checks import check_folder
+from dimo_jax.apps.flag_checks import check_flags
 from dimo_jax.apps.import_model import import_model
-from dimo_jax.apps.options import parse_numbers, split
+from dimo_jax.apps.options import check_folder, parse_numbers
 from dimo_jax.data.clip_passes import Timing
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.import_folder import import_folder
@@ -65,6 +65,7 @@ def run(
     margin: float | None = None,
     samples: int | None = None,
     root_motion: str | None = None,
+    repair: bool | None = None,
     loop: bool | None = None,
     num_surface_points: int | None = None,
     double_sided: bool | None = None,
@@ -92,6 +93,7 @@ def run(
       UserError: bad input; nothing has been written.
     """
     options = {name: value for name, value in locals().items() if value is not None}
+    check_flags("import_data", locals())
     for name in ("source", "out", "check"):
         options.pop(name)
     if check:
@@ -154,6 +156,7 @@ def import_model_file(
     margin: float = 0.04,
     samples: int = 2,
     root_motion: str = "keep",
+    repair: bool = False,
     loop: bool = False,
     num_surface_points: int = 8192,
     double_sided: bool = False,
@@ -181,6 +184,7 @@ def import_model_file(
       margin: share of the picture that stays free at each border.
       samples: samples a pixel along each axis.
       root_motion: "keep", or "remove" to keep a clip that travels in place.
+      repair: settles NaN, infinite and negative numbers of the file that something drawn needs, and says what it did.
       loop: whether the clips repeat, so that the last frame lies before the clip's end.
       num_surface_points: points of the surface whose trajectories are kept for evaluation.
       double_sided: draws both sides of every surface, whatever the file says.
@@ -194,9 +198,9 @@ def import_model_file(
       UserError: bad input.
     """
     options = Options(
-        clips=split(clips),
-        hide=split(hide),
-        test_clips=split(test_clips),
+        clips=clips,
+        hide=hide,
+        test_clips=test_clips,
         timing=Timing(num_frames=num_frames, loop=loop, root_motion=root_motion),
         studio=Studio(
             azimuths_deg=spread_views(num_views) if num_views else parse_numbers("azimuths", azimuths),
@@ -208,6 +212,7 @@ def import_model_file(
             margin=margin,
             samples=samples,
         ),
+        repair=repair,
         num_surface_points=num_surface_points,
         double_sided=double_sided,
         framing=_known_framing(framing),

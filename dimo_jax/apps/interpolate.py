@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
+from dimo_jax.apps.flag_checks import check_flags
 from dimo_jax.apps.gallery import write_latents
-from dimo_jax.apps.options import check_least, join_names, split
+from dimo_jax.apps.options import join_names
 from dimo_jax.apps.player import Player
 from dimo_jax.apps.restore import Restored, restore, results_folder
-from dimo_jax.apps.sample import PATHS, make_camera_path
+from dimo_jax.apps.sample import make_camera_path
 from dimo_jax.errors import UserError
 from dimo_jax.export.images import to_uint8, upscale
 from dimo_jax.export.video import write_video
@@ -24,6 +25,7 @@ from dimo_jax.progress import track
 from dimo_jax.train.stages import frame_times
 from dimo_jax.types import Array, Gaussians
 from dimo_jax.workdir.files import write_json
+from dimo_jax.workdir.naming import free_number
 
 LINES: dict[str, Callable[..., Array]] = {
     "linear": latents.interpolate_linear,
@@ -47,6 +49,7 @@ def run(
     azimuths: str = "",
     elevation: float | None = None,
     checkpoint: str = "last",
+    overwrite: bool = False,
 ) -> None:
     """Walks between motions of the run in `workdir`.
 
@@ -64,27 +67,27 @@ def run(
       size: height of the pictures in pixels; default: as in training.
       camera, azimuths, elevation: of the morph, as for `sample`; the grid has the data's camera.
       checkpoint: "last", or "best" as training batches went.
+      overwrite: replaces files of the same names; else new ones get a number.
 
     Raises:
       UserError: bad flags, an unknown motion, or no finished run there; nothing is written.
     """
-    check_least(2, num_steps=num_steps)
-    check_least(0, num_frames=num_frames, frame_rate=frame_rate, size=size)
-    for name, value, known in (("path", path, tuple(LINES)), ("camera", camera, PATHS)):
-        if value not in known:
-            raise UserError(f"--{name}: found {value!r}, expected one of {', '.join(known)}")
-    names = split(motions)
-    if len(names) < 2:
-        raise UserError(f"--motions: found {motions!r}, expected two names or more, separated by commas")
+    check_flags("interpolate", locals())
     target = results_folder(workdir, "interpolations", out=out)
     model = restore(Path(workdir), checkpoint=checkpoint)
-    codes = jnp.stack([model.player.latent(model.find_motion(name, flag="motions")) for name in names])
+    chosen = model.find_motions(motions, flag="motions")
+    if len(chosen) < 2:
+        raise UserError(f"--motions: found {motions!r}, expected two names or more, separated by commas")
+    names = tuple(str(model.facts["names"][index]) for index in chosen)
+    codes = jnp.stack([model.player.latent(index) for index in chosen])
     morph_frames = num_frames or 2 * model.num_frames
     still = model.camera(size)
     path_of_camera = make_camera_path(still, camera, morph_frames, azimuths=azimuths, elevation=elevation)
     shares = np.linspace(0, 1, (num_steps - 1) * (len(names) - 1) + 1)
     stations = latents.walk(codes, jnp.asarray(shares), interpolate=LINES[path])
-    stem = target / f"{join_names(names)}_{path}"
+    name = f"{join_names(names)}_{path}"
+    files = [(name, ending) for ending in ("_grid.mp4", "_morph.mp4", ".json")]
+    stem = target / f"{name}{free_number(target, files, overwrite=overwrite)}"
     rate = frame_rate or model.frame_rate
     write_latents(
         model.player,

@@ -12,14 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
+from dimo_jax.apps.flag_checks import check_flags
 from dimo_jax.apps.gallery import compare_code
-from dimo_jax.apps.options import check_least, parse_numbers, split
+from dimo_jax.apps.options import parse_numbers
 from dimo_jax.apps.player import Player, select_cameras
 from dimo_jax.apps.restore import Restored, load_data, restore, results_folder
 from dimo_jax.apps.unseen import blank_psnr, judge_start, read_unseen, training_psnr
 from dimo_jax.checkpoints import load_config
 from dimo_jax.data.cameras import resize
 from dimo_jax.data.dataset import Dataset, motions_in, views_in
+from dimo_jax.data.names import choose_names
 from dimo_jax.data.sampler import downsample
 from dimo_jax.errors import UserError
 from dimo_jax.export.video import write_video
@@ -32,8 +34,8 @@ from dimo_jax.train.stages import frame_times
 from dimo_jax.train.step import composite_truth
 from dimo_jax.types import Array
 from dimo_jax.workdir.files import replace_file, write_json
+from dimo_jax.workdir.naming import free_number
 
-STARTS = ("nearest", "mean")
 LARGEST_FIT = 128  # pixels; a latent code does not profit from more
 NUM_TRAINING = 8  # training motions scored for comparison
 DECODER_RATE = 1e-4
@@ -52,6 +54,7 @@ def run(
     fit_size: int = 0,
     seed: int = 0,
     checkpoint: str = "last",
+    overwrite: bool = False,
 ) -> None:
     """Fits the latent code of unseen motions; decoder, key points and Gaussians stay as they are.
 
@@ -72,13 +75,12 @@ def run(
       fit_size: height of the pictures that are fitted; default: the data's, at most 128.
       seed: of the batches.
       checkpoint: "last", or "best" as training batches went.
+      overwrite: replaces files of the same names; else new ones get a number.
 
     Raises:
       UserError: bad flags, no such motion or view, or no finished run there; nothing is written.
     """
-    check_least(0, steps=steps, finetune_decoder=finetune_decoder, fit_size=fit_size, seed=seed)
-    if start not in STARTS:
-        raise UserError(f"--start: found {start!r}, expected one of {', '.join(STARTS)}")
+    check_flags("reconstruct", locals())
     folder = results_folder(workdir, "reconstructions", out=out)
     model = restore(Path(workdir), checkpoint=checkpoint)
     dataset = read_unseen(source, model) if source else load_data(load_config(Path(workdir)), model.facts)
@@ -87,6 +89,7 @@ def run(
     if fit_size > height:
         raise UserError(f"--fit_size: found {fit_size}, expected at most {height}, the pictures' height")
     size = fit_size or min(height, LARGEST_FIT)
+    number = free_number(folder, _files_of(dataset, chosen, tuned=finetune_decoder > 0), overwrite=overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     known_psnr = training_psnr(Path(workdir))
     common: dict[str, Any] = dict(views=fitted_views, size=size, start=start, seed=seed)
@@ -96,7 +99,8 @@ def run(
         result, player, z = reconstruct(model, dataset, int(index), steps=steps, finetune=finetune_decoder, **common)
         result["seconds"] = time.perf_counter() - begin
         results.append(result)
-        write_result(folder, dataset, int(index), player, z, result, fitted_views, tuned=finetune_decoder > 0)
+        stem = folder / f"{dataset.names[index]}{number}"
+        write_result(stem, dataset, int(index), player, z, result, fitted_views, tuned=finetune_decoder > 0)
         print(describe(result))
         blank = blank_psnr(model.player, dataset, int(index), fitted_views)
         result["warning"] = judge_start(result, training=known_psnr, blank=blank)
@@ -113,12 +117,18 @@ def run(
         mean=mean_scores([result["fitted"] for result in results]),
         training_motions=None if source else score_training(model.player, dataset, fitted_views),
     )
-    write_json(report, folder / "scores.json")
+    write_json(report, folder / f"scores{number}.json")
     if report["training_motions"]:
         known = report["training_motions"]["other_views"] or report["training_motions"]["fitted_views"]
         print(f"training motions on the same views: {_show(known)} dB")
-    logging.info("wrote videos, codes and scores.json")
+    logging.info("wrote videos, codes and scores%s.json", number)
     print(folder)
+
+
+def _files_of(dataset: Dataset, motions: np.ndarray, *, tuned: bool) -> list[tuple[str, str]]:
+    """What `run` writes for these motions, for `free_number`."""
+    endings = (".mp4", ".npz", *(["_decoder.npz"] if tuned else []))
+    return [("scores", ".json"), *((dataset.names[index], ending) for index in motions for ending in endings)]
 
 
 def choose_motions(dataset: Dataset, names: str) -> np.ndarray:
@@ -135,11 +145,12 @@ def choose_motions(dataset: Dataset, names: str) -> np.ndarray:
                 "expected --motion=NAME or --source=FOLDER with such motions"
             )
         return found
-    for name in split(names):
-        if name not in dataset.names:
-            some = ", ".join(dataset.names[:6])
-            raise UserError(f"--motion: found {name!r}, expected a motion of {dataset.object_name}: {some}, ...")
-    return np.asarray([dataset.names.index(name) for name in split(names)])
+
+    def fail(name: str) -> UserError:
+        some = ", ".join(dataset.names[:6])
+        return UserError(f"--motion: found {name!r}, expected a motion of {dataset.object_name}: {some}, ...")
+
+    return np.asarray([row[0] for row in choose_names(names, dataset.names, fail=fail)])
 
 
 def choose_views(dataset: Dataset, text: str) -> np.ndarray:
@@ -270,7 +281,7 @@ def score_training(player: Player, dataset: Dataset, views: np.ndarray) -> dict[
 
 
 def write_result(
-    folder: Path,
+    stem: Path,
     dataset: Dataset,
     motion: int,
     player: Player,
@@ -280,18 +291,17 @@ def write_result(
     *,
     tuned: bool,
 ) -> None:
-    """Writes the files of one motion into `folder`."""
-    name = dataset.names[motion]
+    """Writes the files of one motion: `stem`.mp4 and so on."""
     others = np.setdiff1d(np.arange(dataset.num_views), fitted)
     views = np.asarray([*fitted[:2], *others[-2:]])
     labels = [f"{dataset.view_names[v]} ({'fitted' if v in fitted else 'not used'})" for v in views]
     video = compare_code(player, z, dataset, motion, views, labels=labels)
-    write_video(video, folder / f"{name}.mp4", frame_rate=dataset.frame_rate)
-    with replace_file(folder / f"{name}.npz") as temporary:
+    write_video(video, stem.with_name(f"{stem.name}.mp4"), frame_rate=dataset.frame_rate)
+    with replace_file(stem.with_name(f"{stem.name}.npz")) as temporary:
         np.savez(temporary, z=np.asarray(z), start=result["start_code"], fitted_views=fitted)
     if tuned:
         weights: dict[str, Any] = flax.traverse_util.flatten_dict(player.params.decoder, sep="/")
-        with replace_file(folder / f"{name}_decoder.npz") as temporary:
+        with replace_file(stem.with_name(f"{stem.name}_decoder.npz")) as temporary:
             np.savez(temporary, allow_pickle=False, **{key: np.asarray(value) for key, value in weights.items()})
 
 

@@ -14,12 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dimo_jax.apps.checks import check_folder
+from dimo_jax.apps.options import check_folder
 from dimo_jax.apps.player import Player
 from dimo_jax.checkpoints import Checkpoints, load_config, load_model_file
 from dimo_jax.data import sources
 from dimo_jax.data.cameras import resize
 from dimo_jax.data.dataset import Dataset, views_in
+from dimo_jax.data.names import choose_names
 from dimo_jax.data.world import bring_into, parse_world, settle
 from dimo_jax.errors import UserError
 from dimo_jax.export.model_file import restore_params
@@ -127,13 +128,28 @@ class Restored:
         Raises:
           UserError: there is none of that name; the message lists a few that exist.
         """
-        known = {str(self.facts["names"][i]): int(i) for i in self.trained_motions}
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=3)
-            some = ", ".join([*near, *(other for other in known if other not in near)][:6])
-            more = f" and {len(known) - 6} more" if len(known) > 6 else ""
-            raise UserError(f"--{flag}: found {name!r}, expected a training motion: {some}{more}")
-        return known[name]
+        trained = [int(index) for index in self.trained_motions]
+        names = [str(self.facts["names"][index]) for index in trained]
+        (chosen,) = choose_names([name], names, fail=lambda part: self._unknown(part, flag))
+        return trained[chosen[0]]
+
+    def _unknown(self, name: str, flag: str) -> UserError:
+        known = [str(self.facts["names"][index]) for index in self.trained_motions]
+        near = difflib.get_close_matches(name, known, n=3)
+        some = ", ".join([*near, *(other for other in known if other not in near)][:6])
+        more = f" and {len(known) - 6} more" if len(known) > 6 else ""
+        return UserError(f"--{flag}: found {name!r}, expected a training motion: {some}{more}")
+
+    def find_motions(self, text: str, *, flag: str) -> list[int]:
+        """The indices of training motions by their names, separated by commas; see `choose_names`.
+
+        Raises:
+          UserError: as `find_motion`.
+        """
+        trained = [int(index) for index in self.trained_motions]
+        names = [str(self.facts["names"][index]) for index in trained]
+        chosen = choose_names(text, names, fail=lambda name: self._unknown(name, flag))
+        return [trained[row[0]] for row in chosen]
 
     def camera(self, size: int = 0) -> Camera:
         """A camera of the data, its picture `size` pixels high (0: as in the data)."""
@@ -160,7 +176,7 @@ def results_folder(workdir: str | Path, name: str = "", *, out: str = "") -> Pat
     return folder
 
 
-def restore(workdir: Path, *, checkpoint: str = "last") -> Restored:
+def restore(workdir: str | Path, *, checkpoint: str = "last") -> Restored:
     """The model of a checkpoint in `workdir`, or of a model file of that name.
 
     Args:
@@ -170,10 +186,11 @@ def restore(workdir: Path, *, checkpoint: str = "last") -> Restored:
     Raises:
       UserError: no run there, none that finished its first stage, a damaged one, or none with a score.
     """
-    if Path(workdir).is_file():
+    workdir = Path(workdir)
+    if workdir.is_file():
         if checkpoint != "last":
             raise UserError(f"--checkpoint={checkpoint}: found {workdir}, a model file, expected a run with it")
-        return _restore_file(Path(workdir))
+        return _restore_file(workdir)
     config = load_config(workdir)
     facts = read_facts(workdir)
     sizes = _sizes(facts)

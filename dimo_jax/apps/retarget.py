@@ -43,15 +43,27 @@ class BoundMesh:
             f"100 within {np.quantile(errors, 0.95):.1%}"
         )
 
-    def write(self, takes: Sequence[Motion], target: Path) -> Path:
-        """Writes the mesh, all `takes` its animations: `<name>_mesh.glb`, the object's name where there are several."""
-        path = target / f"{takes[0].name if len(takes) == 1 else self.object_name}_mesh.glb"
+    def write(self, takes: Sequence[Motion], target: Path, *, number: str = "") -> Path:
+        """Writes the mesh, all `takes` its animations: `<name><number>_mesh.glb`, see `name_mesh`."""
+        path = target / f"{name_mesh(takes, self.object_name)}{number}_mesh.glb"
         placed = [_place(take, self.aligned) for take in takes]
         return write_mesh_glb(self.scene, self.binding, placed, path, num_influences=self.influences)
 
 
+def name_mesh(takes: Sequence[Motion], object_name: str) -> str:
+    """What a mesh is called after: its motion or, where there are several, the object."""
+    return takes[0].name if len(takes) == 1 else object_name
+
+
 def prepare(
-    model: Restored, recorder: Recorder, *, source: str, hide: Sequence[str], dataset: str, influences: int = 4
+    model: Restored,
+    recorder: Recorder,
+    *,
+    source: str,
+    hide: str | Sequence[str],
+    dataset: str,
+    repair: bool = False,
+    influences: int = 4,
 ) -> BoundMesh:
     """Binds the source's mesh by what its vertices do in the run's training motions.
 
@@ -59,14 +71,15 @@ def prepare(
       model: the restored run.
       recorder: of that run.
       source: the model file that the dataset was imported from.
-      hide: patterns of nodes left out at the import.
+      hide: names or patterns of nodes left out at the import, see `load_scene`.
+      repair: see `load_scene`; as at the import.
       dataset: folder of the run's dataset, of which the true joints are read.
       influences: key points that move a vertex at most.
 
     Raises:
       UserError: the source or the dataset cannot be read, or do not belong together.
     """
-    scene = load_scene(source, hide=hide)
+    scene = load_scene(source, hide=hide, repair=repair)
     names = [str(model.facts["names"][index]) for index in model.trained_motions]
     joints = read_joints(dataset, names, model.num_frames)
     step = step_into(Path(dataset), model)

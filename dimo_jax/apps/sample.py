@@ -11,19 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from dimo_jax.apps.gallery import draw_samples, write_latents
-from dimo_jax.apps.options import check_least, parse_numbers
+from dimo_jax.apps.choice import SPREAD
+from dimo_jax.apps.flag_checks import check_flags, check_orbit
+from dimo_jax.apps.gallery import draw_samples, film_latents, tile
+from dimo_jax.apps.options import parse_numbers
 from dimo_jax.apps.player import Player
 from dimo_jax.apps.restore import Restored, restore, results_folder
 from dimo_jax.data.cameras import orbit_like, place_on_orbit
-from dimo_jax.errors import UserError
+from dimo_jax.data.names import shorten
+from dimo_jax.export.video import write_video
 from dimo_jax.render import choose_backend
 from dimo_jax.train.stages import frame_times
 from dimo_jax.types import Array, Camera
-
-PRIORS = ("data", "standard")
-PATHS = ("fixed", "orbit")
-SPREAD = 0.5  # around a motion
+from dimo_jax.workdir.files import replace_folder
+from dimo_jax.workdir.naming import free_number
 
 
 def run(
@@ -42,12 +43,16 @@ def run(
     azimuths: str = "",
     elevation: float | None = None,
     checkpoint: str = "last",
+    overwrite: bool = False,
 ) -> None:
-    """Draws motions from the latent space of the run in `workdir`, writes them as one video and prints what they cost.
+    """Draws motions from the latent space of the run in `workdir`, writes them as videos and prints what they cost.
+
+    All stand side by side in `samples_<seed>.mp4`, and each alone in the folder `samples_<seed>`; where other flags
+    choose the draw, its camera or the checkpoint, the names say so.
 
     Args:
       workdir: of a training run.
-      out: folder for `samples_<seed>.mp4`; default: `workdir`/samples.
+      out: folder for the videos; default: `workdir`/samples.
       num_samples: how many motions.
       prior: "data", the Gaussian fitted to the codes of the training motions, or "standard", N(0, I) as in the paper.
       around: name of a training motion to vary; empty draws from the prior. Its code mu is drawn around with the
@@ -62,29 +67,49 @@ def run(
       camera: "fixed" is a camera of the data, "orbit" circles at its distance and with its field of view.
       azimuths: "FROM,TO" in degrees of the orbit; default: once around, from the data's camera.
       elevation: degrees of the orbit above the horizon; default: that of the data's camera.
+      overwrite: replaces videos of the same name; else new ones get a number.
 
     Raises:
       UserError: bad flags, an unknown motion, or no finished run there; nothing is written.
     """
-    check_least(1, num_samples=num_samples)
-    check_least(0, num_frames=num_frames, frame_rate=frame_rate, size=size, spread=spread, seed=seed)
-    if spread != SPREAD and not around:
-        raise UserError(f"--spread: found {spread:g}, expected --around=NAME with it")
-    for name, value, known in (("prior", prior, PRIORS), ("camera", camera, PATHS)):
-        if value not in known:
-            raise UserError(f"--{name}: found {value!r}, expected one of {', '.join(known)}")
+    check_flags("sample", locals())
     target = results_folder(workdir, "samples", out=out)
     model = restore(Path(workdir), checkpoint=checkpoint)
     frames = num_frames or model.num_frames
     path_of_camera = make_camera_path(model.camera(size), camera, frames, azimuths=azimuths, elevation=elevation)
     codes = draw_codes(model, seed=seed, num_samples=num_samples, prior=prior, around=around, spread=spread)
-    path = target / f"samples_{seed}.mp4"
+    stem = name_draw(seed, around, spread, prior, checkpoint, camera, azimuths, elevation)
+    stem += free_number(target, [(stem, ".mp4"), (stem, "")], overwrite=overwrite)
     labels = [f"sample {i + 1}" if not around else f"{around} {i + 1}" for i in range(num_samples)]
     rate = frame_rate or model.frame_rate * frames / model.num_frames
-    write_latents(model.player, codes, frame_times(frames), path_of_camera, path, labels=labels, rate=rate)
-    logging.info("wrote %s", path)
+    videos = film_latents(model.player, codes, frame_times(frames), path_of_camera)
+    path = write_draw(videos, target, stem, labels=labels, rate=rate)
+    logging.info("wrote %s, and each motion alone in %s", path, path.with_suffix(""))
     print(describe_cost(model.player, codes[0], frames, model.camera(size)))
     print(path)
+
+
+def name_draw(
+    seed: int, around: str, spread: float, prior: str, checkpoint: str, camera: str, azimuths: str, elevation: Any
+) -> str:
+    """The stem of a draw's files: the seed, and whatever else is not as it is without flags."""
+    parts = [f"samples_{seed}"]
+    if around:
+        parts += ["around", shorten(around, 120)] + ([f"{spread:g}"] if spread != SPREAD else [])
+    parts += [value for value, usual in ((prior, "data"), (checkpoint, "last"), (camera, "fixed")) if value != usual]
+    parts += [azimuths.replace(",", "_to_").replace(" ", "")] if azimuths else []
+    parts += [f"elevation_{elevation:g}"] if elevation is not None else []
+    return "_".join(parts)
+
+
+def write_draw(videos: np.ndarray, folder: Path, stem: str, *, labels: list[str], rate: float) -> Path:
+    """Writes videos [n,T,H,W,3] side by side, and each alone in a folder of that name; returns the former's path."""
+    with replace_folder(folder / stem, owned=r"sample_\d+\.mp4") as temporary:
+        for index, video in enumerate(videos, 1):
+            write_video(video, temporary / f"sample_{index}.mp4", frame_rate=rate)
+    path = folder / f"{stem}.mp4"
+    write_video(tile(videos, labels), path, frame_rate=rate)
+    return path
 
 
 def draw_codes(
@@ -116,15 +141,9 @@ def make_camera_path(
     Raises:
       UserError: a range that is none, or one given to a camera that stands still.
     """
+    check_orbit(kind, azimuths=azimuths, elevation=elevation)
     if kind == "fixed":
-        for flag, value in (("azimuths", azimuths or None), ("elevation", elevation)):
-            if value is not None:
-                raise UserError(
-                    f"--{flag}: found {value}, which a fixed camera has not; expected --camera=orbit with it"
-                )
         return camera
-    if elevation is not None and not -90 <= elevation <= 90:
-        raise UserError(f"--elevation: found {elevation:g}, expected -90 to 90")
     azimuth, own_elevation, _ = place_on_orbit(camera)
     first, last = parse_numbers("azimuths", azimuths, count=2) if azimuths else (azimuth, azimuth + 360.0)
     degrees = np.linspace(first, last, num_frames, endpoint=bool(azimuths))  # a whole turn ends before its beginning

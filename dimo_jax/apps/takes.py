@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -11,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from dimo_jax.apps import captions
+from dimo_jax.apps.choice import Choice
 from dimo_jax.apps.interpolate import LINES
-from dimo_jax.apps.options import check_least, check_use, join_names, split
+from dimo_jax.apps.options import join_names
 from dimo_jax.apps.restore import Restored
-from dimo_jax.apps.sample import PRIORS, SPREAD, draw_codes
+from dimo_jax.apps.sample import draw_codes
 from dimo_jax.apps.text import file_name
 from dimo_jax.checkpoints import load_config
+from dimo_jax.data.names import split_list
 from dimo_jax.errors import UserError
 from dimo_jax.export.motion import Motion, keep_sign
 from dimo_jax.geometry import quaternion
@@ -25,58 +26,6 @@ from dimo_jax.model.bert import load_encoder
 from dimo_jax.model.dimo import Components
 from dimo_jax.train.stages import frame_times
 from dimo_jax.types import Array, Params
-
-# By the way to choose: the flags that mean something with it alone.
-ONLY_WITH = {
-    "num_samples": (("prior", "around", "spread", "seed"), "--num_samples=N"),
-    "motions": (("path", "share"), "--motions=A,B"),
-    "prompt": (("bert",), "--prompt='...'"),
-}
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The flags that choose motions; exactly one of the first five is given. See `export.run`."""
-
-    motion: str = ""
-    num_samples: int = 0
-    motions: str = ""
-    prompt: str = ""
-    code: str = ""
-    prior: str = "data"
-    around: str = ""
-    spread: float = SPREAD
-    seed: int = 0
-    path: str = "linear"
-    share: float | None = None
-    bert: str = ""
-
-    def __post_init__(self) -> None:
-        """Checks what can be checked without a model.
-
-        Raises:
-          UserError: none or several ways to choose, or a value out of range.
-        """
-        ways = {name: getattr(self, name) for name in ("motion", "num_samples", "motions", "prompt", "code")}
-        given = [name for name, value in ways.items() if value]
-        check_least(0, num_samples=self.num_samples, spread=self.spread, seed=self.seed)
-        if len(given) != 1:
-            expected = "one of --motion=NAME, --num_samples=N, --motions=A,B, --prompt='...' and --code=FILE.npz"
-            raise UserError(
-                f"--motion: found {' and '.join(f'--{name}' for name in given) or 'no motion'}, expected {expected}"
-            )
-        for name, value, known in (("prior", self.prior, PRIORS), ("path", self.path, tuple(LINES))):
-            if value not in known:
-                raise UserError(f"--{name}: found {value!r}, expected one of {', '.join(known)}")
-        if self.share is not None and not 0 <= self.share <= 1:
-            raise UserError(f"--share: found {self.share:g}, expected 0 to 1, with --motions=A,B")
-        for way, (names, needs) in ONLY_WITH.items():
-            if not getattr(self, way):
-                check_use(vars(self), {name: getattr(Choice, name) for name in names}, needs=needs)
-        if not self.around:
-            check_use(vars(self), {"spread": SPREAD}, needs="--around=NAME")
-        if self.motions and len(split(self.motions)) < 2:
-            raise UserError(f"--motions: found {self.motions!r}, expected two names or more, separated by commas")
 
 
 def choose_codes(model: Restored, workdir: str, choice: Choice, num_frames: int) -> list[tuple[str, Array]]:
@@ -90,7 +39,7 @@ def choose_codes(model: Restored, workdir: str, choice: Choice, num_frames: int)
     """
     player = model.player
     if choice.motion:
-        found = [find_motion(model, part) for part in split(choice.motion)]
+        found = find_motions(model, choice.motion)
         return [(str(model.facts["names"][index]), player.latent(index)) for index in found]
     if choice.num_samples:
         how = dict(prior=choice.prior, around=choice.around, spread=choice.spread)
@@ -98,8 +47,11 @@ def choose_codes(model: Restored, workdir: str, choice: Choice, num_frames: int)
         stem = f"{choice.around}_{choice.seed}" if choice.around else f"sample_{choice.seed}"
         return [(f"{stem}_{index + 1}", z) for index, z in enumerate(codes)]
     if choice.motions:
-        names = split(choice.motions)
-        codes = jnp.stack([player.latent(model.find_motion(name, flag="motions")) for name in names])
+        found = model.find_motions(choice.motions, flag="motions")
+        if len(found) < 2:
+            raise UserError(f"--motions: found {choice.motions!r}, expected two names or more, separated by commas")
+        names = [str(model.facts["names"][index]) for index in found]
+        codes = jnp.stack([player.latent(index) for index in found])
         shares = jnp.linspace(0, 1, num_frames) if choice.share is None else jnp.asarray([choice.share])
         walked = latents.walk(codes, shares, interpolate=LINES[choice.path])
         stem = f"{join_names(names)}_{choice.path}"
@@ -109,11 +61,14 @@ def choose_codes(model: Restored, workdir: str, choice: Choice, num_frames: int)
     return read_codes(Path(choice.code), player.params.latents.mu.shape[1])
 
 
-def find_motion(model: Restored, name: str) -> int:
-    """The index of a training motion by its name or, where no motion has that name, by its index."""
-    if name not in model.facts["names"] and name.isdecimal() and int(name) in model.trained_motions:
-        return int(name)
-    return model.find_motion(name, flag="motion")
+def find_motions(model: Restored, text: str) -> list[int]:
+    """The indices of training motions by their names or, where no motion has such a name, by their indices."""
+    names = [str(name) for name in model.facts["names"]]
+    by_index = {str(index): int(index) for index in model.trained_motions if str(index) not in names}
+    return [
+        by_index[part] if part in by_index else model.find_motion(part, flag="motion")
+        for part in split_list(text, names)
+    ]
 
 
 def read_prompt(model: Restored, workdir: str, prompt: str, *, bert: str = "") -> Array:

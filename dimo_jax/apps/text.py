@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,20 +14,21 @@ from absl import logging
 
 from dimo_jax.apps import captions
 from dimo_jax.apps.captions import Sentences, Speaker
+from dimo_jax.apps.flag_checks import check_flags
 from dimo_jax.apps.gallery import write_latents
-from dimo_jax.apps.options import check_least, check_use
 from dimo_jax.apps.restore import Restored, restore, results_folder, run_folder
 from dimo_jax.checkpoints import load_config
+from dimo_jax.data.names import to_file_name
 from dimo_jax.errors import UserError
 from dimo_jax.model import dimo
 from dimo_jax.model.bert import TextEncoder, load_encoder
 from dimo_jax.progress import track
 from dimo_jax.train.stages import frame_times
 from dimo_jax.workdir.files import replace_file
+from dimo_jax.workdir.naming import free_number
 from dimo_jax.workdir.strict_json import encode
 
 NUM_NEAREST = 3
-EVALUATIONS = ("held_out", "leave_one_out")
 
 
 def run(
@@ -41,6 +41,7 @@ def run(
     num_frames: int = 0,
     size: int = 0,
     checkpoint: str = "last",
+    overwrite: bool = False,
 ) -> None:
     """Generates the motion that a sentence describes, or evaluates sentences whose motion is known.
 
@@ -56,11 +57,12 @@ def run(
       num_frames: frames of the video, which lasts as long as in training; default: as in training.
       size: side of the pictures in pixels; default: as in training.
       checkpoint: "last", or "best" as training batches went.
+      overwrite: replaces a file of the same name; else a new one gets a number.
 
     Raises:
       UserError: neither or both of prompt and evaluation, or what `restore` and `load_speaker` raise.
     """
-    _check_flags(prompt, evaluate_captions, num_frames, size)
+    check_flags("text", locals())
     folder, target = Path(workdir), results_folder(workdir, "text", out=out)
     config = load_config(folder)
     options = captions.text_options(config, bert=bert)
@@ -78,8 +80,10 @@ def run(
             pool.submit(_rehearse, model, num_frames=num_frames, size=size)  # what it raises, drawing raises again
         speaker, sentences = captions.speak_for(model, folder, options, encoder)
     codes = captions.sentence_codes(model, sentences)
+    stem, ending = (file_name(prompt), ".mp4") if prompt else (evaluate_captions, ".json")
+    path = target / f"{stem}{free_number(target, [(stem, ending)], overwrite=overwrite)}{ending}"
     if prompt:
-        _generate(model, speaker, sentences, prompt, target, num_frames=num_frames, size=size)
+        _generate(model, speaker, sentences, prompt, path, num_frames=num_frames, size=size)
         return
     if evaluate_captions == "held_out":
         asked = [(m, sentence) for m, each in enumerate(sentences.test) for sentence in each]
@@ -88,7 +92,7 @@ def run(
     else:
         parts = np.split(speaker.embeddings, np.flatnonzero(np.diff(speaker.owners)) + 1)
         answers = captions.leave_one_out(options, sentences, parts, codes)
-    _evaluate(model, sentences, codes, answers, target / f"{evaluate_captions}.json")
+    _evaluate(model, sentences, codes, answers, path, evaluation=evaluate_captions)
 
 
 def _prepare(options: Mapping[str, Any], prompt: str) -> TextEncoder:
@@ -105,31 +109,19 @@ def _rehearse(model: Restored, *, num_frames: int, size: int) -> None:
     model.player.film(clip.gaussians, model.camera(size))
 
 
-def _check_flags(prompt: str, evaluate_captions: str, num_frames: int, size: int) -> None:
-    if evaluate_captions and evaluate_captions not in EVALUATIONS:
-        raise UserError(f"--evaluate_captions: found {evaluate_captions!r}, expected one of {', '.join(EVALUATIONS)}")
-    if bool(prompt.strip()) == bool(evaluate_captions):
-        found = "both" if evaluate_captions else f"--prompt={prompt!r}"
-        raise UserError(f'--prompt: found {found}, expected --prompt="words", or --evaluate_captions alone')
-    video = dict(num_frames=num_frames, size=size)
-    check_least(0, **video)
-    if evaluate_captions:
-        check_use(video, dict.fromkeys(video, 0), needs='--prompt="words"')
-
-
 def file_name(prompt: str) -> str:
     """A plain file name made of a prompt's first words: letters, digits and underscores of any script."""
-    return re.sub(r"\W+", "_", prompt.lower()).strip("_")[:60].rstrip("_") or "prompt"
+    return to_file_name(prompt.lower(), default="prompt", keep="", longest=60)
 
 
 def _generate(
-    model: Restored, speaker: Speaker, sentences: Sentences, prompt: str, folder: Path, *, num_frames: int, size: int
+    model: Restored, speaker: Speaker, sentences: Sentences, prompt: str, path: Path, *, num_frames: int, size: int
 ) -> None:
     embedding = speaker.ask(prompt)
     for cosine, motion, sentence in speaker.nearest(embedding[0], num=NUM_NEAREST):
         print(f"similarity {cosine:.2f}  {sentences.names[motion]}: {sentence}")
     count = num_frames or model.num_frames
-    path, rate = folder / f"{file_name(prompt)}.mp4", model.frame_rate * count / model.num_frames
+    rate = model.frame_rate * count / model.num_frames
     label = prompt if len(prompt) <= 30 else f"{prompt[:29]}…"
     codes, camera = speaker.codes(embedding), model.camera(size)
     write_latents(model.player, codes, frame_times(count), camera, path, labels=[label], rate=rate)
@@ -151,7 +143,13 @@ def trajectory_distances(trajectories: np.ndarray, references: np.ndarray) -> np
 
 
 def _evaluate(
-    model: Restored, sentences: Sentences, codes: np.ndarray, answers: list[tuple[int, str, np.ndarray]], path: Path
+    model: Restored,
+    sentences: Sentences,
+    codes: np.ndarray,
+    answers: list[tuple[int, str, np.ndarray]],
+    path: Path,
+    *,
+    evaluation: str,
 ) -> None:
     references = _find_trajectories(model, codes, name="training motions")
     found = _find_trajectories(model, [code for _, _, code in answers], name="sentences")
@@ -176,7 +174,7 @@ def _evaluate(
         if not row["right"]:
             print(f"{row['motion']}: {row['sentence']!r} became {row['nearest']}")
     summary = dict(
-        evaluation=path.stem,
+        evaluation=evaluation,
         num_motions=len(codes),
         num_sentences=len(rows),
         share_right=share,
@@ -185,6 +183,6 @@ def _evaluate(
     )
     with replace_file(path) as temporary:
         temporary.write_text(encode(summary, indent=1, ensure_ascii=False), encoding="utf-8")
-    print(f"right motion nearest: {share:.1%} of {len(rows)} sentences, {len(codes)} motions ({path.stem})")
+    print(f"right motion nearest: {share:.1%} of {len(rows)} sentences, {len(codes)} motions ({evaluation})")
     print(f"among the three nearest: {among_three:.1%}")
     print(path)

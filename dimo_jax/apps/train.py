@@ -18,10 +18,11 @@ from ml_collections import ConfigDict
 from dimo_jax import hosts
 from dimo_jax.apps import gallery
 from dimo_jax.apps.captions import read_joint_sentences
-from dimo_jax.apps.checks import check_config, check_data, check_folder, check_same, check_weights, check_workdir
+from dimo_jax.apps.checks import check_config, check_data, check_same, check_weights, check_workdir
 from dimo_jax.apps.endings import occupy, save_failure
 from dimo_jax.apps.evaluation import evaluate
 from dimo_jax.apps.objects import train_objects
+from dimo_jax.apps.options import check_folder
 from dimo_jax.apps.player import Player
 from dimo_jax.apps.recorder import Recorder, peak_memory_gib
 from dimo_jax.apps.restore import FACTS_FILE, load_data, read_facts, save_facts

@@ -11,8 +11,7 @@ from typing import Any
 
 from absl import logging
 
-from dimo_jax.apps.checks import check_folder
-from dimo_jax.apps.options import check_least
+from dimo_jax.apps.flag_checks import check_flags
 from dimo_jax.apps.restore import restore, run_folder
 from dimo_jax.apps.viewer.loop import Viewer
 from dimo_jax.apps.viewer.panel import Panel
@@ -49,11 +48,7 @@ def run(
       UserError: viser is not installed, the address cannot be listened on, bad flags, or no finished run there.
     """
     viser = import_viser()
-    check_least(1, size=size)
-    if out:
-        check_folder(out, "out")
-    if not 0 <= port < 65_536:
-        raise UserError(f"--port: found {port}, expected 0 to 65535")
+    check_flags("view", locals())
     model = restore(Path(workdir), checkpoint=checkpoint)
     _check_address(host, port)
     session = Session(model)

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from dimo_jax.data.clip_motion import Sway, measure_sway
 from dimo_jax.data.framing import Framing, support
 from dimo_jax.data.gltf import Scene
 from dimo_jax.data.gltf_animation import pose_joints, pose_nodes, pose_vertices
@@ -81,8 +82,10 @@ class Measure:
     reach: np.ndarray  # [n] support along the border planes
     low: np.ndarray  # [3]
     high: np.ndarray  # [3]
-    movement: float  # the furthest that a vertex comes from its place in the first frame
+    body: float  # the largest extent in any one frame
+    sway: Sway  # of its curves, whatever the frames show of them
     travel: float  # horizontal distance between the centroids of the first and last frame, before any is removed
+    roam: float  # the furthest that the centroid comes from its first place, likewise horizontal, after it is removed
     surface: np.ndarray  # [T,P,3]
     joints: np.ndarray  # [T,J,3]
 
@@ -113,18 +116,23 @@ def check_coordinates(scene: Scene, what: str, *points: np.ndarray) -> None:
         raise UserError(f"{scene.path}: {what} has coordinates beyond {MAX_COORDINATE:g}, expected less")
 
 
-def measure_clip(scene: Scene, clip: Clip, *, timing: Timing, normals: np.ndarray, points: Attachment) -> Measure:
-    """The first pass over one clip; the trajectories of `points` are kept."""
+def measure_clip(
+    scene: Scene, clip: Clip, *, timing: Timing, normals: np.ndarray, points: Attachment, probes: Scene
+) -> Measure:
+    """The first pass over one clip; the trajectories of `points` are kept, and `probes` (see there) tell what moves."""
     with np.errstate(all="ignore"):  # what overflows is said in one line by the next
         vertices, joints, travel = pose_clip(scene, clip, timing=timing)
     check_coordinates(scene, f"clip {clip.name!r}", vertices, joints)
     used = vertices[:, np.unique(scene.mesh.triangles)]
+    path = used.mean(axis=1)[:, [0, 2]]
     return Measure(
         reach=support(used, normals),
         low=used.min(axis=(0, 1)),
         high=used.max(axis=(0, 1)),
-        movement=float(np.linalg.norm(vertices - vertices[:1], axis=-1).max()),
+        body=float(np.ptp(used, axis=1).max()),
+        sway=measure_sway(probes, clip, timing.times(clip), in_place=timing.root_motion == "remove"),
         travel=travel,
+        roam=float(np.linalg.norm(path - path[0], axis=-1).max()),
         surface=points.follow(vertices),
         joints=joints,
     )

@@ -7,7 +7,7 @@ here: lights, cameras, metalness, normal maps. Whatever else is left out has a l
 
 from __future__ import annotations
 
-import fnmatch
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +17,22 @@ import numpy as np
 
 from dimo_jax.data.gltf_document import MAX_ELEMENTS, Document, open_document
 from dimo_jax.data.gltf_extensions import check_required, describe_left_out, describe_pointers
+from dimo_jax.data.gltf_faults import Faults, find_used
 from dimo_jax.data.gltf_geometry import Geometry, merge_geometries, read_primitive
 from dimo_jax.data.gltf_plain import make_plain
-from dimo_jax.data.gltf_rig import Clip, Node, Skin, read_clips, read_nodes, read_skins
+from dimo_jax.data.gltf_rig import (
+    Clip,
+    Node,
+    Skin,
+    check_joints,
+    clean_nodes,
+    find_needed,
+    read_clips,
+    read_nodes,
+    read_skins,
+)
 from dimo_jax.data.mesh import Mesh
+from dimo_jax.data.names import choose_names, to_text
 from dimo_jax.errors import UserError
 
 
@@ -52,7 +64,7 @@ class Scene:
     joints: np.ndarray  # [J] nodes that are joints of a skin that is drawn, else the nodes of the parts
     hidden: tuple[str, ...]  # names of the nodes with a mesh that were left out
     digest: str  # of the file, see `Document.digest`
-    notes: tuple[str, ...] = ()  # lines about what of the file is left out or drawn otherwise
+    notes: tuple[str, ...] = ()  # lines about what of the file is left out, drawn otherwise, or repaired
 
     @property
     def num_vertices(self) -> int:
@@ -65,15 +77,18 @@ class Scene:
         return tuple(dict.fromkeys(self.nodes[part.node].name for part in self.parts))
 
 
-def load_scene(path: str | Path, *, hide: Sequence[str] = (), double_sided: bool = False) -> Scene:
+def load_scene(
+    path: str | Path, *, hide: str | Sequence[str] = (), double_sided: bool = False, repair: bool = False
+) -> Scene:
     """Reads an animated model.
 
     Args:
       path: a .glb or .gltf file.
-      hide: patterns of node names (`*`, `?`, `[...]`; case does not matter). A node that matches is left out with
+      hide: names of nodes or patterns of them (`*`, `?`, `[...]`), see `choose_names`. Such a node is left out with
         everything below it. Characters often carry all their weapons at once: the knight of the development data needs
         ("1H_Sword_Offhand", "2H_Sword", "Badge_Shield", "Rectangle_Shield", "Spike_Shield").
       double_sided: draws both sides of all surfaces, whatever the file says.
+      repair: settles NaN and infinite numbers that something drawn needs, and says so in `notes`.
 
     Raises:
       UserError: the file is malformed, has nothing to draw or no animation, needs what is not supported, or a pattern
@@ -82,7 +97,7 @@ def load_scene(path: str | Path, *, hide: Sequence[str] = (), double_sided: bool
     document = open_document(path)
     try:
         check_required(document)
-        scene = _build_scene(make_plain(document), tuple(hide))
+        scene = _build_scene(Faults(make_plain(document), repair), hide)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, MemoryError) as error:
         reason = " ".join(str(error).split())[:120]
         raise document.fail(f"malformed glTF ({error.__class__.__name__}: {reason})") from error
@@ -92,17 +107,20 @@ def load_scene(path: str | Path, *, hide: Sequence[str] = (), double_sided: bool
     return replace(scene, digest=document.digest())
 
 
-def _build_scene(document: Document, hide: tuple[str, ...]) -> Scene:
+def _build_scene(faults: Faults, hide: str | Sequence[str]) -> Scene:
+    document = faults.document
     nodes, order = read_nodes(document)
     skins = read_skins(document)
     drawn, hidden, invisible = _choose_nodes(document, nodes, order, hide)
-    clips = read_clips(document)
+    needed = find_needed(nodes, skins, drawn)
+    nodes = clean_nodes(faults, nodes, needed)
+    clips = read_clips(faults, needed)
     if not clips:
         raise document.fail("; ".join(["no animation found, expected at least one clip", *describe_pointers(document)]))
-    parts, geometries, surfaceless = _read_parts(document, nodes, drawn, skins)
+    parts, geometries, surfaceless = _read_parts(faults, nodes, drawn, skins)
     if not parts:
         raise document.fail("no mesh found, expected at least one with triangles")
-    _check_weights(document, clips, parts)
+    clips = _check_weights(document, clips, parts)
     skinned = [skins[part.skin].joints for part in parts if part.skin >= 0]
     joints = np.unique(np.concatenate(skinned or [np.array([part.node for part in parts])]))
     return Scene(
@@ -116,14 +134,15 @@ def _build_scene(document: Document, hide: tuple[str, ...]) -> Scene:
         joints=joints,
         hidden=hidden,
         digest="",
-        notes=(*describe_left_out(document), *_describe_choice(document, surfaceless, invisible)),
+        notes=(*describe_left_out(document), *_describe_choice(document, surfaceless, invisible), *faults.lines),
     )
 
 
 def _read_parts(
-    document: Document, nodes: tuple[Node, ...], drawn: list[int], skins: tuple[Skin, ...]
+    faults: Faults, nodes: tuple[Node, ...], drawn: list[int], skins: tuple[Skin, ...]
 ) -> tuple[list[Part], list[Geometry], list[str]]:
     """The primitives of the nodes that are drawn, bound to them, and the names of nodes with points or lines."""
+    document = faults.document
     parts: list[Part] = []
     geometries: list[Geometry] = []
     surfaceless: list[str] = []
@@ -131,10 +150,11 @@ def _read_parts(
     start = 0
     for index in drawn:
         mesh = document.entry("meshes", nodes[index].mesh)
+        name = to_text(str(mesh.get("name", "")))
         for number, primitive in enumerate(mesh["primitives"]):
-            where = f"meshes[{nodes[index].mesh}].primitives[{number}]"
+            where = f"meshes[{nodes[index].mesh}].primitives[{number}]" + (f" of {name!r}" if name else "")
             if where not in known:
-                known[where] = read_primitive(document, where, primitive)
+                known[where] = read_primitive(faults, where, primitive)
             geometry = known[where]
             if geometry is None:
                 surfaceless.append(nodes[index].name)
@@ -160,21 +180,23 @@ def _describe_choice(document: Document, surfaceless: list[str], invisible: tupl
     return lines
 
 
-def _check_weights(document: Document, clips: tuple[Clip, ...], parts: list[Part]) -> None:
-    """Refuses clips that give a node another number of morph weights than its mesh has targets."""
+def _check_weights(document: Document, clips: tuple[Clip, ...], parts: list[Part]) -> tuple[Clip, ...]:
+    """The clips; one that gives a node another number of morph weights than its mesh has targets has a `problem`."""
     counts = {part.node: len(part.morph_targets) for part in parts}
-    for clip in clips:
+
+    def find_problem(clip: Clip) -> str:
         for channel in clip.channels:
             found, expected = channel.values.shape[-1], counts.get(channel.node)
             if channel.path == "weights" and expected is not None and found != expected:
-                raise document.fail(
-                    f"animation {clip.name!r} has {found} morph weights a key for nodes[{channel.node}], "
-                    f"expected {expected}"
-                )
+                where = f"animation {clip.name!r} has {found} morph weights a key for nodes[{channel.node}]"
+                return str(document.fail(f"{where}, expected {expected}"))
+        return clip.problem
+
+    return tuple(replace(clip, problem=find_problem(clip)) for clip in clips)
 
 
 def _choose_nodes(
-    document: Document, nodes: tuple[Node, ...], order: np.ndarray, hide: tuple[str, ...]
+    document: Document, nodes: tuple[Node, ...], order: np.ndarray, hide: str | Sequence[str]
 ) -> tuple[list[int], tuple[str, ...], tuple[str, ...]]:
     """The nodes with a mesh that are drawn, the names of those that the patterns leave out, and of those unseen."""
     roots = set(range(len(nodes)))
@@ -182,21 +204,23 @@ def _choose_nodes(
         chosen = document.entry("scenes", document.json.get("scene", 0)).get("nodes", [])
         roots = {index for index in chosen if document.entry("nodes", index) is not None}
     names = sorted({node.name for node in nodes if node.mesh >= 0})
-    for pattern in hide:
-        if not any(_matches(node.name, pattern) for node in nodes):
-            raise document.fail(f"hide={pattern!r} matches no node; nodes with a mesh: {', '.join(names) or 'none'}")
+
+    def fail(part: str) -> UserError:
+        return document.fail(f"hide={part!r} matches no node; nodes with a mesh: {', '.join(names) or 'none'}")
+
+    matched = set(itertools.chain(*choose_names(hide, [node.name for node in nodes], fail=fail, patterns=True)))
     in_scene, left_out, unseen = (np.zeros(len(nodes), bool) for _ in range(3))
     for index in order:
         parent = nodes[index].parent
         in_scene[index] = index in roots or (parent >= 0 and in_scene[parent])
-        matched = any(_matches(nodes[index].name, pattern) for pattern in hide)
-        left_out[index] = matched or (parent >= 0 and left_out[parent])
+        left_out[index] = index in matched or (parent >= 0 and left_out[parent])
         unseen[index] = not _is_visible(document, index) or (parent >= 0 and unseen[parent])
     with_mesh = [i for i, node in enumerate(nodes) if node.mesh >= 0 and in_scene[i]]
     invisible = tuple(nodes[i].name for i in with_mesh if unseen[i] and not left_out[i])
     with_mesh = [i for i in with_mesh if not unseen[i]]
     if with_mesh and left_out[with_mesh].all():
-        raise document.fail(f"hide={','.join(hide)!r} leaves nothing to draw of: {', '.join(names)}")
+        asked = hide if isinstance(hide, str) else ",".join(hide)
+        raise document.fail(f"hide={asked!r} leaves nothing to draw of: {', '.join(names)}")
     return [i for i in with_mesh if not left_out[i]], tuple(nodes[i].name for i in with_mesh if left_out[i]), invisible
 
 
@@ -205,21 +229,26 @@ def _is_visible(document: Document, index: int) -> bool:
     return extensions.get("KHR_node_visibility", {}).get("visible", True) is not False
 
 
-def _matches(name: str, pattern: str) -> bool:
-    return fnmatch.fnmatchcase(name.lower(), pattern.lower())
-
-
-def select_clips(scene: Scene, patterns: Sequence[str]) -> tuple[Clip, ...]:
-    """The clips whose names match any of the patterns (case does not matter), in the file's order.
+def select_clips(scene: Scene, asked: str | Sequence[str], *, flag: str = "clips") -> tuple[Clip, ...]:
+    """The clips that names or patterns mean, in the file's order; see `choose_names`.
 
     Raises:
-      UserError: a pattern that matches no clip.
+      UserError: a name or pattern that fits no clip; the message calls it `flag`.
     """
-    for pattern in patterns:
-        if not any(_matches(clip.name, pattern) for clip in scene.clips):
-            names = ", ".join(clip.name for clip in scene.clips)
-            raise UserError(f"{scene.path}: clips={pattern!r} matches no clip, expected some of: {names}")
-    return tuple(clip for clip in scene.clips if any(_matches(clip.name, pattern) for pattern in patterns))
+    names = [clip.name for clip in scene.clips]
+
+    def fail(part: str) -> UserError:
+        return UserError(f"{scene.path}: {flag}={part!r} matches no clip, expected some of: {', '.join(names)}")
+
+    indices = sorted({*itertools.chain(*choose_names(asked, names, fail=fail, patterns=True))})
+    return tuple(scene.clips[index] for index in indices)
+
+
+def check_clips(clips: Sequence[Clip]) -> None:
+    """Raises UserError for the first clip that cannot be posed."""
+    for clip in clips:
+        if clip.problem:
+            raise UserError(f"{clip.problem} (or --clips without {clip.name!r})")
 
 
 def _make_part(
@@ -235,17 +264,21 @@ def _make_part(
     """Binds a primitive to its node and skin."""
     num_targets = len(geometry.morph_targets)
     weights = np.asarray(mesh.get("weights", [0] * num_targets), np.float64) if node.weights is None else node.weights
-    if weights.shape != (num_targets,) or not np.isfinite(weights).all():
-        raise document.fail(f"{where} has {weights.size} morph weights, expected {num_targets} finite ones")
+    if weights.shape != (num_targets,):
+        raise document.fail(f"{where} has {weights.size} morph weights for {num_targets} targets, expected one each")
+    if not np.isfinite(weights).all():
+        raise document.fail(f"{where} has the morph weights {weights.tolist()}, expected finite numbers")
     skin = node.skin if geometry.joints.shape[1] else -1
-    if skin >= 0 and len(geometry.joints) and geometry.joints.max() >= len(skins[skin].joints):
-        raise document.fail(f"{where} refers to joint {geometry.joints.max()} of {len(skins[skin].joints)} in its skin")
+    joints = geometry.joints
+    if skin >= 0:
+        used = find_used(geometry.triangles, len(joints))
+        joints = check_joints(document, where, joints, geometry.weights, used, skins[skin])
     return Part(
         node=index,
         skin=skin,
         start=start,
         positions=geometry.positions,
-        joints=geometry.joints,
+        joints=joints,
         weights=geometry.weights,
         morph_targets=geometry.morph_targets,
         morph_weights=weights,

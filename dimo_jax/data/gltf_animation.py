@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dimo_jax.data.gltf import Part, Scene
+from dimo_jax.data.gltf import Part, Scene, check_clips
 from dimo_jax.data.gltf_rig import CUBIC, STEP, Channel, Clip
 
 
@@ -87,6 +87,8 @@ def compose_matrices(translation: np.ndarray, rotation: np.ndarray, scale: np.nd
 
 def pose_nodes(scene: Scene, clip: Clip | None, times: np.ndarray) -> Poses:
     """Transforms of all nodes at `times` [T] in seconds of a clip's own time line; without a clip, the rest pose."""
+    if clip is not None:
+        check_clips([clip])
     times = np.atleast_1d(np.asarray(times, np.float64))
     animated: dict[tuple[int, str], np.ndarray] = {}
     for channel in clip.channels if clip else ():
@@ -112,12 +114,13 @@ def pose_nodes(scene: Scene, clip: Clip | None, times: np.ndarray) -> Poses:
     return Poses(matrices, weights)
 
 
-def pose_vertices(scene: Scene, poses: Poses, frame: int) -> np.ndarray:
-    """World positions [P,3] float64 of all visible vertices in frame `frame` of `poses`.
+def pose_vertices(scene: Scene, poses: Poses, frame: int | slice) -> np.ndarray:
+    """World positions [P,3] float64 of all visible vertices in frame `frame` of `poses`, or [T,P,3] of several.
 
     A skinned vertex is sum_j w_j joint_j inverse_bind_j v; the transform of its own node plays no part.
     """
-    vertices = np.empty((scene.num_vertices, 3))
+    matrices = poses.matrices[frame]
+    vertices = np.empty((*matrices.shape[:-3], scene.num_vertices, 3))
     for part in scene.parts:
         local = part.positions
         if len(part.morph_targets):
@@ -125,23 +128,24 @@ def pose_vertices(scene: Scene, poses: Poses, frame: int) -> np.ndarray:
             local = local + np.tensordot(
                 part.morph_weights if weights is None else weights[frame], part.morph_targets, 1
             )
-        vertices[part.start : part.start + len(local)] = _transform(scene, part, local, poses.matrices[frame])
+        vertices[..., part.start : part.start + len(part.positions), :] = _transform(scene, part, local, matrices)
     return vertices
 
 
 def _transform(scene: Scene, part: Part, local: np.ndarray, matrices: np.ndarray) -> np.ndarray:
+    """Places `local` [...,p,3] by the nodes' `matrices` [...,nodes,4,4]; both lead with the same frames, or none."""
     if part.skin < 0:
-        matrix = matrices[part.node]
-        return local @ matrix[:3, :3].T + matrix[:3, 3]
+        matrix = matrices[..., part.node, :, :]
+        return local @ matrix[..., :3, :3].swapaxes(-1, -2) + matrix[..., None, :3, 3]
     skin = scene.skins[part.skin]
-    joints = (matrices[skin.joints] @ skin.inverse_bind)[:, :3]
-    moved = np.zeros_like(local)
+    joints = (matrices[..., skin.joints, :, :] @ skin.inverse_bind)[..., :3, :]
+    moved = np.zeros((*matrices.shape[:-3], *part.positions.shape))
     for slot in range(part.joints.shape[1]):
         weight = part.weights[:, slot]
         used = np.flatnonzero(weight)
-        chosen = joints[part.joints[used, slot]]
-        points = np.einsum("pij,pj->pi", chosen[:, :, :3], local[used]) + chosen[:, :, 3]
-        moved[used] += weight[used, None] * points
+        chosen = joints[..., part.joints[used, slot], :, :]
+        points = np.einsum("...pij,...pj->...pi", chosen[..., :3], local[..., used, :]) + chosen[..., 3]
+        moved[..., used, :] += weight[used, None] * points
     return moved
 
 

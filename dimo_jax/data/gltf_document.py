@@ -11,13 +11,13 @@ import binascii
 import hashlib
 import json
 import struct
-import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dimo_jax.data.gltf_uris import find_file
 from dimo_jax.errors import UserError
 
 MAX_FILE_BYTES = 2 << 30
@@ -80,10 +80,13 @@ def open_document(path: str | Path) -> Document:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such file, expected a .glb or .gltf model")
+        found = "found a folder" if path.is_dir() else "no such file"
+        raise UserError(f"{path}: {found}, expected a .glb or .gltf model")
     if path.stat().st_size > MAX_FILE_BYTES:
         raise UserError(f"{path}: {path.stat().st_size} bytes, expected at most {MAX_FILE_BYTES}")
-    data = path.read_bytes()
+    data = _read(path, path)
+    if not data:
+        raise UserError(f"{path}: an empty file, expected a .glb or .gltf model")
     text, binary = _split_glb(path, data) if data[:4] == GLB_MAGIC else (data, None)
     try:
         content = json.loads(text.decode("utf-8-sig"))
@@ -157,20 +160,21 @@ def load_uri(document: Document, uri: Any) -> bytes:
             return base64.b64decode(payload, validate=True)
         except (binascii.Error, ValueError) as error:
             raise document.fail(f"a data URI is not valid base64 ({error})") from error
-    name = urllib.parse.unquote(uri)
-    folder = document.path.parent.resolve()
-    if ":" in name or "\\" in name or "\0" in name:
-        raise document.fail(f"refers to {uri[:80]!r}, expected a file of its own folder")
-    target = (folder / name).resolve()
-    if not target.is_relative_to(folder):
-        raise document.fail(f"refers to {uri[:80]!r}, which lies outside its own folder")
-    if not target.is_file():
-        raise document.fail(f"refers to {uri[:80]!r}, which does not exist beside it")
+    target = find_file(document.path, uri)
     if target.stat().st_size > MAX_FILE_BYTES:
         raise document.fail(
             f"refers to {uri[:80]!r} of {target.stat().st_size} bytes, expected {MAX_FILE_BYTES} at most"
         )
-    return target.read_bytes()
+    return _read(document.path, target)
+
+
+def _read(path: Path, target: Path) -> bytes:
+    """The bytes of a file that the model at `path` refers to, or is."""
+    try:
+        return target.read_bytes()
+    except OSError as error:
+        of = "" if target == path else f"{path}: refers to "
+        raise UserError(f"{of}{target}: cannot be read ({error.strerror or error})") from error
 
 
 def read_view(document: Document, index: Any) -> tuple[bytes, int]:
@@ -212,13 +216,14 @@ def _gather(document: Document, where: str, spec: dict[str, Any], dtype: Any, wi
     return np.ascontiguousarray(window).view(dtype.newbyteorder("<")).reshape(count, width)
 
 
-def read_accessor(document: Document, index: Any, *, kind: str | None = None) -> np.ndarray:
+def read_accessor(document: Document, index: Any, *, kind: str | None = None, finite: bool = True) -> np.ndarray:
     """Reads an accessor: strided or packed, sparse or not.
 
     Args:
       document: the opened file.
       index: the accessor's index.
       kind: the element type that is expected ("SCALAR", "VEC3", "MAT4", ...); None takes any.
+      finite: whether NaN and infinite numbers are an error; else they are the caller's to judge.
 
     Returns:
       An array [count, ...] of the file's own component type; normalized integers come as float32 in -1..1 or 0..1, and
@@ -245,7 +250,7 @@ def read_accessor(document: Document, index: Any, *, kind: str | None = None) ->
         values = np.zeros((count, width), dtype)
     if "sparse" in accessor:
         values = _apply_sparse(document, where, accessor["sparse"], values)
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
+    if finite and values.dtype.kind == "f" and not np.isfinite(values).all():
         raise document.fail(f"{where} has NaN or infinite numbers, expected finite ones")
     if accessor.get("normalized") and values.dtype.kind != "f":
         values = np.maximum(values.astype(np.float32) / np.iinfo(values.dtype).max, np.float32(-1))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dimo_jax.data.gltf_document import MAX_ELEMENTS, Document, read_accessor
+from dimo_jax.data.gltf_faults import Faults, clean_positions, clean_rows, clean_weights, find_used
 from dimo_jax.data.gltf_materials import color_texture, emissive_texture, read_material, transform_texcoords
 from dimo_jax.data.mesh import Mesh
 from dimo_jax.data.textures import Texture
@@ -32,44 +33,52 @@ class Geometry:
     material: int  # -1: the default material
 
 
-def read_primitive(document: Document, where: str, primitive: dict[str, Any]) -> Geometry | None:
+def read_primitive(faults: Faults, where: str, primitive: dict[str, Any]) -> Geometry | None:
     """Reads a primitive; None for points and lines, which have no surface.
 
-    Weights are scaled to sum 1; a vertex without any weight follows its first joint.
+    Weights are scaled to sum 1; a vertex without any weight follows its first joint. What no triangle uses may be NaN.
 
     Raises:
-      UserError: attributes of different lengths, or a vertex index out of range.
+      UserError: attributes of different lengths, a vertex index out of range, or NaN where it counts.
     """
+    document = faults.document
     attributes, mode = primitive["attributes"], primitive.get("mode", _TRIANGLES)
     if mode not in (_TRIANGLES, _STRIP, _FAN) or "POSITION" not in attributes:
         return None
-    positions = read_accessor(document, attributes["POSITION"], kind="VEC3").astype(np.float64)
+    positions = read_accessor(document, attributes["POSITION"], kind="VEC3", finite=False).astype(np.float64)
     count = len(positions)
     if count and not {"bufferView", "sparse"} & set(document.entry("accessors", attributes["POSITION"])):
         raise document.fail(f"{where} has no data behind its POSITION{_packed_by(primitive)}")
 
     def read(name: str, kind: str | None = None) -> np.ndarray:
-        values = read_accessor(document, attributes[name], kind=kind)
+        values = read_accessor(document, attributes[name], kind=kind, finite=False)
         if len(values) != count:
             raise document.fail(f"{where} has {len(values)} values of {name} for {count} vertices")
         return values
 
+    triangles = _assemble(document, where, primitive, count, mode)
+    positions, triangles = clean_positions(faults, where, positions, triangles)
+    used = find_used(triangles, count)
+
+    def read_clean(name: str, default: float, remedy: str, kind: str | None = None) -> np.ndarray:
+        return clean_rows(faults, where, name, read(name, kind), used, default=default, remedy=remedy)
+
     colors = np.ones((count, 4))
     if "COLOR_0" in attributes:
-        given = unit_range(read("COLOR_0"))
+        given = unit_range(read_clean("COLOR_0", 1, "it is white"))
         colors[:, : given.shape[1]] = given
     material = document.entry("materials", primitive["material"]) if primitive.get("material") is not None else {}
-    joints, weights = _read_skinning(document, where, attributes, read, count)
+    joints, weights = _read_skinning(faults, where, attributes, read, positions, used)
     return Geometry(
         positions=positions,
-        triangles=_assemble(document, where, primitive, count, mode),
-        texcoords=_read_texcoords(color_texture(material), attributes, read, count),
-        emissive_texcoords=_read_texcoords(emissive_texture(material), attributes, read, count),
+        triangles=triangles,
+        texcoords=_read_texcoords(color_texture(material), attributes, read_clean, count),
+        emissive_texcoords=_read_texcoords(emissive_texture(material), attributes, read_clean, count),
         colors=colors,
         smooth_groups=_group_normals(positions, read("NORMAL", "VEC3") if "NORMAL" in attributes else None),
         joints=joints,
         weights=weights,
-        morph_targets=_read_morph_targets(document, where, primitive.get("targets", []), count),
+        morph_targets=_read_morph_targets(faults, where, primitive.get("targets", []), used),
         material=primitive.get("material", -1),
     )
 
@@ -106,20 +115,24 @@ def _unsigned(document: Document, where: str, values: np.ndarray, name: str) -> 
 
 
 def _read_skinning(
-    document: Document, where: str, attributes: dict[str, Any], read: Callable[..., np.ndarray], count: int
+    faults: Faults,
+    where: str,
+    attributes: dict[str, Any],
+    read: Callable[..., np.ndarray],
+    positions: np.ndarray,
+    used: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     sets = [index for index in range(8) if f"JOINTS_{index}" in attributes and f"WEIGHTS_{index}" in attributes]
     if not sets:
-        return np.zeros((count, 0), np.int64), np.zeros((count, 0))
+        return np.zeros((len(positions), 0), np.int64), np.zeros((len(positions), 0))
     given = np.concatenate([read(f"JOINTS_{index}", "VEC4") for index in sets], axis=1)
-    joints = _unsigned(document, where, given, "joints")
+    joints = _unsigned(faults.document, where, given, "joints")
     weights = np.concatenate([read(f"WEIGHTS_{index}", "VEC4") for index in sets], axis=1).astype(np.float64)
-    weights = np.maximum(weights, 0)
-    weights[weights.sum(1) <= 0, 0] = 1
-    return joints, weights / weights.sum(1, keepdims=True)
+    return clean_weights(faults, where, joints, weights, positions, used)
 
 
-def _read_morph_targets(document: Document, where: str, targets: list[dict[str, Any]], count: int) -> np.ndarray:
+def _read_morph_targets(faults: Faults, where: str, targets: list[dict[str, Any]], used: np.ndarray) -> np.ndarray:
+    document, count = faults.document, len(used)
     if len(targets) * count > MAX_ELEMENTS:
         raise document.fail(
             f"{where} has {len(targets)} morph targets of {count} vertices, expected {MAX_ELEMENTS} in all"
@@ -127,10 +140,11 @@ def _read_morph_targets(document: Document, where: str, targets: list[dict[str, 
     offsets = np.zeros((len(targets), count, 3))
     for index, target in enumerate(targets):
         if "POSITION" in target:  # a target may change normals alone, which are recomputed here
-            values = read_accessor(document, target["POSITION"], kind="VEC3")
+            values = read_accessor(document, target["POSITION"], kind="VEC3", finite=False)
             if len(values) != count:
                 raise document.fail(f"{where}.targets[{index}] has {len(values)} positions for {count} vertices")
-            offsets[index] = values
+            name = f"{where}.targets[{index}]"
+            offsets[index] = clean_rows(faults, name, "offset", values, used, default=0, remedy="it is 0")
     return offsets
 
 
@@ -142,7 +156,7 @@ def _group_normals(positions: np.ndarray, normals: np.ndarray | None) -> np.ndar
     """
     if normals is None:
         return np.arange(len(positions))
-    keys = np.concatenate([positions, normals], axis=1)
+    keys = np.concatenate([positions, np.nan_to_num(normals, nan=0.0, posinf=0.0, neginf=0.0)], axis=1)
     return np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
 
 
@@ -162,7 +176,7 @@ def _read_texcoords(
     name = f"TEXCOORD_{transform.get('texCoord', info.get('texCoord', 0))}"
     if name not in attributes:
         return np.zeros((count, 2))
-    return transform_texcoords(read(name, "VEC2").astype(np.float64), transform)
+    return transform_texcoords(read(name, 0, "it is 0", "VEC2").astype(np.float64), transform)
 
 
 def merge_geometries(document: Document, geometries: Sequence[Geometry]) -> Mesh:

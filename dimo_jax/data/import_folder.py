@@ -33,7 +33,7 @@ from dimo_jax.errors import UserError, WriteFailed
 from dimo_jax.workdir.files import write_json
 from dimo_jax.workdir.lock import LOCK_FILE, hold
 
-VERSION = 2  # of the pictures: another one does not go on with what an older version of this program has drawn
+VERSION = 3  # of pictures and names: another one does not go on with what an older version of this program has drawn
 PLAN = ".plan.json"
 
 
@@ -69,7 +69,7 @@ def import_folder(
     """
     options = options or Options()
     target = target.absolute()
-    scene = load_scene(source, hide=options.hide, double_sided=options.double_sided)
+    scene = load_scene(source, hide=options.hide, double_sided=options.double_sided, repair=options.repair)
     staging = staging_of(target)
     asked = _fingerprint(scene, options)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -11,6 +10,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
+from dimo_jax.data.clip_motion import choose_probes
 from dimo_jax.data.clip_passes import (
     Attachment,
     Measure,
@@ -22,10 +22,11 @@ from dimo_jax.data.clip_passes import (
 )
 from dimo_jax.data.dataset import Dataset, surface_height
 from dimo_jax.data.framing import Framing, border_planes, fit_framing
-from dimo_jax.data.gltf import Scene, load_scene, select_clips
+from dimo_jax.data.gltf import Scene, check_clips, load_scene, select_clips
 from dimo_jax.data.gltf_animation import pose_scene
 from dimo_jax.data.gltf_facing import describe_inside_out
 from dimo_jax.data.gltf_rig import Clip
+from dimo_jax.data.names import make_distinct, to_file_name, words_of
 from dimo_jax.data.room import check_memory, in_bytes
 from dimo_jax.data.studio import Studio
 from dimo_jax.errors import UserError
@@ -34,7 +35,10 @@ from dimo_jax.geometry.world import World
 
 _POSED_BYTES = 4 * 24  # of a vertex: posed, without its travel, those that are drawn, and framed
 _TRUTH_BYTES = 24 + 24 + 24 + 12  # of a point: as it was measured, stacked, framed, and as float32
-STILL = 0.005  # share of the model's size that no vertex of a still pose moves
+OWN_FILES = ("dataset.json", "captions.txt", "test_captions.txt")  # beside the motions' folders
+STILL = 1e-3  # share of a part's own size that none of its vertices moves in a still pose: the noise of a capture
+COARSE = 0.25  # share of a clip's movement that its frames may miss
+FAR = 1.5  # times the body's size
 
 
 def choose_surface(scene: Scene, *, num_points: int) -> Attachment:
@@ -72,31 +76,25 @@ def choose_surface(scene: Scene, *, num_points: int) -> Attachment:
 
 def humanize(name: str) -> str:
     """A caption from a clip's name: "Armature|Walking_A" -> "walking a", "RunFast" -> "run fast"."""
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])|[\W_]+", " ", name.rsplit("|", 1)[-1])
-    return " ".join(words.lower().split()) or name
+    return " ".join(words_of(name.rsplit("|", 1)[-1])).lower() or " ".join(name.split()) or "motion"
 
 
 def name_motions(clips: Sequence[Clip]) -> tuple[str, ...]:
-    """Folder names for clips: letters, digits, dot, dash and underscore, distinct even where case is not kept."""
-    names: list[str] = []
-    for clip in clips:
-        stem = re.sub(r"[^A-Za-z0-9._-]+", "_", clip.name).strip("._")[:80] or "motion"
-        name, number = stem, 2
-        while name.lower() in {other.lower() for other in names}:
-            name, number = f"{stem}_{number}", number + 1
-        names.append(name)
-    return tuple(names)
+    """Folder names for clips: see `to_file_name`; distinct even where case is not kept."""
+    return make_distinct([to_file_name(clip.name, default="motion") for clip in clips], taken=OWN_FILES)
 
 
 @dataclass(frozen=True)
 class Options:
     """What an import is asked for."""
 
-    clips: tuple[str, ...] = ()  # patterns of names; none takes every clip that moves
-    hide: tuple[str, ...] = ()  # patterns of the names of nodes to leave out, see `load_scene`
-    test_clips: tuple[str, ...] = ()  # patterns of clips whose split is "test"
+    # Names or patterns, as a sequence or as a text in which commas separate them, see `choose_names`.
+    clips: str | tuple[str, ...] = ()  # none takes every clip that moves
+    hide: str | tuple[str, ...] = ()  # nodes to leave out, see `load_scene`
+    test_clips: str | tuple[str, ...] = ()  # those whose split is "test"
     timing: Timing = field(default_factory=Timing)
     studio: Studio = field(default_factory=Studio)
+    repair: bool = False  # settles NaN that something drawn needs, see `load_scene`
     num_surface_points: int = 8192  # whose trajectories are kept as `surface`, see `choose_surface`
     double_sided: bool = False  # draws both sides of every surface, whatever the file says
     framing: tuple[float, ...] | None = None  # scale and centre [4] of another import; None: the largest that fits
@@ -143,15 +141,19 @@ def plan_import(
     if num_workers < 1:
         raise UserError(f"num_workers: found {num_workers}, expected 1 or more")
     chosen = select_clips(scene, options.clips) if options.clips else scene.clips
+    check_clips(chosen)
     if options.test_clips:
-        select_clips(scene, options.test_clips)  # a pattern that matches nothing is said before the work
+        select_clips(
+            scene, options.test_clips, flag="test_clips"
+        )  # a pattern that matches nothing is said before the work
     _report_scene(scene, report)
     _check_memory(scene, chosen, options, num_workers=num_workers)
     normals, offsets = border_planes(options.studio.cameras(), margin=options.studio.margin)
     points = choose_surface(scene, num_points=options.num_surface_points)
-    measure = partial(measure_clip, timing=options.timing, normals=normals, points=points)
+    measure = partial(measure_clip, timing=options.timing, normals=normals, points=points, probes=choose_probes(scene))
     measures = list(each_clip(measure, scene, chosen, num_workers=num_workers, label="posing"))
     chosen, measures = _drop_still(scene, chosen, measures, report, keep=bool(options.clips))
+    _report_coarse(chosen, measures, options.timing, report)
     _report_travel(chosen, measures, options.timing, report)
     if options.framing is None:
         framing = _frame_all(scene, measures, normals, offsets)
@@ -167,12 +169,14 @@ def describe_motions(scene: Scene, clips: Sequence[Clip], options: Options, fram
     """The dataset of an import but for its truth and its pictures: its frames are blank and take no memory."""
     cameras, studio = options.studio.cameras(), options.studio
     num_views = len(cameras.world_to_camera)
+    # Of all clips, so that a motion has the same name whichever others are chosen.
+    names = dict(zip((clip.name for clip in scene.clips), name_motions(scene.clips)))
     shape = (len(clips), num_views, options.timing.num_frames, studio.size, studio.size, 4)
     held_out = {clip.name for clip in select_clips(scene, options.test_clips)} if options.test_clips else set()
     return Dataset(
         frames=np.broadcast_to(np.uint8(0), shape),
         cameras=cameras,
-        names=name_motions(clips),
+        names=tuple(names[clip.name] for clip in clips),
         captions=tuple(humanize(clip.name) for clip in clips),
         splits=tuple("test" if clip.name in held_out else "train" for clip in clips),
         view_names=tuple(f"view_{index:02d}" for index in range(num_views)),
@@ -206,7 +210,7 @@ def import_gltf(
       UserError: the model is malformed, a pattern matches nothing, or an option is out of range.
     """
     options = options or Options()
-    scene = load_scene(source, hide=options.hide, double_sided=options.double_sided)
+    scene = load_scene(source, hide=options.hide, double_sided=options.double_sided, repair=options.repair)
     plan, surface, joints = plan_import(scene, options, num_workers=num_workers, report=report)
     blank = describe_motions(scene, plan.clips, options, plan.framing)
     render = partial(
@@ -258,24 +262,50 @@ def _drop_still(
     keep: bool,
 ) -> tuple[tuple[Clip, ...], list[Measure]]:
     """Leaves out the clips in which nothing moves, unless the user chose them (`keep`) beside others that move."""
-    size = max(float((measure.high - measure.low).max()) for measure in measures)
-    moving = [measure.movement > STILL * size for measure in measures]
-    still = [clip.name for clip, moves in zip(clips, moving) if not moves]
-    if len(still) == len(clips):
-        raise UserError(f"{scene.path}: nothing moves in any of its clips ({', '.join(still)[:200]}), expected motion")
-    if keep or not still:
+    moving = [measure.sway.moved > STILL for measure in measures]
+    slid = [clip.name for clip, entry in zip(clips, measures) if entry.sway.moved <= STILL < entry.sway.moved_at_all]
+    still = [clip.name for clip, moves in zip(clips, moving) if not moves and clip.name not in slid]
+    if not any(moving):
+        why = "nothing but travel, which root_motion='remove' takes away, is" if slid and not still else "nothing moves"
+        names = ", ".join(still + slid)[:200]
+        raise UserError(f"{scene.path}: {why} in any of its clips ({names}), expected motion")
+    what = "taken, as they were chosen" if keep else "left out"
+    if still:
+        report(f"{what}, still poses: {', '.join(still)}")
+    if slid:
+        report(f"{what}, nothing but travel, which root_motion='remove' takes away: {', '.join(slid)}")
+    if keep:
         return tuple(clips), measures
-    report(f"left out, still poses: {', '.join(still)}")
     kept = tuple(clip for clip, moves in zip(clips, moving) if moves)
     return kept, [measure for measure, moves in zip(measures, moving) if moves]
+
+
+def _report_coarse(
+    clips: Sequence[Clip], measures: Sequence[Measure], timing: Timing, report: Callable[[str], None]
+) -> None:
+    coarse = []
+    for clip, entry in zip(clips, measures):
+        if entry.sway.moved > STILL and entry.sway.missed > COARSE:
+            enough = f", {entry.sway.enough} would show it" if entry.sway.enough else ""
+            coarse.append(f"{clip.name} ({entry.sway.missed:.0%} of its movement lies between the frames{enough})")
+    if coarse:
+        report(f"sampled too coarsely by {timing.num_frames} frames, see --num_frames: {', '.join(coarse)}")
 
 
 def _report_travel(
     clips: Sequence[Clip], measures: Sequence[Measure], timing: Timing, report: Callable[[str], None]
 ) -> None:
-    far = [clip.name for clip, entry in zip(clips, measures) if entry.travel > 1.5 * (entry.high - entry.low)[1]]
-    if far and timing.root_motion == "keep":
-        report(f"these clips travel far and make the figure small, see root_motion='remove': {', '.join(far)}")
+    """Says which clips go far for the size of the body, in the one frame in which it is largest."""
+    far = [(clip.name, entry) for clip, entry in zip(clips, measures) if entry.roam > FAR * entry.body]
+    straight = [name for name, entry in far if timing.root_motion == "keep" and entry.travel > entry.roam / 2]
+    others = [name for name, _ in far if name not in straight]
+    if straight:
+        report(f"these clips travel far and make the figure small, see root_motion='remove': {', '.join(straight)}")
+    if others:
+        report(
+            "these clips roam far and make the figure small, expected --clips without them, or clips in place: "
+            f"{', '.join(others)}"
+        )
 
 
 def _report_framing(

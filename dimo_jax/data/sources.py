@@ -35,15 +35,15 @@ def detect(source: Path) -> str:
     Raises:
       UserError: none of them.
     """
-    if source.suffix.lower() in GLTF_SUFFIXES:
-        return "gltf"
+    if not source.exists():
+        raise UserError(f"{source}: no such file or folder, expected data to read")
     if source.is_file():
+        if source.suffix.lower() in GLTF_SUFFIXES:
+            return "gltf"
         with source.open("rb") as file:
             if file.read(len(GLB_MAGIC)) == GLB_MAGIC:  # such as the .vrm of an avatar
                 return "gltf"
         raise UserError(f"{source}: a file that is no glTF model, expected .glb, .gltf, or the folder with the data")
-    if not source.is_dir():
-        raise UserError(f"{source}: no such file or folder, expected data to read")
     files = {
         "native": native_schema.FILE,
         "videos": camera_file.FILE,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dimo_jax.data.names import make_distinct, to_file_name, words_of
 from dimo_jax.distill.client import Endpoint, ask, picture_part, text_part
 from dimo_jax.errors import UserError
 from dimo_jax.model.bert import load_encoder
@@ -166,7 +166,7 @@ def find_duplicates(captions: Sequence[str], *, embed: Embed, threshold: float =
     Returns:
       Per caption "" where it is new, else the reason.
     """
-    plain = [" ".join(re.findall(r"[\w'-]+", caption.lower())) for caption in captions]
+    plain = [" ".join(words_of(caption.lower())) for caption in captions]
     vectors = np.asarray(embed(list(captions)), np.float64)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     ways = [{DIRECTIONS[word] for word in text.split() if word in DIRECTIONS} for text in plain]
@@ -190,7 +190,7 @@ def find_repeated(captions: Sequence[str]) -> list[str]:
     seen: dict[str, str] = {}
     reasons = []
     for caption in captions:
-        plain = " ".join(re.findall(r"[\w'-]+", caption.lower()))
+        plain = " ".join(words_of(caption.lower()))
         reasons.append(f"the same as {seen[plain]!r}" if plain in seen else "")
         seen.setdefault(plain, caption)
     return reasons
@@ -198,8 +198,8 @@ def find_repeated(captions: Sequence[str]) -> list[str]:
 
 def name_motion(caption: str, taken: Sequence[str]) -> str:
     """A folder's name for a caption: "lifts the right hand" -> lifts_the_right_hand, with a number if it is taken."""
-    plain = "_".join(re.findall(r"[a-z0-9]+", caption.lower()))[:60].strip("_") or "motion"
-    return next(name for name in (plain, *(f"{plain}_{i}" for i in range(2, len(taken) + 3))) if name not in taken)
+    plain = to_file_name(caption.lower(), default="motion", keep="", longest=60)
+    return make_distinct([plain], taken=taken)[0]
 
 
 def compose(motion: Motion, meta: Mapping[str, str], *, style: str) -> str:

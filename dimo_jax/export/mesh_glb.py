@@ -16,6 +16,7 @@ import numpy as np
 from dimo_jax.data.gltf import Part, Scene
 from dimo_jax.data.gltf_animation import pose_nodes, pose_scene
 from dimo_jax.data.gltf_document import Document, open_document, read_accessor
+from dimo_jax.data.gltf_faults import Faults
 from dimo_jax.data.gltf_geometry import read_primitive, unit_range
 from dimo_jax.data.gltf_images import KTX2_MAGIC, image_bytes
 from dimo_jax.data.gltf_plain import make_plain
@@ -149,27 +150,29 @@ def _copy_primitive(
     attributes = {"POSITION": builder.add_array(rest, target=VERTICES, bounds=True)}
     for name, index in primitive["attributes"].items():
         if name == "NORMAL":
-            normals = read_accessor(document, index, kind="VEC3").astype(np.float64)
+            normals = read_accessor(document, index, kind="VEC3", finite=False).astype(np.float64)
             turned = np.einsum("pba,pb->pa", np.linalg.pinv(to_rest), normals)
             attributes[name] = builder.add_array(_unit(turned), target=VERTICES)
         elif name == "TANGENT":
-            tangents = read_accessor(document, index, kind="VEC4").astype(np.float64)
+            tangents = read_accessor(document, index, kind="VEC4", finite=False).astype(np.float64)
             turned = _unit(np.einsum("pab,pb->pa", to_rest, tangents[:, :3]))
             sign = np.where((tangents[:, 3:] < 0) ^ mirrored, -1, 1).astype(np.float32)
             attributes[name] = builder.add_array(np.concatenate([turned, sign], axis=1), target=VERTICES)
         elif name.startswith(("TEXCOORD_", "COLOR_")):
-            values = read_accessor(document, index)
+            values = read_accessor(document, index, finite=False)
             if name.startswith("COLOR_"):
                 values = unit_range(values)
             values = values.astype(np.float32)
+            values[~np.isfinite(values).all(axis=1)] = name.startswith("COLOR_")  # as the import has it, or unseen
             attributes[name] = builder.add_array(values, target=VERTICES)
     attributes |= add_influences(builder, neighbors, weights)
     copied: dict[str, Any] = {"attributes": attributes}
     indices = None
-    if mirrored:
-        geometry = read_primitive(document, "primitive", primitive)
+    places = read_accessor(document, primitive["attributes"]["POSITION"], kind="VEC3", finite=False)
+    if mirrored or not np.isfinite(places).all():  # of the latter some triangles may have been left out
+        geometry = read_primitive(Faults(document, repair=True), "primitive", primitive)
         assert geometry is not None  # it is drawn
-        indices = geometry.triangles[:, ::-1].reshape(-1)  # of strips and fans, too
+        indices = geometry.triangles[:, :: -1 if mirrored else 1].reshape(-1)  # of strips and fans, too
     else:
         copied["mode"] = primitive.get("mode", _TRIANGLES)
         if "indices" in primitive:

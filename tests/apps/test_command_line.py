@@ -479,7 +479,7 @@ def test_model_without_animation_in_its_own_process(model, refuses):
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--source=nope.glb"], "nope.glb: no such file, expected a .glb or .gltf model"),
+        (["--source=nope.glb"], "nope.glb: no such file or folder, expected data to read"),
         ([], "--source: not given, expected --source=..."),
         (["--source=model.glb", "--clips=Run"], "clips='Run' matches no clip, expected some of: Walk"),
         (["--source=model.glb", "--size=big"], "--size: found 'big', expected an integer"),

@@ -64,8 +64,11 @@ def test_folders_are_scored(folders, capsys):
 
 def test_equal_folders_score_perfectly_and_stay_json(folders):
     options = dict(workdir="", gt=str(folders / "gt"), pred=str(folders / "gt"), out=str(folders / "out"))
+    (folders / "out").mkdir()
+    (folders / "out/evaluation.json").write_text("an earlier one, which stays")
     run(**options, num_lpips_images=1)
-    text = (folders / "out/evaluation.json").read_text()
+    assert (folders / "out/evaluation.json").read_text() == "an earlier one, which stays"
+    text = (folders / "out/evaluation_2.json").read_text()
     average = json.loads(text, parse_constant=pytest.fail)["average"]
     assert average["psnr"] is None  # infinite, which JSON has not
     assert average["psnr_undefined"] == average["psnr_foreground_undefined"] == 12

@@ -20,7 +20,7 @@ from configs.dimo import get_config
 from dimo_jax.apps import export, gallery, sample, view
 from dimo_jax.apps.options import join_names
 from dimo_jax.apps.restore import restore, save_facts
-from dimo_jax.apps.takes import read_codes
+from dimo_jax.apps.takes import find_motions, read_codes
 from dimo_jax.checkpoints import load_model_file, to_plain
 from dimo_jax.data.clip_passes import Timing
 from dimo_jax.data.gltf import load_scene
@@ -82,6 +82,7 @@ def test_model_file_is_what_every_app_restores(model, tmp_path):
     np.testing.assert_array_equal(once.player.alive, twice.player.alive)
     assert not twice.player.alive[3]
     assert (twice.step, twice.facts) == (once.step, once.facts)
+    assert restore(str(tmp_path / "model.npz")).step == once.step  # a path as a text, too
     sample.run(workdir=str(tmp_path / "model.npz"), num_samples=1)
     assert (tmp_path / "model/samples/samples_0.mp4").stat().st_size > 0
 
@@ -187,6 +188,16 @@ def test_a_code_from_a_file(model, tmp_path):
         np.testing.assert_allclose(a["means"], b["means"], atol=1e-6)
 
 
+def test_names_with_commas_and_brackets_can_be_chosen(model, tmp_path):
+    known = restore_once(model / "model.npz")
+    names = ["Walk, then[1]", "walk"]
+    told = dataclasses.replace(known, facts={**known.facts, "names": names})
+    assert told.find_motions("walk,walk, Then[1]", flag="motions") == [1, 0]
+    assert find_motions(told, "Walk, then[1],1") == [0, 1]
+    with pytest.raises(UserError, match="--motions: found 'then', expected a training motion"):
+        told.find_motions("Walk,then", flag="motions")
+
+
 @pytest.mark.parametrize("name", ["text.npz", "cut.npz", "array.npy", "empty.npz"])
 def test_files_without_codes_are_refused(tmp_path, name):
     np.savez(tmp_path / "cut.npz", z=np.zeros(8))
@@ -202,6 +213,7 @@ def test_a_walk_over_many_motions_has_a_short_name():
     assert join_names(["a", "b"]) == "a_b"
     name = join_names([f"a_motion_with_a_long_name_{index}" for index in range(40)])
     assert name == "a_motion_with_a_long_name_0_38_more_a_motion_with_a_long_name_39"
+    assert len(join_names(["歩" * 60] * 3).encode()) <= 150  # what counts for a file system is bytes
 
 
 def test_samples_that_are_too_many_for_a_row_stand_in_several(model, tmp_path, monkeypatch):
@@ -211,6 +223,38 @@ def test_samples_that_are_too_many_for_a_row_stand_in_several(model, tmp_path, m
     assert frames.shape[1:] == (2 * (192 + 30), 2 * 196 + 4, 3)
     assert np.std(frames[0, 30:222, 4:196]) > 5  # something is shown first, and nothing last
     assert frames[0, 222:, 204:].min() > 240
+
+
+def test_nothing_is_overwritten_unasked(model, tmp_path):
+    flags = dict(format="npz,ply,checkpoint,video", motion="Bend", num_frames=2, frame=0, size=16)
+    first = run(model, tmp_path, **flags)
+    assert first == ["Bend.mp4", "Bend.npz", "Bend_ply/000000.ply", "Bend_ply/canonical.ply", "model.npz"]
+    (tmp_path / "Bend.npz").write_bytes(b"mine")
+    second = run(model, tmp_path, **flags)
+    numbered = [name.replace("Bend", "Bend_2").replace("model", "model_2") for name in first]
+    assert second == sorted([*first, *numbered])
+    assert (tmp_path / "Bend.npz").read_bytes() == b"mine"
+    assert run(model, tmp_path, overwrite=True, **flags) == second
+    assert (tmp_path / "Bend.npz").stat().st_size > 100
+
+
+def test_samples_carry_how_they_were_drawn_and_stand_alone_too(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(sample, "restore", restore_once)
+    draw = functools.partial(sample.run, workdir=str(model / "model.npz"), out=str(tmp_path), num_samples=2, size=16)
+    draw(num_frames=3)
+    draw(num_frames=3)
+    draw(num_frames=2, around="Fly", spread=0.2, prior="standard", camera="orbit", azimuths="0,90", elevation=5.0)
+    stems = ["samples_0", "samples_0_2", "samples_0_around_Fly_0.2_standard_orbit_0_to_90_elevation_5"]
+    expected = [*(f"{stem}.mp4" for stem in stems), *(f"{stem}/sample_{n}.mp4" for stem in stems for n in (1, 2))]
+    found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.mp4"))
+    assert found == sorted(expected)
+    grid, alone = (imageio.v3.imread(tmp_path / f"samples_0{each}.mp4") for each in ("", "/sample_1"))
+    assert len(alone) == len(grid) == 3
+    assert grid.shape[2] > alone.shape[2]
+    before = (tmp_path / "samples_0.mp4").stat().st_mtime_ns
+    draw(num_frames=3, overwrite=True)
+    assert (tmp_path / "samples_0.mp4").stat().st_mtime_ns > before
+    assert not (tmp_path / "samples_0_3.mp4").exists()
 
 
 def test_a_folder_that_is_none_is_found_before_the_work(model, tmp_path):

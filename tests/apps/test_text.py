@@ -186,8 +186,15 @@ def test_evaluation_counts_the_nearest_trajectories(tmp_path, monkeypatch, capsy
 
     monkeypatch.setattr(text, "_find_trajectories", find)
     answers = [(0, "a", np.array([0.8, 0])), (1, "b", np.array([-0.4, 0])), (1, "c", np.array([0.3, 0]))]
-    text._evaluate(SimpleNamespace(), captions.read_sentences(FACTS), CODES, answers, tmp_path / "held_out.json")
-    written = json.loads((tmp_path / "held_out.json").read_text())
+    text._evaluate(
+        SimpleNamespace(),
+        captions.read_sentences(FACTS),
+        CODES,
+        answers,
+        tmp_path / "held_out_2.json",
+        evaluation="held_out",
+    )
+    written = json.loads((tmp_path / "held_out_2.json").read_text())
     assert written["share_right"] == pytest.approx(2 / 3)
     assert [row["nearest"] for row in written["sentences"]] == ["walk", "wave", "walk"]
     assert written["sentences"][0]["distance"] == pytest.approx(0.2 * np.sqrt(3), abs=1e-4)

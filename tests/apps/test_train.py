@@ -75,7 +75,7 @@ def test_run_is_complete_and_beats_the_static_model(trained):
 @pytest.mark.slow
 def test_the_best_checkpoint_can_be_asked_for(trained, tmp_path):
     best = Checkpoints(trained).best()
-    assert restore(trained, checkpoint="best").step == best
+    assert restore(str(trained), checkpoint="best").step == best  # a path as a text, too
     names = ",".join(restore(trained).facts["names"])
     interpolate.run(workdir=str(trained), motions=names, checkpoint="best", num_steps=2, out=str(tmp_path))
     assert list(tmp_path.glob("*.mp4"))
@@ -146,7 +146,7 @@ def test_sample_around_a_motion_on_an_orbit(trained, tmp_path):
     sample.run(workdir=str(trained), out=str(tmp_path), num_samples=1, around=name, camera="orbit", num_frames=4)
     import imageio.v3 as iio
 
-    frames = iio.imread(tmp_path / "samples_0.mp4").astype(int)
+    frames = iio.imread(tmp_path / f"samples_0_around_{name}_orbit.mp4").astype(int)
     assert np.abs(frames[0] - frames[2]).mean() > 1  # seen from the other side
     with pytest.raises(UserError, match=rf"--around: found 'nope', expected a training motion: .*{name}"):
         sample.run(workdir=str(trained), out=str(tmp_path / "none"), around="nope")

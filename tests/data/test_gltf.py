@@ -167,10 +167,10 @@ def test_files_of_the_own_folder_are_read_and_no_others(tmp_path):
         return load_scene(folder / "a.gltf")
 
     assert load("a%20buffer.bin").num_vertices == 4
-    for uri in ("../secret.bin", "%2e%2e/secret.bin", str(tmp_path / "secret.bin"), "link.bin"):
+    for uri in ("../secret.bin", "%2e%2e/secret.bin", "..\\secret.bin", "link.bin"):
         with pytest.raises(UserError, match="lies outside its own folder"):
             load(uri)
-    for uri in ("file:///etc/passwd", "http://example.org/a.bin", "..\\secret.bin"):
+    for uri in ("file:///etc/passwd", "http://example.org/a.bin", str(tmp_path / "secret.bin")):
         with pytest.raises(UserError, match="expected a file of its own folder"):
             load(uri)
     with pytest.raises(UserError, match="does not exist beside it"):

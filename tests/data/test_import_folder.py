@@ -185,7 +185,7 @@ def test_num_views_spreads_the_cameras_evenly(walker, tmp_path):
     np.testing.assert_allclose(np.rad2deg(np.arctan2(eyes[:, 0], eyes[:, 2])) % 360, [0, 120, 240], atol=1e-3)
     np.testing.assert_allclose(np.linalg.norm(eyes, axis=1), 2.0, rtol=1e-6)
     np.testing.assert_allclose(np.rad2deg(np.arcsin(eyes[:, 1] / 2)), 10.0, rtol=1e-5)
-    with pytest.raises(UserError, match="num_views: found -1, expected 1 or more"):
+    with pytest.raises(UserError, match="--num_views: found -1, expected at least 1"):
         import_data.run(source=str(walker), out=str(tmp_path / "other"), num_views=-1)
     with pytest.raises(UserError, match="num_views: found 3 beside --azimuths=0,90, expected one of them"):
         import_data.run(source=str(walker), out=str(tmp_path / "other"), num_views=3, azimuths="0,90")

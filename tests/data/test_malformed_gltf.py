@@ -12,6 +12,7 @@ import pytest
 from gltf_writer import SQUARE, Writer, moving_square
 
 from dimo_jax.apps.import_data import run
+from dimo_jax.data.gltf import load_scene
 from dimo_jax.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,7 +149,7 @@ def _nan_positions(writer: Writer) -> bytes:
 
 
 MALFORMED = {
-    "empty": (lambda w: b"", "no readable JSON"),
+    "empty": (lambda w: b"", "an empty file, expected a .glb or .gltf model"),
     "text": (lambda w: b"hello", "no readable JSON"),
     "json of something else": (lambda w: b"{}", "no 'asset'"),
     "deep json": (lambda w: b"[" * 200000, "no readable JSON"),
@@ -184,7 +185,7 @@ MALFORMED = {
     "accessor of unknown type": (_set("VEC9", "accessors", 0, "type"), "'VEC9'"),
     "huge sparse accessor": (_zero_buffer_sparse, "count 1000000000000"),
     "positions of two numbers": (_set("VEC2", "accessors", 0, "type"), "is a VEC2, expected a VEC3"),
-    "NaN positions": (_nan_positions, "NaN or infinite"),
+    "NaN positions": (_nan_positions, r"vertex 0 has the position nan nan nan, expected finite numbers .4 of 4"),
     "vertex out of range": (_set(3, "accessors", 0, "count"), "vertex index 3, expected one below 3"),
     "mesh out of range": (_set(7, "nodes", 0, "mesh"), r"meshes\[7\]"),
     "mesh of a wrong type": (_set("0", "nodes", 0, "mesh"), r"meshes\['0'\]"),
@@ -223,7 +224,7 @@ MALFORMED = {
     ),
     "a cycle of two nodes": (_set([{"mesh": 0}, {"children": [2]}, {"children": [1]}], "nodes"), "cyclic"),
     "other count of morph weights": (_animated_weights, "2 morph weights a key .* expected 1"),
-    "falling key times": (_falling_times, "key times, expected at least one, rising"),
+    "falling key times": (_falling_times, "has key 1 before the one before it, expected key times that rise"),
     "beyond float64": (_moved_to(1e300), "the rest pose has coordinates beyond 1e[+]09"),
     "a key far away": (_far_key, "clip 'Walk' has coordinates beyond 1e[+]09"),
     "vertices at one point": (_moved_to(0.0), "nothing moves in any of its clips"),
@@ -254,6 +255,12 @@ def test_the_command_ends_with_code_2_and_one_line(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_missing_file(tmp_path):
-    with pytest.raises(UserError, match=r"absent.glb: no such file, expected a .glb or .gltf model"):
+def test_missing_file(tmp_path, capsys):
+    with pytest.raises(UserError, match=r"absent.glb: no such file or folder, expected data to read"):
         run(source=str(tmp_path / "absent.glb"), out=str(tmp_path / "out"))
+    assert not capsys.readouterr().out  # which would call it a model first
+    (tmp_path / "folder.glb").mkdir()
+    with pytest.raises(UserError, match=r"folder.glb: found none of dataset.json"):
+        run(source=str(tmp_path / "folder.glb"), out=str(tmp_path / "out"))
+    with pytest.raises(UserError, match=r"folder.glb: found a folder, expected a .glb or .gltf model"):
+        load_scene(tmp_path / "folder.glb")

@@ -118,7 +118,8 @@ def test_duplicates_by_a_real_text_encoder():
 def test_names_and_seeds_of_motions():
     assert prompts.name_motion("Lifts the right hand!", []) == "lifts_the_right_hand"
     assert prompts.name_motion("lifts the right hand", ["lifts_the_right_hand"]) == "lifts_the_right_hand_2"
-    assert prompts.name_motion("手を上げる", []) == "motion"
+    assert prompts.name_motion("手を上げる", []) == "手を上げる"
+    assert prompts.name_motion("!", []) == "motion"
     seeds = {prompts.seed_of(name, take, seed=0) for name in "ab" for take in (0, 1)}
     assert len(seeds) == 4
     assert all(0 <= seed < 2**31 for seed in seeds)

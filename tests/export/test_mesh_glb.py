@@ -92,6 +92,15 @@ def test_source_is_found_in_the_datasets_world(tmp_path, loop, root_motion):
         align_source(scene, {"Bend": other})
 
 
+def test_normals_that_are_none_are_no_reason_to_refuse_a_source(tmp_path):
+    scene = load_scene(textured_model(tmp_path / "a.glb", first_normal=[np.nan] * 3))
+    motion = make_motion(num=3, num_key_points=6, num_neighbors=4)
+    bound = Binding(np.tile(np.eye(3, 4), (6, 1, 1)), np.tile(np.arange(4), (8, 1)), np.full((8, 4), 0.25))
+    write_mesh_glb(scene, bound, [motion], tmp_path / "b.glb")
+    _, found = read_attributes(tmp_path / "b.glb")
+    np.testing.assert_allclose(np.linalg.norm(found["NORMAL"], axis=1), 1, atol=1e-6)
+
+
 @pytest.mark.parametrize("strip", [False, True])
 def test_vtk_plays_the_bound_mesh_and_its_materials_survive(tmp_path, strip):
     scene = load_scene(textured_model(tmp_path / "a.glb", strip=strip))

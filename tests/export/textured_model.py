@@ -7,10 +7,10 @@ from data.gltf_writer import Writer
 from PIL import Image
 
 
-def textured_model(path, *, strip=False):
+def textured_model(path, *, strip=False, first_normal=(0, 0, 1)):
     """A skinned square with a texture, normals and a bent second joint, and an unskinned one that its node mirrors.
 
-    With `strip` the mirrored square is a triangle strip.
+    `first_normal` is that of the squares' first vertices. With `strip` the mirrored square is a triangle strip.
     """
     writer = Writer()
     picture = io.BytesIO()
@@ -20,7 +20,7 @@ def textured_model(path, *, strip=False):
     surface = {"baseColorTexture": {"index": texture}, "baseColorFactor": [0.5, 1, 1, 1]}
     material = writer.add("materials", {"name": "cloth", "pbrMetallicRoughness": surface, "doubleSided": True})
     extra = {
-        "NORMAL": writer.accessor(np.tile(np.float32([0, 0, 1]), (4, 1))),
+        "NORMAL": writer.accessor(np.float32([first_normal, *[(0, 0, 1)] * 3])),
         "TEXCOORD_0": writer.accessor(np.float32([[0, 1], [1, 1], [1, 0], [0, 0]])),
         "JOINTS_0": writer.accessor(np.tile(np.uint8([0, 1, 0, 0]), (4, 1))),
         "WEIGHTS_0": writer.accessor(np.float32([[1, 0, 0, 0], [0.5, 0.5, 0, 0], [0, 1, 0, 0], [0.5, 0.5, 0, 0]])),

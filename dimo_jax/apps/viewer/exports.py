@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 
 from dimo_jax.apps.restore import Restored
 from dimo_jax.apps.viewer.session import Choices
+from dimo_jax.data.names import to_file_name
 from dimo_jax.export.images import to_uint8
 from dimo_jax.export.place import place_gaussians
 from dimo_jax.export.ply import write_gaussians
@@ -80,7 +80,7 @@ EXPORTS: dict[str, tuple[str, Callable[[Shot, Path], Any]]] = {
 def export(shot: Shot, kind: str, folder: Path) -> Path:
     """Writes one of `EXPORTS` into a folder under a name that is still free, and returns its path."""
     suffix, write = EXPORTS[kind]
-    stem = re.sub(r"[^\w.+-]+", "_", shot.title).strip("_.")[:70] or "motion"
+    stem = to_file_name(shot.title, default="motion", keep="._+-", longest=70)
     names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
     with _ONE_AT_A_TIME:  # else two visitors find the same name free
         path = next(p for p in (folder / f"{name}{suffix}" for name in names) if not p.exists())
