@@ -34,6 +34,7 @@ from dimo_jax.model import dimo
 from dimo_jax.model import native as native_skinning
 from dimo_jax.model.dimo import build_components
 from dimo_jax.model.gaussians import mask_dead
+from dimo_jax.model.skinning import weigh_edges
 from dimo_jax.render import choose_backend, composite, project
 from dimo_jax.train import capacity, stages
 from dimo_jax.train.frozen import load_frozen
@@ -179,10 +180,8 @@ def build_parts(
     true_rgb, true_alpha = composite_truth(batch.images, jnp.asarray(options.background))
     flat = lambda x: x.reshape(-1, *x.shape[3:])  # noqa: E731
     frames = jnp.round(batch.times * state.reference.shape[1]).astype(jnp.int32)
-    edge_positions = key_points.positions[near.controls]
-    edge_weights = jax.vmap(lambda p, e: components.skinning(key_points.positions, p, key_points.log_radii[e]))(
-        edge_positions, near.controls
-    )
+    weigh = partial(weigh_edges, components.skinning, key_points.positions, key_points.log_radii)
+    edge_weights = jax.vmap(weigh)(near.controls)
     num_images = int(np.prod(batch.images.shape[:3]))
 
     def lose(rgb: Any, alpha: Any, depth: Any, normal: Any, controls: Any) -> Any:

@@ -21,6 +21,7 @@ from dimo_jax.data.dataset import Dataset, motions_in, train_frames, views_in
 from dimo_jax.errors import UserError
 from dimo_jax.losses.perceptual import load_lpips
 from dimo_jax.model.dimo import build_components
+from dimo_jax.model.skinning import RADIUS_POWERS
 from dimo_jax.render import choose_backend
 from dimo_jax.resolve import resolve
 from dimo_jax.train import stages
@@ -109,6 +110,7 @@ def check_config(config: Mapping[str, Any]) -> None:
     _check_render(config)
     for key in ("decoder", "latent", "skinning", "graph", "deform", "text.projector", "text.fit", "turns", *LATE_SLOTS):
         _check_slot(_get(config, key), key)
+    _check_radius_power(config)
     build_components(config)
     stages.resolve_latent_init(config)
     stages.build_stages(config)
@@ -187,6 +189,18 @@ def _check_slot(spec: Any, key: str) -> None:
     if not isinstance(spec, (Mapping, ConfigDict)):
         raise UserError(f'config.{key}: found {spec!r}, expected dict(fn="module:function", ...)')
     resolve(spec, key=key)
+
+
+def _check_radius_power(config: Mapping[str, Any]) -> None:
+    """Radii of another meaning than the weights take them for would leave key points without neighbours."""
+    skinning = resolve(config["skinning"], key="skinning")
+    expected = RADIUS_POWERS.get(getattr(skinning, "func", skinning))
+    if expected is not None and config["radius_power"] != expected:
+        kind = "a squared length" if expected == 2 else "a length"
+        raise UserError(
+            f"config.radius_power: found {config['radius_power']:g}, expected {expected:g}: the radius of "
+            f"{config['skinning']['fn']} is {kind}"
+        )
 
 
 def check_folder(path: str | os.PathLike[str], flag: str) -> None:

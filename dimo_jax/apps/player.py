@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from dimo_jax.model import dimo
 from dimo_jax.model.dimo import Components
 from dimo_jax.model.gaussians import mask_dead
+from dimo_jax.model.skinning import control_radii
 from dimo_jax.render import render
 from dimo_jax.resolve import resolve
 from dimo_jax.train import stages
@@ -49,6 +50,7 @@ class Player:
         self.components = components
         self.alive = np.asarray(state.alive)
         self.background = jnp.asarray(config.render.background, jnp.float32)
+        self._radius_power = float(config.radius_power)
         self._capacity: int | None = config.render.capacity
         graph_times = stages.frame_times(num_frames)
         self.move: Move = resolve(config.stage2.move, key="stage2.move")
@@ -66,6 +68,11 @@ class Player:
         other = copy.copy(self)
         other.params = params
         return other
+
+    @property
+    def control_radii(self) -> np.ndarray:
+        """Control radii [K] of the key points as lengths, world units, whatever `config.radius_power` is."""
+        return np.asarray(control_radii(self.params.key_points.log_radii, power=self._radius_power))
 
     def latent(self, motion: int) -> Array:
         """The mean code mu_m [D] of a training motion."""

@@ -30,7 +30,7 @@ class Motion:
     means: np.ndarray  # [T,N,3]
     quats: np.ndarray  # [T,N,4] wxyz
     rest: np.ndarray  # [K,3] canonical positions of the key points
-    radii: np.ndarray  # [K] control radii
+    radii: np.ndarray  # [K] control radii, world units
     tracks: np.ndarray  # [T,K,3] positions of the key points
     turns: np.ndarray  # [T,K,4] their rotations, unit wxyz, of one sign along time
     neighbors: np.ndarray  # [N,J] int, the key points that move each Gaussian

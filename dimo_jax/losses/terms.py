@@ -60,20 +60,15 @@ def normal(inputs: LossInputs) -> Array:
     return _weighted_mean(per_image, inputs.image_weights)
 
 
-def _alive_weights(inputs: LossInputs, edges: Array, weights: Array) -> Array:
-    """Edges from or to a dead slot (first stage) weigh nothing; the weights carry no gradient to the radii."""
-    alive = inputs.control_alive[:, None] & inputs.control_alive[edges]
-    return jax.lax.stop_gradient(jnp.where(alive, weights, 0.0))
-
-
 def arap(inputs: LossInputs) -> Array:
     """L_arap, Eq. 9, over the pairs of successive times in the batch; the mean over pairs and motions."""
 
     def one_motion(controls: Array, edges: Array, weights: Array) -> Array:
-        weights = _alive_weights(inputs, edges, weights)
         return jnp.mean(jax.vmap(lambda a, b: motion.arap(a, b, edges, weights))(controls[:-1], controls[1:]))
 
-    return jnp.mean(jax.vmap(one_motion)(inputs.controls, inputs.edges, inputs.edge_weights))
+    # Radii must not learn to loosen their own edges.
+    weights = jax.lax.stop_gradient(inputs.edge_weights)
+    return jnp.mean(jax.vmap(one_motion)(inputs.controls, inputs.edges, weights))
 
 
 def arap_rigid(inputs: LossInputs, *, radius: float = 0.1, num_neighbors: int = 10) -> Array:
@@ -83,7 +78,7 @@ def arap_rigid(inputs: LossInputs, *, radius: float = 0.1, num_neighbors: int = 
     """
     count = min(num_neighbors + 1, inputs.canonical.shape[0])
     edges, _ = nearest(inputs.canonical, inputs.canonical, num_neighbors=count, mask=inputs.control_alive)
-    weights = _alive_weights(inputs, edges, jnp.ones(edges.shape))
+    weights = (inputs.control_alive[:, None] & inputs.control_alive[edges]).astype(jnp.float32)
 
     def one_time(controls: Array) -> Array:
         return motion.arap_rigid(inputs.canonical, controls, edges, weights, radius=radius)
@@ -108,10 +103,10 @@ def rotations(inputs: LossInputs) -> Array:
     canonical, controls = jax.lax.stop_gradient((inputs.canonical, inputs.controls))
 
     def one_motion(controls: Array, rotations: Array, edges: Array, weights: Array) -> Array:
-        weights = _alive_weights(inputs, edges, weights)
         return jnp.mean(jax.vmap(lambda b, r: motion.embedded(canonical, b, r, edges, weights))(controls, rotations))
 
-    return jnp.mean(jax.vmap(one_motion)(controls, inputs.rotations, inputs.edges, inputs.edge_weights))
+    weights = jax.lax.stop_gradient(inputs.edge_weights)
+    return jnp.mean(jax.vmap(one_motion)(controls, inputs.rotations, inputs.edges, weights))
 
 
 def turn(inputs: LossInputs) -> Array:

@@ -19,6 +19,9 @@ from dimo_jax.model.text import build_projector
 from dimo_jax.resolve import resolve
 from dimo_jax.types import Array, Deform, Gaussians, Graph, Params, Skinning
 
+# Where the motion graph sees dead points: world units, far from all others, its square within float32.
+DEAD_POSITION = 1e9
+
 
 @dataclass(frozen=True)
 class Components:
@@ -92,10 +95,16 @@ def find_neighbors(components: Components, params: Params, z: Array, times: Arra
     )
 
 
-def find_point_neighbors(components: Components, params: Params, z: Array, times: Array) -> Neighbors:
-    """First stage: the graph between the points themselves (ARAP needs it; nothing is skinned)."""
+def find_point_neighbors(components: Components, params: Params, z: Array, times: Array, alive: Array) -> Neighbors:
+    """First stage: the graph between the points themselves (ARAP needs it; nothing is skinned).
+
+    Points that are not `alive` [N] lie in the same ball, may be the most, and are nobody's neighbours while there are
+    enough others.
+    """
     means = params.gaussians.means
     trajectories, _ = decode_trajectories(components, params, z, means, times)
+    # Finite, so that it suits any graph that compares distances.
+    means, trajectories = (jnp.where(alive[:, None], x, DEAD_POSITION) for x in (means, trajectories))
     return Neighbors(
         gaussians=jnp.zeros((means.shape[0], 1), jnp.int32), controls=components.graph(means, means, trajectories)
     )

@@ -15,6 +15,7 @@ from dimo_jax.losses.latent import ProjectedSentences
 from dimo_jax.losses.total import LossInputs, Term, evaluate
 from dimo_jax.model.dimo import Components, Moved, Neighbors
 from dimo_jax.model.gaussians import mask_dead
+from dimo_jax.model.skinning import weigh_edges
 from dimo_jax.render import composite, project
 from dimo_jax.train import density, parallel
 from dimo_jax.train.state import TrainState
@@ -36,6 +37,7 @@ class StepOptions:
     background: tuple[float, float, float]
     implementation: str | None
     capacity: int | None
+    radius_power: float  # r_k of Eq. 1 is a length to this power
     text_noise: float = 0.0  # added to the sentences, whose own deviation is 1
 
 
@@ -88,7 +90,7 @@ def visible_params(params: Params, alive: Array, options: StepOptions) -> Params
 
 def _control_points(params: Params, options: StepOptions) -> tuple[Array, Array]:
     if options.points_are_controls:
-        return params.gaussians.means, 2 * jnp.mean(params.gaussians.log_scales, axis=-1)
+        return params.gaussians.means, options.radius_power * jnp.mean(params.gaussians.log_scales, axis=-1)
     return params.key_points.positions, params.key_points.log_radii
 
 
@@ -150,7 +152,8 @@ def _loss(
 
     canonical, log_radii = _control_points(shaped, options)
     edges = neighbors.controls
-    edge_weights = jax.vmap(lambda e: components.skinning(canonical, canonical[e], log_radii[e]))(edges)
+    control_alive = state.alive if options.points_are_controls else jnp.ones(canonical.shape[0], bool)
+    edge_weights = jax.vmap(lambda e: weigh_edges(components.skinning, canonical, log_radii, e, control_alive))(edges)
     frames = jnp.round(batch.times * state.reference.shape[1]).astype(jnp.int32)
     reference = state.reference[batch.motions[:, None], frames]
     images = batch.images.shape[:3]
@@ -169,7 +172,7 @@ def _loss(
         controls=moved.controls,
         rotations=moved.rotations,
         canonical=canonical,
-        control_alive=state.alive if options.points_are_controls else jnp.ones(canonical.shape[0], bool),
+        control_alive=control_alive,
         edges=edges,
         edge_weights=edge_weights,
         reference=reference,

@@ -62,7 +62,7 @@ def _write_curves(shot: Shot, path: Path) -> None:
         names=[shot.title],
         times=np.asarray(times),
         positions=np.asarray(key_points.positions),
-        radii=np.exp(np.asarray(key_points.log_radii)),
+        radii=shot.model.player.control_radii,
     )
 
 
