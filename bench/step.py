@@ -10,7 +10,6 @@ part runs ahead of the step in a thread; it is no share of it as long as it is s
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from functools import partial
@@ -31,7 +30,6 @@ from dimo_jax.data.sources import load
 from dimo_jax.losses.total import LossInputs, evaluate
 from dimo_jax.memory import keep_freed_memory
 from dimo_jax.model import dimo
-from dimo_jax.model import native as native_skinning
 from dimo_jax.model.dimo import build_components
 from dimo_jax.model.gaussians import mask_dead
 from dimo_jax.model.skinning import weigh_edges
@@ -76,11 +74,11 @@ def differentiate(function: Callable[..., Any], *arguments: Any) -> jax.stages.C
 
 def main(argv: list[str]) -> None:
     del argv
-    if IMPLEMENTATION.value == "xla":
-        native_skinning.is_available = lambda: False
-    else:
+    if IMPLEMENTATION.value != "xla":
         leave_reductions_to_xla()  # as launch.py does; xla would be slower for it
     config = load_config(Path(WORKDIR.value)) if WORKDIR.value else get_config(PRESET.value)
+    if IMPLEMENTATION.value:
+        config.render.implementation = IMPLEMENTATION.value
     dataset, components = load(config.data), build_components(config)
     stage = stages.build_stages(config)[1]
     size = SIZE.value or min(stage.config["phases"][-1][1], dataset.cameras.height)
@@ -92,8 +90,6 @@ def main(argv: list[str]) -> None:
     data = 1e3 * (time.perf_counter() - start) / REPEATS.value
 
     options = stage.options
-    if IMPLEMENTATION.value:
-        options = dataclasses.replace(options, implementation=IMPLEMENTATION.value)
     options = capacity.with_room(options, capacity.measure(state, components, options, batch))
     num_images = int(np.prod(batch.images.shape[:3]))
     print(

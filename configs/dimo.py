@@ -86,7 +86,11 @@ def _paper() -> ConfigDict:
     config.latent_init = dict(dim=32, mu_std=0.1, log_sigma=-3.0)
     config.skinning = dict(fn="dimo_jax.model.skinning:rbf_weights")
     config.graph = dict(fn="dimo_jax.model.graph:trajectory_neighbors", num_neighbors=8)
-    config.deform = dict(fn="dimo_jax.model.deform:linear_blend", align=False)
+    config.deform = dict(
+        fn="dimo_jax.model.deform:linear_blend",
+        align=False,
+        implementation=placeholder(str),  # xla or native; none: as render.implementation allows
+    )
     config.num_key_points = 512
     config.radius_power = 2.0  # r_k of Eq. 1 is a squared length
     config.radius_scale = 1.0  # first control radius as a multiple of the key points' spacing

@@ -18,7 +18,7 @@ from dimo_jax.model import dimo
 from dimo_jax.model.dimo import Components
 from dimo_jax.model.gaussians import mask_dead
 from dimo_jax.model.skinning import control_radii
-from dimo_jax.render import render
+from dimo_jax.render import first_capacity, render
 from dimo_jax.resolve import resolve
 from dimo_jax.train import stages
 from dimo_jax.train.state import TrainState
@@ -51,13 +51,14 @@ class Player:
         self.alive = np.asarray(state.alive)
         self.background = jnp.asarray(config.render.background, jnp.float32)
         self._radius_power = float(config.radius_power)
-        self._capacity: int | None = config.render.capacity
         graph_times = stages.frame_times(num_frames)
         self.move: Move = resolve(config.stage2.move, key="stage2.move")
         how: dict[str, Any] = dict(graph_times=graph_times, move=self.move)
         self._animate = jax.jit(functools.partial(dimo.animate, components, **how))
         self._walk = jax.jit(functools.partial(_walk, components, **how))
         self.implementation: str | None = config.render.implementation
+        first = first_capacity(len(self.alive), self.implementation)
+        self._capacity: int | None = config.render.capacity or first
         self._render, self._film = (
             jax.jit(functools.partial(draw, implementation=self.implementation), static_argnames="capacity")
             for draw in (_render_all, _film)
@@ -117,7 +118,8 @@ class Player:
             result, overflow = draw(self._capacity)
             if not int(overflow):
                 return result
-            self._capacity = 2 * (self._capacity or 65_536)
+            assert self._capacity is not None  # a backend without static buffers has room for all
+            self._capacity *= 2
             logging.info("render buffers grow to %d pairs an image", self._capacity)
 
     def _render_with_room(self, draw: Any, gaussians: Gaussians, cameras: Camera) -> tuple[np.ndarray, np.ndarray]:

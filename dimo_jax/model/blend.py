@@ -24,7 +24,8 @@ def blend(table: Array, neighbors: Array, weights: Array) -> Array:
       [N,C].
     """
     if neighbors.shape[0] * table.shape[0] <= LARGEST_MATRIX:
-        return _blend_by_matrix(table, neighbors, weights)
+        matrix = _spread(neighbors, weights, table.shape[0])
+        return jnp.matmul(matrix, table, precision=jax.lax.Precision.HIGHEST)
     # One neighbour at a time, so that arrays of N x C are the largest, in the backward pass as well.
     return sum(
         (weights[:, j, None] * table[neighbors[:, j]] for j in range(neighbors.shape[1])),
@@ -38,26 +39,3 @@ def _spread(neighbors: Array, weights: Array, num_columns: int) -> Array:
     for j in range(neighbors.shape[1]):
         matrix += jnp.where(neighbors[:, j, None] == columns, weights[:, j, None], 0)
     return matrix
-
-
-@jax.custom_vjp
-def _blend_by_matrix(table: Array, neighbors: Array, weights: Array) -> Array:
-    return _multiply(_spread(neighbors, weights, table.shape[0]), table)
-
-
-def _multiply(a: Array, b: Array) -> Array:
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
-
-
-def _forward(table: Array, neighbors: Array, weights: Array) -> tuple[Array, tuple[Array, Array, Array]]:
-    matrix = _spread(neighbors, weights, table.shape[0])
-    return _multiply(matrix, table), (table, neighbors, matrix)
-
-
-def _backward(residuals: tuple[Array, Array, Array], d_output: Array) -> tuple[Array, None, Array]:
-    table, neighbors, matrix = residuals
-    d_matrix = _multiply(d_output, table.T)
-    return _multiply(matrix.T, d_output), None, jnp.take_along_axis(d_matrix, neighbors, axis=1)
-
-
-_blend_by_matrix.defvjp(_forward, _backward)

@@ -5,6 +5,8 @@ One motion and one time; `vmap` belongs to the caller.
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -53,7 +55,8 @@ class Moved(flax.struct.PyTreeNode):
 def build_components(config: Mapping[str, Any]) -> Components:
     """Resolves the model's slots `decoder`, `latent`, `skinning`, `deform`, `graph` and `text.projector` of a config.
 
-    The last only with `config.text.joint`.
+    The last only with `config.text.joint`. With `config.render.implementation=xla` nothing runs in C++, so that the
+    whole model has forward-mode derivatives too; `config.deform.implementation` chooses for skinning alone.
 
     Raises:
       UserError: a slot that cannot be resolved; the message names its key.
@@ -63,12 +66,23 @@ def build_components(config: Mapping[str, Any]) -> Components:
         decoder=resolve(config["decoder"], key="decoder")(),
         draw=resolve(config["latent"], key="latent"),
         skinning=resolve(config["skinning"], key="skinning"),
-        deform=resolve(config["deform"], key="deform"),
+        deform=_resolve_deform(config),
         graph=resolve(config["graph"], key="graph"),
         projector=build_projector(text["projector"], num_features=config["latent_init"]["dim"])
         if text.get("joint", False)
         else None,
     )
+
+
+def _resolve_deform(config: Mapping[str, Any]) -> Deform:
+    """The function of `config.deform`; where it can run in C++ and does not say whether to, `config.render` says it."""
+    deform: Deform = resolve(config["deform"], key="deform")
+    renderer = config.get("render", {}).get("implementation")
+    # A renderer in C++ allows skinning in it, which is what None means; any other one forbids it.
+    if renderer in (None, "native") or "implementation" in dict(getattr(deform, "keywords", {})):
+        return deform
+    takes_it = "implementation" in inspect.signature(deform).parameters
+    return functools.partial(deform, implementation="xla") if takes_it else deform
 
 
 def decode(components: Components, params: Params, z: Array, points: Array, time: Array) -> tuple[Array, Array]:

@@ -6,8 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dimo_jax.model import dimo, gaussians, latents
+from dimo_jax.data.cameras import orbit
+from dimo_jax.errors import UserError
+from dimo_jax.model import deform, dimo, gaussians, latents, native
 from dimo_jax.model.decoder import SplitDense, encode, motion_decoder
+from dimo_jax.render import render
 from dimo_jax.types import KeyPoints, Params
 
 CONFIG = dict(
@@ -19,8 +22,8 @@ CONFIG = dict(
 )
 
 
-def make_model(*, trained):
-    components = dimo.build_components(CONFIG)
+def make_model(*, trained, **changes):
+    components = dimo.build_components(CONFIG | changes)
     keys = jax.random.split(jax.random.key(0), 4)
     codes = latents.init_latents(keys[0], num_motions=2, dim=5)
     key_points = KeyPoints(positions=gaussians.uniform_in_ball(keys[1], 12), log_radii=jnp.full(12, -2.0))
@@ -127,3 +130,52 @@ def test_gaussians_start_inside_the_ball_of_their_key_point():
     _, params = make_model(trained=False)
     offsets = params.gaussians.means.reshape(12, 3, 3) - params.key_points.positions[:, None]
     assert float(jnp.max(jnp.linalg.norm(offsets, axis=-1))) <= 0.1 + 1e-6
+
+
+def seen_from(code, components, params):
+    """A picture [20,20,3] of a motion at a time, all of it in XLA."""
+    near = dimo.find_neighbors(components, params, params.latents.mu[0], jnp.linspace(0, 1, 3))
+    moved = dimo.move_by_key_points(components, params, near, code, jnp.asarray(0.4))
+    camera = jax.tree.map(lambda x: jnp.asarray(x)[0], orbit([20.0], 5, radius=2.0, fov_deg=33.9, height=20, width=20))
+    return render(moved.gaussians, camera, jnp.ones(3), implementation="xla", capacity=2_000).rgb
+
+
+def test_in_xla_nothing_native_runs_and_forward_mode_agrees_with_reverse(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("skinned in C++")
+
+    monkeypatch.setattr(native, "is_available", lambda: True)
+    monkeypatch.setattr(native, "blend_poses", refuse)
+    with pytest.raises(AssertionError, match="skinned"):  # so it would be seen
+        seen_from(jnp.zeros(5), *make_model(trained=True))
+    components, params = make_model(trained=True, render=dict(implementation="xla"))
+    picture = jax.jit(lambda code: seen_from(code, components, params))
+    code = params.latents.mu[0]
+    columns = jax.jit(jax.jacfwd(picture))(code)
+    _, tangent = jax.jvp(picture, (code,), (jnp.arange(1.0, 6.0),))
+    np.testing.assert_allclose(tangent, columns @ jnp.arange(1.0, 6.0), atol=1e-4 * float(jnp.abs(tangent).max()))
+    cotangent = jax.random.normal(jax.random.key(0), tangent.shape)
+    rows = jax.grad(lambda code: jnp.sum(picture(code) * cotangent))(code)
+    assert float(jnp.max(jnp.abs(rows))) > 1e-3
+    np.testing.assert_allclose(jnp.einsum("hwc,hwcd->d", cotangent, columns), rows, rtol=1e-3, atol=1e-4)
+
+
+def test_skinning_can_be_chosen_by_itself(monkeypatch):
+    monkeypatch.setattr(native, "is_available", lambda: True)
+    monkeypatch.setattr(native, "blend_poses", lambda *_: ("native", "native"))
+    arrays = [jnp.ones((3, size)) for size in (3, 4, 3, 3, 4)]
+    for render_with, own, taken in (("xla", None, False), ("pallas", None, False), ("xla", "native", True),
+                                    ("native", None, True), (None, "xla", False), (None, None, True)):  # fmt: skip
+        config = CONFIG | dict(
+            deform=CONFIG["deform"] | dict(implementation=own), render=dict(implementation=render_with)
+        )
+        moved = dimo.build_components(config).deform(*arrays, jnp.zeros((3, 2), jnp.int32), jnp.ones((3, 2)))
+        assert isinstance(moved[0], str) == taken
+
+
+@pytest.mark.parametrize("options", [dict(implementation="cuda"), dict(implementation="native", align=True)])
+def test_skinning_that_cannot_run_is_refused(options, monkeypatch):
+    monkeypatch.setattr(native, "is_available", lambda: True)
+    arrays = [jnp.ones((3, size)) for size in (3, 4, 3, 3, 4)]
+    with pytest.raises(UserError, match=r"config.deform.implementation: "):
+        deform.linear_blend(*arrays, jnp.zeros((3, 2), jnp.int32), jnp.ones((3, 2)), **options)
