@@ -188,7 +188,7 @@ def build_parts(
             normal=flat(normal),
             true_rgb=flat(true_rgb),
             true_alpha=flat(true_alpha),
-            image_weights=jnp.ones(num_images),
+            novel=jnp.zeros(num_images, bool),
             controls=controls,
             rotations=decoded[1],
             canonical=key_points.positions,
@@ -199,6 +199,7 @@ def build_parts(
             opacities=jax.nn.sigmoid(params.gaussians.logit_opacities),
             latents=jax.tree.map(lambda x: x[batch.motions], params.latents),
             frozen=frozen,
+            random_controls=jnp.repeat(controls, 8, axis=1),
         )
         return evaluate(options.terms, inputs, jnp.asarray(10**6))[0]
 

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from dimo_jax.checkpoints import config_sha256, load_config
 from dimo_jax.data.dataset import Dataset, motions_in, train_frames, views_in
+from dimo_jax.data.sampler import find_reference
 from dimo_jax.errors import UserError
 from dimo_jax.losses.perceptual import load_lpips
 from dimo_jax.model.dimo import build_components
@@ -292,7 +293,7 @@ def check_data(config: Mapping[str, Any], dataset: Dataset) -> None:
     """Checks that a dataset has what the config asks of it.
 
     Raises:
-      UserError: no motion to train on, fewer views or frames than a batch takes, or pictures that are too small.
+      UserError: no motion to train on, fewer views or frames than a batch takes, no such view, or pictures too small.
     """
     name, num_motions = dataset.object_name, len(motions_in(dataset, "train"))
     if num_motions == 0:
@@ -307,6 +308,7 @@ def check_data(config: Mapping[str, Any], dataset: Dataset) -> None:
             raise UserError(
                 f"config.batch.{key}: found {wanted}, expected at most {available} ({key} of {name} that train)"
             )
+    find_reference(dataset, config["data"].get("reference_view", ""))
     height, width = dataset.cameras.height, dataset.cameras.width
     if min(height, width) < SMALLEST_SIDE:
         raise UserError(

@@ -28,7 +28,7 @@ class LossInputs(flax.struct.PyTreeNode):
     normal: Array  # [B,H,W,3] unnormalized
     true_rgb: Array  # [B,H,W,3] truth over the same background
     true_alpha: Array  # [B,H,W]
-    image_weights: Array  # [B]
+    novel: Array  # [B] bool: images of neither the reference view nor the first frame
     controls: Array  # [M,F,P,3] control points at the batch's times
     rotations: Array  # [M,F,P,4] of the control points, as decoded: not normalized
     canonical: Array  # [P,3]
@@ -41,6 +41,7 @@ class LossInputs(flax.struct.PyTreeNode):
     opacities: Array  # [N] in 0..1, 0 for dead slots
     latents: Any  # types.Latents of the batch's motions, [M,D]
     frozen: Mapping[str, Any]  # weights that are not trained: "lpips_vgg", "lpips_alex"
+    random_controls: Array | None = None  # [M,R,P,3] at R random times, where a term has the option `num_times`
     turns: Turns | None = None  # of the batch's motions [M] and times [M,F], where they are searched for
     sentences: Any = None  # losses.latent.ProjectedSentences, where the text projector is trained with the latents
 

@@ -13,7 +13,7 @@ import optax
 
 from dimo_jax.losses.latent import ProjectedSentences
 from dimo_jax.losses.total import LossInputs, Term, evaluate
-from dimo_jax.model.dimo import Components, Moved, Neighbors
+from dimo_jax.model.dimo import Components, Moved, Neighbors, decode
 from dimo_jax.model.gaussians import mask_dead
 from dimo_jax.model.skinning import weigh_edges
 from dimo_jax.render import composite, project
@@ -124,6 +124,26 @@ def _turns(batch: Batch, frames: Array, frozen: Mapping[str, Any]) -> Turns | No
     return Turns(rotations=known.rotations[at], shifts=known.shifts[at], found=known.found[batch.motions])
 
 
+def _at_random_times(
+    components: Components, params: Params, canonical: Array, z: Array, keys: Array, options: StepOptions
+) -> Array | None:
+    """Control points [M,R,P,3] at as many random times in 0..1 as a term asks for; None where none does.
+
+    The times are drawn by step and motion, so that all parts of a batch that share a motion see the same. Canonical
+    positions carry no gradient to their sum with the translations (the authors' way).
+    """
+    count = max((int(term.options.get("num_times") or 0) for term in options.terms), default=0)
+    if not count:
+        return None
+
+    def one_motion(code: Array, key: Array) -> Array:
+        times = jax.random.uniform(jax.random.fold_in(key, 2), (count,))
+        translations = jax.vmap(lambda time: decode(components, params, code, canonical, time)[0])(times)
+        return jax.lax.stop_gradient(canonical) + translations
+
+    return jax.vmap(one_motion)(z, keys)
+
+
 def _loss(
     params: Params,
     probe: Array,
@@ -156,7 +176,6 @@ def _loss(
     edge_weights = jax.vmap(lambda e: weigh_edges(components.skinning, canonical, log_radii, e, control_alive))(edges)
     frames = jnp.round(batch.times * state.reference.shape[1]).astype(jnp.int32)
     reference = state.reference[batch.motions[:, None], frames]
-    images = batch.images.shape[:3]
 
     def flat(x: Array) -> Array:
         return x.reshape(-1, *x.shape[3:])
@@ -168,7 +187,7 @@ def _loss(
         normal=flat(rendering.normal),
         true_rgb=flat(true_rgb),
         true_alpha=flat(true_alpha),
-        image_weights=jnp.broadcast_to(batch.view_weights[:, :, None], images).reshape(-1),
+        novel=batch.novel.reshape(-1),
         controls=moved.controls,
         rotations=moved.rotations,
         canonical=canonical,
@@ -179,6 +198,7 @@ def _loss(
         opacities=jax.nn.sigmoid(shaped.gaussians.logit_opacities),
         latents=latents,
         frozen=frozen,
+        random_controls=_at_random_times(components, shaped, canonical, z, keys, options),
         turns=_turns(batch, frames, frozen),
         sentences=_project_sentences(shaped, batch, frozen, key, components, options),
     )
