@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -24,8 +26,7 @@ def blend(table: Array, neighbors: Array, weights: Array) -> Array:
       [N,C].
     """
     if neighbors.shape[0] * table.shape[0] <= LARGEST_MATRIX:
-        matrix = _spread(neighbors, weights, table.shape[0])
-        return jnp.matmul(matrix, table, precision=jax.lax.Precision.HIGHEST)
+        return _blend_by_matrix(table, neighbors, weights)
     # One neighbour at a time, so that arrays of N x C are the largest, in the backward pass as well.
     return sum(
         (weights[:, j, None] * table[neighbors[:, j]] for j in range(neighbors.shape[1])),
@@ -39,3 +40,23 @@ def _spread(neighbors: Array, weights: Array, num_columns: int) -> Array:
     for j in range(neighbors.shape[1]):
         matrix += jnp.where(neighbors[:, j, None] == columns, weights[:, j, None], 0)
     return matrix
+
+
+@jax.custom_jvp
+def _blend_by_matrix(table: Array, neighbors: Array, weights: Array) -> Array:
+    return _multiply(_spread(neighbors, weights, table.shape[0]), table)
+
+
+def _multiply(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+@_blend_by_matrix.defjvp
+def _differentiate(primals: tuple[Array, Array, Array], tangents: tuple[Array, Any, Array]) -> tuple[Array, Array]:
+    table, neighbors, weights = primals
+    d_table, _, d_weights = tangents
+    matrix = _spread(neighbors, weights, table.shape[0])
+    # A scatter, because its transpose, which training takes, picks J of K columns; that of `_spread` sums all of them.
+    rows = jnp.arange(neighbors.shape[0])[:, None]
+    d_matrix = jnp.zeros_like(matrix).at[rows, neighbors].add(d_weights)
+    return _multiply(matrix, table), _multiply(matrix, d_table) + _multiply(d_matrix, table)

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from dimo_jax.geometry import quaternion
+from dimo_jax.model.gaussians import pose
 from dimo_jax.model.text import build_projector
 from dimo_jax.resolve import resolve
 from dimo_jax.types import Array, Deform, Gaussians, Graph, Params, Skinning
@@ -140,7 +141,7 @@ def move_by_key_points(components: Components, params: Params, neighbors: Neighb
     means, quats = components.deform(
         gaussians.means, gaussians.quats, key_points.positions, translations, rotations, near, weights
     )
-    posed = gaussians.replace(means=means, quats=quats)
+    posed = pose(gaussians, means, quats)
     return Moved(gaussians=posed, controls=key_points.positions + translations, rotations=rotations)
 
 
@@ -154,7 +155,7 @@ def move_points(components: Components, params: Params, neighbors: Neighbors, z:
     translations, rotations = decode(components, params, z, gaussians.means, time)
     means = gaussians.means + translations
     quats = quaternion.multiply(quaternion.normalize(rotations), quaternion.normalize(gaussians.quats))
-    return Moved(gaussians=gaussians.replace(means=means, quats=quats), controls=means, rotations=rotations)
+    return Moved(gaussians=pose(gaussians, means, quats), controls=means, rotations=rotations)
 
 
 def move_without_key_points(
@@ -172,7 +173,7 @@ def move_without_key_points(
     count = positions.shape[0]
     means = gaussians.means + translations[count:]
     quats = quaternion.multiply(quaternion.normalize(rotations[count:]), quaternion.normalize(gaussians.quats))
-    posed = gaussians.replace(means=means, quats=quats)
+    posed = pose(gaussians, means, quats)
     return Moved(gaussians=posed, controls=positions + translations[:count], rotations=rotations[:count])
 
 

@@ -23,6 +23,7 @@ from dimo_jax.data.sampler import downsample
 from dimo_jax.errors import UserError
 from dimo_jax.geometry import quaternion
 from dimo_jax.losses.total import Term
+from dimo_jax.model.gaussians import pose
 from dimo_jax.render import render
 from dimo_jax.train.state import TrainState
 from dimo_jax.train.step import StepOptions, composite_truth, visible_params
@@ -154,7 +155,7 @@ def _see_turned(state: TrainState, options: StepOptions, cameras: Camera, turn: 
     """The canonical pose, turned and then shifted, as `cameras` [V,...] see it."""
     body = visible_params(state.params, state.alive, options).gaussians
     quats = quaternion.multiply(jnp.broadcast_to(turn, body.quats.shape), body.quats)
-    posed = body.replace(means=quaternion.rotate(turn[None], body.means) + shift, quats=quats)
+    posed = pose(body, quaternion.rotate(turn[None], body.means) + shift, quats)
 
     def one(camera: Camera) -> Rendering:
         return render(
