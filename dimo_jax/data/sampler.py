@@ -188,7 +188,7 @@ class Sampler:
             shown=np.tile(columns, (len(draw.motions), 1)),  # type: ignore[arg-type]
             cameras=cameras,
             images=images,  # type: ignore[arg-type]
-            novel=(ids[1] != find_reference(dataset, self.reference_view)) & (ids[2] != 0),  # type: ignore[arg-type]
+            novel=(ids[1] != find_reference(dataset, self.reference_view)) & (ids[2] != 0),
         )
 
 

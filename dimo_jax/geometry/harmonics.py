@@ -64,7 +64,7 @@ def rotate(sh: Array, rotation: Array) -> Array:
     for band in range(1, degree + 1):
         directions, solve = _probe(band)
         # R^T d, written out: accelerators round the inputs of a float32 product.
-        back = sum(matrices[..., i, :] * directions[:, i, None] for i in range(3))
+        back = functools.reduce(jnp.add, [matrices[..., i, :] * directions[:, i, None] for i in range(3)])
         values = _band(back, band)[..., None] * sh[..., None, band**2 : (band + 1) ** 2, :]
         turned.append(jnp.matmul(solve, jnp.sum(values, axis=-2), precision=lax.Precision.HIGHEST))
     return jnp.concatenate(turned, axis=-2)
