@@ -83,7 +83,7 @@ def _resolve_deform(config: Mapping[str, Any]) -> Deform:
     if renderer in (None, "native") or "implementation" in dict(getattr(deform, "keywords", {})):
         return deform
     takes_it = "implementation" in inspect.signature(deform).parameters
-    return functools.partial(deform, implementation="xla") if takes_it else deform
+    return functools.partial(deform, implementation="xla") if takes_it else deform  # type: ignore[call-arg]
 
 
 def decode(components: Components, params: Params, z: Array, points: Array, time: Array) -> tuple[Array, Array]:

@@ -113,9 +113,7 @@ def test_a_step_is_the_same_however_its_batch_is_cut_into_parts():
     for parts in (2, 8):
         np.testing.assert_allclose(found[parts].loss, found[1].loss, rtol=1e-4)
         for name, value in found[1].terms.items():
-            # Rounding, which differs with a part's shape, decides between neighbours that are about as near.
-            tolerance = 1e-2 if name == "arap" else 1e-4
-            np.testing.assert_allclose(found[parts].terms[name], value, rtol=tolerance, err_msg=name)
+            np.testing.assert_allclose(found[parts].terms[name], value, rtol=1e-4, err_msg=name)
 
 
 def test_truth_is_composited_over_the_background():
