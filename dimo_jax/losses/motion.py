@@ -174,7 +174,7 @@ def _fit_rotations(before: Array, after: Array, weights: Array) -> Array:
     covariance = jnp.einsum("kj,kja,kjb->kab", weights, after, before, precision=lax.Precision.HIGHEST)
     left, _, right = jnp.linalg.svd(covariance)
     # Turning the direction of the least singular value where the product would be a reflection. Written out, because
-    # with `jnp.linalg.det` and a column multiplied in place jax 0.10.2 gave determinants of 0.2 for one motion on a CPU.
+    # with `jnp.linalg.det` and a column multiplied in place jax 0.10.2 made determinants of 0.2 of one motion on a CPU.
     whole = jnp.einsum("kab,kbc->kac", left, right, precision=lax.Precision.HIGHEST)
     determinant = jnp.sum(jnp.cross(whole[:, 0], whole[:, 1]) * whole[:, 2], axis=-1)
     least = left[:, :, 2, None] * right[:, None, 2, :]
