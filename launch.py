@@ -7,7 +7,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from dimo_jax import apps
-from dimo_jax.apps import APPS, command_line, define_flags, options_of
+from dimo_jax.apps import APPS, command_line
 from dimo_jax.apps.flag_checks import check_flags
 from dimo_jax.apps.parameters import parameters_of
 from dimo_jax.apps.signals import leave
@@ -22,7 +22,7 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. conf
 WORKDIR = flags.DEFINE_string("workdir", "runs/dimo", "Folder of the run: checkpoints, metrics, pictures, report")
 APP = flags.DEFINE_enum("app", "train", sorted(APPS), "What to run")
 command_line.define_early_flags()
-define_flags()
+apps.define_flags()
 for module in (apps, command_line):
     flags.adopt_module_key_flags(module)  # else --help lists the three above alone
 
@@ -31,10 +31,9 @@ def main(argv: list[str]) -> None:
     """Runs the app; `parse_flags` has already joined the other hosts where asked for."""
     if len(argv) > 1:
         raise UserError(f"command line: found {argv[1]!r}, expected only --flags")
-    module = APPS[APP.value]
-    options = options_of(parameters_of(module), config=CONFIG.value, workdir=WORKDIR.value)
+    options = apps.options_of(parameters_of(APPS[APP.value]), config=CONFIG.value, workdir=WORKDIR.value)
     check_flags(APP.value, options)  # before the import, which takes seconds
-    importlib.import_module(module).run(**options)
+    importlib.import_module(APPS[APP.value]).run(**options)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -97,10 +98,19 @@ def measure_scene(name: str, backend: str, camera: Camera, gaussians: Gaussians)
     ms = {part: median_ms(call, argument, repeats=repeats) for part, (call, argument) in times.items()}
     whole = compile_for(with_derivative(draw), gaussians, camera)
     ms["render"] = median_ms(whole, gaussians, camera, repeats=repeats)
+    check_room(f"{name} {backend}", partial(render, gaussians, implementation=backend, capacity=capacity), name)
     rates = measure_batch(name, draw, gaussians) if BATCH.value else ["-", "-"]
     row = [f"{ms['project']:.1f}", bin_ms, f"{ms['forward']:.1f}", f"{ms['both'] - ms['forward']:.1f}"]
     row += [f"{ms['both']:.1f}", f"{ms['render']:.1f}", *rates, f"{count_memory(whole):.0f}"]
     return row, np.asarray(jax.jit(draw)(gaussians, camera)[0])
+
+
+def check_room(label: str, draw: Callable[..., Any], scene: str) -> None:
+    """Ends the run where a picture lacks Gaussians: its time would be that of another scene."""
+    cameras = make_cameras(scene, max(BATCH.value, 1))
+    missing = int(jax.jit(jax.vmap(lambda camera: draw(camera, jnp.ones(3)).overflow))(cameras).sum())
+    if missing:
+        raise SystemExit(f"{label}: {missing} Gaussian-tile pairs found no room in the pictures that are timed")
 
 
 def measure_batch(name: str, draw: Callable[..., Any], gaussians: Gaussians) -> list[str]:

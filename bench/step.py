@@ -10,7 +10,6 @@ part runs ahead of the step in a thread; it is no share of it as long as it is s
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from functools import partial
@@ -31,9 +30,9 @@ from dimo_jax.data.sources import load
 from dimo_jax.losses.total import LossInputs, evaluate
 from dimo_jax.memory import keep_freed_memory
 from dimo_jax.model import dimo
-from dimo_jax.model import native as native_skinning
 from dimo_jax.model.dimo import build_components
 from dimo_jax.model.gaussians import mask_dead
+from dimo_jax.model.skinning import weigh_edges
 from dimo_jax.render import choose_backend, composite, project
 from dimo_jax.train import capacity, stages
 from dimo_jax.train.frozen import load_frozen
@@ -75,11 +74,11 @@ def differentiate(function: Callable[..., Any], *arguments: Any) -> jax.stages.C
 
 def main(argv: list[str]) -> None:
     del argv
-    if IMPLEMENTATION.value == "xla":
-        native_skinning.is_available = lambda: False
-    else:
+    if IMPLEMENTATION.value != "xla":
         leave_reductions_to_xla()  # as launch.py does; xla would be slower for it
     config = load_config(Path(WORKDIR.value)) if WORKDIR.value else get_config(PRESET.value)
+    if IMPLEMENTATION.value:
+        config.render.implementation = IMPLEMENTATION.value
     dataset, components = load(config.data), build_components(config)
     stage = stages.build_stages(config)[1]
     size = SIZE.value or min(stage.config["phases"][-1][1], dataset.cameras.height)
@@ -91,8 +90,6 @@ def main(argv: list[str]) -> None:
     data = 1e3 * (time.perf_counter() - start) / REPEATS.value
 
     options = stage.options
-    if IMPLEMENTATION.value:
-        options = dataclasses.replace(options, implementation=IMPLEMENTATION.value)
     options = capacity.with_room(options, capacity.measure(state, components, options, batch))
     num_images = int(np.prod(batch.images.shape[:3]))
     print(
@@ -179,10 +176,8 @@ def build_parts(
     true_rgb, true_alpha = composite_truth(batch.images, jnp.asarray(options.background))
     flat = lambda x: x.reshape(-1, *x.shape[3:])  # noqa: E731
     frames = jnp.round(batch.times * state.reference.shape[1]).astype(jnp.int32)
-    edge_positions = key_points.positions[near.controls]
-    edge_weights = jax.vmap(lambda p, e: components.skinning(key_points.positions, p, key_points.log_radii[e]))(
-        edge_positions, near.controls
-    )
+    weigh = partial(weigh_edges, components.skinning, key_points.positions, key_points.log_radii)
+    edge_weights = jax.vmap(weigh)(near.controls)
     num_images = int(np.prod(batch.images.shape[:3]))
 
     def lose(rgb: Any, alpha: Any, depth: Any, normal: Any, controls: Any) -> Any:
@@ -193,7 +188,7 @@ def build_parts(
             normal=flat(normal),
             true_rgb=flat(true_rgb),
             true_alpha=flat(true_alpha),
-            image_weights=jnp.ones(num_images),
+            novel=jnp.zeros(num_images, bool),
             controls=controls,
             rotations=decoded[1],
             canonical=key_points.positions,
@@ -204,6 +199,7 @@ def build_parts(
             opacities=jax.nn.sigmoid(params.gaussians.logit_opacities),
             latents=jax.tree.map(lambda x: x[batch.motions], params.latents),
             frozen=frozen,
+            random_controls=jnp.repeat(controls, 8, axis=1),
         )
         return evaluate(options.terms, inputs, jnp.asarray(10**6))[0]
 

@@ -67,6 +67,7 @@ def _paper() -> ConfigDict:
     )
     config.data.store = "auto"  # frames of a folder: memory, disk (mapped, shared by processes); auto: disk from 1 GiB
     config.data.device_gib = 0.0  # frames of up to this size are kept on every device instead
+    config.data.reference_view = ""  # the view that was filmed, by name; empty: the first. All others are novel
     config.data.held_out_every = 5  # every fifth frame tests, the others, first and last among them, train
 
     config.batch = dict(motions=4, views=3, frames=2, accumulate=1)  # computed in so many parts, one after the other
@@ -86,7 +87,11 @@ def _paper() -> ConfigDict:
     config.latent_init = dict(dim=32, mu_std=0.1, log_sigma=-3.0)
     config.skinning = dict(fn="dimo_jax.model.skinning:rbf_weights")
     config.graph = dict(fn="dimo_jax.model.graph:trajectory_neighbors", num_neighbors=8)
-    config.deform = dict(fn="dimo_jax.model.deform:linear_blend", align=False)
+    config.deform = dict(
+        fn="dimo_jax.model.deform:linear_blend",
+        align=False,
+        implementation=placeholder(str),  # xla or native; none: as render.implementation allows
+    )
     config.num_key_points = 512
     config.radius_power = 2.0  # r_k of Eq. 1 is a squared length
     config.radius_scale = 1.0  # first control radius as a multiple of the key points' spacing
@@ -135,7 +140,7 @@ def _paper() -> ConfigDict:
         sh=_rate(1e-2),
     )
     config.stage1.losses = dict(
-        rgb=dict(fn=f"{TERMS}:rgb", weight=5000.0, kind="l2"),
+        rgb=dict(fn=f"{TERMS}:rgb", weight=5000.0, kind="l2", novel_weight=1.0),
         mask=dict(fn=f"{TERMS}:mask", weight=500.0),
         ssim=dict(fn=f"{TERMS}:ssim", weight=500.0),
         lpips=dict(fn=f"{TERMS}:lpips", weight=1000.0, network="vgg", num_images=placeholder(int), dtype="float32"),
@@ -172,7 +177,7 @@ def _paper() -> ConfigDict:
         projector=_rate(1e-3),  # with text.joint
     )
     config.stage2.losses = dict(
-        rgb=dict(fn=f"{TERMS}:rgb", weight=5000.0, kind="l2"),
+        rgb=dict(fn=f"{TERMS}:rgb", weight=5000.0, kind="l2", novel_weight=1.0),
         mask=dict(fn=f"{TERMS}:mask", weight=500.0),
         ssim=dict(fn=f"{TERMS}:ssim", weight=500.0),
         lpips=dict(fn=f"{TERMS}:lpips", weight=1000.0, network="vgg", num_images=placeholder(int), dtype="float32"),
@@ -228,7 +233,8 @@ def _official() -> ConfigDict:
     config.text.projector = dict(fn="dimo_jax.model.text:linear")
     config.text.fit.update(noise=0.0, contrast=0.0, num_members=1)
     for stage in (config.stage1, config.stage2):
-        stage.losses.arap = dict(fn=f"{TERMS}:arap_rigid", weight=10.0, radius=0.1, num_neighbors=10)
+        stage.losses.arap = dict(fn=f"{TERMS}:arap_rigid", weight=10.0, radius=0.1, num_neighbors=10, num_times=8)
+        stage.losses.rgb.novel_weight = 0.5
         stage.losses.kl.weight = 0.0
     for group, rates in (("latents", (5e-3, 2e-4)), ("decoder", (2e-4, 2e-6)), ("means", (2e-4, 2e-6))):
         config.stage2.rates[group] = _rate(*rates, 10_000)

@@ -91,7 +91,7 @@ class Batch(flax.struct.PyTreeNode):
     shown: Array  # [M,S] int32, S <= F: which of the times the images show
     cameras: Camera  # world_to_camera [M,V,4,4], focal [M,V,2], center [M,V,2]
     images: Array  # [M,V,S,H,W,4] uint8, straight alpha
-    view_weights: Array  # [M,V], mean 1 over the whole batch
+    novel: Array  # [M,V,S] bool: images of neither the reference view nor the first frame
 
 
 class Turns(flax.struct.PyTreeNode):

@@ -19,9 +19,11 @@ from ml_collections import ConfigDict
 from dimo_jax.apps.options import check_folder
 from dimo_jax.checkpoints import config_sha256, load_config
 from dimo_jax.data.dataset import Dataset, motions_in, train_frames, views_in
+from dimo_jax.data.sampler import find_reference
 from dimo_jax.errors import UserError
 from dimo_jax.losses.perceptual import load_lpips
 from dimo_jax.model.dimo import build_components
+from dimo_jax.model.skinning import RADIUS_POWERS
 from dimo_jax.render import choose_backend
 from dimo_jax.resolve import resolve
 from dimo_jax.train import stages
@@ -113,6 +115,7 @@ def check_config(config: Mapping[str, Any]) -> None:
     _check_render(config)
     for key in ("decoder", "latent", "skinning", "graph", "deform", "text.projector", "text.fit", "turns", *LATE_SLOTS):
         _check_slot(_get(config, key), key)
+    _check_radius_power(config)
     build_components(config)
     stages.resolve_latent_init(config)
     stages.build_stages(config)
@@ -205,6 +208,18 @@ def _check_slot(spec: Any, key: str) -> None:
     resolve(spec, key=key)
 
 
+def _check_radius_power(config: Mapping[str, Any]) -> None:
+    """Radii of another meaning than the weights take them for would leave key points without neighbours."""
+    skinning = resolve(config["skinning"], key="skinning")
+    expected = RADIUS_POWERS.get(getattr(skinning, "func", skinning))
+    if expected is not None and config["radius_power"] != expected:
+        kind = "a squared length" if expected == 2 else "a length"
+        raise UserError(
+            f"config.radius_power: found {config['radius_power']:g}, expected {expected:g}: the radius of "
+            f"{config['skinning']['fn']} is {kind}"
+        )
+
+
 def check_same(values: Mapping[str, str]) -> None:
     """Checks that all processes of a run were started with the same; to be called by every one of them.
 
@@ -275,7 +290,7 @@ def check_data(config: Mapping[str, Any], dataset: Dataset) -> None:
     """Checks that a dataset has what the config asks of it.
 
     Raises:
-      UserError: no motion to train on, fewer views or frames than a batch takes, or pictures that are too small.
+      UserError: no motion to train on, fewer views or frames than a batch takes, no such view, or pictures too small.
     """
     name, num_motions = dataset.object_name, len(motions_in(dataset, "train"))
     if num_motions == 0:
@@ -290,6 +305,7 @@ def check_data(config: Mapping[str, Any], dataset: Dataset) -> None:
             raise UserError(
                 f"config.batch.{key}: found {wanted}, expected at most {available} ({key} of {name} that train)"
             )
+    find_reference(dataset, config["data"].get("reference_view", ""))
     height, width = dataset.cameras.height, dataset.cameras.width
     if min(height, width) < SMALLEST_SIDE:
         raise UserError(

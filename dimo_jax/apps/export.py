@@ -200,7 +200,7 @@ def write_placed(
 ) -> Path:
     """Writes a motion in the units and at the place of the user's world; in its axes, but for glTF, which is +Y up."""
     world = model.world.upright() if is_gltf else model.world
-    return write(place_motion(take, world, radius_power=model.player.radius_power), target)
+    return write(place_motion(take, world), target)
 
 
 def point_to_mesh(model: Restored, chosen: Sequence[str], dataset: str) -> list[str]:

@@ -158,7 +158,7 @@ def write_trajectory_views(
         names=[dataset.names[m] for m in motions],
         times=dataset.times,
         positions=world.undo(player.params.key_points.positions),
-        radii=np.exp(np.asarray(player.params.key_points.log_radii)) / world.scale**player.radius_power,
+        radii=player.control_radii / world.scale,
     )
     captions = [f"Key point trajectories: {dataset.captions[motion]}" for motion in motions[farthest]]
     return [Picture(path, caption, True) for path, caption in zip(paths, captions, strict=True)]

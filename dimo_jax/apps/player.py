@@ -17,7 +17,8 @@ from ml_collections import ConfigDict
 from dimo_jax.model import dimo
 from dimo_jax.model.dimo import Components
 from dimo_jax.model.gaussians import mask_dead
-from dimo_jax.render import render
+from dimo_jax.model.skinning import control_radii
+from dimo_jax.render import first_capacity, render
 from dimo_jax.resolve import resolve
 from dimo_jax.train import stages
 from dimo_jax.train.state import TrainState
@@ -50,14 +51,15 @@ class Player:
         self.alive = np.asarray(state.alive)
         self.background = jnp.asarray(config.render.background, jnp.float32)
         # Of which power of a length the control radii are; early configs do not say, and mean the paper's square.
-        self.radius_power = float(config.get("radius_power", 2.0))
-        self._capacity: int | None = config.render.capacity
+        self._radius_power = float(config.get("radius_power", 2.0))
         graph_times = stages.frame_times(num_frames)
         self.move: Move = resolve(config.stage2.move, key="stage2.move")
         how: dict[str, Any] = dict(graph_times=graph_times, move=self.move)
         self._animate = jax.jit(functools.partial(dimo.animate, components, **how))
         self._walk = jax.jit(functools.partial(_walk, components, **how))
         self.implementation: str | None = config.render.implementation
+        first = first_capacity(len(self.alive), self.implementation)
+        self._capacity: int | None = config.render.capacity or first
         self._render, self._film = (
             jax.jit(functools.partial(draw, implementation=self.implementation), static_argnames="capacity")
             for draw in (_render_all, _film)
@@ -68,6 +70,11 @@ class Player:
         other = copy.copy(self)
         other.params = params
         return other
+
+    @property
+    def control_radii(self) -> np.ndarray:
+        """Control radii [K] of the key points as lengths, world units, whatever `config.radius_power` is."""
+        return np.asarray(control_radii(self.params.key_points.log_radii, power=self._radius_power))
 
     def latent(self, motion: int) -> Array:
         """The mean code mu_m [D] of a training motion."""
@@ -112,7 +119,8 @@ class Player:
             result, overflow = draw(self._capacity)
             if not int(overflow):
                 return result
-            self._capacity = 2 * (self._capacity or 65_536)
+            assert self._capacity is not None  # a backend without static buffers has room for all
+            self._capacity *= 2
             logging.info("render buffers grow to %d pairs an image", self._capacity)
 
     def _render_with_room(self, draw: Any, gaussians: Gaussians, cameras: Camera) -> tuple[np.ndarray, np.ndarray]:

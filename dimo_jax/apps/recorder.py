@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from dimo_jax.export.images import to_uint8
 from dimo_jax.export.metrics_log import Board, MetricsLog
+from dimo_jax.model.skinning import control_radii
 from dimo_jax.train.state import TrainState
 from dimo_jax.workdir import status
 from dimo_jax.workdir.spans import format_span
@@ -48,6 +49,7 @@ class Recorder:
         """
         self._folder, self._log, self._board, self._clock = folder, log, board, clock
         self._total = config.stage1.num_steps + config.stage2.num_steps
+        self._radius_power = float(config.radius_power)
         self._images = config.batch.motions * config.batch.views * config.batch.frames
         self._last, self._last_line, self._last_status = (clock(), 0), -float("inf"), -float("inf")
         self._phase: tuple[str, float] | None = None
@@ -81,7 +83,8 @@ class Recorder:
         self._board.image(step, f"{stage}/truth_and_rendering", to_uint8(np.concatenate(list(preview), axis=1)))
         self._board.histogram(step, f"{stage}/opacity", np.asarray(opacities)[alive])
         self._board.histogram(step, f"{stage}/scale", scales)
-        self._board.histogram(step, f"{stage}/radius", np.exp(np.asarray(state.params.key_points.log_radii)))
+        radii = control_radii(state.params.key_points.log_radii, power=self._radius_power)
+        self._board.histogram(step, f"{stage}/radius", np.asarray(radii))
 
     def resumed(self, step: int) -> None:
         """Drops rows of steps that will be repeated."""

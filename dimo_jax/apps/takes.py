@@ -129,7 +129,7 @@ class Recorder:
             means=np.asarray(clip.gaussians.means),
             quats=np.asarray(clip.gaussians.quats),
             rest=params.key_points.positions,
-            radii=np.exp(params.key_points.log_radii),
+            radii=player.control_radii,
             tracks=tracks,
             turns=keep_sign(turns),
             neighbors=neighbors,

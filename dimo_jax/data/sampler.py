@@ -77,8 +77,23 @@ def _to_uint8(values: np.ndarray) -> np.ndarray:
 
 
 def batch_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keywords of `Sampler` that `config.batch` gives."""
-    return {f"batch_{name}": int(config["batch"][name]) for name in ("motions", "views", "frames")}
+    """The keywords of `Sampler` that `config.batch` and `config.data.reference_view` give."""
+    sizes: dict[str, Any] = {f"batch_{name}": int(config["batch"][name]) for name in ("motions", "views", "frames")}
+    return sizes | {"reference_view": str(config["data"].get("reference_view", ""))}
+
+
+def find_reference(dataset: Dataset, name: str) -> int:
+    """The index of the view that was filmed, by its name; of the first where that is empty.
+
+    Raises:
+      UserError: there is no such view.
+    """
+    if name and name not in dataset.view_names:
+        views = ", ".join(dataset.view_names)
+        raise UserError(
+            f"config.data.reference_view: found {name!r}, expected a view of {dataset.object_name}: {views}"
+        )
+    return dataset.view_names.index(name) if name else 0
 
 
 class Draw(NamedTuple):
@@ -113,11 +128,13 @@ class Sampler:
     resolution: int | None = None  # image height in pixels, width follows the aspect; None keeps the dataset's
     held_out_every: int = 5  # 0 trains on every frame
     seed: int = 0
+    reference_view: str = ""  # name of the view that was filmed, not made from it; empty: the first
     motion_ids: Sequence[int] | None = None  # motions to draw from instead of the train split
     as_indices: bool = False  # `images` are indices into the frames as [M*V*T,...], for frames kept on the device
 
     def __post_init__(self) -> None:
-        """Raises UserError where the dataset has fewer views or frames than a batch takes, or is too small."""
+        """Raises UserError where the dataset has fewer views or frames than a batch takes, or lacks what is asked."""
+        find_reference(self.dataset, self.reference_view)
         if self.resolution is not None and not 0 < self.resolution <= self.dataset.cameras.height:
             largest = self.dataset.cameras.height
             raise UserError(f"resolution: found {self.resolution}, expected 1 to {largest} (the dataset's height)")
@@ -151,7 +168,7 @@ class Sampler:
         return Draw(motions.astype(np.int32), view_ids, frame_ids)
 
     def sample(self, step: int) -> Batch:
-        """The batch of `step`, with NumPy arrays. `times` is frame / T; `view_weights` is 1."""
+        """The batch of `step`, with NumPy arrays. `times` is frame / T."""
         return self.gather(self.draw(step), np.arange(self.batch_frames, dtype=np.int32))
 
     def gather(self, draw: Draw, columns: np.ndarray) -> Batch:
@@ -171,7 +188,7 @@ class Sampler:
             shown=np.tile(columns, (len(draw.motions), 1)),  # type: ignore[arg-type]
             cameras=cameras,
             images=images,  # type: ignore[arg-type]
-            view_weights=np.ones(draw.views.shape, np.float32),  # type: ignore[arg-type]
+            novel=(ids[1] != find_reference(dataset, self.reference_view)) & (ids[2] != 0),
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dimo_jax.export.ply import find_drawable
+from dimo_jax.model.gaussians import pose
 from dimo_jax.types import Gaussians
 from dimo_jax.workdir.files import replace_file
 
@@ -30,7 +31,7 @@ class Motion:
     means: np.ndarray  # [T,N,3]
     quats: np.ndarray  # [T,N,4] wxyz
     rest: np.ndarray  # [K,3] canonical positions of the key points
-    radii: np.ndarray  # [K] control radii
+    radii: np.ndarray  # [K] control radii, world units
     tracks: np.ndarray  # [T,K,3] positions of the key points
     turns: np.ndarray  # [T,K,4] their rotations, unit wxyz, of one sign along time
     neighbors: np.ndarray  # [N,J] int, the key points that move each Gaussian
@@ -47,8 +48,8 @@ class Motion:
         return (np.arange(self.num_frames) / self.frame_rate).astype(np.float32)
 
     def at(self, frame: int) -> Gaussians:
-        """The Gaussians of one frame."""
-        return self.canonical.replace(means=self.means[frame], quats=self.quats[frame])
+        """The Gaussians of one frame, their colours turned with them."""
+        return pose(self.canonical, self.means[frame], self.quats[frame])
 
 
 def keep_sign(quats: np.ndarray) -> np.ndarray:
@@ -117,7 +118,8 @@ def write_motion(motion: Motion, path: Path | str) -> Path:
     Fields: `version` int32 (1); `name` unicode; `frame_rate` float32; `times` [T], of the model in 0..1; `seconds` [T];
     `codes` [T,D]; `key_points` [T,K,3] world units, +Y up; `key_point_rotations` [T,K,4] unit wxyz;
     `canonical_key_points` [K,3]; `radii` [K]; of the N Gaussians in use `means` [T,N,3], `quats` [T,N,4] wxyz,
-    `canonical_means` [N,3], `canonical_quats` [N,4], `log_scales` [N,3], `logit_opacities` [N], `sh` [N,C,3];
+    `canonical_means` [N,3], `canonical_quats` [N,4], `log_scales` [N,3], `logit_opacities` [N], `sh` [N,C,3], canonical
+    (what has a direction turns by `quats` over `canonical_quats`);
     `neighbors` int32 [N,J] and `weights` [N,J], the key points that move each Gaussian. Floats are float32.
 
     Args:

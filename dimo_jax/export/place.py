@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dimo_jax.export.motion import Motion, keep_sign
-from dimo_jax.geometry.harmonics import basis, degree_of
+from dimo_jax.geometry.harmonics import rotate
 from dimo_jax.geometry.world import World
 from dimo_jax.types import Gaussians
 
@@ -26,15 +26,12 @@ def place_gaussians(gaussians: Gaussians, world: World) -> Gaussians:
             means=world.undo(gaussians.means).astype(np.float32),
             log_scales=(np.asarray(gaussians.log_scales) - np.log(world.scale)).astype(np.float32),
             quats=turn_quats(np.asarray(gaussians.quats), back),
-            sh=turn_harmonics(np.asarray(gaussians.sh), back).astype(np.float32),
+            sh=np.asarray(rotate(jnp.asarray(gaussians.sh), jnp.asarray(quat_of(back), jnp.float32))),
         )
 
 
-def place_motion(motion: Motion, world: World, *, radius_power: float = 2.0) -> Motion:
-    """A motion of the method's world where it stands in the user's, as `place_gaussians`.
-
-    `radius_power` is that of the control radii: r_k is a length to this power (`config.radius_power`).
-    """
+def place_motion(motion: Motion, world: World) -> Motion:
+    """A motion of the method's world where it stands in the user's, as `place_gaussians`."""
     if world.is_identity:
         return motion
     back = world.rotation.T
@@ -48,7 +45,7 @@ def place_motion(motion: Motion, world: World, *, radius_power: float = 2.0) -> 
         means=world.undo(motion.means).astype(np.float32),
         quats=turn_quats(np.asarray(motion.quats), back),
         rest=world.undo(motion.rest).astype(np.float32),
-        radii=(np.asarray(motion.radii) / world.scale**radius_power).astype(np.float32),
+        radii=(np.asarray(motion.radii) / world.scale).astype(np.float32),
         tracks=world.undo(motion.tracks).astype(np.float32),
         turns=keep_sign(turn_quats(inner, back)),
     )
@@ -71,24 +68,3 @@ def quat_of(rotation: np.ndarray) -> np.ndarray:
     k[0, 1:] = k[1:, 0] = (m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1])
     quat: np.ndarray = np.linalg.eigh(k)[1][:, -1]
     return quat if quat[0] >= 0 else -quat
-
-
-def turn_harmonics(sh: np.ndarray, rotation: np.ndarray) -> np.ndarray:
-    """Coefficients [...,(degree+1)^2,C] after a rotation [3,3] of what they colour.
-
-    A turned function f'(d) = f(R^T d) is of the same degree, so that as many directions as coefficients determine it;
-    more are taken, and least squares is exact to rounding.
-    """
-    degree = degree_of(jnp.asarray(sh))
-    if degree == 0 or np.array_equal(rotation, np.eye(3)):
-        return sh
-    directions = np.random.default_rng(0).normal(size=(64, 3))
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-
-    def values(points: np.ndarray) -> np.ndarray:
-        return np.asarray(basis(jnp.asarray(points, jnp.float32), degree=degree), np.float64)
-
-    turn = np.linalg.lstsq(values(directions), values(directions @ rotation), rcond=None)[0]
-    turn[np.abs(turn) < 1e-6] = 0.0
-    turned: np.ndarray = np.einsum("ab,...bc->...ac", turn, np.asarray(sh, np.float64))
-    return turned

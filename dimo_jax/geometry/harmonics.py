@@ -6,10 +6,15 @@ degree 1 is (-y, z, -x).
 
 from __future__ import annotations
 
+import functools
 import math
 
+import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
+from dimo_jax.geometry import quaternion
 from dimo_jax.types import Array
 
 MAX_DEGREE = 3
@@ -33,6 +38,54 @@ def evaluate(sh: Array, directions: Array) -> Array:
     values = basis(directions, degree=degree_of(sh))
     # A product and a sum, not a dot: accelerators round the inputs of a float32 dot.
     return jnp.sum(values[..., None] * sh, axis=-2)
+
+
+def rotate(sh: Array, rotation: Array) -> Array:
+    """Coefficients of the turned function: `evaluate(rotate(sh, q), q d)` is `evaluate(sh, d)`.
+
+    A degree's functions turn among themselves, so a few values of the turned function tell its coefficients.
+
+    Args:
+      sh: [...,(degree+1)^2,C] coefficients, degree 0..3.
+      rotation: [...,4] wxyz, need not be unit; leading axes broadcast with those of `sh`.
+
+    Returns:
+      Coefficients of the same degree; degree 0 has no direction and stays as it is. Differentiable in both.
+
+    Raises:
+      ValueError: the number of coefficients is none of 1, 4, 9, 16.
+    """
+    degree = degree_of(sh)
+    if degree == 0:
+        return sh
+    matrices = quaternion.to_matrix(rotation)[..., None, :, :]
+    shape = (*jnp.broadcast_shapes(sh.shape[:-2], rotation.shape[:-1]), *sh.shape[-2:])
+    turned = [jnp.broadcast_to(sh, shape)[..., :1, :]]
+    for band in range(1, degree + 1):
+        directions, solve = _probe(band)
+        # R^T d, written out: accelerators round the inputs of a float32 product.
+        back = functools.reduce(jnp.add, [matrices[..., i, :] * directions[:, i, None] for i in range(3)])
+        values = _band(back, band)[..., None] * sh[..., None, band**2 : (band + 1) ** 2, :]
+        turned.append(jnp.matmul(solve, jnp.sum(values, axis=-2), precision=lax.Precision.HIGHEST))
+    return jnp.concatenate(turned, axis=-2)
+
+
+@functools.cache
+def _probe(band: int) -> tuple[np.ndarray, np.ndarray]:
+    """Directions [S,3] over the sphere, and the matrix [2 band + 1, S] that makes coefficients of values there."""
+    count = 2 * band + 3
+    index = np.arange(count)
+    z = 1 - (2 * index + 1) / count
+    angle, ring = index * math.pi * (3 - math.sqrt(5)), np.sqrt(1 - z * z)
+    directions = np.stack([ring * np.cos(angle), ring * np.sin(angle), z], axis=-1).astype(np.float32)
+    with jax.ensure_compile_time_eval():
+        values = np.asarray(_band(jnp.asarray(directions), band), np.float64)
+    return directions, np.linalg.pinv(values).astype(np.float32)
+
+
+def _band(directions: Array, band: int) -> Array:
+    """The basis functions [...,2 band + 1] of one degree."""
+    return basis(directions, degree=band)[..., band**2 :]
 
 
 def degree_of(sh: Array) -> int:

@@ -6,35 +6,52 @@ import jax
 import jax.numpy as jnp
 
 from dimo_jax.geometry.neighbors import nearest
+from dimo_jax.geometry.safe import safe_norm
 from dimo_jax.losses import latent, motion, perceptual, photometric, surface
 from dimo_jax.losses.total import LossInputs
 from dimo_jax.types import Array
 
 
-def _weighted_mean(per_image: Array, weights: Array) -> Array:
-    return jnp.sum(per_image * weights) / jnp.sum(weights)
+def _mean(per_image: Array, novel: Array, novel_weight: float) -> Array:
+    """The mean over images, of which novel ones weigh `novel_weight` and the others 1.
+
+    Divided by the number of images, not by the sum of weights: so the mean over equal parts of a batch, dealt out to
+    devices or one after the other, is that of the batch, whichever part the reference view fell into.
+    """
+    return jnp.mean(per_image * jnp.where(novel, novel_weight, 1.0))
 
 
-def rgb(inputs: LossInputs, *, kind: str = "l2") -> Array:
-    """L_rgb of Eq. 8: mean squared ("l2", the authors' choice) or absolute ("l1") difference."""
+def rgb(inputs: LossInputs, *, kind: str = "l2", novel_weight: float = 1.0) -> Array:
+    """L_rgb of Eq. 8: mean squared ("l2", the authors' choice) or absolute ("l1") difference.
+
+    `novel_weight` here and below is that of images which are neither of the reference view nor the first of their
+    video (the authors' code: 0.5 in this term).
+    """
     per_image = jax.vmap(lambda a, b: photometric.rgb_loss(a, b, kind=kind))(inputs.rgb, inputs.true_rgb)
-    return _weighted_mean(per_image, inputs.image_weights)
+    return _mean(per_image, inputs.novel, novel_weight)
 
 
-def mask(inputs: LossInputs) -> Array:
+def mask(inputs: LossInputs, *, novel_weight: float = 1.0) -> Array:
     """L_mask of Eq. 8: mean squared difference of alpha."""
     per_image = jax.vmap(photometric.mask_loss)(inputs.alpha, inputs.true_alpha)
-    return _weighted_mean(per_image, inputs.image_weights)
+    return _mean(per_image, inputs.novel, novel_weight)
 
 
-def ssim(inputs: LossInputs) -> Array:
+def ssim(inputs: LossInputs, *, novel_weight: float = 1.0) -> Array:
     """1 - SSIM (a term of the authors' code)."""
     per_image = jax.vmap(photometric.ssim_loss)(inputs.rgb, inputs.true_rgb)
-    return _weighted_mean(per_image, inputs.image_weights)
+    return _mean(per_image, inputs.novel, novel_weight)
 
 
-def lpips(inputs: LossInputs, *, network: str = "vgg", num_images: int | None = None, dtype: str = "float32") -> Array:
-    """L_lpips of Eq. 8, over the first `num_images` images of the batch (default: all)."""
+def lpips(
+    inputs: LossInputs,
+    *,
+    network: str = "vgg",
+    num_images: int | None = None,
+    dtype: str = "float32",
+    novel_weight: float = 1.0,
+) -> Array:
+    """L_lpips of Eq. 8, over `num_images` images of the batch, of each of its parts if it has some (default: all)."""
     count = inputs.rgb.shape[0] if num_images is None else min(num_images, inputs.rgb.shape[0])
     stride = inputs.rgb.shape[0] // count
     chosen = slice(0, stride * count, stride)
@@ -45,50 +62,58 @@ def lpips(inputs: LossInputs, *, network: str = "vgg", num_images: int | None = 
         network=network,
         dtype=jnp.dtype(dtype),
     )
-    return _weighted_mean(per_image, inputs.image_weights[chosen])
+    return _mean(per_image, inputs.novel[chosen], novel_weight)
 
 
 def depth(inputs: LossInputs) -> Array:
     """L_depth of Eq. 8: edge-aware smoothness of depth."""
-    per_image = jax.vmap(surface.depth_smoothness)(inputs.depth, inputs.alpha, inputs.true_rgb)
-    return _weighted_mean(per_image, inputs.image_weights)
+    return jnp.mean(jax.vmap(surface.depth_smoothness)(inputs.depth, inputs.alpha, inputs.true_rgb))
 
 
 def normal(inputs: LossInputs) -> Array:
     """L_normal of Eq. 8: bilateral smoothness of normals."""
-    per_image = jax.vmap(surface.normal_smoothness)(inputs.normal, inputs.alpha, inputs.true_rgb)
-    return _weighted_mean(per_image, inputs.image_weights)
-
-
-def _alive_weights(inputs: LossInputs, edges: Array, weights: Array) -> Array:
-    """Edges from or to a dead slot (first stage) weigh nothing; the weights carry no gradient to the radii."""
-    alive = inputs.control_alive[:, None] & inputs.control_alive[edges]
-    return jax.lax.stop_gradient(jnp.where(alive, weights, 0.0))
+    return jnp.mean(jax.vmap(surface.normal_smoothness)(inputs.normal, inputs.alpha, inputs.true_rgb))
 
 
 def arap(inputs: LossInputs) -> Array:
     """L_arap, Eq. 9, over the pairs of successive times in the batch; the mean over pairs and motions."""
 
     def one_motion(controls: Array, edges: Array, weights: Array) -> Array:
-        weights = _alive_weights(inputs, edges, weights)
         return jnp.mean(jax.vmap(lambda a, b: motion.arap(a, b, edges, weights))(controls[:-1], controls[1:]))
 
-    return jnp.mean(jax.vmap(one_motion)(inputs.controls, inputs.edges, inputs.edge_weights))
+    # Radii must not learn to loosen their own edges.
+    weights = jax.lax.stop_gradient(inputs.edge_weights)
+    return jnp.mean(jax.vmap(one_motion)(inputs.controls, inputs.edges, weights))
 
 
-def arap_rigid(inputs: LossInputs, *, radius: float = 0.1, num_neighbors: int = 10) -> Array:
-    """The authors' form of L_arap: a best-fit rotation per control point, from the canonical pose to each time.
+def arap_rigid(
+    inputs: LossInputs, *, radius: float = 0.1, num_neighbors: int = 10, num_times: int | None = None
+) -> Array:
+    """The authors' form of L_arap: a best-fit rotation per control point, mean over motions.
 
-    Neighbours are the `num_neighbors` nearest canonical control points within `radius` (world units), weighted alike.
+    Neighbours are the `num_neighbors` nearest control points within `radius` (world units), weighted alike.
+
+    With `num_times` it is theirs: that many random times in 0..1, the first of which is the pose that the others are
+    compared with, neighbours that are within the radius at all of them, and the sum over the others. (Theirs takes the
+    first neighbours by index where there are more than it wants.) Without, the canonical pose is compared with the
+    batch's times: the mean over them.
     """
     count = min(num_neighbors + 1, inputs.canonical.shape[0])
-    edges, _ = nearest(inputs.canonical, inputs.canonical, num_neighbors=count, mask=inputs.control_alive)
-    weights = _alive_weights(inputs, edges, jnp.ones(edges.shape))
+    alive = inputs.control_alive
 
-    def one_time(controls: Array) -> Array:
-        return motion.arap_rigid(inputs.canonical, controls, edges, weights, radius=radius)
+    def compare(rest: Array, poses: Array, together: Array) -> Array:
+        """[F] energies of poses [F,P,3] against the one at rest [P,3]; edges are as short in all of `together`."""
+        edges, _ = nearest(rest, rest, num_neighbors=count, mask=alive)
+        lengths = jax.vmap(lambda points: safe_norm(points[edges] - points[:, None]))(jax.lax.stop_gradient(together))
+        weights = (alive[:, None] & alive[edges] & jnp.all(lengths <= radius, axis=0)).astype(jnp.float32)
+        return jax.vmap(lambda pose: motion.arap_rigid(rest, pose, edges, weights))(poses)
 
-    return jnp.mean(jax.vmap(jax.vmap(one_time))(inputs.controls))
+    if num_times is None:
+        rest = inputs.canonical
+        return jnp.mean(jax.vmap(lambda poses: compare(rest, poses, rest[None]))(inputs.controls))
+    assert inputs.random_controls is not None
+    energies = jax.vmap(lambda each: compare(each[0], each[1:], each))(inputs.random_controls[:, :num_times])
+    return jnp.mean(jnp.sum(energies, axis=1))
 
 
 def chamfer(inputs: LossInputs) -> Array:
@@ -108,10 +133,10 @@ def rotations(inputs: LossInputs) -> Array:
     canonical, controls = jax.lax.stop_gradient((inputs.canonical, inputs.controls))
 
     def one_motion(controls: Array, rotations: Array, edges: Array, weights: Array) -> Array:
-        weights = _alive_weights(inputs, edges, weights)
         return jnp.mean(jax.vmap(lambda b, r: motion.embedded(canonical, b, r, edges, weights))(controls, rotations))
 
-    return jnp.mean(jax.vmap(one_motion)(controls, inputs.rotations, inputs.edges, inputs.edge_weights))
+    weights = jax.lax.stop_gradient(inputs.edge_weights)
+    return jnp.mean(jax.vmap(one_motion)(controls, inputs.rotations, inputs.edges, weights))
 
 
 def turn(inputs: LossInputs) -> Array:

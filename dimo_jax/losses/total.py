@@ -28,17 +28,20 @@ class LossInputs(flax.struct.PyTreeNode):
     normal: Array  # [B,H,W,3] unnormalized
     true_rgb: Array  # [B,H,W,3] truth over the same background
     true_alpha: Array  # [B,H,W]
-    image_weights: Array  # [B]
+    novel: Array  # [B] bool: images of neither the reference view nor the first frame
     controls: Array  # [M,F,P,3] control points at the batch's times
     rotations: Array  # [M,F,P,4] of the control points, as decoded: not normalized
     canonical: Array  # [P,3]
     control_alive: Array  # [P] bool
     edges: Array  # [M,P,J] int32 motion graph
-    edge_weights: Array  # [M,P,J] RBF weights along the edges
+    edge_weights: (
+        Array  # [M,P,J] Eq. 1 along them (`model.skinning.weigh_edges`): 0 for a point itself and for dead ones
+    )
     reference: Array  # [M,F,K,3] first-stage key points at the same times (second stage)
     opacities: Array  # [N] in 0..1, 0 for dead slots
     latents: Any  # types.Latents of the batch's motions, [M,D]
     frozen: Mapping[str, Any]  # weights that are not trained: "lpips_vgg", "lpips_alex"
+    random_controls: Array | None = None  # [M,R,P,3] at R random times, where a term has the option `num_times`
     turns: Turns | None = None  # of the batch's motions [M] and times [M,F], where they are searched for
     sentences: Any = None  # losses.latent.ProjectedSentences, where the text projector is trained with the latents
 
@@ -81,17 +84,27 @@ def evaluate(terms: tuple[Term, ...], inputs: LossInputs, step: Array) -> tuple[
     A term that has not started, or has stopped, costs nothing: it stands behind a `lax.cond` on the step of its stage.
     """
     values: dict[str, Array] = {}
+    for term in terms:
+        if term.start > 0 or term.stop is not None:
+            counts, _ = _weigh(term, step)
+            values[term.name] = jax.lax.cond(counts, term.function, lambda _: jnp.zeros([]), inputs)
+        else:
+            values[term.name] = term.function(inputs)
+    return combine(terms, values, step), values
+
+
+def combine(terms: tuple[Term, ...], values: Mapping[str, Array], step: Array) -> Array:
+    """The weighted sum [] of terms' values at a step of their stage."""
     total = jnp.zeros([])
     for term in terms:
-        weight: Any = term.weight
-        counts = step >= term.start
-        if term.stop is not None:
-            counts &= step < term.stop
-            weight = term.weight * jnp.clip((term.stop - step) / (term.stop - term.start), 0.0, 1.0)
-        if term.start > 0 or term.stop is not None:
-            value = jax.lax.cond(counts, term.function, lambda _: jnp.zeros([]), inputs)
-        else:
-            value = term.function(inputs)
-        values[term.name] = value
-        total = total + weight * value
-    return total, values
+        # The barrier keeps the product apart: fused with the sum in one program and not in another, it rounds otherwise.
+        total = total + jax.lax.optimization_barrier(_weigh(term, step)[1] * values[term.name])
+    return total
+
+
+def _weigh(term: Term, step: Array) -> tuple[Array, Any]:
+    """Whether a term counts at a step of its stage, and how much."""
+    counts = step >= term.start
+    if term.stop is None:
+        return counts, term.weight
+    return counts & (step < term.stop), term.weight * jnp.clip((term.stop - step) / (term.stop - term.start), 0.0, 1.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -40,7 +42,7 @@ def _spread(neighbors: Array, weights: Array, num_columns: int) -> Array:
     return matrix
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def _blend_by_matrix(table: Array, neighbors: Array, weights: Array) -> Array:
     return _multiply(_spread(neighbors, weights, table.shape[0]), table)
 
@@ -49,15 +51,12 @@ def _multiply(a: Array, b: Array) -> Array:
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
-def _forward(table: Array, neighbors: Array, weights: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+@_blend_by_matrix.defjvp
+def _differentiate(primals: tuple[Array, Array, Array], tangents: tuple[Array, Any, Array]) -> tuple[Array, Array]:
+    table, neighbors, weights = primals
+    d_table, _, d_weights = tangents
     matrix = _spread(neighbors, weights, table.shape[0])
-    return _multiply(matrix, table), (table, neighbors, matrix)
-
-
-def _backward(residuals: tuple[Array, Array, Array], d_output: Array) -> tuple[Array, None, Array]:
-    table, neighbors, matrix = residuals
-    d_matrix = _multiply(d_output, table.T)
-    return _multiply(matrix.T, d_output), None, jnp.take_along_axis(d_matrix, neighbors, axis=1)
-
-
-_blend_by_matrix.defvjp(_forward, _backward)
+    # A scatter, because its transpose, which training takes, picks J of K columns; that of `_spread` sums all of them.
+    rows = jnp.arange(neighbors.shape[0])[:, None]
+    d_matrix = jnp.zeros_like(matrix).at[rows, neighbors].add(d_weights)
+    return _multiply(matrix, table), _multiply(matrix, d_table) + _multiply(d_matrix, table)

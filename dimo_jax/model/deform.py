@@ -9,10 +9,13 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from dimo_jax.errors import UserError
 from dimo_jax.geometry import quaternion, rigid
 from dimo_jax.model import native
 from dimo_jax.model.blend import blend
 from dimo_jax.types import Array
+
+IMPLEMENTATIONS = ("xla", "native")
 
 
 def linear_blend(
@@ -26,6 +29,7 @@ def linear_blend(
     *,
     align: bool = False,
     unit: bool = True,
+    implementation: str | None = None,
 ) -> tuple[Array, Array]:
     """Eq. 7: mu^t = sum_k w_k [R_k (mu - p_k) + p_k + T_k], R^t = normalize(sum_k w_k q_k) R.
 
@@ -39,19 +43,41 @@ def linear_blend(
         alike. Not needed, and slower, with a decoder that is continuous in the key point's position.
       unit: normalizes q_k before the sum; False takes them as the decoder gives them, so that longer ones count more
         (the authors' way). Means are moved by rotations, which have no length, in both.
+      implementation: "xla" (any device, forward- and reverse-mode derivatives), "native" (C++ on CPUs, reverse mode
+        alone), or None for native where it can run. `build_components` gives it that of `config.render`.
 
     Returns:
       means [N,3] and unit quats [N,4] at that time.
+
+    Raises:
+      UserError: another implementation, or native where it cannot run: no extension, `align`, or not float32.
     """
+    fits = not align and means.dtype == jnp.float32
+    in_native = _choose_native(implementation, fits=fits)
     normal = quaternion.normalize(rotations)
     matrices = quaternion.to_matrix(normal)
     shifts = positions + translations - jnp.sum(matrices * positions[:, None, :], axis=-1)
     blended = normal if unit else rotations
     poses = jnp.concatenate([matrices.reshape(-1, 9), shifts, blended], axis=-1)
-    if not align and means.dtype == jnp.float32 and native.is_available():
+    if in_native:
         moved, turned = native.blend_poses(means, quats, poses, neighbors, weights)
         return moved, turned
     return _blend_in_xla(means, quats, blended if align else None, poses, neighbors, weights)
+
+
+def _choose_native(implementation: str | None, *, fits: bool) -> bool:
+    if implementation not in (None, *IMPLEMENTATIONS):
+        raise UserError(
+            f"config.deform.implementation: found {implementation!r}, expected {' or '.join(IMPLEMENTATIONS)}"
+        )
+    if implementation == "xla":
+        return False
+    if implementation == "native" and not (fits and native.is_available()):
+        reason = (
+            "it neither aligns quaternions nor computes in other types than float32" if not fits else "it is not there"
+        )
+        raise UserError(f"config.deform.implementation: 'native' cannot run: {reason}; use xla")
+    return fits and native.is_available()
 
 
 def _blend_in_xla(

@@ -5,6 +5,8 @@ One motion and one time; `vmap` belongs to the caller.
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +17,13 @@ import jax
 import jax.numpy as jnp
 
 from dimo_jax.geometry import quaternion
+from dimo_jax.model.gaussians import pose
 from dimo_jax.model.text import build_projector
 from dimo_jax.resolve import resolve
 from dimo_jax.types import Array, Deform, Gaussians, Graph, Params, Skinning
+
+# Where the motion graph sees dead points: world units, far from all others, its square within float32.
+DEAD_POSITION = 1e9
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,8 @@ class Moved(flax.struct.PyTreeNode):
 def build_components(config: Mapping[str, Any]) -> Components:
     """Resolves the model's slots `decoder`, `latent`, `skinning`, `deform`, `graph` and `text.projector` of a config.
 
-    The last only with `config.text.joint`.
+    The last only with `config.text.joint`. With `config.render.implementation=xla` nothing runs in C++, so that the
+    whole model has forward-mode derivatives too; `config.deform.implementation` chooses for skinning alone.
 
     Raises:
       UserError: a slot that cannot be resolved; the message names its key.
@@ -60,12 +67,23 @@ def build_components(config: Mapping[str, Any]) -> Components:
         decoder=resolve(config["decoder"], key="decoder")(),
         draw=resolve(config["latent"], key="latent"),
         skinning=resolve(config["skinning"], key="skinning"),
-        deform=resolve(config["deform"], key="deform"),
+        deform=_resolve_deform(config),
         graph=resolve(config["graph"], key="graph"),
         projector=build_projector(text["projector"], num_features=config["latent_init"]["dim"])
         if text.get("joint", False)
         else None,
     )
+
+
+def _resolve_deform(config: Mapping[str, Any]) -> Deform:
+    """The function of `config.deform`; where it can run in C++ and does not say whether to, `config.render` says it."""
+    deform: Deform = resolve(config["deform"], key="deform")
+    renderer = config.get("render", {}).get("implementation")
+    # A renderer in C++ allows skinning in it, which is what None means; any other one forbids it.
+    if renderer in (None, "native") or "implementation" in dict(getattr(deform, "keywords", {})):
+        return deform
+    takes_it = "implementation" in inspect.signature(deform).parameters
+    return functools.partial(deform, implementation="xla") if takes_it else deform  # type: ignore[call-arg]
 
 
 def decode(components: Components, params: Params, z: Array, points: Array, time: Array) -> tuple[Array, Array]:
@@ -92,10 +110,16 @@ def find_neighbors(components: Components, params: Params, z: Array, times: Arra
     )
 
 
-def find_point_neighbors(components: Components, params: Params, z: Array, times: Array) -> Neighbors:
-    """First stage: the graph between the points themselves (ARAP needs it; nothing is skinned)."""
+def find_point_neighbors(components: Components, params: Params, z: Array, times: Array, alive: Array) -> Neighbors:
+    """First stage: the graph between the points themselves (ARAP needs it; nothing is skinned).
+
+    Points that are not `alive` [N] lie in the same ball, may be the most, and are nobody's neighbours while there are
+    enough others.
+    """
     means = params.gaussians.means
     trajectories, _ = decode_trajectories(components, params, z, means, times)
+    # Finite, so that it suits any graph that compares distances.
+    means, trajectories = (jnp.where(alive[:, None], x, DEAD_POSITION) for x in (means, trajectories))
     return Neighbors(
         gaussians=jnp.zeros((means.shape[0], 1), jnp.int32), controls=components.graph(means, means, trajectories)
     )
@@ -117,7 +141,7 @@ def move_by_key_points(components: Components, params: Params, neighbors: Neighb
     means, quats = components.deform(
         gaussians.means, gaussians.quats, key_points.positions, translations, rotations, near, weights
     )
-    posed = gaussians.replace(means=means, quats=quats)
+    posed = pose(gaussians, means, quats)
     return Moved(gaussians=posed, controls=key_points.positions + translations, rotations=rotations)
 
 
@@ -131,7 +155,7 @@ def move_points(components: Components, params: Params, neighbors: Neighbors, z:
     translations, rotations = decode(components, params, z, gaussians.means, time)
     means = gaussians.means + translations
     quats = quaternion.multiply(quaternion.normalize(rotations), quaternion.normalize(gaussians.quats))
-    return Moved(gaussians=gaussians.replace(means=means, quats=quats), controls=means, rotations=rotations)
+    return Moved(gaussians=pose(gaussians, means, quats), controls=means, rotations=rotations)
 
 
 def move_without_key_points(
@@ -149,7 +173,7 @@ def move_without_key_points(
     count = positions.shape[0]
     means = gaussians.means + translations[count:]
     quats = quaternion.multiply(quaternion.normalize(rotations[count:]), quaternion.normalize(gaussians.quats))
-    posed = gaussians.replace(means=means, quats=quats)
+    posed = pose(gaussians, means, quats)
     return Moved(gaussians=posed, controls=positions + translations[:count], rotations=rotations[:count])
 
 

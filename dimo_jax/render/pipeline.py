@@ -31,11 +31,12 @@ def render(
       background: [3] colour behind the Gaussians.
       implementation: a backend by name (`api.BACKENDS`), or None for the fastest one on this device.
       capacity: room for Gaussian-tile pairs in backends with static buffers; `api.measure_capacity` gives a fitting
-        one. None counts them where nothing is traced, and takes `tiles.default_capacity` under jit, grad or vmap.
+        one. None counts them where nothing is traced; under jit, grad or vmap it takes `tiles.default_capacity`, and a
+        picture for which that is too small says so in a warning on the host.
 
     Returns:
       A Rendering. Depth and normal are sums over weights; `overflow` above 0 says that Gaussians are missing because
-      the capacity was too small.
+      the capacity was too small; who passes one looks at it.
 
     Raises:
       AssertionError: an array of another shape.

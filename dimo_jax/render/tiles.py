@@ -73,9 +73,14 @@ def round_capacity(num_pairs: int) -> int:
     return -(-wanted // step) * step
 
 
+def guess_capacity(num_gaussians: int) -> int:
+    """Where to begin when nothing is known about the picture: 8 tiles per Gaussian, at least 65,536 pairs."""
+    return max(65_536, 8 * num_gaussians)
+
+
 def default_capacity(num_gaussians: int, num_tiles: int) -> int:
-    """Capacity where nothing is known about the data: 8 tiles per Gaussian, at least 65,536, at most every pair."""
-    return max(min(num_gaussians * num_tiles, max(65_536, 8 * num_gaussians)), 1)
+    """Capacity where nothing is known about the data: `guess_capacity`, at most every pair."""
+    return max(min(num_gaussians * num_tiles, guess_capacity(num_gaussians)), 1)
 
 
 def order_by_depth(depths: Array, drawn: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 
 import jax
@@ -48,7 +49,8 @@ def measure(state: TrainState, components: Components, options: StepOptions, bat
             near = jax.tree.map(lambda x: x[motion], state.neighbors)
             z = params.latents.mu[motion]
             moved = jax.vmap(lambda t: options.move(components, params, near, z, t).gaussians)(times)
-            return jax.vmap(lambda camera: jax.vmap(lambda g: project(g, camera))(moved))(cameras)
+            see = functools.partial(project, implementation=options.implementation)
+            return jax.vmap(lambda camera: jax.vmap(lambda g: see(g, camera))(moved))(cameras)
 
         return jax.vmap(one_motion)(batch.motions, batch.times, batch.cameras)
 

@@ -17,7 +17,7 @@ from absl import logging
 from dimo_jax.errors import UserError
 from dimo_jax.model.dimo import Components, Moved, Neighbors, find_neighbors
 from dimo_jax.progress import track
-from dimo_jax.render import render
+from dimo_jax.render import first_capacity, render
 from dimo_jax.train.schedules import log_linear
 from dimo_jax.train.step import Move, composite_truth
 from dimo_jax.types import Array, Camera, Params
@@ -96,7 +96,7 @@ def fit_code(
     z = jnp.asarray(z, jnp.float32)  # a weak type would compile the step twice
     variables = {"z": z} | ({"decoder": params.decoder} if options.decoder_rate else {})
     state = FitState(variables=variables, optimizer=optimizer.init(variables))
-    capacity = options.capacity
+    capacity = options.capacity or first_capacity(len(params.gaussians.means), options.implementation)
     step = jax.jit(build_fit_step(components, move, optimizer, options, capacity=capacity))
     rng = np.random.default_rng(seed)
     losses: list[Array] = []
@@ -106,7 +106,8 @@ def fit_code(
         if index and index % options.refresh_every == 0:
             neighbors = find(state.variables["z"], state.variables.get("decoder", params.decoder))
             if any(int(x) for x in overflowed):
-                capacity = 2 * (capacity or 65_536)
+                assert capacity is not None  # a backend without static buffers has room for all
+                capacity *= 2
                 logging.info("render buffers grow to %d pairs an image; the step recompiles", capacity)
                 step = jax.jit(build_fit_step(components, move, optimizer, options, capacity=capacity))
             overflowed.clear()
@@ -116,6 +117,10 @@ def fit_code(
         state, loss, overflow = step(state, params, neighbors, images[np.ix_(views, frames)], chosen, times[frames])
         losses.append(loss)
         overflowed.append(overflow)
+    if any(int(x) for x in overflowed):
+        logging.warning(
+            "%s: in its last steps some of the farthest Gaussians found no room in the pictures", description
+        )
     history = np.asarray(losses, np.float32)
     # A code that is not finite draws nothing, whose loss is finite.
     if not np.isfinite(history).all() or not bool(jnp.all(jnp.isfinite(state.variables["z"]))):

@@ -54,6 +54,7 @@ def build_stages(config: Mapping[str, Any]) -> tuple[Stage, Stage]:
             background=tuple(config["render"]["background"]),
             implementation=config["render"]["implementation"],
             capacity=config["render"]["capacity"],
+            radius_power=float(config.get("radius_power", 2.0)),
             text_noise=float(text["fit"].get("noise", 0.0)) if joint else 0.0,
         )
         last_step = first_step + stage["num_steps"]
@@ -136,9 +137,14 @@ def _no_neighbors() -> Neighbors:
 
 def refresh(state: TrainState, components: Components, *, times: Array, points_are_controls: bool) -> TrainState:
     """Rebuilds the motion graph of every motion (Eq. 3) from the present trajectories, one motion at a time."""
-    find = dimo.find_point_neighbors if points_are_controls else dimo.find_neighbors
     params = state.params
-    neighbors = jax.lax.map(lambda z: find(components, params, z, times), params.latents.mu)
+
+    def find(z: Array) -> Neighbors:
+        if points_are_controls:
+            return dimo.find_point_neighbors(components, params, z, times, state.alive)
+        return dimo.find_neighbors(components, params, z, times)
+
+    neighbors = jax.lax.map(find, params.latents.mu)
     return state.replace(neighbors=jax.tree.map(jax.lax.stop_gradient, neighbors))
 
 

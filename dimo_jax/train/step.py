@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import optax
 
 from dimo_jax.losses.latent import ProjectedSentences
-from dimo_jax.losses.total import LossInputs, Term, evaluate
-from dimo_jax.model.dimo import Components, Moved, Neighbors
+from dimo_jax.losses.total import LossInputs, Term, combine, evaluate
+from dimo_jax.model.dimo import Components, Moved, Neighbors, decode
 from dimo_jax.model.gaussians import mask_dead
+from dimo_jax.model.skinning import weigh_edges
 from dimo_jax.render import composite, project
 from dimo_jax.train import density, parallel
 from dimo_jax.train.state import TrainState
@@ -36,6 +37,7 @@ class StepOptions:
     background: tuple[float, float, float]
     implementation: str | None
     capacity: int | None
+    radius_power: float  # r_k of Eq. 1 is a length to this power
     text_noise: float = 0.0  # added to the sentences, whose own deviation is 1
 
 
@@ -88,7 +90,7 @@ def visible_params(params: Params, alive: Array, options: StepOptions) -> Params
 
 def _control_points(params: Params, options: StepOptions) -> tuple[Array, Array]:
     if options.points_are_controls:
-        return params.gaussians.means, 2 * jnp.mean(params.gaussians.log_scales, axis=-1)
+        return params.gaussians.means, options.radius_power * jnp.mean(params.gaussians.log_scales, axis=-1)
     return params.key_points.positions, params.key_points.log_radii
 
 
@@ -122,6 +124,26 @@ def _turns(batch: Batch, frames: Array, frozen: Mapping[str, Any]) -> Turns | No
     return Turns(rotations=known.rotations[at], shifts=known.shifts[at], found=known.found[batch.motions])
 
 
+def _at_random_times(
+    components: Components, params: Params, canonical: Array, z: Array, keys: Array, options: StepOptions
+) -> Array | None:
+    """Control points [M,R,P,3] at as many random times in 0..1 as a term asks for; None where none does.
+
+    The times are drawn by step and motion, so that all parts of a batch that share a motion see the same. Canonical
+    positions carry no gradient to their sum with the translations (the authors' way).
+    """
+    count = max((int(term.options.get("num_times") or 0) for term in options.terms), default=0)
+    if not count:
+        return None
+
+    def one_motion(code: Array, key: Array) -> Array:
+        times = jax.random.uniform(jax.random.fold_in(key, 2), (count,))
+        translations = jax.vmap(lambda time: decode(components, params, code, canonical, time)[0])(times)
+        return jax.lax.stop_gradient(canonical) + translations
+
+    return jax.vmap(one_motion)(z, keys)
+
+
 def _loss(
     params: Params,
     probe: Array,
@@ -150,10 +172,10 @@ def _loss(
 
     canonical, log_radii = _control_points(shaped, options)
     edges = neighbors.controls
-    edge_weights = jax.vmap(lambda e: components.skinning(canonical, canonical[e], log_radii[e]))(edges)
+    control_alive = state.alive if options.points_are_controls else jnp.ones(canonical.shape[0], bool)
+    edge_weights = jax.vmap(lambda e: weigh_edges(components.skinning, canonical, log_radii, e, control_alive))(edges)
     frames = jnp.round(batch.times * state.reference.shape[1]).astype(jnp.int32)
     reference = state.reference[batch.motions[:, None], frames]
-    images = batch.images.shape[:3]
 
     def flat(x: Array) -> Array:
         return x.reshape(-1, *x.shape[3:])
@@ -165,17 +187,18 @@ def _loss(
         normal=flat(rendering.normal),
         true_rgb=flat(true_rgb),
         true_alpha=flat(true_alpha),
-        image_weights=jnp.broadcast_to(batch.view_weights[:, :, None], images).reshape(-1),
+        novel=batch.novel.reshape(-1),
         controls=moved.controls,
         rotations=moved.rotations,
         canonical=canonical,
-        control_alive=state.alive if options.points_are_controls else jnp.ones(canonical.shape[0], bool),
+        control_alive=control_alive,
         edges=edges,
         edge_weights=edge_weights,
         reference=reference,
         opacities=jax.nn.sigmoid(shaped.gaussians.logit_opacities),
         latents=latents,
         frozen=frozen,
+        random_controls=_at_random_times(components, shaped, canonical, z, keys, options),
         turns=_turns(batch, frames, frozen),
         sentences=_project_sentences(shaped, batch, frozen, key, components, options),
     )
@@ -190,7 +213,7 @@ def _loss(
 class _Part(NamedTuple):
     """What a part of a batch adds to a step: averaged over the parts, or summed."""
 
-    means: tuple[Any, ...]  # gradients; sums of the probe's [N], first stage only; loss; terms; PSNR
+    means: tuple[Any, ...]  # gradients; sums of the probe's [N], first stage only; terms; PSNR
     sums: tuple[Any, ...]  # images that felt each Gaussian [N], first stage only; overflow []
 
 
@@ -212,7 +235,7 @@ def _differentiate(
         seen = density.init_stats(state.alive.shape[0])
         seen = density.accumulate(seen, probe_gradients, (batch.cameras.height, batch.cameras.width))
         felt, images = seen.gradients, seen.images
-    means = (gradients, felt, metrics.loss, metrics.terms, metrics.psnr)
+    means = (gradients, felt, metrics.terms, metrics.psnr)
     return _Part(means=means, sums=(images, metrics.overflow)), metrics.preview
 
 
@@ -248,7 +271,8 @@ def build_step(
             parts, previews = jax.tree.map(lambda x: x[None], differentiate(batch))
         num_parts = accumulate * (1 if axis_name is None else jax.lax.axis_size(axis_name))
         total = jax.lax.optimization_barrier(parallel.sum_parts(parts, axis_name))
-        gradients, felt, loss, terms, psnr = jax.tree.map(lambda x: x / num_parts, total.means)
+        gradients, felt, terms, psnr = jax.tree.map(lambda x: x / num_parts, total.means)
+        loss = combine(options.terms, terms, state.step - options.first_step)
         images, overflow = total.sums
         seen = state.density
         if options.points_are_controls:

@@ -23,6 +23,7 @@ from dimo_jax.data.sampler import downsample
 from dimo_jax.errors import UserError
 from dimo_jax.geometry import quaternion
 from dimo_jax.losses.total import Term
+from dimo_jax.model.gaussians import pose
 from dimo_jax.render import render
 from dimo_jax.train.state import TrainState
 from dimo_jax.train.step import StepOptions, composite_truth, visible_params
@@ -126,11 +127,11 @@ def find_turns(
     apart = _angles_between(candidates)
     # The state is an argument, because what a compiled function closes over becomes constants of its program.
     ways = jnp.asarray(candidates)
-    origins = jax.jit(lambda state: _center(state, options, cameras, ways))(state)
+    origins, unseen = jax.jit(lambda state: _center(state, options, cameras, ways))(state)
     compare = jax.jit(lambda state, origins, images: _compare(state, options, cameras, ways, origins, images))
     turns = jax.tree.map(np.array, no_turns(dataset.num_motions, dataset.num_frames))
     latest = np.maximum(np.searchsorted(frames, np.arange(dataset.num_frames), side="right") - 1, 0)
-    lost = 0
+    lost = int(unseen)
     for motion in motions_in(dataset, "train"):
         images = np.moveaxis(np.asarray(dataset.frames[motion][views][:, frames]), 0, 1)
         images = downsample(images, cameras.height, cameras.width)
@@ -154,7 +155,7 @@ def _see_turned(state: TrainState, options: StepOptions, cameras: Camera, turn: 
     """The canonical pose, turned and then shifted, as `cameras` [V,...] see it."""
     body = visible_params(state.params, state.alive, options).gaussians
     quats = quaternion.multiply(jnp.broadcast_to(turn, body.quats.shape), body.quats)
-    posed = body.replace(means=quaternion.rotate(turn[None], body.means) + shift, quats=quats)
+    posed = pose(body, quaternion.rotate(turn[None], body.means) + shift, quats)
 
     def one(camera: Camera) -> Rendering:
         return render(
@@ -173,18 +174,21 @@ def _body_center(state: TrainState) -> Array:
     return jnp.sum(jnp.where(state.alive[:, None], points, 0), axis=0) / jnp.sum(state.alive)
 
 
-def _center(state: TrainState, options: StepOptions, cameras: Camera, candidates: Array) -> Array:
+def _center(state: TrainState, options: StepOptions, cameras: Camera, candidates: Array) -> tuple[Array, Array]:
     """Shifts [A,3] after which the pictures of the turned canonical pose have their middle at the origin.
 
-    Where a turned body stands is told by the middles of its pictures, as where the true one stands.
+    Where a turned body stands is told by the middles of its pictures, as where the true one stands. The second result
+    is the number [] of pairs that found no room in these pictures.
     """
     center = _body_center(state)
     shifts = center - quaternion.rotate(candidates, center)
 
-    def one(pose: tuple[Array, Array]) -> Array:
-        return find_middle(_see_turned(state, options, cameras, *pose).alpha, cameras, fallback=center)
+    def one(pose: tuple[Array, Array]) -> tuple[Array, Array]:
+        drawn = _see_turned(state, options, cameras, *pose)
+        return find_middle(drawn.alpha, cameras, fallback=center), jnp.sum(drawn.overflow)
 
-    return shifts - jax.lax.map(one, (candidates, shifts))
+    middles, overflow = jax.lax.map(one, (candidates, shifts))
+    return shifts - middles, jnp.sum(overflow)
 
 
 def _compare(

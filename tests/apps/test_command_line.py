@@ -260,6 +260,10 @@ GRAPH = "--config.graph={'fn': 'dimo_jax.model.graph:trajectory_neighbors', 'nei
         (["--config.skinning.fn=rbf_weights"], [SKINNING, "found 'rbf_weights', expected \"module:function\""]),
         (["--config.stage1.densify.fn=nope:nope"], ["config.stage1.densify.fn: cannot import module 'nope'"]),
         (["--config.stage2.losses.kl.fn=dimo_jax.losses.terms:nope"], ["config.stage2.losses.kl.fn", "'nope'"]),
+        (
+            ["--config.radius_power=1.0"],
+            ["config.radius_power: found 1, expected 2: the radius of dimo_jax.model.skin"],
+        ),
         (["--config.graph.neighbours=3"], ["config.graph has no key 'neighbours', expected 'num_neighbors'?"]),
         ([GRAPH], ["config.graph.neighbours: not an option", "(options: num_neighbors)"]),
         (

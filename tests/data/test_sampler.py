@@ -82,7 +82,7 @@ def test_images_cameras_and_times_belong_together_and_nothing_held_out_is_drawn(
         assert len(set(batch.motions)) == 4
         assert all(len(set(row)) == 3 for row in views[:, :, 0])
         assert all(len(set(row)) == 2 for row in frames[:, 0])
-        assert (batch.view_weights == 1).all()
+        np.testing.assert_array_equal(batch.novel, (views != 0) & (frames != 0))
         for values, found in zip(seen, (motions, views, frames)):
             values |= set(found.ravel())
     assert seen == [set(range(5)), {0, 2, 3, 4}, set(range(21)) - {4, 9, 14, 19}]
@@ -173,3 +173,13 @@ def test_closing_stops_the_thread(dataset):
     while any(thread.is_alive() for thread in started) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not any(thread.is_alive() for thread in started)
+
+
+def test_the_reference_view_can_be_named(dataset):
+    name = dataset.view_names[2]
+    batch = Sampler(dataset, seed=3, reference_view=name).sample(0)
+    _, views, frames = decode(batch)
+    np.testing.assert_array_equal(batch.novel, (views != 2) & (frames != 0))
+    assert 0 < batch.novel.sum() < batch.novel.size
+    with pytest.raises(UserError, match=r"config.data.reference_view: found 'nope', expected a view of"):
+        Sampler(dataset, reference_view="nope")

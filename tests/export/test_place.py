@@ -12,9 +12,9 @@ from dimo_jax.data.cameras import orbit
 from dimo_jax.data.upright import turn_to_y
 from dimo_jax.data.world import place_cameras
 from dimo_jax.export.motion import skin_points
-from dimo_jax.export.place import place_gaussians, place_motion, quat_of, turn_harmonics
+from dimo_jax.export.place import place_gaussians, place_motion, quat_of
 from dimo_jax.geometry import quaternion
-from dimo_jax.geometry.harmonics import evaluate
+from dimo_jax.geometry.harmonics import evaluate, rotate
 from dimo_jax.geometry.world import World
 from dimo_jax.model.skinning import rbf_weights, rbf_weights_authors
 from dimo_jax.render import render
@@ -53,7 +53,7 @@ def test_colours_turn_with_what_they_colour():
     sh, directions = rng.normal(size=(16, 3)), rng.normal(size=(20, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     for rotation in random_rotations():
-        turned = turn_harmonics(sh, rotation)
+        turned = rotate(jnp.asarray(sh, jnp.float32), jnp.asarray(quat_of(rotation), jnp.float32))
         found = evaluate(jnp.asarray(turned, jnp.float32), jnp.asarray(directions @ rotation.T, jnp.float32))
         np.testing.assert_allclose(found, evaluate(jnp.asarray(sh, jnp.float32), jnp.asarray(directions)), atol=1e-5)
         quat = quat_of(rotation)
@@ -77,12 +77,12 @@ def test_a_motion_is_skinned_where_it_stands():
 @pytest.mark.parametrize(("weights", "power"), [(rbf_weights, 2.0), (rbf_weights_authors, 1.0)])
 def test_control_radii_keep_the_weights(weights, power):
     motion = dataclasses.replace(make_motion(), radii=np.linspace(0.5, 1.5, 10).astype(np.float32))
-    placed = place_motion(motion, World(0.01), radius_power=power)
+    placed = place_motion(motion, World(0.01))
     found = [
         weights(
             jnp.asarray(each.canonical.means[:5]),
             jnp.asarray(each.rest[each.neighbors[:5]]),
-            jnp.log(jnp.asarray(each.radii[each.neighbors[:5]])),
+            power * jnp.log(jnp.asarray(each.radii[each.neighbors[:5]])),
         )
         for each in (motion, placed)
     ]

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 from scipy.special import sph_harm_y
 
 from dimo_jax.geometry import harmonics
@@ -125,3 +126,35 @@ def test_derivatives(check_jacobian):
         return harmonics.evaluate(x[3:].reshape(16, 1), x[:3])
 
     check_jacobian(evaluate, np.random.default_rng(0).normal(size=(2, 19)))
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3])
+def test_rotated_coefficients_are_those_of_the_turned_function(degree):
+    rng = np.random.default_rng(degree)
+    sh = rng.normal(size=(20, (degree + 1) ** 2, 3)).astype(np.float32)
+    turns = Rotation.random(20, random_state=degree)
+    quats = (3.0 * turns.as_quat(scalar_first=True)).astype(np.float32)  # of any length
+    directions = rng.normal(size=(20, 3))
+    directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
+    turned = jax.jit(harmonics.rotate)(sh, quats)
+    expected = harmonics.evaluate(jnp.asarray(sh), jnp.asarray(directions, jnp.float32))
+    seen = harmonics.evaluate(turned, jnp.asarray(turns.apply(directions), jnp.float32))
+    np.testing.assert_allclose(seen, expected, atol=1e-5)
+    assert float(jnp.max(jnp.abs(turned - sh))) > 0.5
+    back = harmonics.rotate(turned, quats * np.asarray([1, -1, -1, -1], np.float32))
+    np.testing.assert_allclose(back, sh, atol=1e-5)
+    np.testing.assert_array_equal(turned[:, 0], sh[:, 0])
+
+
+def test_rotation_of_coefficients_is_differentiable_in_the_rotation():
+    sh = jnp.asarray(np.random.default_rng(0).normal(size=(16, 3)), jnp.float32)
+    quat, step = jnp.asarray([0.9, 0.1, -0.3, 0.2]), jnp.asarray([0.3, -0.2, 0.1, 0.4])
+    look = lambda q: harmonics.evaluate(harmonics.rotate(sh, q), jnp.asarray([0.6, 0.0, 0.8]))[1]  # noqa: E731
+    numerical = (look(quat + 1e-2 * step) - look(quat - 1e-2 * step)) / 2e-2
+    assert abs(float(numerical)) > 0.05
+    np.testing.assert_allclose(jnp.sum(jax.grad(look)(quat) * step), numerical, rtol=2e-2)
+
+
+def test_colours_without_a_direction_are_left_alone():
+    sh = jnp.ones((4, 1, 3))
+    assert harmonics.rotate(sh, jnp.ones((4, 4))) is sh

@@ -6,8 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dimo_jax.model import dimo, gaussians, latents
+from dimo_jax.data.cameras import orbit
+from dimo_jax.errors import UserError
+from dimo_jax.geometry import quaternion
+from dimo_jax.model import deform, dimo, gaussians, latents, native
 from dimo_jax.model.decoder import SplitDense, encode, motion_decoder
+from dimo_jax.render import render
+from dimo_jax.render.rasterize import native as render_native
 from dimo_jax.types import KeyPoints, Params
 
 CONFIG = dict(
@@ -19,8 +24,8 @@ CONFIG = dict(
 )
 
 
-def make_model(*, trained):
-    components = dimo.build_components(CONFIG)
+def make_model(*, trained, **changes):
+    components = dimo.build_components(CONFIG | changes)
     keys = jax.random.split(jax.random.key(0), 4)
     codes = latents.init_latents(keys[0], num_motions=2, dim=5)
     key_points = KeyPoints(positions=gaussians.uniform_in_ball(keys[1], 12), log_radii=jnp.full(12, -2.0))
@@ -110,11 +115,20 @@ def test_encoding_is_sines_and_cosines_of_doubling_frequency():
     np.testing.assert_allclose(code, np.concatenate([np.sin(angles), np.cos(angles)]), atol=1e-5)
 
 
-def test_dead_slots_reach_no_pixel():
+@pytest.mark.parametrize("backend", ["xla", "native"])
+def test_dead_slots_reach_no_pixel(backend):
+    if backend == "native" and render_native.why_unavailable():
+        pytest.skip(render_native.why_unavailable())
     _, params = make_model(trained=False)
-    alive = jnp.arange(36) % 2 == 0
-    masked = gaussians.mask_dead(params.gaussians, alive)
-    np.testing.assert_array_equal(jnp.isneginf(masked.logit_opacities), ~alive)
+    canonical = params.gaussians.replace(logit_opacities=jnp.full(36, 2.0))
+    alive = np.arange(36) % 2 == 0
+    camera = jax.tree.map(lambda x: jnp.asarray(x)[0], orbit([20.0], 5, radius=2.0, fov_deg=33.9, height=20, width=20))
+    see = lambda gaussians: render(gaussians, camera, jnp.ones(3), implementation=backend)  # noqa: E731
+    masked, without = see(gaussians.mask_dead(canonical, alive)), see(jax.tree.map(lambda x: x[alive], canonical))
+    assert float(without.alpha.max()) > 0.5
+    assert float(jnp.max(jnp.abs(see(canonical).alpha - without.alpha))) > 0.1  # the dead would be seen
+    for name in ("rgb", "alpha", "depth", "normal"):
+        np.testing.assert_allclose(getattr(masked, name), getattr(without, name), atol=1e-6)
 
 
 def test_shared_radius_is_the_mean_over_what_is_alive():
@@ -127,3 +141,80 @@ def test_gaussians_start_inside_the_ball_of_their_key_point():
     _, params = make_model(trained=False)
     offsets = params.gaussians.means.reshape(12, 3, 3) - params.key_points.positions[:, None]
     assert float(jnp.max(jnp.linalg.norm(offsets, axis=-1))) <= 0.1 + 1e-6
+
+
+def seen_from(code, components, params):
+    """A picture [20,20,3] of a motion at a time, all of it in XLA."""
+    near = dimo.find_neighbors(components, params, params.latents.mu[0], jnp.linspace(0, 1, 3))
+    moved = dimo.move_by_key_points(components, params, near, code, jnp.asarray(0.4))
+    camera = jax.tree.map(lambda x: jnp.asarray(x)[0], orbit([20.0], 5, radius=2.0, fov_deg=33.9, height=20, width=20))
+    return render(moved.gaussians, camera, jnp.ones(3), implementation="xla", capacity=2_000).rgb
+
+
+def test_in_xla_nothing_native_runs_and_forward_mode_agrees_with_reverse(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("skinned in C++")
+
+    monkeypatch.setattr(native, "is_available", lambda: True)
+    monkeypatch.setattr(native, "blend_poses", refuse)
+    with pytest.raises(AssertionError, match="skinned"):  # so it would be seen
+        seen_from(jnp.zeros(5), *make_model(trained=True))
+    components, params = make_model(trained=True, render=dict(implementation="xla"))
+    picture = jax.jit(lambda code: seen_from(code, components, params))
+    code = params.latents.mu[0]
+    columns = jax.jit(jax.jacfwd(picture))(code)
+    _, tangent = jax.jvp(picture, (code,), (jnp.arange(1.0, 6.0),))
+    np.testing.assert_allclose(tangent, columns @ jnp.arange(1.0, 6.0), atol=1e-4 * float(jnp.abs(tangent).max()))
+    cotangent = jax.random.normal(jax.random.key(0), tangent.shape)
+    rows = jax.grad(lambda code: jnp.sum(picture(code) * cotangent))(code)
+    assert float(jnp.max(jnp.abs(rows))) > 1e-3
+    np.testing.assert_allclose(jnp.einsum("hwc,hwcd->d", cotangent, columns), rows, rtol=1e-3, atol=1e-4)
+
+
+def test_skinning_can_be_chosen_by_itself(monkeypatch):
+    monkeypatch.setattr(native, "is_available", lambda: True)
+    monkeypatch.setattr(native, "blend_poses", lambda *_: ("native", "native"))
+    arrays = [jnp.ones((3, size)) for size in (3, 4, 3, 3, 4)]
+    for render_with, own, taken in (("xla", None, False), ("pallas", None, False), ("xla", "native", True),
+                                    ("native", None, True), (None, "xla", False), (None, None, True)):  # fmt: skip
+        config = CONFIG | dict(
+            deform=CONFIG["deform"] | dict(implementation=own), render=dict(implementation=render_with)
+        )
+        moved = dimo.build_components(config).deform(*arrays, jnp.zeros((3, 2), jnp.int32), jnp.ones((3, 2)))
+        assert isinstance(moved[0], str) == taken
+
+
+@pytest.mark.parametrize("options", [dict(implementation="cuda"), dict(implementation="native", align=True)])
+def test_skinning_that_cannot_run_is_refused(options, monkeypatch):
+    monkeypatch.setattr(native, "is_available", lambda: True)
+    arrays = [jnp.ones((3, size)) for size in (3, 4, 3, 3, 4)]
+    with pytest.raises(UserError, match=r"config.deform.implementation: "):
+        deform.linear_blend(*arrays, jnp.zeros((3, 2), jnp.int32), jnp.ones((3, 2)), **options)
+
+
+@pytest.mark.parametrize("move", [dimo.move_by_key_points, dimo.move_points, dimo.move_without_key_points])
+@pytest.mark.parametrize("degree", [1, 3])
+def test_body_and_camera_that_turn_together_show_the_same_colours(move, degree, monkeypatch):
+    components, params = make_model(trained=False)
+    rng = np.random.default_rng(degree)
+    shapes = dict(sh=(36, (degree + 1) ** 2, 3), quats=(36, 4))
+    painted = {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in shapes.items()}
+    canonical = params.gaussians.replace(**painted, logit_opacities=jnp.full(36, 2.0))
+    params = params.replace(gaussians=canonical)
+    turn, shift = jnp.asarray([0.3, -0.8, 0.4, 0.2]), jnp.asarray([0.1, -0.2, 0.3])
+
+    def turned(components, params, z, points, time):
+        return quaternion.rotate(turn[None], points) + shift - points, jnp.tile(turn, (len(points), 1))
+
+    monkeypatch.setattr(dimo, "decode", turned)
+    near = dimo.find_neighbors(components, params, jnp.zeros(5), jnp.asarray([0.5]))
+    posed = move(components, params, near, jnp.zeros(5), jnp.asarray(0.5)).gaussians
+    camera = jax.tree.map(lambda x: jnp.asarray(x)[0], orbit([20.0], 5, radius=2.0, fov_deg=33.9, height=20, width=20))
+    rigid = jnp.eye(4).at[:3, :3].set(quaternion.to_matrix(turn)).at[:3, 3].set(shift)
+    along = camera.replace(world_to_camera=camera.world_to_camera @ jnp.linalg.inv(rigid))
+    for backend in ["xla"] + ["native"] * (render_native.why_unavailable() is None):
+        before = render(canonical, camera, jnp.zeros(3), implementation=backend)
+        after = render(posed, along, jnp.zeros(3), implementation=backend)
+        np.testing.assert_allclose(after.rgb, before.rgb, atol=2e-4)
+    unturned = render(posed.replace(sh=canonical.sh), along, jnp.zeros(3), implementation="xla")
+    assert float(jnp.max(jnp.abs(unturned.rgb - before.rgb))) > 0.1  # so the picture depends on it

@@ -37,6 +37,7 @@ def make_config(num_devices, accumulate):
     )  # noise "turns" too
     config.stage1.losses.turn.update(weight=2_000.0, start=5, stop=12)
     config.stage2.update(num_steps=4, prune_every=2, refresh_every=3)
+    config.stage1.losses.rgb.novel_weight = config.stage2.losses.rgb.novel_weight = 0.25
     config.stage2.move = dict(fn="dimo_jax.model.dimo:stay")  # compiles in no time
     config.stage1.phases = config.stage2.phases = ((0, 16),)
     config.image_every = 0

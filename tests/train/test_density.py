@@ -63,9 +63,15 @@ def test_points_never_seen_are_not_densified():
 @pytest.mark.parametrize("num_points", [5, 12, 20])
 def test_anneal_keeps_so_many_and_spreads_them(num_points):
     points, alive = make_points()
-    kept = density.anneal(points, alive, num_points=num_points)
-    assert int(kept.sum()) == min(num_points, 12)
-    assert not bool(jnp.any(kept & ~alive))
+    kept = np.asarray(density.anneal(points, alive, num_points=num_points))
+    assert kept.sum() == min(num_points, 12)
+    assert not np.any(kept & ~np.asarray(alive))
+    # Farthest point sampling covers: no point left out is farther from those kept than these are from each other.
+    means = np.asarray(points.means, np.float64)
+    apart = np.linalg.norm(means[:, None] - means[None], axis=-1)
+    between = (apart + 9 * np.eye(len(means)))[np.ix_(kept, kept)].min()
+    left_out = np.asarray(alive) & ~kept
+    assert np.all(apart[np.ix_(left_out, kept)].min(axis=1) <= between + 1e-6)
 
 
 def test_prune_takes_out_transparent_large_and_broken_points():

@@ -95,6 +95,8 @@ def test_sums_do_not_depend_on_how_parts_are_dealt_out():
     parts = jnp.asarray(
         np.random.default_rng(0).normal(size=(12, 1000)) * 10.0 ** np.arange(-6, 6)[:, None], jnp.float32
     )
+    alike = parts / 10.0 ** jnp.arange(-6, 6)[:, None]  # in which no part is lost beside another
+    np.testing.assert_allclose(parallel.sum_parts(alike, None), np.sum(np.asarray(alike), axis=0), atol=1e-5)
     whole = parallel.sum_parts(parts, None)
     np.testing.assert_allclose(whole, np.sum(np.asarray(parts, np.float64), axis=0), rtol=1e-5, atol=1e-1)
     for devices in (2, 4):

@@ -2,11 +2,13 @@
 
 import math
 
+import jax
 import numpy as np
 import pytest
 
 from configs.dimo import get_config
 from dimo_jax.data.sources import load
+from dimo_jax.train import stages
 from dimo_jax.train.estimate import estimate_hours
 from dimo_jax.train.loop import fit
 
@@ -29,6 +31,25 @@ def make_small(preset):
     return config
 
 
+def check_that_everything_moved(config, trained):
+    """What learns is not where it began: where its gradient or its rate is lost, it stays to the bit."""
+    size = dict(num_motions=2, num_frames=6)
+    begun = stages.begin_first(config, trained.components, **size, key=jax.random.key(config.seed)).params
+    ended = trained.state.params
+    assert np.all(np.abs(ended.latents.mu - begun.latents.mu).max(axis=1) > 1e-3)
+    spread = np.abs(ended.latents.log_sigma - begun.latents.log_sigma).max()
+    assert (spread > 1e-3) == ("reparameterize" in config.latent.fn)  # a plain code has none
+    for (path, old), new in zip(jax.tree.leaves_with_path(begun.decoder), jax.tree.leaves(ended.decoder), strict=True):
+        assert np.abs(new - old).max() > 1e-5, path
+    # The second stage begins with round Gaussians of one opacity and rotation, and one colour around each key point.
+    gaussians, count = ended.gaussians, config.stage2.num_per_key_point
+    assert np.ptp(gaussians.logit_opacities) > 1e-2
+    assert np.ptp(gaussians.log_scales, axis=1).max() > 1e-3
+    assert np.abs(gaussians.quats - np.asarray([1, 0, 0, 0])).max() > 1e-3
+    assert np.ptp(np.asarray(gaussians.sh).reshape(-1, count, 3), axis=1).max() > 1e-3
+    assert np.ptp(ended.key_points.log_radii) > 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["paper", "official"])
 def test_both_stages_run_with_every_term(preset, watcher, tmp_path, monkeypatch):
@@ -48,7 +69,7 @@ def test_both_stages_run_with_every_term(preset, watcher, tmp_path, monkeypatch)
     rows = [row for _, row in watcher.rows]
     assert all(math.isfinite(value) for row in rows for value in row.values())
     assert rows[-1]["loss/depth"] > 0
-    assert np.all(np.asarray(trained.state.params.latents.mu) != 0)
+    check_that_everything_moved(config, trained)
 
 
 def test_hours_are_estimated_from_a_measured_step(tmp_path, monkeypatch):

@@ -10,15 +10,17 @@ import pytest
 from configs.dimo import get_config
 from dimo_jax.data.cameras import orbit
 from dimo_jax.data.dataset import Dataset
-from dimo_jax.data.sampler import Sampler
+from dimo_jax.data.sampler import Sampler, Share
 from dimo_jax.model.dimo import build_components
 from dimo_jax.model.text import stack_sentences
 from dimo_jax.train import parallel, stages
+from dimo_jax.train import step as step_module
 from dimo_jax.train.step import build_step, composite_truth
 
 
-def make_setup():
+def make_setup(**changes):
     config = get_config("smoke")
+    config.update(changes)
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, size=(2, 3, 4, 16, 16, 4), dtype=np.uint8)
     cameras = orbit((0, 120, 240), (0, 0, 0), radius=2.0, fov_deg=33.9, height=16, width=16)
@@ -51,6 +53,67 @@ def test_step_compiles_once_and_changes_every_parameter_that_learns():
         assert float(jnp.max(jnp.abs(moved))) > 0, name
     assert float(jnp.max(jnp.abs(state.params.latents.mu - before.params.latents.mu))) > 0
     assert float(state.density.images.sum()) > 0
+
+
+SKINNING = "dimo_jax.model.skinning"
+
+
+def read_inputs(monkeypatch, **changes):
+    """What the loss terms see in the first step, and the state before it."""
+    components, stage, state, sampler = make_setup(**changes)
+    seen = []
+    monkeypatch.setattr(
+        step_module, "evaluate", lambda terms, inputs, step: (seen.append(inputs), (jnp.sum(inputs.rgb), {}))[1]
+    )
+    step_module._loss(
+        state.params,
+        jnp.zeros((2, 2, 2, state.alive.shape[0], 2)),
+        state,
+        jax.tree.map(jnp.asarray, sampler.sample(0)),
+        {},
+        jax.random.key(1),
+        components,
+        stage.options,
+    )
+    return seen[0], state
+
+
+@pytest.mark.parametrize(("weights", "power"), [("rbf_weights", 2.0), ("rbf_weights_authors", 1.0)])
+def test_first_stage_weighs_neighbours_by_the_radius_of_its_points(weights, power, monkeypatch):
+    inputs, state = read_inputs(monkeypatch, skinning=dict(fn=f"{SKINNING}:{weights}"), radius_power=power)
+    points, radius, alive = np.asarray(state.params.gaussians.means, np.float64), 0.03, np.asarray(state.alive)
+    assert 0 < alive.sum() < len(alive)
+    for edges, found in zip(np.asarray(inputs.edges), np.asarray(inputs.edge_weights), strict=True):
+        assert alive[edges[alive]].all()  # dead slots lie among the others, and are nobody's neighbours
+        others = (edges != np.arange(len(edges))[:, None]) & alive[:, None] & alive[edges]
+        assert (others.sum(axis=1)[alive] == edges.shape[1] - 1).all()
+        squared = np.sum((points[:, None] - points[edges]) ** 2, axis=-1)
+        expected = np.where(others, np.exp(-squared / (2 * radius**2)) + (1e-7 if power == 1 else 0), 0.0)
+        expected[alive] /= expected[alive].sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_a_step_is_the_same_however_its_batch_is_cut_into_parts():
+    """Views weigh differently here, and a part may have none of the reference view; ARAP looks at times of its own."""
+    arap = dict(fn="dimo_jax.losses.terms:arap_rigid", radius=9.0, num_neighbors=4, num_times=3)
+    losses = dict(rgb=dict(novel_weight=0.25), arap=arap)  # all are in reach: at its edge rounding would decide
+    components, stage, state, sampler = make_setup(stage1=dict(losses=losses))
+    sizes = (2, 2, 2)
+    moving = jax.tree.map(lambda x: x + 0.1 * jnp.sin(jnp.arange(x.size)).reshape(x.shape), state.params.decoder)
+    state = state.replace(params=state.params.replace(decoder=moving))
+    novel = sampler.sample(0).novel.mean(axis=(1, 2))
+    assert len(set(novel)) > 1  # its motions have different shares of novel images
+    found = {}
+    for parts in (1, 2, 8):
+        layout = parallel.Layout(accumulate=parts, grid=parallel.choose_grid(sizes, parts))
+        batch = parallel.place(Share(sampler, layout.grid, layout.own_parts).sample(0), layout)
+        step = jax.jit(build_step(components, stage.options, accumulate=parts))
+        _, found[parts] = step(state, batch, {}, jax.random.key(1))
+    assert float(found[1].terms["arap"]) > 1e-4
+    for parts in (2, 8):
+        np.testing.assert_allclose(found[parts].loss, found[1].loss, rtol=1e-4)
+        for name, value in found[1].terms.items():
+            np.testing.assert_allclose(found[parts].terms[name], value, rtol=1e-4, err_msg=name)
 
 
 def test_truth_is_composited_over_the_background():

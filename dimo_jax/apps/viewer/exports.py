@@ -65,7 +65,7 @@ def _write_curves(shot: Shot, path: Path) -> None:
         names=[shot.title],
         times=np.asarray(times),
         positions=world.undo(key_points.positions),
-        radii=np.exp(np.asarray(key_points.log_radii)) / world.scale**shot.model.player.radius_power,
+        radii=shot.model.player.control_radii / world.scale,
     )
 
 

@@ -6,11 +6,13 @@ one sentence that says why not and how to get it; `TILE`, if it has one, is the 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import types
 
 import chex
 import jax
+from absl import logging
 
 from dimo_jax.errors import UserError
 from dimo_jax.render import tiles
@@ -37,7 +39,8 @@ def rasterize(
       splats: N projected Gaussians, N may be 0.
       height, width: image size in pixels.
       capacity: room for Gaussian-tile pairs in the buffers of backends that need static shapes. None counts the pairs
-        where the splats are concrete and takes a default under tracing (see `tiles.default_capacity`).
+        where the splats are concrete. Under tracing, where they cannot be counted, it takes `tiles.default_capacity`,
+        and a picture for which that is too small says so in a warning on the host.
       implementation: a key of `BACKENDS`, or None for the fastest one that can run on the default device.
 
     Returns:
@@ -54,7 +57,28 @@ def rasterize(
     chex.assert_shape(splats.extents, (num_gaussians, 2))
     chex.assert_shape(splats.features, (num_gaussians, NUM_FEATURES))
     backend = load_backend(choose_backend(implementation))
-    return backend.rasterize(splats, height=height, width=width, capacity=capacity)
+    outputs: tuple[Array, Array, Array] = backend.rasterize(splats, height=height, width=width, capacity=capacity)
+    tile = getattr(backend, "TILE", None)
+    if capacity is None and tile is not None and isinstance(outputs[2], jax.core.Tracer):
+        rows, columns = tiles.count_tiles(height, width, tile=tile)
+        assumed = tiles.default_capacity(num_gaussians, rows * columns)
+        if assumed < num_gaussians * rows * columns:
+            jax.debug.callback(functools.partial(_warn, assumed), outputs[2])
+    return outputs
+
+
+def _warn(capacity: int, overflow: Array) -> None:
+    """Says that Gaussians are missing, where nobody chose a capacity and so nobody may look at `overflow`."""
+    if overflow > 0:
+        logging.log_every_n_seconds(
+            logging.WARNING,
+            "render: %d Gaussian-tile pairs found no room among %d, so the farthest Gaussians are missing from a "
+            "picture; pass capacity=%d or more (measure_capacity gives a fitting one)",
+            1.0,
+            overflow,
+            capacity,
+            tiles.round_capacity(capacity + int(overflow)),
+        )
 
 
 def measure_capacity(splats: Splats, *, height: int, width: int, implementation: str | None = None) -> int:
@@ -69,6 +93,12 @@ def measure_capacity(splats: Splats, *, height: int, width: int, implementation:
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[splats.depths.ndim - 1 :]), splats)
     pairs = jax.vmap(lambda s: tiles.count_pairs(s, height=height, width=width, tile=tile))(flat)
     return tiles.round_capacity(int(pairs.max(initial=0)))
+
+
+def first_capacity(num_gaussians: int, implementation: str | None = None) -> int | None:
+    """Where to begin for a caller that looks at `overflow` and grows; None for a backend without static buffers."""
+    backend = load_backend(choose_backend(implementation))
+    return tiles.guess_capacity(num_gaussians) if hasattr(backend, "TILE") else None
 
 
 def choose_backend(implementation: str | None = None) -> str:

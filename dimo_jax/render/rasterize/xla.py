@@ -96,6 +96,11 @@ def _forward(splats: Splats, plan: Plan) -> tuple[Outputs, _Residuals]:
         lambda s: tiles.bin_splats(s, height=plan.height, width=plan.width, tile=TILE, capacity=plan.capacity)
     )(splats)
     residuals = _Residuals(bins.ids, bins.starts)
+    return (*_draw(splats, residuals, plan), bins.overflow), residuals
+
+
+def _draw(splats: Splats, residuals: _Residuals, plan: Plan) -> tuple[Array, Array]:
+    """Features [I,H,W,7] and transmittance [I,H,W] of images whose tiles' lists are known."""
     work = _list_work(splats, residuals, plan)
 
     def composite_group(group: Array) -> tuple[Array, Array]:
@@ -109,7 +114,13 @@ def _forward(splats: Splats, plan: Plan) -> tuple[Outputs, _Residuals]:
     transmittance, features = lax.map(composite_group, work.groups)
     size = dict(height=plan.height, width=plan.width, tile=TILE)
     transmittance = join_tiles(_ungroup(jnp.abs(transmittance)[:, :, None], work), **size)[..., 0]
-    return (join_tiles(_ungroup(features, work), **size), transmittance, bins.overflow), residuals
+    return join_tiles(_ungroup(features, work), **size), transmittance
+
+
+def _push(splats: Splats, residuals: _Residuals, tangents: Splats, plan: Plan) -> tuple[Array, Array]:
+    # What is drawn where, and in which order, carries no derivative.
+    still = dict(depths=jnp.zeros_like(splats.depths), extents=jnp.zeros_like(splats.extents))
+    return jax.jvp(lambda s: _draw(s, residuals, plan), (splats,), (tangents.replace(**still),))[1]
 
 
 def _backward(
@@ -156,7 +167,7 @@ def _backward(
 
 
 # Compiled as one program where the caller does not compile.
-_composite = jax.jit(differentiate(_forward, _backward), static_argnums=1)
+_composite = jax.jit(differentiate(_forward, _backward, _push), static_argnums=1)
 
 
 def _list_work(splats: Splats, residuals: _Residuals, plan: Plan) -> _Work:
