@@ -1,0 +1,295 @@
+"""Runs readers on damaged inputs, each in a process that may die, and judges how every input ends."""
+
+from __future__ import annotations
+
+import faulthandler
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from bench.fuzz.cases import Reader, Seed, make_case
+from dimo_jax.errors import UserError
+
+ACCEPTED, REFUSED = "accepted", "refused"
+MAX_MESSAGE = 2000  # characters of the one line
+_STARVED = ("MemoryError", "llocate", "out of memory", "OutOfMemory")  # of a refusal that is want of memory
+_ROOT = Path(__file__).resolve().parents[2]
+_FORK = multiprocessing.get_context("fork")  # starting a process takes milliseconds, importing jax seconds
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an input may take."""
+
+    seconds: float = 20.0
+    peak_bytes: int = 2 << 30  # of the whole process
+    fresh_bytes: int = 5 << 28  # that a process holds after an input, from which on it is replaced by a fresh one
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one input ended."""
+
+    kind: str  # ACCEPTED, REFUSED, or what is wrong
+    said: str = ""
+    place: str = ""  # where in the program, of what is wrong
+    what: str = ""  # the damage
+    seconds: float = 0.0
+    peak_bytes: int = 0
+
+
+@dataclass
+class Tally:
+    """The outcomes of one reader."""
+
+    accepted: int = 0
+    refused: int = 0
+    seconds: float = 0.0
+    slowest: float = 0.0
+    peak_bytes: int = 0
+    findings: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)  # by kind and place
+
+    @property
+    def inputs(self) -> int:
+        """How many were tried."""
+        return self.accepted + self.refused + sum(found["count"] for found in self.findings.values())
+
+    def add(self, number: int, outcome: Outcome) -> None:
+        """Counts an outcome; of equal findings the first is kept."""
+        self.accepted += outcome.kind == ACCEPTED
+        self.refused += outcome.kind == REFUSED
+        self.seconds += outcome.seconds
+        self.slowest = max(self.slowest, outcome.seconds)
+        self.peak_bytes = max(self.peak_bytes, outcome.peak_bytes)
+        if outcome.kind not in (ACCEPTED, REFUSED):
+            first = {"case": number, "what": outcome.what, "said": outcome.said, "count": 0}
+            found = self.findings.setdefault((outcome.kind, outcome.place), first)
+            found["count"] += 1
+
+
+def _memory(name: str) -> int:
+    """Bytes of this process's VmRSS, VmHWM or VmSize."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) << 10
+    raise OSError(f"/proc/self/status: no {name}")
+
+
+def _place(error: BaseException) -> str:
+    """The last frames of a traceback: the last of all, and the last of this repository."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename.startswith(str(_ROOT / "dimo_jax"))]
+    own += [frame for frame in frames if frame.filename.startswith(str(_ROOT / "third_party"))]
+    named = (f"{'/'.join(Path(f.filename).parts[-3:])}:{f.lineno} {f.name}" for f in (*own[-1:], *frames[-1:]))
+    return " < ".join(dict.fromkeys(named))
+
+
+def _listing(folder: Path) -> dict[str, tuple[int, int]]:
+    facts = {path: path.stat() for path in sorted(folder.rglob("*"))}
+    return {str(path): (fact.st_size, fact.st_mtime_ns) for path, fact in facts.items() if path.is_file()}
+
+
+def judge(read: Callable[[Path, Path], Any], source: Path, out: Path, *, leaves: bool) -> Outcome:
+    """Reads `source` in this process and says how that ends; memory and time are for others to watch.
+
+    Args:
+      read: of a reader.
+      source: what it reads.
+      out: where it may write; nothing else of its folder may change, nor anything be left there of a refused input.
+      leaves: see `Reader`.
+    """
+    before = _listing(out.parent)
+    noise: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = (
+            lambda message, category, file, line, *_: noise.append(  # type: ignore[assignment]
+                f"{'/'.join(Path(file).parts[-3:])}:{line} {category.__name__}: {message}"
+            )
+        )
+        try:
+            read(source, out)
+            outcome = Outcome(ACCEPTED)
+        except UserError as error:
+            said = " ".join(str(error).splitlines())
+            outcome = Outcome(REFUSED, said)
+            if not said or len(said) > MAX_MESSAGE or not any(name in said for name in (str(out.parent), "--")):
+                outcome = Outcome("message", said[:300], _place(error))
+            elif any(word in said for word in _STARVED):
+                outcome = Outcome("memory", said[:300], _place(error))
+        except BaseException as error:
+            outcome = Outcome(type(error).__name__, " ".join(str(error).split())[:300], _place(error))
+    # Of jax, about every program that is started beside it.
+    serious = [line for line in noise if "RuntimeWarning" in line and "os.fork()" not in line]
+    if serious and outcome.kind in (ACCEPTED, REFUSED):
+        outcome = Outcome("warning", serious[0][:300], serious[0].split(" ")[0])
+    if leaves or outcome.kind not in (ACCEPTED, REFUSED):
+        return outcome
+    after = _listing(out.parent)
+    changed = [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
+    written = (
+        [name for name in changed if not name.startswith(f"{out}{os.sep}")] if outcome.kind == ACCEPTED else changed
+    )
+    written += [name for name in changed if ".tmp" in Path(name).name]
+    return Outcome("leftover", f"{sorted(written)[:3]}", outcome.said) if written else outcome
+
+
+def serve(
+    connection: Connection, readers: Mapping[str, Reader], seeds: Mapping[str, tuple[Seed, ...]], seed: int,
+    folder: Path, limits: Limits,
+) -> None:  # fmt: skip
+    """A worker process: takes (reader, number) and answers with the outcome, until it is told to end."""
+    os.setsid()  # so that the programs that a reader starts can be ended with it
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    trace = (folder / "trace.txt").open("w")
+    faulthandler.enable(trace)
+    base, case = _memory("VmRSS"), folder / "case"
+    size = _memory("VmSize") + 3 * limits.peak_bytes  # above the limit, only so that the machine does not suffer
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+    while (job := connection.recv()) is not None:
+        reader = readers[job[0]]
+        shutil.rmtree(case, ignore_errors=True)
+        source, what = make_case(reader, seeds[reader.name], seed, job[1], case / "in")
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        held, begin = _memory("VmRSS"), time.perf_counter()
+        faulthandler.dump_traceback_later(max(0.1, limits.seconds - 0.5), file=trace)
+        outcome = judge(reader.read, source, case / "out", leaves=reader.leaves)
+        faulthandler.cancel_dump_traceback_later()
+        seconds = time.perf_counter() - begin
+        children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10
+        peak = max(_memory("VmHWM") - held + base, children)
+        if peak > limits.peak_bytes:
+            outcome = Outcome("memory", f"{peak >> 20} MiB at its peak; {outcome.kind}: {outcome.said}", outcome.place)
+        elif seconds > limits.seconds:
+            outcome = Outcome("slow", f"{seconds:.1f} s; {outcome.kind}: {outcome.said}", outcome.place)
+        full = _memory("VmRSS") > limits.fresh_bytes
+        facts = dict(what=what, seconds=seconds, peak_bytes=peak)
+        connection.send((Outcome(outcome.kind, outcome.said, outcome.place, **facts), full))  # type: ignore[arg-type]
+
+
+class Worker:
+    """A process that serves, and what it does at present."""
+
+    def __init__(self, folder: Path, limits: Limits, start: Callable[[Connection, Path], None]) -> None:
+        """Args:
+        folder: its own, which it makes.
+        limits: what an input may take.
+        start: runs in the process.
+        """
+        self.folder, self.limits, self._start = folder, limits, start
+        folder.mkdir(parents=True, exist_ok=True)
+        self.job: tuple[str, int] | None = None
+        self._launch()
+
+    def _launch(self) -> None:
+        self.connection, other = _FORK.Pipe()
+        self._process = _FORK.Process(target=self._start, args=(other, self.folder), daemon=True)
+        self._process.start()
+        other.close()
+
+    def give(self, job: tuple[str, int]) -> None:
+        """Sends it an input."""
+        self.job, self._begin = job, time.monotonic()
+        self.connection.send(job)
+
+    def take(self) -> Outcome | None:
+        """The outcome; None while there is none. A process that has died or hangs is replaced."""
+        late = time.monotonic() - self._begin > self.limits.seconds + 2
+        if not self.connection.poll() and not late:
+            return None
+        try:
+            outcome, full = self.connection.recv() if self.connection.poll() else (None, True)
+        except (EOFError, OSError):
+            outcome, full = None, True
+        if outcome is None:
+            self._process.join(0 if late else 5)
+            kind = "hang" if self._process.is_alive() else f"death by {self._process.exitcode}"
+            outcome = Outcome(kind, "", self._read_trace(), seconds=time.monotonic() - self._begin)
+        if full:
+            self.end()
+            self._launch()
+        self.job = None
+        return outcome
+
+    def _read_trace(self) -> str:
+        """Where the process was, as its fault handler has noted."""
+        lines = (self.folder / "trace.txt").read_text().splitlines()
+        own = [line.strip() for line in lines if "/dimo_jax/" in line or "/third_party/" in line]
+        return (own or lines or [""])[0].strip()
+
+    def end(self) -> None:
+        """Ends the process and what it has started."""
+        if self._process.is_alive() and self._process.pid:
+            os.killpg(self._process.pid, signal.SIGKILL) if os.getpgid(self._process.pid) == self._process.pid else None
+            self._process.kill()
+        self._process.join()
+        self.connection.close()
+
+
+def _choose(readers: Sequence[Reader], tallies: Mapping[str, Tally], counts: Mapping[str, int], most: int) -> Reader:
+    """The reader that has had the least of its share of the time, of those that have inputs left."""
+    left = [reader for reader in readers if counts[reader.name] < most]
+    return min(left, key=lambda reader: tallies[reader.name].seconds / reader.weight)
+
+
+def fuzz(
+    readers: Sequence[Reader], seeds: Mapping[str, tuple[Seed, ...]], folder: Path, *, seconds: float, seed: int = 0,
+    cases: int = 1 << 62, jobs: int = 1, limits: Limits | None = None,
+) -> dict[str, Tally]:  # fmt: skip
+    """Tries the readers in turn, each with its share of the time.
+
+    Args:
+      readers: what to try.
+      seeds: their sound inputs.
+      folder: to work in.
+      seconds: after which no further input begins.
+      seed: of all cases; the same gives the same inputs.
+      cases: inputs of a reader at most.
+      jobs: processes.
+      limits: what an input may take.
+    """
+    limits = limits or Limits()
+    tallies, counts = ({reader.name: kind() for reader in readers} for kind in (Tally, int))
+    table = {reader.name: reader for reader in readers}
+
+    def start(connection: Connection, place: Path) -> None:
+        serve(connection, table, seeds, seed, place, limits)
+
+    workers = [Worker(folder / f"worker{index}", limits, start) for index in range(jobs)]
+    end = time.monotonic() + seconds
+    try:
+        while True:
+            more = time.monotonic() < end and min(counts.values()) < cases
+            for worker in workers:
+                if worker.job is None and more and min(counts.values()) < cases:
+                    name = _choose(readers, tallies, counts, cases).name
+                    worker.give((name, counts[name]))
+                    counts[name] += 1
+            busy = [worker for worker in workers if worker.job]
+            if not busy:
+                return tallies
+            wait([worker.connection for worker in busy], timeout=0.5)
+            for job, outcome in _finished(busy):
+                tallies[job[0]].add(job[1], outcome)
+    finally:
+        for worker in workers:
+            worker.end()
+
+
+def _finished(workers: Sequence[Worker]) -> Iterator[tuple[tuple[str, int], Outcome]]:
+    for worker in workers:
+        job = worker.job
+        if job is not None and (outcome := worker.take()) is not None:
+            yield job, outcome
