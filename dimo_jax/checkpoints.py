@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import threading
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from ml_collections import ConfigDict
 
+from dimo_jax.data.npz import read_npz
 from dimo_jax.errors import UserError, WriteFailed
 from dimo_jax.workdir import manifest
 from dimo_jax.workdir.files import read_json, write_json
@@ -96,22 +96,16 @@ def load_model_file(path: Path) -> ModelFile:
       UserError: not such a file, too large, or its config names a function outside of dimo_jax: a model that somebody
         sends must not choose what is run.
     """
+    expected = "one of --app=export --format=checkpoint"
+    arrays = read_npz(path, f"a model file, {expected}", max_bytes=MAX_MODEL_BYTES)
     try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > MAX_MODEL_BYTES:
-            raise UserError(f"{path}: {size} bytes when decompressed, expected {MAX_MODEL_BYTES} at most")
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
         version, step = int(arrays.pop("version")), int(arrays.pop("step"))
         config, facts = (json.loads(str(arrays.pop(name))) for name in ("config", "facts"))
         if not isinstance(config, dict) or not isinstance(facts, dict):
             raise ValueError("config and facts are not objects")
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise UserError(
-            f"{path}: not a model file ({reason}), expected one of --app=export --format=checkpoint"
-        ) from error
+        raise UserError(f"{path}: not a model file ({reason}), expected {expected}") from error
     if version != MODEL_VERSION:
         raise UserError(f"{path}: found a model file of version {version}, expected {MODEL_VERSION}")
     for key, name in _find_functions(config, "config"):

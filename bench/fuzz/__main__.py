@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from bench.fuzz.cases import Reader, Seed, find_seeds, make_case
 from bench.fuzz.harness import Limits, Tally, fuzz, judge
@@ -112,6 +112,7 @@ def repeat(case: str, folder: Path) -> None:
 
 def main(_: list[str]) -> None:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    logging.set_verbosity(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="fuzz-") as temporary:
         if CASE.value:
             repeat(CASE.value, Path(temporary))

@@ -47,7 +47,12 @@ def report(folder: Path, now: float) -> list[str]:
         raise UserError(f"--workdir={folder}: no config.json in it, expected the workdir of a training run")
     lines = [f"{STATE}{_state(owner, facts, summary)}"]
     if facts.get("step"):
-        lines += _progress(facts, now, is_running=owner is not None and owner.alive)
+        is_running = owner is not None and owner.alive
+        try:
+            lines += _progress(facts, now, is_running=is_running)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise UserError(f"{folder / status.STATUS_FILE}: is damaged ({reason}), expected a run's facts") from error
     steps = sorted(int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdecimal())
     saved = ""
     if steps:
@@ -57,7 +62,11 @@ def report(folder: Path, now: float) -> list[str]:
     for name in SCORES:
         scores = (summary or {}).get(name)
         if isinstance(scores, dict):
-            numbers = ", ".join(f"{key} {value:.4g}" for key, value in scores.items() if key != "num_images")
+            numbers = ", ".join(
+                f"{key} {value:.4g}"
+                for key, value in scores.items()
+                if key != "num_images" and isinstance(value, (int, float))
+            )
             lines.append(f"{name.replace('_', ' ') + ':':<18} {numbers}")
     return lines
 

@@ -140,14 +140,17 @@ def _parse(data: bytes, path: Path) -> Iterator[Record]:
     """The records of a manifest's lines.
 
     Raises:
-      UserError: a line is no JSON object with step, item, key and status.
+      UserError: a line is no JSON object with step, item, key and status, or its files are no names with hashes.
     """
     for number, line in enumerate(data.splitlines(), start=1):
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: line {number} is not JSON, expected one object per line") from error
         names = ("step", "item", "key", "status")
         if not isinstance(record, dict) or not all(isinstance(record.get(name), str) for name in names):
             raise UserError(f"{path}: line {number} lacks one of {', '.join(names)}")
+        files = record.get("files", {})
+        if not isinstance(files, dict) or not all(isinstance(sha256, str) for sha256 in files.values()):
+            raise UserError(f"{path}: line {number} has files {str(files)[:60]!r}, expected names with their sha256")
         yield record

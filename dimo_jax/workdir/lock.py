@@ -63,7 +63,8 @@ def find_owner(folder: Path) -> Owner | None:
     if found is None:
         # Taken a moment ago, its owner not yet written; or released.
         return Owner("an unknown host", 0, time.time(), True) if alive else None
-    return Owner(str(found.get("host")), int(found.get("pid", 0)), float(found.get("since", 0)), alive)
+    pid, since = (value if isinstance(value := found.get(key), (int, float)) else 0 for key in ("pid", "since"))
+    return Owner(str(found.get("host")), int(pid), float(since), alive)
 
 
 def check_free(folder: Path) -> None:

@@ -156,7 +156,7 @@ def test_files_without_codes_are_refused(tmp_path, name):
     np.save(tmp_path / "array.npy", np.zeros(8))
     (tmp_path / "text.npz").write_text("hello")
     (tmp_path / "empty.npz").write_bytes(b"")
-    with pytest.raises(UserError, match=rf"--code=.*{name}: cannot read it .*, expected an npz with a field z"):
+    with pytest.raises(UserError, match=rf"--code=.*{name}: cannot be read as .* expected an npz with a field z"):
         read_codes(tmp_path / name, 8)
 
 
@@ -293,7 +293,7 @@ def test_damaged_model_files_give_one_line_and_run_nothing(model, tmp_path):
         ({"params/latents/mu": None}, r"'params/latents/mu': found none"),
         ({"params/latents/mu": np.zeros((1, 1), np.float32)}, r"found float32 \[1, 1\]"),
         ({"params/other": np.zeros(1)}, r"'params/other'"),
-        ({"params/latents/mu": np.array([{}], object)}, "not a model file"),
+        ({"params/latents/mu": np.array([{}], object)}, "expected a model file"),
     ]:
         damage(model, path, **arrays)
         with pytest.raises(UserError, match=message) as error:
@@ -303,5 +303,5 @@ def test_damaged_model_files_give_one_line_and_run_nothing(model, tmp_path):
     with pytest.raises(UserError, match=r"--checkpoint=best: found .*model\.npz, a model file"):
         restore(model / "model.npz", checkpoint="best")
     path.write_bytes((model / "model.npz").read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"bad\.npz: not a model file"):
+    with pytest.raises(UserError, match=r"bad\.npz: cannot be read as .*, expected a model file"):
         restore(path)
