@@ -19,6 +19,7 @@ from dimo_jax.types import Camera
 ROOT = Path(__file__).resolve().parents[2]
 SIZE, FRAMES = 24, 3
 MAX_REAL_BYTES = 1 << 20  # of a real model; the knight, which has everything, may be larger
+SMALL_BYTES = 100_000
 
 
 def shared_data() -> Path:
@@ -43,13 +44,18 @@ def cut_out(frames: np.ndarray) -> np.ndarray:
     return result
 
 
-def write_models(folder: Path) -> None:
+def write_small_models(folder: Path) -> None:
+    """Animated models that are imported within a second."""
+    write_models(folder, max_bytes=SMALL_BYTES)
+
+
+def write_models(folder: Path, *, max_bytes: int = 1 << 30) -> None:
     """Animated models: the tests' own, and what lies in the shared data."""
     found = sorted((ROOT / "tests/data/models").glob("*.gl*"))
     shared = shared_data()
     found += sorted(path for path in (shared / "rigs").glob("*.glb") if path.stat().st_size <= MAX_REAL_BYTES)
     found += sorted((shared / "faults").glob("*/*.glb")) + sorted(shared.glob("knight.glb"))
-    for path in found:
+    for path in (each for each in found if each.stat().st_size <= max_bytes):
         target = folder / path.stem
         target.mkdir()
         shutil.copy(path, target / f"model{path.suffix}")

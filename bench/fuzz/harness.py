@@ -265,7 +265,11 @@ def fuzz(
     table = {reader.name: reader for reader in readers}
 
     def start(connection: Connection, place: Path) -> None:
-        serve(connection, table, seeds, seed, place, limits)
+        try:
+            serve(connection, table, seeds, seed, place, limits)
+        except Exception as error:  # of the harness itself: said where the parent looks
+            (place / "trace.txt").write_text(f"{_place(error)} {type(error).__name__}: {error}"[:500])
+            raise
 
     workers = [Worker(folder / f"worker{index}", limits, start) for index in range(jobs)]
     end = time.monotonic() + seconds

@@ -157,7 +157,7 @@ def _nudge(value: Any, rng: random.Random) -> Any:
     if isinstance(value, bool) or value is None:
         return rng.choice(VALUES)
     if isinstance(value, int):
-        return rng.choice((value + 1, value - 1, -value, value * 2, value * 1000, rng.randrange(16), float(value)))
+        return rng.choice((value + 1, value - 1, -value, value * 2, value * 1000, rng.randrange(16), str(value)))
     if isinstance(value, float):
         return rng.choice((-value, value * 1e6, value * 1e-6, value + 1, str(value), [value]))
     if isinstance(value, str):

@@ -132,7 +132,7 @@ def _file(read: Callable[..., object]) -> Callable[[Path, Path], None]:
 
 
 READERS = (
-    Reader("gltf", import_model, data_seeds.write_models, entry="model.gl*", weight=2),
+    Reader("gltf", import_model, data_seeds.write_small_models, entry="model.gl*", weight=2),
     Reader("glb", pose_model, data_seeds.write_models, entry="model.gl*", weight=4),
     Reader("native", read_native, data_seeds.write_native),
     Reader("authors", import_recording, data_seeds.write_authors),

@@ -26,6 +26,7 @@ from dimo_jax.errors import UserError
 MAX_FILE_BYTES = 2 << 30
 MAX_ELEMENTS = 50_000_000  # of one accessor: without it, a sparse accessor of a tiny file could ask for any memory
 MAX_IMAGE_PIXELS = 8192 * 8192
+MAX_MESSAGE = 1000  # characters
 EXTENSIONS = (
     "KHR_mesh_quantization",
     "KHR_texture_transform",
@@ -60,8 +61,9 @@ class Document:
     buffers: tuple[bytes, ...]
 
     def fail(self, message: str) -> UserError:
-        """The error to raise about this file: one line that begins with its name."""
-        return UserError(f"{self.path}: {message}")
+        """The error to raise about this file: one line that begins with its name, whatever of the file it quotes."""
+        text = message if len(message) <= MAX_MESSAGE else f"{message[:MAX_MESSAGE]} ..."
+        return UserError(f"{self.path}: {text}")
 
     def digest(self) -> str:
         """A hash of the JSON and the buffers; images in files of their own are left out."""
@@ -104,11 +106,13 @@ def open_document(path: str | Path) -> Document:
         raise UserError(f"{path}: not a glTF file: its JSON has no 'asset'")
     version = str(content["asset"].get("version"))
     if not version.startswith("2."):
-        raise UserError(f"{path}: found glTF version {version!r}, expected 2.0")
+        raise UserError(f"{path}: found glTF version {version[:40]!r}, expected 2.0")
     required = content.get("extensionsRequired", [])
     for extension in required if isinstance(required, list) else [required]:
         if not str(extension).startswith(EXTENSIONS):
-            raise UserError(f"{path}: needs the extension {extension!r}, which is not supported; export without it")
+            raise UserError(
+                f"{path}: needs the extension {str(extension)[:60]!r}, which is not supported; export without it"
+            )
     for key in _ARRAYS:
         found = content.get(key, [])
         if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):

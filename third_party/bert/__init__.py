@@ -75,6 +75,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         value = config.get(key)
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1 << 24:
             raise UserError(f"{path}: {key} is {str(value)[:40]}, expected a positive integer")
+    epsilon = config.get("layer_norm_eps", 1e-12)
+    if not isinstance(epsilon, float) or not 0 < epsilon < 1:
+        raise UserError(f"{path}: layer_norm_eps is {str(epsilon)[:40]!r}, expected a number from 0 to 1")
     if config["hidden_size"] % config["num_attention_heads"]:
         raise UserError(
             f"{path}: hidden_size is {config['hidden_size']}, expected a multiple of num_attention_heads "
