@@ -64,7 +64,7 @@ def mutate_gltf(data: bytes, rng: random.Random) -> Damaged:
         holder = rng.choice(holders)
         head, _, payload = holder["uri"].partition(",")
         inside, said = mutate_bytes(base64.b64decode(payload), rng)
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return mutate_json(data, rng)
     holder["uri"] = f"{head},{base64.b64encode(inside).decode()}"
     return json.dumps(tree).encode(), f"data URI: {said}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import signal
@@ -95,8 +96,9 @@ def _place(error: BaseException) -> str:
 
 
 def _listing(folder: Path) -> dict[str, tuple[int, int]]:
-    facts = {path: path.stat() for path in sorted(folder.rglob("*"))}
-    return {str(path): (fact.st_size, fact.st_mtime_ns) for path, fact in facts.items() if path.is_file()}
+    """Everything below a folder, with what tells whether a file has changed."""
+    facts = {path: path.stat() for path in folder.rglob("*") if path.exists()}
+    return {str(path): (f.st_size, f.st_mtime_ns) if path.is_file() else (0, 0) for path, f in facts.items()}
 
 
 def judge(read: Callable[[Path, Path], Any], source: Path, out: Path, *, leaves: bool) -> Outcome:
@@ -137,11 +139,12 @@ def judge(read: Callable[[Path, Path], Any], source: Path, out: Path, *, leaves:
         return outcome
     after = _listing(out.parent)
     changed = [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
-    written = (
-        [name for name in changed if not name.startswith(f"{out}{os.sep}")] if outcome.kind == ACCEPTED else changed
-    )
-    written += [name for name in changed if ".tmp" in Path(name).name]
-    return Outcome("leftover", f"{sorted(written)[:3]}", outcome.said) if written else outcome
+    if outcome.kind == ACCEPTED:
+        changed = [name for name in changed if not Path(name).is_relative_to(out) or ".tmp" in Path(name).name]
+    if not changed:
+        return outcome
+    kinds = sorted({re.sub("[0-9a-f]{4,}", "#", Path(name).name) for name in changed})
+    return Outcome("leftover", f"{sorted(changed)[:3]}; {outcome.kind}: {outcome.said}"[:300], ", ".join(kinds)[:100])
 
 
 def serve(
@@ -163,6 +166,8 @@ def serve(
         shutil.rmtree(case, ignore_errors=True)
         source, what = make_case(reader, seeds[reader.name], seed, job[1], case / "in")
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        trace.seek(0)
+        trace.truncate()  # of what was slow before
         held, begin = _memory("VmRSS"), time.perf_counter()
         faulthandler.dump_traceback_later(max(0.1, limits.seconds - 0.5), file=trace)
         outcome = judge(reader.read, source, case / "out", leaves=reader.leaves)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from dimo_jax.data.json_fields import parse_json
 from dimo_jax.errors import UserError
 
 MAX_FILE_BYTES = 2 << 30
@@ -99,7 +100,7 @@ def open_document(path: str | Path) -> Document:
     data = path.read_bytes()
     text, binary = _split_glb(path, data) if data[:4] == GLB_MAGIC else (data, None)
     try:
-        content = json.loads(text.decode("utf-8-sig"))
+        content = parse_json(text.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a glTF file: no readable JSON ({error.__class__.__name__})") from error
     if not isinstance(content, dict) or not isinstance(content.get("asset"), dict):

@@ -14,7 +14,7 @@ from dimo_jax.data.camera_file import describe_videos
 from dimo_jax.data.captions import FILE, TEST_FILE, read_captions
 from dimo_jax.data.jobs import run_all
 from dimo_jax.data.matte import Matte
-from dimo_jax.data.native import find_sources, read_truths
+from dimo_jax.data.native import find_sources, read_truths, reserve_frames
 from dimo_jax.data.native_schema import read_description
 from dimo_jax.data.recording import Recording, build_cameras, collect, read_clip
 from dimo_jax.data.sources import detect
@@ -72,10 +72,11 @@ def _inspect_native(root: Path) -> Findings:
 
     def look(m: int, v: int) -> int:
         name, view = description.names[m], description.view_names[v]
-        frames = np.zeros((num_frames, cameras.height, cameras.width, 4), np.uint8)
         before = len(findings.problems)
         with collect(findings.problems):
-            for reader, path, where in find_sources(root / name, view, num_frames):
+            sources = find_sources(root / name, view, num_frames)  # before memory is taken for as many as they say
+            frames = reserve_frames(root, (num_frames, cameras.height, cameras.width, 4))
+            for reader, path, where in sources:
                 findings.num_files += 1
                 with collect(findings.problems):
                     reader(path, frames[where])

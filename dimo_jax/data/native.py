@@ -134,7 +134,8 @@ def read_truths(folder: Path, description: Description) -> dict[str, np.ndarray 
     return result
 
 
-def _in_memory(root: Path, shape: tuple[int, ...]) -> np.ndarray:
+def reserve_frames(root: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Room for frames of any values; raises UserError where the memory has none."""
     try:
         return np.empty(shape, np.uint8)
     except (MemoryError, ValueError) as error:
@@ -176,7 +177,7 @@ def read_dataset(folder: str | os.PathLike[str], *, store: str = "auto") -> Data
         files = [root / FILE, *(path for _, path, _ in sources)]
         frames = open_frames(cache_root() / name_store(root, files), shape, decode, what=root.name)
     else:
-        frames = _in_memory(root, shape)
+        frames = reserve_frames(root, shape)
         decode(frames)
     surface = truth["surface"]
     return Dataset(

@@ -62,7 +62,10 @@ class Manifest:
         self._checked: set[tuple[str, str]] = set()
         with contextlib.ExitStack() as stack:
             # The file first: a folder with nothing but a lock would not be known for one of ours.
-            self._file = stack.enter_context(self.path.open("ab+"))
+            try:
+                self._file = stack.enter_context(self.path.open("ab+"))
+            except OSError as error:
+                raise UserError(f"{self.path}: cannot be opened ({error.strerror}), expected a file of ours") from error
             self.lock = stack.enter_context(hold(folder, flag="out")).descriptor  # for programs that are started here
             for record in _parse(self._read_whole(), self.path):
                 self._latest[record["step"], record["item"]] = record

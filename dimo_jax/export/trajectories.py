@@ -271,7 +271,9 @@ def read_trajectories(path: Path | str) -> dict[str, np.ndarray]:
     )
     shapes = {"trajectories": (motions, times, points, 3), "names": (motions,), "times": (times,)}
     for name, shape in (shapes | {"positions": (points, 3), "radii": (points,)}).items():
-        found, kind = fields.get(name, version), "U" if name == "names" else "f"
+        if name not in fields:
+            raise UserError(f"{path}: {name} is missing, expected {list(shape)}")
+        found, kind = fields[name], "U" if name == "names" else "f"
         if found.shape != shape or found.dtype.kind != kind:
             raise UserError(f"{path}: {name} is {found.dtype} {list(found.shape)}, expected {list(shape)}")
     return fields

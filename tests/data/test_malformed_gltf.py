@@ -155,6 +155,11 @@ MALFORMED = {
     "NaN positions": (_nan_positions, "NaN or infinite"),
     "vertex out of range": (_set(3, "accessors", 0, "count"), "vertex index 3, expected one below 3"),
     "mesh out of range": (_set(7, "nodes", 0, "mesh"), r"meshes\[7\]"),
+    "an index that is the whole file": (
+        _set([{"name": "x" * 100}] * 100, "nodes", 0, "mesh"),
+        r"refers to meshes\[\[\{'name': 'xxx[^\n]{900,1000} \.\.\.$",
+    ),
+    "half a character in a name": (_set("\ud800", "nodes", 0, "name"), r"no readable JSON \(UnicodeEncodeError\)"),
     "mesh of a wrong type": (_set("0", "nodes", 0, "mesh"), r"meshes\['0'\]"),
     "skin out of range": (_set(0, "nodes", 0, "skin"), r"skins\[0\]"),
     "node below itself": (_set([0], "nodes", 0, "children"), "cyclic"),
