@@ -218,3 +218,17 @@ def write_checked(folder: Path) -> None:
     """One of every layout."""
     for write in (write_native, write_authors, write_recordings, write_sv4d):
         write(folder)
+
+
+def write_indexed(folder: Path) -> None:
+    """The layouts that a JSON file describes, without videos, whose headers take a program to read."""
+    write_authors(folder)
+    write_dataset(make_dataset(), folder / "native")
+    write_recordings(folder)
+    for path in folder.rglob("captions.json"):
+        path.unlink()  # leaves one JSON file in each
+    for path in folder.rglob("*.mp4"):
+        write_gif(draw()[..., :3], path.with_suffix(".gif"), frame_rate=12)
+        path.unlink()
+    for path in folder.glob("*/cameras.json"):
+        path.write_text(path.read_text().replace(".mp4", ".gif"))

@@ -16,10 +16,14 @@ from dimo_jax.apps import import_data, objects, status, video_folders
 from dimo_jax.apps.restore import restore
 from dimo_jax.apps.takes import read_codes
 from dimo_jax.checkpoints import load_config
+from dimo_jax.data.authors import describe_authors
+from dimo_jax.data.camera_file import describe_videos
 from dimo_jax.data.clip_passes import Timing, pose_clip
 from dimo_jax.data.frame_store import open_frames
 from dimo_jax.data.gltf import load_scene
-from dimo_jax.data.sources import read_folder
+from dimo_jax.data.native_schema import read_description
+from dimo_jax.data.recording import build_cameras
+from dimo_jax.data.sources import detect, read_folder
 from dimo_jax.distill import prompts, video_steps
 from dimo_jax.distill.manifest import Manifest
 from dimo_jax.export.metrics_log import read_metrics
@@ -75,6 +79,17 @@ def check_folder(source: Path, out: Path) -> None:
 def read_native(source: Path, out: Path) -> None:
     """The data of a training run."""
     read_folder(source)
+
+
+def describe(source: Path, out: Path) -> None:
+    """What every command with a dataset does first: the file that describes it, without its pictures."""
+    folder = source.parent
+    kind = detect(folder)
+    if kind == "native":
+        read_description(folder)
+    else:
+        recording = {"authors": describe_authors, "videos": describe_videos}[kind](folder)
+        build_cameras(recording.lenses, 24, 24)
 
 
 def read_store(source: Path, out: Path) -> None:
@@ -134,6 +149,7 @@ def _file(read: Callable[..., object]) -> Callable[[Path, Path], None]:
 READERS = (
     Reader("gltf", import_model, data_seeds.write_small_models, entry="model.gl*", weight=2),
     Reader("glb", pose_model, data_seeds.write_models, entry="model.gl*", weight=4),
+    Reader("index", describe, data_seeds.write_indexed, entry="*.json", weight=2),
     Reader("native", read_native, data_seeds.write_native),
     Reader("authors", import_recording, data_seeds.write_authors),
     Reader("videos", import_recording, data_seeds.write_recordings, weight=2),

@@ -110,6 +110,15 @@ def test_damaged_or_missing_files_are_named(tmp_path, folder):
     (tmp_path / "m/tokenizer.json").write_text("{")
     with pytest.raises(UserError, match=r"tokenizer\.json: not readable as a tokenizer"):
         load_encoder(tmp_path / "m")
+    words = (tmp_path / "m/vocab.txt").read_text().splitlines()
+    (tmp_path / "m/tokenizer.json").unlink()
+    for wanted, says in (
+        (words[:1] + words[2:], r"vocab\.txt: has no token '\[UNK\]'"),
+        (words + ["more"], "20 tokens"),
+    ):
+        (tmp_path / "m/vocab.txt").write_text("\n".join(wanted) + "\n")
+        with pytest.raises(UserError, match=says):
+            load_encoder(tmp_path / "m")
     with pytest.raises(UserError, match="no such folder"):
         load_encoder(tmp_path / "none")
     with pytest.raises(UserError, match=r"config\.text\.pooling: found 'max'"):

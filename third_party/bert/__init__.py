@@ -170,10 +170,14 @@ def read_tokenizer(folder: Path) -> Any:
             options = folder / "tokenizer_config.json"
             lowercase = bool(_read_json(options).get("do_lower_case", True)) if options.is_file() else True
             tokenizer = Tokenizer.from_str(BertWordPieceTokenizer(str(vocabulary), lowercase=lowercase).to_str())
+        model = json.loads(tokenizer.to_str())["model"]
     except UserError:
         raise
     except Exception as error:  # the package raises plain Exception for a damaged file
         raise UserError(f"{path}: not readable as a tokenizer ({' '.join(str(error).split())[:200]})") from error
+    unknown = model.get("unk_token")
+    if unknown is not None and tokenizer.token_to_id(unknown) is None:  # the first unknown word would fail
+        raise UserError(f"{path}: has no token {unknown[:40]!r}, expected one for unknown words")
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
@@ -210,10 +214,11 @@ def read_folder(folder: Path) -> BertFiles:
         raise UserError(f"{folder}: no such folder, expected a Hugging Face BERT folder")
     config = read_config(folder)
     tokenizer = read_tokenizer(folder)
-    if tokenizer.get_vocab_size() > config["vocab_size"]:
+    num_tokens = 1 + max(tokenizer.get_vocab().values(), default=-1)  # an index beyond the arrays would go unnoticed
+    if num_tokens > config["vocab_size"]:
         raise UserError(
-            f"{folder}: its tokenizer has {tokenizer.get_vocab_size()} tokens, expected at most "
-            f"{config['vocab_size']} (vocab_size of config.json)"
+            f"{folder}: its tokenizer has {num_tokens} tokens, expected at most {config['vocab_size']} (vocab_size of "
+            "config.json)"
         )
     limit, path = config["max_position_embeddings"], folder / "sentence_bert_config.json"
     asked = _read_json(path).get("max_seq_length") if path.is_file() else None
