@@ -9,6 +9,7 @@ workdir/damaged/<step>/                    checkpoints that could not be read wh
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -32,7 +33,8 @@ from dimo_jax.workdir.files import read_json, write_json
 CONFIG_FILE = "config.json"
 MODEL_VERSION = 1
 MAX_MODEL_BYTES = 4 << 30  # of a model file, after decompression
-_OWN = "dimo_jax."
+# Packages that a config's slots may name where it comes from outside.
+_COMPONENTS = tuple(f"dimo_jax.{name}." for name in ("data", "losses", "metrics", "model", "render", "train"))
 NOTES_FILE = "notes.json"
 _STATE, _PART = "default", ".{}.part"
 _ORBAX_METADATA = "_CHECKPOINT_METADATA"  # in folders that orbax's own manager wrote, for runs without manifests
@@ -70,13 +72,13 @@ def load_config(workdir: Path) -> ConfigDict:
     if not Path(workdir).is_dir():
         raise UserError(f"--workdir={workdir}: no such folder, expected the workdir of a training run")
     try:
-        return ConfigDict(json.loads(path.read_text()))
+        return ConfigDict(dict(json.loads(path.read_text())))
     except FileNotFoundError as error:
         raise UserError(
             f"--workdir={workdir}: no {CONFIG_FILE} in it, expected the workdir of a training run"
         ) from error
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error})") from error
+    except (ValueError, TypeError, OSError, RecursionError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error}), expected a run's config") from error
 
 
 @dataclass(frozen=True)
@@ -109,12 +111,27 @@ def load_model_file(path: Path) -> ModelFile:
     if version != MODEL_VERSION:
         raise UserError(f"{path}: found a model file of version {version}, expected {MODEL_VERSION}")
     for key, name in _find_functions(config, "config"):
-        if not str(name).startswith(_OWN):
+        if not _is_component(name):
             raise UserError(
                 f"{path}: {key} names {str(name)[:80]!r}, expected a function of dimo_jax in a model file; models with "
                 "components of your own are used from the run's folder"
             )
     return ModelFile(ConfigDict(config), facts, step, arrays)
+
+
+def _is_component(name: Any) -> bool:
+    """Whether `name` is "module:function" of a package with components, defined there and not imported from elsewhere.
+
+    What a module imports is its attribute, too: through it a config could write files.
+    """
+    module, _, function = str(name).partition(":")
+    if not module.startswith(_COMPONENTS):
+        return False
+    try:
+        found = getattr(importlib.import_module(module), function, None)
+    except (ImportError, ValueError):
+        return False
+    return getattr(found, "__module__", "") == module
 
 
 def _find_functions(config: Any, key: str) -> list[tuple[str, Any]]:

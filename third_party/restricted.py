@@ -59,7 +59,7 @@ class RestrictedUnpickler(pickle.Unpickler):
           ValueError: it ends early, or has an unknown instruction.
         """
         start = self._file.tell()
-        for operation, argument, place in pickletools.genops(self._file):
+        for operation, argument, place in pickletools.genops(self._file):  # type: ignore[arg-type]
             # The unpickler makes room for all numbers below.
             if operation.name in _MEMO and int(argument or 0) > (place or 0):
                 raise pickle.UnpicklingError("it numbers more values than it has")

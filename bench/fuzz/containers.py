@@ -81,7 +81,7 @@ def mutate_npy(data: bytes, rng: random.Random) -> Damaged:
         body, said = mutate_bytes(data[10 + size :], rng)
         return data[: 10 + size] + body, f"numbers: {said}"
     key = rng.choice(("shape", "descr", "fortran_order"))
-    header[key] = rng.choice({"shape": _SHAPES, "descr": _TYPES, "fortran_order": (True, 3)}[key])  # type: ignore[index]
+    header[key] = rng.choice({"shape": _SHAPES, "descr": _TYPES, "fortran_order": (True, 3)}[key])
     text = repr(header).encode("latin1")
     text += b" " * (-(len(text) + 11) % 64) + b"\n"
     return data[:8] + struct.pack("<H", len(text)) + text + data[10 + size :], f"{key} = {header[key]!r}"

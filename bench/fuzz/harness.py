@@ -266,7 +266,8 @@ def fuzz(
       limits: what an input may take.
     """
     limits = limits or Limits()
-    tallies, counts = ({reader.name: kind() for reader in readers} for kind in (Tally, int))
+    tallies = {reader.name: Tally() for reader in readers}
+    counts = {reader.name: 0 for reader in readers}
     table = {reader.name: reader for reader in readers}
 
     def start(connection: Connection, place: Path) -> None:

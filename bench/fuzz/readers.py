@@ -109,7 +109,9 @@ def read_benchmark(source: Path, out: Path) -> None:
 def read_run(source: Path, out: Path) -> None:
     """Every app's `--workdir`: a run's folder or a model file."""
     load_config(source)
-    restore(source)
+    model = restore(source)
+    model.camera(16), model.find_motion(str(model.facts["names"][model.trained_motions[0]]), flag="motion")
+    assert model.frame_rate > 0
     if source.is_dir():
         restore(source, checkpoint="best")
 

@@ -264,16 +264,15 @@ def read_trajectories(path: Path | str) -> dict[str, np.ndarray]:
     fields = read_npz(path, "trajectories as npz")
     version = fields.get("version", np.zeros(0))
     if version.shape != () or version != _FORMAT_VERSION:
-        found = str(version)[:40] if version.size else "none"
-        raise UserError(f"{path}: found version {found}, expected trajectories of version {_FORMAT_VERSION}")
-    motions, times, points = (
-        fields["trajectories"].shape[:3] if fields.get("trajectories", version).ndim == 4 else (0,) * 3
-    )
+        said = str(version)[:40] if version.size else "none"
+        raise UserError(f"{path}: found version {said}, expected trajectories of version {_FORMAT_VERSION}")
+    tracks = fields.get("trajectories", version)
+    motions, times, points = tracks.shape[:3] if tracks.ndim == 4 else (0, 0, 0)
     shapes = {"trajectories": (motions, times, points, 3), "names": (motions,), "times": (times,)}
     for name, shape in (shapes | {"positions": (points, 3), "radii": (points,)}).items():
         if name not in fields:
             raise UserError(f"{path}: {name} is missing, expected {list(shape)}")
-        found, kind = fields[name], "U" if name == "names" else "f"
-        if found.shape != shape or found.dtype.kind != kind:
+        found = fields[name]
+        if found.shape != shape or found.dtype.kind != ("U" if name == "names" else "f"):
             raise UserError(f"{path}: {name} is {found.dtype} {list(found.shape)}, expected {list(shape)}")
     return fields
