@@ -11,6 +11,8 @@ import struct
 import zipfile
 import zlib
 
+from PIL import Image
+
 from bench.fuzz.mutators import Damaged, compose, mutate_bytes, mutate_json, mutate_lines, mutate_text
 
 _SHAPES = ((), (0,), (1,), (3,), (0, 3), (4, 0, 3), (10**12,), (-1,), (2**40, 3), (1,) * 40, "x", (2.5,), (True,))
@@ -131,10 +133,20 @@ def mutate_safetensors(data: bytes, rng: random.Random) -> Damaged:
     return struct.pack("<Q", len(text)) + text + data[8 + size :], said
 
 
+def _flat_png(side: int) -> bytes:
+    """A sound picture of one colour: kilobytes that become up to 64 MiB."""
+    result = io.BytesIO()
+    Image.new("L", (side, side), 90).save(result, "PNG")
+    return result.getvalue()
+
+
 def mutate_png(data: bytes, rng: random.Random) -> Damaged:
     """One chunk, or the size and kind of the picture, checksums made right; or any bytes."""
     if data[:4] != b"\x89PNG" or rng.random() < 0.3:
         return mutate_bytes(data, rng)
+    if rng.random() < 0.03:
+        side = rng.choice((1, 512, 4096))
+        return _flat_png(side), f"a flat picture of {side}x{side}"
     chunks, place = [], 8
     while place + 12 <= len(data):
         size = struct.unpack_from(">I", data, place)[0]
