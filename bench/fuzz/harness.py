@@ -114,10 +114,8 @@ def judge(read: Callable[[Path, Path], Any], source: Path, out: Path, *, leaves:
     noise: list[str] = []
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        warnings.showwarning = (
-            lambda message, category, file, line, *_: noise.append(  # type: ignore[assignment]
-                f"{'/'.join(Path(file).parts[-3:])}:{line} {category.__name__}: {message}"
-            )
+        warnings.showwarning = lambda message, category, file, line, *_: noise.append(
+            f"{'/'.join(Path(file).parts[-3:])}:{line} {category.__name__}: {message}"
         )
         try:
             read(source, out)

@@ -22,6 +22,9 @@ from dimo_jax.data.gltf_rig import Clip, Node, Skin, read_clips, read_nodes, rea
 from dimo_jax.data.mesh import Mesh
 from dimo_jax.errors import UserError
 
+MAX_TEXCOORD = 1e9  # repeats of a texture; times its size they still fit an integer
+MAX_FACTOR = 1e6  # of colours, which some programs make a little larger than 1
+
 
 @dataclass(frozen=True)
 class Part:
@@ -77,7 +80,8 @@ def load_scene(path: str | Path, *, hide: Sequence[str] = ()) -> Scene:
     """
     document = open_document(path)
     try:
-        return _build_scene(document, tuple(hide))
+        with np.errstate(all="ignore"):  # what overflows is said in one line by the checks of what is read
+            return _build_scene(document, tuple(hide))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, MemoryError) as error:
         reason = " ".join(str(error).split())[:120]
         raise document.fail(f"malformed glTF ({error.__class__.__name__}: {reason})") from error
@@ -113,11 +117,26 @@ def _build_scene(document: Document, hide: tuple[str, ...]) -> Scene:
         skins=skins,
         clips=clips,
         parts=tuple(parts),
-        mesh=merge_geometries(document, geometries),
+        mesh=_check_mesh(document, merge_geometries(document, geometries)),
         joints=joints,
         hidden=hidden,
         digest=document.digest(),
     )
+
+
+def _check_mesh(document: Document, mesh: Mesh) -> Mesh:
+    """The mesh, unless nothing of it can be drawn, or its numbers leave what drawing computes with."""
+    if not len(mesh.triangles):
+        raise document.fail("no mesh found, expected at least one with triangles")
+    if not (np.abs(mesh.texcoords) <= MAX_TEXCOORD).all():
+        raise document.fail(f"texture coordinates, their transform applied, reach beyond {MAX_TEXCOORD:g}")
+    for index, material in enumerate(mesh.materials):
+        for what, values in (("base colour", material.base_color), ("alpha cutoff", np.array([material.cutoff]))):
+            if not (np.abs(values) <= MAX_FACTOR).all():
+                raise document.fail(
+                    f"the {what} of material {index} of those that are drawn is {values.tolist()}, expected 0 to 1"
+                )
+    return mesh
 
 
 def _check_weights(document: Document, clips: tuple[Clip, ...], parts: list[Part]) -> None:

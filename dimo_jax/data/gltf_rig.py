@@ -96,8 +96,8 @@ def _read_node(document: Document, index: int, entry: dict[str, Any], parent: in
 
     rotation = numbers("rotation", [0.0, 0.0, 0.0, 1.0])
     norm = np.linalg.norm(rotation)
-    if norm < 1e-6:
-        raise document.fail(f"nodes[{index}].rotation is zero, expected a unit quaternion")
+    if not 1e-6 <= norm < np.inf:
+        raise document.fail(f"nodes[{index}].rotation is {rotation.tolist()}, expected a unit quaternion")
     mesh = document.entry("meshes", entry["mesh"]) if "mesh" in entry else {}
     if "skin" in entry:
         document.entry("skins", entry["skin"])
