@@ -128,17 +128,18 @@ def mutate_text(data: bytes, rng: random.Random) -> Damaged:
     return (change_digits if how == 5 else mutate_bytes)(data, rng) if data else mutate_bytes(data, rng)
 
 
-def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+def find_places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Paths to every value of a JSON tree but its root; long arrays are not walked to their ends."""
     children: list[tuple[Any, Any]] = []
     if isinstance(value, dict):
         children = list(value.items())
     elif isinstance(value, list):
         children = list(enumerate(value))[:200]
-    return [place for key, child in children for place in ((*path, key), *_places(child, (*path, key)))]
+    return [place for key, child in children for place in ((*path, key), *find_places(child, (*path, key)))]
 
 
-def _parent(tree: Any, path: tuple[Any, ...]) -> Any:
+def find_parent(tree: Any, path: tuple[Any, ...]) -> Any:
+    """What holds the value that a path leads to."""
     for key in path[:-1]:
         tree = tree[key]
     return tree
@@ -171,13 +172,13 @@ def mutate_json(data: bytes, rng: random.Random) -> Damaged:
     """One place of a JSON text changed: another type, an extreme, another place's value, gone, twice, or very deep."""
     try:
         tree = json.loads(data.decode("utf-8-sig"))
-        places = _places(tree)
+        places = find_places(tree)
     except (ValueError, RecursionError):
         return mutate_text(data, rng)
     if not places or rng.random() < 0.05:
         return mutate_text(data, rng)
     path = _choose(places, rng)
-    parent, key = _parent(tree, path), path[-1]
+    parent, key = find_parent(tree, path), path[-1]
     where, how = "/".join(map(str, path))[-60:], rng.random()
     text = None
     if how < 0.2:
@@ -191,7 +192,7 @@ def mutate_json(data: bytes, rng: random.Random) -> Damaged:
         said = f"{where} = {str(parent[key])[:20]!r}"
     elif how < 0.93:
         other = _choose(places, rng)
-        parent[key] = json.loads(json.dumps(_parent(tree, other)[other[-1]]))
+        parent[key] = json.loads(json.dumps(find_parent(tree, other)[other[-1]]))
         said = f"{where} = value of {'/'.join(map(str, other))[-60:]}"
     elif how < 0.97 and isinstance(parent, dict):
         parent[f"{key}{_DEEP}"] = rng.choice(VALUES)

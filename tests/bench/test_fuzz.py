@@ -15,8 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench.fuzz import data_seeds
 from bench.fuzz.cases import Reader, find_seeds, make_case
 from bench.fuzz.containers import MUTATORS, mutate_file, mutate_glb, mutate_png, mutate_zip
+from bench.fuzz.mutators import VALUES, find_parent, find_places
+from bench.fuzz.readers import describe
+from dimo_jax.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 VARIABLES = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -109,6 +113,29 @@ def test_the_same_case_is_the_same_input(tmp_path):
 
     assert content("first", 3, 5) == content("again", 3, 5)
     assert len({str(content(f"case{number}", 3, number)) for number in range(20)}) > 15
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_no_value_at_any_place_of_an_index_ends_in_a_traceback(tmp_path):
+    data_seeds.write_indexed(tmp_path)
+    said, accepted = [], 0
+    for name in ("masks", "native", "mixed"):  # the three layouts; what else lies there are the same ones
+        (path,) = (tmp_path / name).glob("*.json")
+        text = path.read_text()
+        for number, place in enumerate(find_places(json.loads(text))):
+            for value in VALUES[number % 3 :: 3] if len(place) > 3 else VALUES:
+                tree = json.loads(text)
+                find_parent(tree, place)[place[-1]] = value
+                path.write_text(json.dumps(tree))
+                try:
+                    describe(path, tmp_path / "out")
+                    accepted += 1
+                except UserError as error:
+                    said.append(str(error))
+    assert len(said) > 2000
+    assert accepted > 200
+    assert all(str(tmp_path) in line and "\n" not in line and len(line) < 1000 for line in said)
 
 
 def test_damage_inside_of_a_container_keeps_its_lengths_and_checksums():
