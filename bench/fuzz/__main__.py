@@ -20,8 +20,9 @@ from typing import Any
 from absl import app, flags, logging
 
 from bench.fuzz.cases import Reader, Seed, find_seeds, make_case
-from bench.fuzz.harness import Limits, Tally, fuzz, judge
+from bench.fuzz.harness import Limits, Tally, fuzz
 from bench.fuzz.readers import READERS
+from bench.fuzz.verdict import judge
 
 SECONDS = flags.DEFINE_float("seconds", 60.0, "how long to try")
 SEED = flags.DEFINE_integer("seed", 0, "of all cases: the same seed makes the same inputs, from the same sound files")
@@ -59,7 +60,7 @@ def write_seeds(readers: Sequence[Reader], folder: Path) -> dict[str, tuple[Seed
 
 def describe(tallies: Mapping[str, Tally]) -> list[str]:
     """The table, then one line for each finding."""
-    rows = [("reader", "inputs", "accepted", "refused", "findings", "slowest s", "peak MiB")]
+    rows: list[tuple[str, ...]] = [("reader", "inputs", "accepted", "refused", "findings", "slowest s", "peak MiB")]
     for name, tally in tallies.items():
         numbers = (tally.inputs, tally.accepted, tally.refused, len(tally.findings))
         rows.append((name, *map(str, numbers), f"{tally.slowest:.1f}", str(tally.peak_bytes >> 20)))

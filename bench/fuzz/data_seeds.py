@@ -66,7 +66,7 @@ def _write_square(folder: Path) -> None:
     """A .gltf with what the others lack: files beside it, a texture with a transform, a sparse accessor, a camera."""
     folder.mkdir()
     positions = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], np.float32)
-    blocks = [
+    blocks: list[np.ndarray] = [
         positions, (positions[:, :2] + 1) / 2, np.array([0, 1, 2, 0, 2, 3], np.uint16), np.array([0, 1], np.float32),
         np.array([[0, 0, 0], [1, 0, 0]], np.float32), np.array([1, 2], np.uint16), np.ones((2, 3), np.float32),
         np.tile(np.array([0.9, 0.5, 0.1, 1], np.float32), (4, 1)),
@@ -124,7 +124,8 @@ def make_dataset() -> Dataset:
     """Two motions by two views, with truth and paraphrases."""
     frames = np.stack([np.stack([cut_out(draw(shift=0.05 * (m + v))) for v in range(2)]) for m in range(2)])
     found = orbit((0, 90), (10, 10), radius=2.0, fov_deg=40, height=SIZE, width=SIZE)
-    cameras = Camera(*(np.asarray(x) for x in (found.world_to_camera, found.focal, found.center)), SIZE, SIZE)  # type: ignore[arg-type]
+    arrays = {name: np.asarray(getattr(found, name)) for name in ("world_to_camera", "focal", "center")}
+    cameras: Camera = found.replace(**arrays)
     points = np.random.default_rng(0).normal(size=(2, FRAMES, 5, 3)).astype(np.float32)
     sentences = (("It walks.", "It strolls."), ("It jumps.", "A jump."))
     return Dataset(

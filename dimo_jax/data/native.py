@@ -109,7 +109,7 @@ def _find_all_sources(
 def read_truth(path: Path, num_frames: int) -> dict[str, np.ndarray]:
     """Arrays of one truth.npz; sizes are checked before decompression and nothing is unpickled."""
     arrays = read_npz(path, "surface and joints", max_bytes=MAX_TRUTH_BYTES)
-    truth = {name: arrays[name] for name in ("surface", "joints") if name in arrays}
+    truth = {name: value for name, value in arrays.items() if name in ("surface", "joints")}
     for name, value in truth.items():
         if value.ndim != 3 or value.shape[0] != num_frames or value.shape[2] != 3 or value.dtype.kind != "f":
             raise UserError(
