@@ -144,10 +144,10 @@ def restore(workdir: Path, *, checkpoint: str = "last") -> Restored:
         raise UserError(
             f"{workdir / FACTS_FILE}: cannot read it ({type(error).__name__}: {error}), expected a run's facts"
         ) from error
-    check_facts(facts, str(workdir / FACTS_FILE))
     checkpoints, before = Checkpoints(workdir), None
     if not checkpoints.steps():
         raise UserError(f"--workdir={workdir}: no checkpoint in it, expected a training run that has saved one")
+    check_facts(facts, str(workdir / FACTS_FILE))
     with _config_of(f"{workdir / CONFIG_FILE}: is"):
         components = build_components(config)
         first_step = stages.build_stages(config)[0].last_step
