@@ -67,7 +67,11 @@ def judge(read: Callable[[Path, Path], Any], source: Path, out: Path, *, leaves:
         except UserError as error:
             said = " ".join(str(error).splitlines())
             outcome = Outcome(REFUSED, said)
-            if not said or len(said) > MAX_MESSAGE or not any(name in said for name in (str(out.parent), "--")):
+            if (
+                not said
+                or len(said) > MAX_MESSAGE
+                or not any(name in said for name in (str(out.parent), "--", "text: "))
+            ):
                 outcome = Outcome("message", said[:300], place_of(error))
             elif any(word in said for word in _STARVED):
                 outcome = Outcome("memory", said[:300], place_of(error))

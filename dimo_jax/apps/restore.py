@@ -174,6 +174,8 @@ def _config_of(where: str) -> Iterator[None]:
     """Says that a config is damaged where the block fails, which builds what it asks for; `where` has the verb."""
     try:
         yield
+    except UserError as error:
+        raise UserError(f"{where} damaged ({error})" if str(error).startswith("config.") else str(error)) from error
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ZeroDivisionError, IndexError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(f"{where} damaged ({reason})") from error

@@ -298,6 +298,10 @@ def test_damaged_model_files_give_one_line_and_run_nothing(model, tmp_path):
             "skinning.fn names",
         ),
         (dict(config=np.str_(json.dumps(config | {"stage1": 3}))), "its config or facts are damaged"),
+        (
+            dict(config=np.str_(json.dumps(config | {"latent": 2}))),
+            r"are damaged \(config.latent: found '2', expected dict",
+        ),
         (dict(facts=np.str_(json.dumps(facts | {"names": [1, 2]}))), r"facts: names is '\[1, 2\]', expected 2 texts"),
         (dict(facts=np.str_(json.dumps(facts | {"frame_rate": "x"}))), "facts: frame_rate is 'x'"),
         (dict(facts=np.str_(json.dumps(facts | {"camera": {}}))), "facts: camera: key 'width' is missing"),

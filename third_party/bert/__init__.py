@@ -227,6 +227,6 @@ def read_folder(folder: Path) -> BertFiles:
         weights=read_weights(folder / "model.safetensors", config),
         tokenizer=tokenizer,
         pooling=_find_pooling(folder),
-        max_tokens=min(asked, limit) if isinstance(asked, int) and asked > 0 else limit,
+        max_tokens=min(asked, limit) if type(asked) is int and asked > 0 else limit,
         sha256=digest(folder),
     )
