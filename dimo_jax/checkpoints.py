@@ -9,11 +9,11 @@ workdir/damaged/<step>/                    checkpoints that could not be read wh
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import shutil
 import threading
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from ml_collections import ConfigDict
 
+from dimo_jax.data.npz import read_npz
 from dimo_jax.errors import UserError, WriteFailed
 from dimo_jax.workdir import manifest
 from dimo_jax.workdir.files import read_json, write_json
@@ -32,7 +33,8 @@ from dimo_jax.workdir.files import read_json, write_json
 CONFIG_FILE = "config.json"
 MODEL_VERSION = 1
 MAX_MODEL_BYTES = 4 << 30  # of a model file, after decompression
-_OWN = "dimo_jax."
+# Packages that a config's slots may name where it comes from outside.
+_COMPONENTS = tuple(f"dimo_jax.{name}." for name in ("data", "losses", "metrics", "model", "render", "train"))
 NOTES_FILE = "notes.json"
 _STATE, _PART = "default", ".{}.part"
 _ORBAX_METADATA = "_CHECKPOINT_METADATA"  # in folders that orbax's own manager wrote, for runs without manifests
@@ -70,13 +72,13 @@ def load_config(workdir: Path) -> ConfigDict:
     if not Path(workdir).is_dir():
         raise UserError(f"--workdir={workdir}: no such folder, expected the workdir of a training run")
     try:
-        return ConfigDict(json.loads(path.read_text()))
+        return ConfigDict(dict(json.loads(path.read_text())))
     except FileNotFoundError as error:
         raise UserError(
             f"--workdir={workdir}: no {CONFIG_FILE} in it, expected the workdir of a training run"
         ) from error
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error})") from error
+    except (ValueError, TypeError, OSError, RecursionError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error}), expected a run's config") from error
 
 
 @dataclass(frozen=True)
@@ -96,31 +98,40 @@ def load_model_file(path: Path) -> ModelFile:
       UserError: not such a file, too large, or its config names a function outside of dimo_jax: a model that somebody
         sends must not choose what is run.
     """
+    expected = "one of --app=export --format=checkpoint"
+    arrays = read_npz(path, f"a model file, {expected}", max_bytes=MAX_MODEL_BYTES)
     try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > MAX_MODEL_BYTES:
-            raise UserError(f"{path}: {size} bytes when decompressed, expected {MAX_MODEL_BYTES} at most")
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
         version, step = int(arrays.pop("version")), int(arrays.pop("step"))
         config, facts = (json.loads(str(arrays.pop(name))) for name in ("config", "facts"))
         if not isinstance(config, dict) or not isinstance(facts, dict):
             raise ValueError("config and facts are not objects")
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise UserError(
-            f"{path}: not a model file ({reason}), expected one of --app=export --format=checkpoint"
-        ) from error
+        raise UserError(f"{path}: not a model file ({reason}), expected {expected}") from error
     if version != MODEL_VERSION:
         raise UserError(f"{path}: found a model file of version {version}, expected {MODEL_VERSION}")
     for key, name in _find_functions(config, "config"):
-        if not str(name).startswith(_OWN):
+        if not _is_component(name):
             raise UserError(
                 f"{path}: {key} names {str(name)[:80]!r}, expected a function of dimo_jax in a model file; models with "
                 "components of your own are used from the run's folder"
             )
     return ModelFile(ConfigDict(config), facts, step, arrays)
+
+
+def _is_component(name: Any) -> bool:
+    """Whether `name` is "module:function" of a package with components, defined there and not imported from elsewhere.
+
+    What a module imports is its attribute, too: through it a config could write files.
+    """
+    module, _, function = str(name).partition(":")
+    if not module.startswith(_COMPONENTS):
+        return False
+    try:
+        found = getattr(importlib.import_module(module), function, None)
+    except (ImportError, ValueError):
+        return False
+    return getattr(found, "__module__", "") == module
 
 
 def _find_functions(config: Any, key: str) -> list[tuple[str, Any]]:

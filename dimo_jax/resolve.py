@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,10 +23,12 @@ def resolve(spec: Mapping[str, Any], *, key: str) -> Callable[..., Any]:
     Raises:
       UserError: no `fn`, a module or function that does not exist, or an option the function does not take.
     """
+    if not hasattr(spec, "items"):  # a ConfigDict is no Mapping
+        raise UserError(f'config.{key}: found {str(spec)[:60]!r}, expected dict(fn="module:function", ...)')
     options = {name: value for name, value in dict(spec).items() if name != "fn" and value is not None}
     name = spec.get("fn")
-    if not isinstance(name, str) or name.count(":") != 1:
-        raise UserError(f'config.{key}.fn: found {name!r}, expected "module:function"')
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.]*\w:\w+", name) or name.startswith("."):
+        raise UserError(f'config.{key}.fn: found {str(name)[:80]!r}, expected "module:function"')
     module_name, function_name = name.split(":")
     try:
         module = importlib.import_module(module_name)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import collections
 import io
+import mmap
 import pickle
 import struct
 import zipfile
@@ -92,7 +93,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 
 
 class _TensorUnpickler(RestrictedUnpickler):
-    def __init__(self, file: BinaryIO, load_storage: Callable[[str, np.dtype, int], np.ndarray]) -> None:
+    def __init__(self, file: BinaryIO | mmap.mmap, load_storage: Callable[[str, np.dtype, int], np.ndarray]) -> None:
         super().__init__(file, _ALLOWED)
         self._load_storage = load_storage
 
@@ -128,7 +129,11 @@ def load_tensors(path: str | Path) -> Any:
         with path.open("rb") as file:
             is_zip = file.read(4) == b"PK\x03\x04"
             file.seek(0)
-            return _load_zip(file) if is_zip else _load_legacy(file)
+            if is_zip:
+                return _load_zip(file)
+            # A map gives what is there, where a file's own `read` would take the memory that a length announces.
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+                return _load_legacy(whole)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file, expected tensors written by torch.save") from error
     except UserError:
@@ -164,7 +169,7 @@ def _load_zip(file: BinaryIO) -> Any:
         return _TensorUnpickler(io.BytesIO(archive.read(pickles[0])), load_storage).load()
 
 
-def _load_legacy(file: BinaryIO) -> Any:
+def _load_legacy(file: mmap.mmap) -> Any:
     """The format before the archive: magic number, protocol, system facts, the object, keys, then the storages."""
     if RestrictedUnpickler(file, {}).load() != LEGACY_MAGIC:
         raise _refuse("no file of torch.save")
@@ -174,7 +179,7 @@ def _load_legacy(file: BinaryIO) -> Any:
     if not isinstance(facts, dict) or not facts.get("little_endian", True):
         raise _refuse("numbers in big-endian order")
     storages: dict[str, np.ndarray] = {}
-    available = _remaining(file)
+    available = len(file) - file.tell()
 
     def load_storage(key: str, dtype: np.dtype, count: int) -> np.ndarray:
         # The numbers follow later; tensors are views that are filled then.
@@ -200,10 +205,3 @@ def _load_legacy(file: BinaryIO) -> Any:
             raise _refuse(f"storage {key} is cut short")
         target[:] = np.frombuffer(data, target.dtype)
     return result
-
-
-def _remaining(file: BinaryIO) -> int:
-    here = file.tell()
-    end = file.seek(0, io.SEEK_END)
-    file.seek(here)
-    return end - here

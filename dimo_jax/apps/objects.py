@@ -53,9 +53,11 @@ def read_list(path: str) -> list[Item]:
             continue
         name = words[1] if len(words) > 1 else Path(words[0]).name
         if len(words) > 2 or name in ("", ".", "..", "logs") or "/" in name:
-            raise UserError(f"{path}:{number}: found {line.strip()!r}, expected a dataset folder and a name for it")
+            raise UserError(
+                f"{path}:{number}: found {line.strip()[:80]!r}, expected a dataset folder and a name for it"
+            )
         if name in items:
-            raise UserError(f"{path}:{number}: found the name {name!r} twice, expected another after the folder")
+            raise UserError(f"{path}:{number}: found the name {name[:80]!r} twice, expected another after the folder")
         items[name] = Item(name, words[0])
     if not items:
         raise UserError(f"--object_list={path}: found no object, expected a dataset folder on every line")

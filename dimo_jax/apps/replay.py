@@ -14,6 +14,7 @@ from dimo_jax.apps.endings import FAILURES, named_arrays
 from dimo_jax.apps.restore import load_data, read_facts
 from dimo_jax.checkpoints import Checkpoints, load_config
 from dimo_jax.data.dataset import Dataset
+from dimo_jax.data.npz import read_npz
 from dimo_jax.errors import UserError
 from dimo_jax.train.loop import fit
 from dimo_jax.train.state import TrainState
@@ -80,8 +81,7 @@ def run(*, workdir: str, step: int = 0) -> None:
     found, first = replay(config, dataset, Checkpoints(folder), bad)
     print(f"replayed:        steps {first + 1} to {found.step if found else bad}, from {_origin(first)}")
     print(f"first bad:       {found or 'none; training on other devices, or other data, differs from this'}")
-    with np.load(path) as saved:
-        arrays = {name: saved[name] for name in saved.files}
+    arrays = read_npz(path, "the batch of a run that ended with NaN")
     print("\n".join(_describe(arrays, dataset, found)))
 
 

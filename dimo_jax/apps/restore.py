@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ import numpy as np
 
 from dimo_jax.apps.options import check_folder
 from dimo_jax.apps.player import Player
-from dimo_jax.checkpoints import Checkpoints, load_config, load_model_file
+from dimo_jax.checkpoints import CONFIG_FILE, Checkpoints, load_config, load_model_file
 from dimo_jax.data import sources
 from dimo_jax.data.cameras import resize
 from dimo_jax.data.dataset import Dataset, views_in
+from dimo_jax.data.json_fields import get_array, get_count, get_field, get_split
 from dimo_jax.data.names import choose_names
+from dimo_jax.data.native_schema import MAX_SIDE
 from dimo_jax.data.world import bring_into, parse_world, settle
 from dimo_jax.errors import UserError
 from dimo_jax.export.model_file import restore_params
@@ -197,7 +200,10 @@ def restore(workdir: str | Path, *, checkpoint: str = "last") -> Restored:
     checkpoints, before = Checkpoints(workdir), None
     if not checkpoints.steps():
         raise UserError(f"--workdir={workdir}: no checkpoint in it, expected a training run that has saved one")
-    components = build_components(config)
+    check_facts(facts, str(workdir / FACTS_FILE))
+    with _config_of(f"{workdir / CONFIG_FILE}: is"):
+        components = build_components(config)
+        first_step = stages.build_stages(config)[0].last_step
     if checkpoint == "best":
         best = checkpoints.best()
         if best is None:
@@ -207,13 +213,50 @@ def restore(workdir: str | Path, *, checkpoint: str = "last") -> Restored:
         lambda step: stages.template(config, components, step=step, **sizes), before=before
     )
     assert found is not None  # there is at least one, and one that cannot be read is an error
-    if found[0] < stages.build_stages(config)[0].last_step:
+    if found[0] < first_step:
         raise UserError(
             f"--workdir={workdir}: its training is still in the first stage (step {found[0]}), expected a finished one"
         )
     return Restored(
         Player(config, components, jax.device_get(found[1]), num_frames=facts["num_frames"]), facts, found[0]
     )
+
+
+@contextlib.contextmanager
+def _config_of(where: str) -> Iterator[None]:
+    """Says that a config is damaged where the block fails, which builds what it asks for; `where` has the verb."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{where} damaged ({error})" if str(error).startswith("config.") else str(error)) from error
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ZeroDivisionError, IndexError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(f"{where} damaged ({reason})") from error
+
+
+def check_facts(facts: Any, where: str) -> None:
+    """Raises UserError where what is known of a run's data is incomplete; `where` begins the message."""
+    names = get_field(facts, "names", list, where)
+    for key in ("names", "captions", "splits"):
+        values = get_field(facts, key, list, where, default=names)
+        if len(values) != len(names) or not names or not all(isinstance(value, str) for value in values):
+            raise UserError(f"{where}: {key} is {str(values)[:60]!r}, expected {max(1, len(names))} texts")
+    for split in facts.get("splits", []):
+        get_split({"split": split}, where)
+    for key in ("paraphrases", "test_paraphrases"):
+        groups = get_field(facts, key, list, where, default=[])
+        texts = [text for group in groups for text in (group if isinstance(group, list) else [None])]
+        if groups and (len(groups) != len(names) or not all(isinstance(text, str) for text in texts)):
+            raise UserError(f"{where}: {key} is {str(groups)[:60]!r}, expected lists of texts for {len(names)} motions")
+    get_field(facts, "object_name", str, where)
+    get_count(facts, "num_frames", 1 << 20, where)
+    if not 0 < get_field(facts, "frame_rate", (int, float), where) <= 1e6:
+        raise UserError(f"{where}: frame_rate is {facts['frame_rate']}, expected frames a second above 0")
+    camera = get_field(facts, "camera", dict, where)
+    for key in ("width", "height"):
+        get_count(camera, key, MAX_SIDE, f"{where}: camera")
+    for key, shape in (("world_to_camera", (4, 4)), ("focal", (2,)), ("center", (2,))):
+        get_array(camera, key, shape, f"{where}: camera")
 
 
 def _sizes(facts: Mapping[str, Any]) -> dict[str, int]:
@@ -228,13 +271,12 @@ def _sizes(facts: Mapping[str, Any]) -> dict[str, int]:
 def _restore_file(path: Path) -> Restored:
     file = load_model_file(path)
     config, facts = file.config, file.facts
-    components = build_components(config)
-    try:
+    with _config_of(f"{path}: its config or facts are"):
+        components = build_components(config)
         sizes = _sizes(facts)
+        check_facts(facts, f"{path}: facts")
         template = stages.template(config, components, step=file.step, **sizes)
         finished = file.step >= stages.build_stages(config)[0].last_step
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: its config or facts are damaged ({type(error).__name__}: {error})") from error
     if not finished:
         raise UserError(f"{path}: its training is still in the first stage (step {file.step}), expected a finished one")
     params, alive = restore_params(file, template.params, path)

@@ -50,7 +50,12 @@ def report(folder: Path, now: float) -> list[str]:
         raise UserError(f"--workdir={folder}: no config.json in it, expected the workdir of a training run")
     lines = [f"{STATE}{_state(owner, facts, summary)}"]
     if facts.get("step"):
-        lines += _progress(facts, now, is_running=owner is not None and owner.alive)
+        is_running = owner is not None and owner.alive
+        try:
+            lines += _progress(facts, now, is_running=is_running)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise UserError(f"{folder / status.STATUS_FILE}: is damaged ({reason}), expected a run's facts") from error
     steps = sorted(int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdecimal())
     saved = ""
     if steps:

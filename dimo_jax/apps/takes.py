@@ -18,6 +18,7 @@ from dimo_jax.apps.sample import draw_codes
 from dimo_jax.apps.text import file_name
 from dimo_jax.checkpoints import load_config
 from dimo_jax.data.names import split_list
+from dimo_jax.data.npz import read_npz
 from dimo_jax.errors import UserError
 from dimo_jax.export.motion import Motion, keep_sign
 from dimo_jax.geometry import quaternion
@@ -85,13 +86,10 @@ def read_codes(path: Path, dim: int) -> list[tuple[str, Array]]:
     Raises:
       UserError: no such file, or no codes of `dim` finite numbers in it.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            z = np.asarray(file["z"], np.float32)
-    except Exception as error:  # a damaged archive fails with nearly any exception
-        raise UserError(
-            f"--code={path}: cannot read it ({type(error).__name__}), expected an npz with a field z"
-        ) from error
+    z = read_npz(path, "an npz with a field z", flag="code").get("z", np.zeros(0))
+    if z.dtype.kind not in "fiu":
+        raise UserError(f"--code={path}: field z is {z.dtype}, expected numbers")
+    z = z.astype(np.float32)
     codes = z[None] if z.ndim == 1 else z
     if codes.ndim != 2 or codes.shape[1] != dim or not len(codes) or not np.isfinite(codes).all():
         raise UserError(f"--code={path}: field z is {list(z.shape)}, expected [{dim}] or [n,{dim}], all finite")

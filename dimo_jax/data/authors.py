@@ -37,6 +37,7 @@ FRAME_RATE = 8.0  # of the videos that their code writes; the layout has none
 WHITE = Matte(color=(255, 255, 255))  # their renders stand on white where no mask was kept
 MAX_VIEWS = 1000
 MAX_FRAMES = 10_000
+MAX_DEGREES = 1e6
 
 
 def make_lenses(azimuths_deg: Any, elevations_deg: Any, *, fov_deg: float = FOV_DEG) -> tuple[Lens, ...]:
@@ -50,7 +51,7 @@ def make_lenses(azimuths_deg: Any, elevations_deg: Any, *, fov_deg: float = FOV_
 def _numbers(table: Any, key: str, where: str) -> list[float]:
     values = get_field(table, key, list, where)
     plain = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
-    if not values or len(values) > MAX_VIEWS or not plain or not np.isfinite(np.asarray(values, np.float64)).all():
+    if not values or len(values) > MAX_VIEWS or not plain or not all(abs(value) <= MAX_DEGREES for value in values):
         raise UserError(f"{where}: {key} is {str(values)[:60]}, expected 1 to {MAX_VIEWS} finite numbers")
     return [float(value) for value in values]
 

@@ -101,6 +101,8 @@ def _inside(root: Path, text: Any, where: str) -> Path:
         raise UserError(f"{where}: found {str(text)[:60]!r}, expected a path inside the folder")
     pure = PurePosixPath(text)
     path = root / pure
+    if len(text) > 1000 or any(len(part.encode()) > 255 for part in pure.parts):
+        raise UserError(f"{where}: path {text[:80]!r} is longer than files' names are, expected one inside {root}")
     if pure.is_absolute() or ".." in pure.parts or "\\" in text or "\0" in text:
         raise UserError(f"{where}: path {text[:80]!r} leaves the folder, expected one inside {root}")
     if not path.resolve().is_relative_to(root.resolve()):

@@ -85,7 +85,7 @@ def _read(folder: Path, shape: tuple[int, ...], what: str) -> np.ndarray | None:
         if checksum is not None and checksum != meta["crc32"]:
             raise ValueError("frames do not match their checksum")
         return frames
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError) as error:
         logging.warning("%s cache %s is damaged (%s); making it again", what, folder, error)
         return None
 

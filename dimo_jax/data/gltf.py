@@ -35,6 +35,9 @@ from dimo_jax.data.mesh import Mesh
 from dimo_jax.data.names import choose_names, to_text
 from dimo_jax.errors import UserError
 
+MAX_TEXCOORD = 1e9  # repeats of a texture; times its size they still fit an integer
+MAX_FACTOR = 1e6  # of colours, which some programs make a little larger than 1
+
 
 @dataclass(frozen=True)
 class Part:
@@ -97,7 +100,8 @@ def load_scene(
     document = open_document(path)
     try:
         check_required(document)
-        scene = _build_scene(Faults(make_plain(document), repair), hide)
+        with np.errstate(all="ignore"):  # what overflows is said in one line by the checks of what is read
+            scene = _build_scene(Faults(make_plain(document), repair), hide)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, MemoryError) as error:
         reason = " ".join(str(error).split())[:120]
         raise document.fail(f"malformed glTF ({error.__class__.__name__}: {reason})") from error
@@ -130,7 +134,7 @@ def _build_scene(faults: Faults, hide: str | Sequence[str]) -> Scene:
         skins=skins,
         clips=clips,
         parts=tuple(parts),
-        mesh=merge_geometries(document, geometries),
+        mesh=_check_mesh(document, merge_geometries(document, geometries)),
         joints=joints,
         hidden=hidden,
         digest="",
@@ -178,6 +182,25 @@ def _describe_choice(document: Document, surfaceless: list[str], invisible: tupl
     if len(scenes) > 1:
         lines.append(f"drawn: scene {document.json.get('scene', 0)} of the {len(scenes)} of the file")
     return lines
+
+
+def _check_mesh(document: Document, mesh: Mesh) -> Mesh:
+    """The mesh, unless nothing of it can be drawn, or its numbers leave what drawing computes with."""
+    if not len(mesh.triangles):
+        raise document.fail("no mesh found, expected at least one with triangles")
+    for coordinates in (mesh.texcoords, mesh.emissive_texcoords):
+        if coordinates is not None and not (np.abs(coordinates) <= MAX_TEXCOORD).all():
+            raise document.fail(f"texture coordinates, their transform applied, reach beyond {MAX_TEXCOORD:g}")
+    for index, material in enumerate(mesh.materials):
+        factors = [("base colour", material.base_color), ("alpha cutoff", np.array([material.cutoff]))]
+        if material.emission is not None:
+            factors.append(("emission", material.emission))
+        for what, values in factors:
+            if not (np.abs(values) <= MAX_FACTOR).all():
+                raise document.fail(
+                    f"the {what} of material {index} of those that are drawn is {values.tolist()}, expected 0 to 1"
+                )
+    return mesh
 
 
 def _check_weights(document: Document, clips: tuple[Clip, ...], parts: list[Part]) -> tuple[Clip, ...]:

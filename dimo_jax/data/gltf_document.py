@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 
 from dimo_jax.data.gltf_uris import find_file
+from dimo_jax.data.names import to_text
 from dimo_jax.errors import UserError
 
 MAX_FILE_BYTES = 2 << 30
 MAX_ELEMENTS = 50_000_000  # of one accessor: without it, a sparse accessor of a tiny file could ask for any memory
 FALLBACKS = ("EXT_meshopt_compression", "KHR_meshopt_compression")  # that may stand in for a buffer's data
+MAX_MESSAGE = 1000  # characters
 
 GLB_MAGIC = b"glTF"
 _JSON_CHUNK, _BINARY_CHUNK = 0x4E4F534A, 0x004E4942
@@ -50,8 +52,9 @@ class Document:
     buffers: tuple[bytes, ...]
 
     def fail(self, message: str) -> UserError:
-        """The error to raise about this file: one line that begins with its name."""
-        return UserError(f"{self.path}: {message}")
+        """The error to raise about this file: one line that begins with its name, whatever of the file it quotes."""
+        text = message if len(message) <= MAX_MESSAGE else f"{message[:MAX_MESSAGE]} ..."
+        return UserError(f"{self.path}: {text}")
 
     def digest(self) -> str:
         """A hash of the JSON and the buffers; images in files of their own are left out."""
@@ -89,14 +92,14 @@ def open_document(path: str | Path) -> Document:
         raise UserError(f"{path}: an empty file, expected a .glb or .gltf model")
     text, binary = _split_glb(path, data) if data[:4] == GLB_MAGIC else (data, None)
     try:
-        content = json.loads(text.decode("utf-8-sig"))
+        content = _whole_characters(json.loads(text.decode("utf-8-sig")))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a glTF file: no readable JSON ({error.__class__.__name__})") from error
     if not isinstance(content, dict) or not isinstance(content.get("asset"), dict):
         raise UserError(f"{path}: not a glTF file: its JSON has no 'asset'")
     version = str(content["asset"].get("version"))
     if not version.startswith("2."):
-        raise UserError(f"{path}: found glTF version {version!r}, expected 2.0")
+        raise UserError(f"{path}: found glTF version {version[:40]!r}, expected 2.0")
     for key in _ARRAYS:
         found = content.get(key, [])
         if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
@@ -104,6 +107,17 @@ def open_document(path: str | Path) -> Document:
     header = Document(path, content, ())
     entries = header.entries("buffers")
     return Document(path, content, tuple(_load_buffer(header, i, entry, binary) for i, entry in enumerate(entries)))
+
+
+def _whole_characters(value: Any) -> Any:
+    """What JSON says without halves of characters, which it may escape and no file or terminal takes."""
+    if isinstance(value, str):
+        return to_text(value)
+    if isinstance(value, list):
+        return [_whole_characters(each) for each in value]
+    if isinstance(value, dict):
+        return {to_text(key): _whole_characters(each) for key, each in value.items()}
+    return value
 
 
 def _split_glb(path: Path, data: bytes) -> tuple[bytes, bytes | None]:

@@ -179,7 +179,7 @@ def _clean_node(faults: Faults, index: int, node: Node, needed: bool) -> Node:
         value = getattr(node, key)
         if value is None:
             continue
-        zero = key == "rotation" and np.linalg.norm(value) < 1e-6
+        zero = key == "rotation" and not 1e-6 <= np.linalg.norm(value) < np.inf
         if np.isfinite(value).all() and not zero:
             continue
         changes[key] = default

@@ -122,8 +122,11 @@ def _read_plan(staging: Path, scene: Scene, asked: str) -> Plan | None:
         if content["asked"] != asked:
             return None
         clips = tuple(scene.clips[index] for index in content["clips"])
-        return Plan(clips, Framing(np.array(content["center"], np.float64), float(content["scale"])))
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+        center, scale = np.array(content["center"], np.float64), float(content["scale"])
+        if not clips or center.shape != (3,) or not np.isfinite([*center, scale]).all():
+            raise ValueError("its framing or its clips")
+        return Plan(clips, Framing(center, scale))
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
         raise UserError(
             f"{path}: is damaged ({error.__class__.__name__}), expected a plan; remove {staging}"
         ) from error

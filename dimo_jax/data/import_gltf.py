@@ -336,4 +336,6 @@ def _frame_rate(clips: Sequence[Clip], timing: Timing) -> float:
     """Frames a second of the clip of median length; 24 where that one is a still pose."""
     seconds = float(np.median([clip.end - clip.start for clip in clips]))
     steps = timing.num_frames if timing.loop else timing.num_frames - 1
-    return round(steps / seconds, 3) if seconds > 0 else 24.0
+    if seconds <= 0:
+        return 24.0
+    return round(steps / seconds, 3) or steps / seconds  # of a clip of hours, which must not come to 0

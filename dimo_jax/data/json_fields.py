@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from dimo_jax.data.dataset import SPLITS
 from dimo_jax.errors import UserError
 
 MAX_JSON_BYTES = 64 << 20
+MAX_INTEGER = 1 << 63
+MAX_NUMBER = 1e30  # far from what float32 holds, so that products of a few have digits left
+_SURROGATE = re.compile(r"\\u[dD][89abcdefABCDEF]")
 _MISSING = object()
 
 
@@ -24,11 +28,24 @@ def load_json(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise UserError(f"{path}: {path.stat().st_size} bytes, expected {MAX_JSON_BYTES} at most")
-        return json.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a byte order mark
+        return parse_json(path.read_text(encoding="utf-8-sig"))  # some editors write a byte order mark
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({' '.join(str(error).split())})") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def parse_json(text: str) -> Any:
+    """`json.loads`, which lets pass halves of characters that no file can be written with.
+
+    Raises:
+      ValueError: it is no JSON, or has such a half.
+      RecursionError: it is nested too deeply.
+    """
+    value = json.loads(text)
+    if _SURROGATE.search(text):
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    return value
 
 
 def get_field(table: Any, key: str, kind: type | tuple[type, ...], where: str, *, default: Any = _MISSING) -> Any:
@@ -41,7 +58,7 @@ def get_field(table: Any, key: str, kind: type | tuple[type, ...], where: str, *
             return default
         raise UserError(f"{where}: key {key!r} is missing, expected {names}")
     value = table[key]
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and abs(value) > MAX_INTEGER):
         raise UserError(f"{where}: {key} is {str(value)[:60]!r}, expected {names}")
     return value
 
@@ -79,8 +96,8 @@ def get_array(
         raise UserError(f"{where}: {key} is not an array of numbers, expected shape {list(shape)}") from error
     if array.shape != shape:
         raise UserError(f"{where}: {key} has shape {list(array.shape)}, expected {list(shape)}")
-    if not np.isfinite(array).all():
-        raise UserError(f"{where}: {key} has values that are not finite")
+    if not (np.abs(array) <= MAX_NUMBER).all():
+        raise UserError(f"{where}: {key} has values that are not finite, or beyond {MAX_NUMBER:g}")
     return array.astype(dtype)
 
 

@@ -18,7 +18,6 @@ import math
 import os
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from dimo_jax.data.dataset import Dataset, surface_height
 from dimo_jax.data.frame_store import name_store, open_frames
 from dimo_jax.data.jobs import one_line, run_all
 from dimo_jax.data.native_schema import FILE, Description, describe, read_description
+from dimo_jax.data.npz import read_npz
 from dimo_jax.data.pictures import read_image
 from dimo_jax.data.room import check_memory, in_bytes
 from dimo_jax.errors import UserError
@@ -125,15 +125,8 @@ def _find_all_sources(
 
 def read_truth(path: Path, num_frames: int) -> dict[str, np.ndarray]:
     """Arrays of one truth.npz; sizes are checked before decompression and nothing is unpickled."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > MAX_TRUTH_BYTES:
-            raise UserError(f"{path}: {size} bytes when decompressed, expected {MAX_TRUTH_BYTES} at most")
-        with np.load(path, allow_pickle=False) as arrays:
-            truth = {name: arrays[name] for name in ("surface", "joints") if name in arrays.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
-        raise UserError(f"{path}: cannot be read as .npz ({one_line(error)})") from error
+    arrays = read_npz(path, "surface and joints", max_bytes=MAX_TRUTH_BYTES)
+    truth = {name: value for name, value in arrays.items() if name in ("surface", "joints")}
     for name, value in truth.items():
         if value.ndim != 3 or value.shape[0] != num_frames or value.shape[2] != 3 or value.dtype.kind != "f":
             raise UserError(

@@ -62,7 +62,10 @@ class Manifest:
         self._checked: set[tuple[str, str]] = set()
         with contextlib.ExitStack() as stack:
             # The file first: a folder with nothing but a lock would not be known for one of ours.
-            self._file = stack.enter_context(self.path.open("ab+"))
+            try:
+                self._file = stack.enter_context(self.path.open("ab+"))
+            except OSError as error:
+                raise UserError(f"{self.path}: cannot be opened ({error.strerror}), expected a file of ours") from error
             self.lock = stack.enter_context(hold(folder, flag="out")).descriptor  # for programs that are started here
             for record in _parse(self._read_whole(), self.path):
                 self._latest[record["step"], record["item"]] = record
@@ -140,14 +143,17 @@ def _parse(data: bytes, path: Path) -> Iterator[Record]:
     """The records of a manifest's lines.
 
     Raises:
-      UserError: a line is no JSON object with step, item, key and status.
+      UserError: a line is no JSON object with step, item, key and status, or its files are no names with hashes.
     """
     for number, line in enumerate(data.splitlines(), start=1):
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: line {number} is not JSON, expected one object per line") from error
         names = ("step", "item", "key", "status")
         if not isinstance(record, dict) or not all(isinstance(record.get(name), str) for name in names):
             raise UserError(f"{path}: line {number} lacks one of {', '.join(names)}")
+        files = record.get("files", {})
+        if not isinstance(files, dict) or not all(isinstance(sha256, str) for sha256 in files.values()):
+            raise UserError(f"{path}: line {number} has files {str(files)[:60]!r}, expected names with their sha256")
         yield record

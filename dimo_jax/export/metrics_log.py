@@ -46,7 +46,7 @@ def _parse(data: bytes, path: Path) -> list[tuple[bytes, dict[str, Any]]]:
     for number, line in enumerate(data.split(b"\n")[:-1], start=1):
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: line {number} is not JSON, expected one object per line") from error
         if not isinstance(row, dict) or not isinstance(row.get("step"), int):
             raise UserError(f"{path}: line {number} has no integer 'step', expected one in every line")

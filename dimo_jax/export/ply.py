@@ -112,14 +112,16 @@ def _parse_header(lines: list[str], path: Path) -> tuple[int, np.dtype]:
     num_elements = 0
     for words in (line.split() for line in lines):
         if words[:1] == ["format"] and words[1:2] != ["binary_little_endian"]:
-            raise UserError(f"{path}: found PLY format {' '.join(words[1:])!r}, expected binary_little_endian")
+            raise UserError(f"{path}: found PLY format {' '.join(words[1:])[:60]!r}, expected binary_little_endian")
         if words[:1] == ["element"]:
             num_elements += 1
             if num_elements == 1 and words[1:2] == ["vertex"] and len(words) == 3 and words[2].isdecimal():
                 num = int(words[2])
         if words[:1] == ["property"] and num_elements == 1:
             if len(words) != 3 or words[1] not in _SCALARS:
-                raise UserError(f"{path}: found {' '.join(words)!r}, expected scalar properties of the element vertex")
+                raise UserError(
+                    f"{path}: found {' '.join(words)[:60]!r}, expected scalar properties of the element vertex"
+                )
             fields.append((words[2], "<" + _SCALARS[words[1]]))
     if num is None:
         raise UserError(f"{path}: found no first element 'vertex' with a count, expected a 3DGS PLY file")

@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw
 
+from dimo_jax.data.npz import read_npz
 from dimo_jax.errors import UserError
 from dimo_jax.export.images import check_frames
 from dimo_jax.types import Camera
@@ -262,13 +263,18 @@ def read_trajectories(path: Path | str) -> dict[str, np.ndarray]:
     Raises:
       UserError: no such file, or not one of this version.
     """
-    path = Path(path)
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            fields = {name: data[name] for name in data.files}
-    except Exception as error:  # a damaged archive fails with nearly any exception
-        raise UserError(f"{path}: cannot read it ({type(error).__name__}), expected trajectories as npz") from error
-    if fields.get("version") != _FORMAT_VERSION:
-        found = fields.get("version", "none")
-        raise UserError(f"{path}: found version {found}, expected trajectories of version {_FORMAT_VERSION}")
+    fields = read_npz(path, "trajectories as npz")
+    version = fields.get("version", np.zeros(0))
+    if version.shape != () or version != _FORMAT_VERSION:
+        said = str(version)[:40] if version.size else "none"
+        raise UserError(f"{path}: found version {said}, expected trajectories of version {_FORMAT_VERSION}")
+    tracks = fields.get("trajectories", version)
+    motions, times, points = tracks.shape[:3] if tracks.ndim == 4 else (0, 0, 0)
+    shapes = {"trajectories": (motions, times, points, 3), "names": (motions,), "times": (times,)}
+    for name, shape in (shapes | {"positions": (points, 3), "radii": (points,)}).items():
+        if name not in fields:
+            raise UserError(f"{path}: {name} is missing, expected {list(shape)}")
+        found = fields[name]
+        if found.shape != shape or found.dtype.kind != ("U" if name == "names" else "f"):
+            raise UserError(f"{path}: {name} is {found.dtype} {list(found.shape)}, expected {list(shape)}")
     return fields

@@ -97,7 +97,7 @@ def combine(terms: tuple[Term, ...], values: Mapping[str, Array], step: Array) -
     """The weighted sum [] of terms' values at a step of their stage."""
     total = jnp.zeros([])
     for term in terms:
-        # The barrier keeps the product apart: fused with the sum in one program and not in another, it rounds otherwise.
+        # The barrier keeps the product apart: fused with the sum in one program and not in another, it rounds anew.
         total = total + jax.lax.optimization_barrier(_weigh(term, step)[1] * values[term.name])
     return total
 

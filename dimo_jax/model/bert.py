@@ -251,7 +251,7 @@ def load_encoder(folder: str | os.PathLike[str] = "", *, pooling: str = "auto") 
     path = Path(folder) if str(folder) else minilm.find()
     files = read_folder(path)
     activation = files.config.get("hidden_act", "gelu")
-    if activation not in _ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
         raise UserError(
             f"{path / 'config.json'}: hidden_act is {str(activation)[:40]!r}, expected one of {', '.join(_ACTIVATIONS)}"
         )

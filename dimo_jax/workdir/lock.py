@@ -63,7 +63,13 @@ def find_owner(folder: Path) -> Owner | None:
     if found is None:
         # Taken a moment ago, its owner not yet written; or released.
         return Owner("an unknown host", 0, time.time(), True) if alive else None
-    return Owner(str(found.get("host")), int(found.get("pid", 0)), float(found.get("since", 0)), alive)
+    pid, since = found.get("pid"), found.get("since")
+    return Owner(
+        str(found.get("host")),
+        pid if isinstance(pid, int) else 0,
+        float(since) if isinstance(since, (int, float)) and 0 <= since <= time.time() else 0.0,
+        alive,
+    )
 
 
 def check_free(folder: Path) -> None:
@@ -129,11 +135,11 @@ def _take(descriptor: int, folder: Path, flag: str) -> None:
 @contextlib.contextmanager
 def wait_for(path: Path) -> Iterator[bool]:
     """Waits for the lock on a file of its own; yields False where there is none, as on some network file systems."""
-    with path.open("w") as file:
+    with contextlib.ExitStack() as stack:
         locked = fcntl is not None
         if locked:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX)
+                fcntl.flock(stack.enter_context(path.open("w")), fcntl.LOCK_EX)
             except OSError:
                 locked = False
         yield locked

@@ -205,7 +205,7 @@ def test_files_without_codes_are_refused(tmp_path, name):
     np.save(tmp_path / "array.npy", np.zeros(8))
     (tmp_path / "text.npz").write_text("hello")
     (tmp_path / "empty.npz").write_bytes(b"")
-    with pytest.raises(UserError, match=rf"--code=.*{name}: cannot read it .*, expected an npz with a field z"):
+    with pytest.raises(UserError, match=rf"--code=.*{name}: cannot be read as .* expected an npz with a field z"):
         read_codes(tmp_path / name, 8)
 
 
@@ -384,12 +384,32 @@ def damage(model, path, **arrays):
     np.savez(path, **{name: value for name, value in kept.items() if value is not None})
 
 
+# A function that a module of components has only imported, which would write a file.
+WRITES = {"fn": "dimo_jax.data.import_folder:write_json", "value": {}}
+
+
 def test_damaged_model_files_give_one_line_and_run_nothing(model, tmp_path):
     path = tmp_path / "bad.npz"
-    config = to_plain(load_model_file(model / "model.npz").config)
+    config, facts = to_plain(load_model_file(model / "model.npz").config), load_model_file(model / "model.npz").facts
     foreign = json.dumps(config | {"skinning": {"fn": "os:system"}})
     for arrays, message in [
         (dict(config=np.str_(foreign)), r"config.skinning.fn names 'os:system'"),
+        (
+            dict(config=np.str_(json.dumps(config | {"decoder": WRITES | {"path": str(tmp_path / "written")}}))),
+            r"config.decoder.fn names 'dimo_jax.data.import_folder:write_json'",
+        ),
+        (
+            dict(config=np.str_(json.dumps(config | {"skinning": {"fn": "dimo_jax.apps.train:run"}}))),
+            "skinning.fn names",
+        ),
+        (dict(config=np.str_(json.dumps(config | {"stage1": 3}))), "its config or facts are damaged"),
+        (
+            dict(config=np.str_(json.dumps(config | {"latent": 2}))),
+            r"are damaged \(config.latent: found '2', expected dict",
+        ),
+        (dict(facts=np.str_(json.dumps(facts | {"names": [1, 2]}))), r"facts: names is '\[1, 2\]', expected 2 texts"),
+        (dict(facts=np.str_(json.dumps(facts | {"frame_rate": "x"}))), "facts: frame_rate is 'x'"),
+        (dict(facts=np.str_(json.dumps(facts | {"camera": {}}))), "facts: camera: key 'width' is missing"),
         (dict(config=np.str_("[]")), "not a model file"),
         (dict(facts=np.str_("{}")), "config or facts are damaged"),
         (dict(version=np.int32(2)), "version 2, expected 1"),
@@ -398,15 +418,16 @@ def test_damaged_model_files_give_one_line_and_run_nothing(model, tmp_path):
         ({"params/latents/mu": None}, r"'params/latents/mu': found none"),
         ({"params/latents/mu": np.zeros((1, 1), np.float32)}, r"found float32 \[1, 1\]"),
         ({"params/other": np.zeros(1)}, r"'params/other'"),
-        ({"params/latents/mu": np.array([{}], object)}, "not a model file"),
+        ({"params/latents/mu": np.array([{}], object)}, "expected a model file"),
     ]:
         damage(model, path, **arrays)
         with pytest.raises(UserError, match=message) as error:
             restore(path)
         assert "bad.npz" in str(error.value)
         assert "\n" not in str(error.value)
+    assert not (tmp_path / "written").exists()
     with pytest.raises(UserError, match=r"--checkpoint=best: found .*model\.npz, a model file"):
         restore(model / "model.npz", checkpoint="best")
     path.write_bytes((model / "model.npz").read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"bad\.npz: not a model file"):
+    with pytest.raises(UserError, match=r"bad\.npz: cannot be read as .*, expected a model file"):
         restore(path)

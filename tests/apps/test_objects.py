@@ -202,3 +202,10 @@ def test_an_object_is_waited_for_that_is_still_saving(place, monkeypatch):
         assert not (place / "runs" / "began").exists()
     thread.join(timeout=10)
     assert (place / "runs" / "began").exists()
+
+
+def test_a_long_line_is_quoted_in_part(tmp_path):
+    (tmp_path / "list.txt").write_text("a b " + "x" * 5000)
+    with pytest.raises(UserError, match=r"list\.txt:1: found 'a b x*', expected") as caught:
+        read_list(str(tmp_path / "list.txt"))
+    assert len(str(caught.value)) < 400

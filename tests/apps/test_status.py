@@ -187,3 +187,37 @@ def test_lines_for_a_terminal_go_to_the_file_only(tmp_path, monkeypatch, capsys)
 def test_spans():
     spans = [format_span(seconds) for seconds in (-1, 40, 89, 90, 600, 5400, 11100)]
     assert spans == ["0 s", "40 s", "89 s", "2 min", "10 min", "1 h 30 min", "3 h 05 min"]
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"num_steps": None}, "TypeError|KeyError"),
+        ({"resolution": "16.0"}, "ValueError"),
+        ({"psnr": [1, 2]}, "TypeError"),
+        ({"time": ".."}, "TypeError"),
+        ({"stage": "-"}, ""),
+    ],
+)
+def test_a_damaged_status_is_one_line(folder, changed, says):
+    facts = dict(step=10, num_steps=20, stage="stage1", resolution=16.0, loss=1.0, psnr=20.0, time=0.0)
+    found = {name: value for name, value in (facts | changed).items() if value is not None}
+    (folder / "status.json").write_text(json.dumps(found))
+    (folder / "summary.json").write_text(json.dumps({"held_out_views": {"psnr": [1], "ssim": 0.5}}))
+    if not says:
+        assert "held out views:    ssim 0.5" in report(folder, 60.0)
+        return
+    with pytest.raises(UserError, match=rf"status\.json: is damaged \(({says})") as caught:
+        report(folder, 60.0)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_of_another_kind_are_as_none(folder):
+    for name in ("status.json", "summary.json"):
+        (folder / name).write_text(DEEP)
+    for pid, since in (("x", []), (float("inf"), float("nan")), (2, float("inf")), (None, 10**400)):
+        (folder / LOCK_FILE).write_text(json.dumps({"host": 3, "pid": pid, "since": since}))
+        assert report(folder, 0.0)[0].startswith("state:       ended without a word")

@@ -1,5 +1,6 @@
 """Import to disk: what is written, and that a stopped import goes on, redoes nothing and leaves no half dataset."""
 
+import json
 import os
 import signal
 import subprocess
@@ -162,7 +163,13 @@ def test_two_imports_at_once_do_not_disturb_each_other(walker, stopped):
 
 
 def test_a_damaged_plan_is_named(walker, stopped):
-    (staging_of(stopped) / ".plan.json").write_text("{")
+    plan = staging_of(stopped) / ".plan.json"
+    sound = json.loads(plan.read_text())
+    for text in ("[" * 100_000, json.dumps(sound | {"center": [1]}), json.dumps(sound | {"scale": float("nan")})):
+        plan.write_text(text)
+        with pytest.raises(UserError, match=r"\.plan\.json: is damaged .* remove"):
+            import_folder(walker, stopped, SMALL)
+    plan.write_text("{")
     with pytest.raises(UserError, match=r"\.plan\.json: is damaged .* remove"):
         import_folder(walker, stopped, SMALL)
 

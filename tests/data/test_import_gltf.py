@@ -228,3 +228,13 @@ def test_the_knight_stays_in_the_picture_and_shows_its_colours():
         # the tip of a thin part may lie beside the samples of its own pixel
         near = [alpha[motion, view, frame, row + i, column + j] for i in (-1, 0, 1) for j in (-1, 0, 1)]
         assert (np.max(near, axis=0) > 0).all()
+
+
+@pytest.mark.parametrize("seconds", [1e6, 3e38])
+def test_a_clip_of_any_length_has_a_frame_rate(tmp_path, seconds):
+    writer = moving_square()
+    writer.json["animations"] = []
+    writer.clip("Walk", 0, "translation", [0.0, seconds], np.array([[0, 0, 0], [1, 0, 0]]))
+    options = Options(timing=Timing(num_frames=3), studio=Studio(size=8, azimuths_deg=(0,), test_azimuths_deg=()))
+    dataset = import_gltf(writer.write(tmp_path / "slow.glb"), options)
+    assert dataset.frame_rate == pytest.approx(2 / seconds)

@@ -1,6 +1,7 @@
 """Broken and hostile glTF files: each ends in one line and exit code 2, and leaves nothing behind."""
 
 import base64
+import io
 import struct
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gltf_writer import SQUARE, Writer, moving_square
+from PIL import Image
 
 from dimo_jax.apps.import_data import run
 from dimo_jax.data.gltf import load_scene
@@ -148,6 +150,29 @@ def _nan_positions(writer: Writer) -> bytes:
     return writer.glb()
 
 
+def _transformed(**transform):
+    def damage(writer: Writer) -> bytes:
+        image = io.BytesIO()
+        Image.new("RGB", (4, 4)).save(image, "PNG")
+        attributes = writer.json["meshes"][0]["primitives"][0]["attributes"]
+        attributes["TEXCOORD_0"] = writer.accessor(np.ascontiguousarray(SQUARE[:, :2]))
+        _with_image(writer, image.getvalue())
+        info = writer.json["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"]
+        info["extensions"] = {"KHR_texture_transform": transform}
+        return writer.glb()
+
+    return damage
+
+
+def _material(**fields):
+    def damage(writer: Writer) -> bytes:
+        writer.json["materials"] = [fields]
+        writer.json["meshes"][0]["primitives"][0]["material"] = 0
+        return writer.glb()
+
+    return damage
+
+
 MALFORMED = {
     "empty": (lambda w: b"", "an empty file, expected a .glb or .gltf model"),
     "text": (lambda w: b"hello", "no readable JSON"),
@@ -188,6 +213,11 @@ MALFORMED = {
     "NaN positions": (_nan_positions, r"vertex 0 has the position nan nan nan, expected finite numbers .4 of 4"),
     "vertex out of range": (_set(3, "accessors", 0, "count"), "vertex index 3, expected one below 3"),
     "mesh out of range": (_set(7, "nodes", 0, "mesh"), r"meshes\[7\]"),
+    "an index that is the whole file": (
+        _set([{"name": "x" * 100}] * 100, "nodes", 0, "mesh"),
+        r"refers to meshes\[\[\{'name': 'xxx[^\n]{900,1000} \.\.\.$",
+    ),
+    "half a character in a name": (_set("\ud800", "nodes", 0, "name"), r"no readable JSON \(UnicodeEncodeError\)"),
     "mesh of a wrong type": (_set("0", "nodes", 0, "mesh"), r"meshes\['0'\]"),
     "skin out of range": (_set(0, "nodes", 0, "skin"), r"skins\[0\]"),
     "node below itself": (_set([0], "nodes", 0, "children"), "cyclic"),
@@ -201,6 +231,16 @@ MALFORMED = {
     "unknown interpolation": (_set("MAGIC", "animations", 0, "samplers", 0, "interpolation"), "'MAGIC'"),
     "keys without values": (_set(0, "animations", 0, "samplers", 0, "output"), "for 2 keys of translation"),
     "sampler out of range": (_set(5, "animations", 0, "channels", 0, "sampler"), "sampler 5 of 1"),
+    "turned beyond float64": (_set([1e308, 1e308, 0, 0], "nodes", 0, "rotation"), r"nodes\[0\].rotation is \[1e\+308"),
+    "no triangles": (_set(0, "accessors", 1, "count"), "no mesh found, expected at least one with triangles"),
+    "texture repeated without end": (_transformed(scale=[1e20, 1e20]), r"reach beyond 1e\+09"),
+    "texture moved out of float64": (_transformed(scale=[1e308, 1], offset=[1e308, 0]), r"reach beyond 1e\+09"),
+    "colour beyond float32": (
+        _material(pbrMetallicRoughness={"baseColorFactor": [1e300, 0, 0, 1]}),
+        "the base colour of material 0",
+    ),
+    "cutoff beyond float32": (_material(alphaMode="MASK", alphaCutoff=1e300), "the alpha cutoff of material 0"),
+    "cutoff that is no number": (_material(alphaMode="MASK", alphaCutoff=float("nan")), "the alpha cutoff"),
     "not an image": (lambda w: _with_image(w, b"not a png"), r"images\[0\] cannot be decoded"),
     "large image": (_image_of_size(9000), r"images\[0\] is 9000 x 9000, expected 1 to"),
     "image of no size": (_image_of_size(0), r"images\[0\] cannot be decoded"),

@@ -320,6 +320,15 @@ def test_a_manifest_keeps_what_is_finished(tmp_path):
     with Manifest(tmp_path) as manifest:
         assert manifest.find("video", "walk", "k1") is None
     assert read_manifest(tmp_path)[1]["suggestion"] == "try again"
+    (tmp_path / "other" / "manifest.jsonl").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"manifest\.jsonl: cannot be opened \(Is a directory\)"):
+        Manifest(tmp_path / "other")
+    deep = '{"step": ' + "[" * 100_000
+    no_files = json.dumps({"step": "video", "item": "walk", "key": "k1", "status": "done", "files": 1e200})
+    for text, says in ((deep, "line 1 is not JSON"), (no_files, "line 1 has files '1e\\+200', expected names")):
+        (tmp_path / "manifest.jsonl").write_text(text + "\n")
+        with pytest.raises(UserError, match=says):
+            Manifest(tmp_path)
     (tmp_path / "manifest.jsonl").write_text("[]\n")
     with pytest.raises(UserError, match=r"manifest.jsonl: line 1 lacks one of step"):
         Manifest(tmp_path)

@@ -117,3 +117,9 @@ def test_board_writes_scalars_images_and_histograms(tmp_path):
 def test_board_refuses_float_images(tmp_path):
     with Board(tmp_path) as board, pytest.raises(TypeError, match="uint8"):
         board.image(1, "a", np.zeros((4, 4, 3), np.float32))
+
+
+def test_a_line_that_is_too_deep_is_named(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2, "loss": ' + "[" * 100_000 + "\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl: line 2 is not JSON"):
+        read_metrics(tmp_path / "metrics.jsonl")

@@ -109,6 +109,7 @@ def test_reads_other_orders_types_and_elements(tmp_path):
         (lambda b: b.replace(b"float f_rest_8", b"float other"), "8 properties f_rest"),
         (lambda b: b.replace(b"float nx", b"float x"), "a property twice"),
         (lambda b: b.replace(b"property float nx", b"property list uchar int nx"), "scalar properties"),
+        (lambda b: b.replace(b"float nx", b"x" * 5000), r"found 'property x{51}', expected scalar"),
     ],
 )
 def test_damaged_files_are_named_in_one_line(tmp_path, damage, found):

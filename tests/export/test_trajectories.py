@@ -160,3 +160,26 @@ def test_files_that_are_not_trajectories(tmp_path):
     for name in ("text.npz", "empty.npz", "cut.npz", "other.npz", "pickled.npz", "gone.npz"):
         with pytest.raises(UserError, match=name):
             read_trajectories(tmp_path / name)
+
+
+def test_fields_of_other_shapes_are_refused(tmp_path):
+    sound = {
+        "version": np.int32(1), "trajectories": np.zeros((2, 4, 3, 3), np.float32), "names": np.array(["a", "b"]),
+        "times": np.zeros(4, np.float32), "positions": np.zeros((3, 3), np.float32), "radii": np.ones(3, np.float32),
+    }  # fmt: skip
+    path = tmp_path / "a.npz"
+    np.savez(path, **sound)
+    assert read_trajectories(path).keys() == sound.keys()
+    for name, value, says in [
+        ("version", np.ones((2, 3)), "found version"),
+        ("version", np.array("1"), "found version 1, expected"),
+        ("trajectories", np.zeros((2, 4)), "trajectories is float64"),
+        ("times", np.zeros(3), r"times is float64 \[3\], expected \[4\]"),
+        ("names", np.zeros(2), "names is float64"),
+    ]:
+        np.savez(path, **sound | {name: value})
+        with pytest.raises(UserError, match=says):
+            read_trajectories(path)
+    np.savez(path, **{name: value for name, value in sound.items() if name != "radii"})
+    with pytest.raises(UserError, match="radii is missing"):
+        read_trajectories(path)

@@ -85,6 +85,9 @@ BAD = {
     ),
     "heads": (dict(config=CONFIG | {"num_attention_heads": 5}), "expected a multiple of num_attention_heads"),
     "act": (dict(config=CONFIG | {"hidden_act": "gulp"}), "hidden_act is 'gulp', expected one of gelu"),
+    "act of another type": (dict(config=CONFIG | {"hidden_act": ["gelu"]}), r"hidden_act is .*, expected one of gelu"),
+    "epsilon": (dict(config=CONFIG | {"layer_norm_eps": [[0, 0]]}), "layer_norm_eps is '.*', expected a number from 0"),
+    "epsilon of 0": (dict(config=CONFIG | {"layer_norm_eps": 0.0}), "layer_norm_eps is '0.0', expected"),
     "positions": (dict(config=CONFIG | {"position_embedding_type": "relative_key"}), "expected 'absolute'"),
     "shape": (dict(weights=random_weights(CONFIG) | {"embeddings.LayerNorm.bias": np.zeros(5)}), r"is F32 \[5\]"),
     "missing": (dict(weights={"a": np.zeros(3)}), "embeddings.word_embeddings.weight is missing"),
@@ -107,6 +110,15 @@ def test_damaged_or_missing_files_are_named(tmp_path, folder):
     (tmp_path / "m/tokenizer.json").write_text("{")
     with pytest.raises(UserError, match=r"tokenizer\.json: not readable as a tokenizer"):
         load_encoder(tmp_path / "m")
+    words = (tmp_path / "m/vocab.txt").read_text().splitlines()
+    (tmp_path / "m/tokenizer.json").unlink()
+    for wanted, says in (
+        (words[:1] + words[2:], r"vocab\.txt: has no token '\[UNK\]'"),
+        (words + ["more"], "20 tokens"),
+    ):
+        (tmp_path / "m/vocab.txt").write_text("\n".join(wanted) + "\n")
+        with pytest.raises(UserError, match=says):
+            load_encoder(tmp_path / "m")
     with pytest.raises(UserError, match="no such folder"):
         load_encoder(tmp_path / "none")
     with pytest.raises(UserError, match=r"config\.text\.pooling: found 'max'"):

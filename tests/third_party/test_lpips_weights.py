@@ -62,6 +62,13 @@ def test_plain_containers_of_arrays_pass():
     assert read["b"] == tree["b"]
 
 
+@pytest.mark.parametrize("call", ["cnumpy\nndarray\n(I1000000000000\ntR.", "cnumpy.core.multiarray\n_reconstruct\n"
+                                  "(cnumpy\nndarray\n(I1000000000000\ntS'b'\ntR."])  # fmt: skip
+def test_arrays_take_no_memory_for_a_shape_alone(call):
+    with pytest.raises(UserError, match=r"w: refused \(an array that does not begin empty\)|w: refused \(.*_ArrayType"):
+        load_arrays(call.encode(), source="w")
+
+
 @pytest.mark.parametrize(("network", "channels"), [("alex", ALEX_CHANNELS), ("vgg", VGG_CHANNELS)])
 def test_layers_have_the_shapes_of_the_network(network, channels):
     weights = lpips_weights.load(network)

@@ -153,6 +153,19 @@ def test_files_cut_off_anywhere_are_refused(tmp_path, name):
             load_tensors(tmp_path / "cut.pth")
 
 
+def test_a_pickle_that_numbers_more_than_it_holds_takes_no_memory(tmp_path):
+    # An unpickler makes room for all numbers below: 2^30 names are 16 GiB for a file of twenty bytes.
+    data = b"\x80\x02}r\x00\x00\x00\x40."
+    write_zip(tmp_path / "a.pth", data)
+    (tmp_path / "b.pth").write_bytes(data)
+    for name in ("a.pth", "b.pth"):
+        with pytest.raises(UserError, match=rf"{name}: refused \(it numbers more values than it has\)"):
+            load_tensors(tmp_path / name)
+    (tmp_path / "c.pth").write_bytes(b"\x80\x04\x8e" + b"\xff" * 6 + b"\0\0" + b"x" * 20)
+    with pytest.raises(UserError, match=r"c\.pth: refused \(expected \d+ bytes"):
+        load_tensors(tmp_path / "c.pth")
+
+
 def test_an_archive_that_would_grow_is_refused(tmp_path):
     write_zip(tmp_path / "a.pth", b"\0" * 10**6, compression=zipfile.ZIP_DEFLATED)
     with pytest.raises(UserError, match="compressed archive"):

@@ -75,6 +75,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         value = config.get(key)
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1 << 24:
             raise UserError(f"{path}: {key} is {str(value)[:40]}, expected a positive integer")
+    epsilon = config.get("layer_norm_eps", 1e-12)
+    if not isinstance(epsilon, float) or not 0 < epsilon < 1:
+        raise UserError(f"{path}: layer_norm_eps is {str(epsilon)[:40]!r}, expected a number from 0 to 1")
     if config["hidden_size"] % config["num_attention_heads"]:
         raise UserError(
             f"{path}: hidden_size is {config['hidden_size']}, expected a multiple of num_attention_heads "
@@ -167,10 +170,14 @@ def read_tokenizer(folder: Path) -> Any:
             options = folder / "tokenizer_config.json"
             lowercase = bool(_read_json(options).get("do_lower_case", True)) if options.is_file() else True
             tokenizer = Tokenizer.from_str(BertWordPieceTokenizer(str(vocabulary), lowercase=lowercase).to_str())
+        model = json.loads(tokenizer.to_str())["model"]
     except UserError:
         raise
     except Exception as error:  # the package raises plain Exception for a damaged file
         raise UserError(f"{path}: not readable as a tokenizer ({' '.join(str(error).split())[:200]})") from error
+    unknown = model.get("unk_token")
+    if unknown is not None and tokenizer.token_to_id(unknown) is None:  # the first unknown word would fail
+        raise UserError(f"{path}: has no token {unknown[:40]!r}, expected one for unknown words")
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
@@ -207,10 +214,11 @@ def read_folder(folder: Path) -> BertFiles:
         raise UserError(f"{folder}: no such folder, expected a Hugging Face BERT folder")
     config = read_config(folder)
     tokenizer = read_tokenizer(folder)
-    if tokenizer.get_vocab_size() > config["vocab_size"]:
+    num_tokens = 1 + max(tokenizer.get_vocab().values(), default=-1)  # an index beyond the arrays would go unnoticed
+    if num_tokens > config["vocab_size"]:
         raise UserError(
-            f"{folder}: its tokenizer has {tokenizer.get_vocab_size()} tokens, expected at most "
-            f"{config['vocab_size']} (vocab_size of config.json)"
+            f"{folder}: its tokenizer has {num_tokens} tokens, expected at most {config['vocab_size']} (vocab_size of "
+            "config.json)"
         )
     limit, path = config["max_position_embeddings"], folder / "sentence_bert_config.json"
     asked = _read_json(path).get("max_seq_length") if path.is_file() else None
@@ -219,6 +227,6 @@ def read_folder(folder: Path) -> BertFiles:
         weights=read_weights(folder / "model.safetensors", config),
         tokenizer=tokenizer,
         pooling=_find_pooling(folder),
-        max_tokens=min(asked, limit) if isinstance(asked, int) and asked > 0 else limit,
+        max_tokens=min(asked, limit) if type(asked) is int and asked > 0 else limit,
         sha256=digest(folder),
     )

@@ -1,0 +1,201 @@
+"""Sound files of models, runs and work in progress: weights of networks, splats, codes, logs, lists and pictures."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+from safetensors.numpy import save_file
+
+from bench.fuzz.data_seeds import ROOT, draw, make_dataset
+from configs.dimo import get_config
+from dimo_jax.apps.restore import save_facts
+from dimo_jax.checkpoints import Checkpoints, save_config, to_plain
+from dimo_jax.distill.manifest import Manifest
+from dimo_jax.export.metrics_log import MetricsLog
+from dimo_jax.export.model_file import write_model
+from dimo_jax.export.ply import write_gaussians
+from dimo_jax.export.trajectories import write_trajectories
+from dimo_jax.model.dimo import build_components
+from dimo_jax.train import stages
+from dimo_jax.types import Gaussians
+from dimo_jax.workdir.files import write_json
+from dimo_jax.workdir.status import write_status
+from third_party import bert, clip
+
+AUTHORS_MODEL = ROOT / "tests/third_party/authors_model"
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "it", "walk", "##s", ".")
+BERT = dict(
+    model_type="bert", hidden_size=4, num_hidden_layers=1, num_attention_heads=2, intermediate_size=6,
+    type_vocab_size=2, max_position_embeddings=12, vocab_size=len(WORDS), hidden_act="gelu", layer_norm_eps=1e-12,
+)  # fmt: skip
+CLIP = dict(
+    hidden_size=4, intermediate_size=6, projection_dim=3, num_hidden_layers=1, num_attention_heads=2, image_size=4,
+    patch_size=2, hidden_act="quick_gelu", layer_norm_eps=1e-5,
+)  # fmt: skip
+
+
+def write_authors_model(folder: Path) -> None:
+    """The trained model of DIMO's authors."""
+    shutil.copytree(
+        AUTHORS_MODEL, folder / "model", ignore=shutil.ignore_patterns("expected.npz", "*trees*", "legacy*")
+    )
+
+
+def write_tensors(folder: Path) -> None:
+    """Files of torch.save, of both formats."""
+    for path in sorted(AUTHORS_MODEL.glob("*.pth")):
+        (folder / path.stem).mkdir()
+        shutil.copy(path, folder / path.stem / "tensors.pth")
+
+
+def write_splats(folder: Path) -> None:
+    """Gaussians as PLY: the authors', and ours with colours of degree 1."""
+    for name in ("theirs", "ours"):
+        (folder / name).mkdir()
+    shutil.copy(AUTHORS_MODEL / "point_cloud.ply", folder / "theirs" / "splats.ply")
+    rng = np.random.default_rng(0)
+    shapes = ((6, 3), (6, 3), (6, 4), (6,), (6, 4, 3))
+    arrays = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
+    write_gaussians(Gaussians(*arrays), folder / "ours" / "splats.ply")
+
+
+def write_arrays(folder: Path) -> None:
+    """What evaluation and export leave: key point trajectories and codes."""
+    for name in ("trajectories", "codes"):
+        (folder / name).mkdir()
+    rng = np.random.default_rng(0)
+    tracks = rng.normal(size=(2, 3, 4, 3))
+    write_trajectories(
+        tracks, folder / "trajectories" / "arrays.npz", names=("a", "b"), times=np.linspace(0, 1, 3),
+        positions=tracks[0, 0], radii=np.ones(4),
+    )  # fmt: skip
+    np.savez(
+        folder / "codes" / "arrays.npz", z=rng.normal(size=(2, 4)).astype(np.float32), start=np.zeros(4, np.float32)
+    )
+
+
+def write_run(folder: Path) -> None:
+    """A trained run's folder and its model file; the numbers are random."""
+    config = get_config("smoke")
+    config.latent_init.dim, config.num_key_points, config.stage2.num_per_key_point = 4, 8, 2
+    dataset = make_dataset()
+    last = stages.build_stages(config)[-1].last_step
+    sizes = dict(num_motions=dataset.num_motions, num_frames=dataset.num_frames)
+    template = stages.template(config, build_components(config), step=last, **sizes)
+    rng = np.random.default_rng(0)
+
+    def fill(leaf: Any) -> jax.Array:
+        return jnp.asarray(rng.uniform(0, 1, leaf.shape), leaf.dtype)
+
+    state = jax.tree.map(fill, template).replace(step=jnp.int32(last))
+    run = folder / "run"
+    save_config(config, run)
+    save_facts(dataset, run)
+    facts = json.loads((run / "facts.json").read_text())
+    with Checkpoints(run) as checkpoints:
+        checkpoints.save(last, state, notes={"score": [1.0, 20.0]})
+    (folder / "file").mkdir()
+    write_model(
+        state.params, np.ones(state.alive.shape, bool), folder / "file" / "model.npz", config=to_plain(config),
+        facts=facts, step=last,
+    )  # fmt: skip
+
+
+def write_state(folder: Path) -> None:
+    """What `--app=status` looks at."""
+    run = folder / "run"
+    (run / "checkpoints" / "10").mkdir(parents=True)
+    (run / "checkpoints" / "10" / "notes.json").write_text("{}")
+    (run / "config.json").write_text("{}")
+    write_status(
+        run, "training", step=10, num_steps=20, stage="stage1", resolution=16.0, loss=1.0, psnr=20.0, memory_gib=0.5,
+        steps_per_second=1.0, images_per_second=2.0, seconds_left=10.0,
+    )  # fmt: skip
+    write_json({"held_out_views": {"psnr": 20.0, "num_images": 4}, "num_steps": 20}, run / "summary.json")
+    (run / ".lock").write_text(json.dumps({"host": "a", "pid": 1, "since": 0.0}))
+
+
+def write_metrics(folder: Path) -> None:
+    """The log of a training run."""
+    with MetricsLog(folder / "metrics" / "metrics.jsonl") as log:
+        for step in range(3):
+            log.write(step, {"stage": "stage1", "loss": 0.5, "psnr": float("nan"), "seconds": 1.0})
+
+
+def write_manifest(folder: Path) -> None:
+    """What distilling has done."""
+    with Manifest(folder / "manifest") as manifest:
+        (folder / "manifest" / "a.txt").write_text("a")
+        manifest.done("image", "input", "key", files=("a.txt",), height=4)
+        manifest.done("video", "walk", "key", seed=3)
+
+
+def write_prompts(folder: Path) -> None:
+    """A list of motions to distil."""
+    (folder / "prompts").mkdir()
+    (folder / "prompts" / "list.txt").write_text("# motions\nIt walks.\nIt jumps. | The fox jumps high.\n")
+
+
+def write_objects(folder: Path) -> None:
+    """A list of objects to train."""
+    (folder / "objects").mkdir()
+    (folder / "objects" / "list.txt").write_text("# objects\ndata/fox\n'data/the knight' knight # twice\n")
+
+
+def write_pictures(folder: Path) -> None:
+    """Pictures that distilling may begin with."""
+    frame = np.kron(draw(1)[0], np.ones((2, 2, 1), np.uint8))
+    for suffix, channels in (("png", 4), ("jpg", 3), ("webp", 4), ("gif", 3)):
+        (folder / suffix).mkdir()
+        Image.fromarray(frame[..., :channels]).save(folder / suffix / f"picture.{suffix}")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation
+    (folder / "turned").mkdir()
+    Image.fromarray(frame[..., :3]).save(folder / "turned" / "picture.jpg", exif=exif)
+
+
+def _random(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def write_bert(folder: Path) -> None:
+    """A text encoder with a list of words, and one with a whole tokenizer and the files of sentence-transformers."""
+    from tokenizers.implementations import BertWordPieceTokenizer
+
+    for name in ("words", "whole"):
+        root = folder / name
+        root.mkdir()
+        (root / "config.json").write_text(json.dumps(BERT))
+        save_file(_random(bert.expected_shapes(BERT)), root / "model.safetensors")
+        (root / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    (folder / "words" / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+    BertWordPieceTokenizer(str(folder / "whole" / "vocab.txt")).save(str(folder / "whole" / "tokenizer.json"))
+    (folder / "whole" / "sentence_bert_config.json").write_text('{"max_seq_length": 8}')
+    (folder / "whole" / "1_Pooling").mkdir()
+    (folder / "whole" / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+
+
+def write_clip(folder: Path) -> None:
+    """CLIP's vision tower."""
+    (folder / "clip").mkdir()
+    config = clip.VisionConfig(**CLIP)  # type: ignore[arg-type]
+    save_file(_random(clip.expected_shapes(config)), folder / "clip" / "model.safetensors")
+    whole = {"model_type": "clip", "projection_dim": 3, "vision_config": CLIP}
+    (folder / "clip" / "config.json").write_text(json.dumps(whole))
+
+
+def write_pickles(folder: Path) -> None:
+    """Weights as the packages for LPIPS and I3D hold them."""
+    tree = {"Conv_0": {"kernel": np.ones((2, 3), np.float32), "bias": np.zeros(3)}, "names": ["a", ("b", 1.5, None)]}
+    for protocol in (2, 4):
+        (folder / f"protocol{protocol}").mkdir()
+        (folder / f"protocol{protocol}" / "weights.pickle").write_bytes(pickle.dumps(tree, protocol))

@@ -1,0 +1,182 @@
+"""What users reach with a file of theirs, each as a function of the source and of a path to write to."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from bench.fuzz import data_seeds, file_seeds
+from bench.fuzz.cases import Reader
+from configs.dimo import get_config
+from dimo_jax.apps import import_data, objects, status, video_folders
+from dimo_jax.apps.restore import restore
+from dimo_jax.apps.takes import read_codes
+from dimo_jax.checkpoints import load_config
+from dimo_jax.data.authors import describe_authors
+from dimo_jax.data.camera_file import describe_videos
+from dimo_jax.data.clip_passes import Timing, pose_clip
+from dimo_jax.data.frame_store import open_frames
+from dimo_jax.data.gltf import load_scene
+from dimo_jax.data.native_schema import read_description
+from dimo_jax.data.recording import build_cameras
+from dimo_jax.data.sources import detect, read_folder
+from dimo_jax.distill import prompts, video_steps
+from dimo_jax.distill.manifest import Manifest
+from dimo_jax.export.metrics_log import read_metrics
+from dimo_jax.export.ply import read_gaussians
+from dimo_jax.export.trajectories import read_trajectories
+from dimo_jax.metrics.clip import load_clip
+from dimo_jax.model.bert import load_encoder
+from third_party.restricted import load_arrays
+from third_party.torch_files import load_tensors
+
+_SMALL = dict(num_frames=3, size=16, azimuths="0", test_azimuths="", samples=1, num_surface_points=16, num_workers=1)
+
+
+def import_model(source: Path, out: Path) -> None:
+    """`--app=import_data` of an animated model; what it writes is read back."""
+    import_data.run(source=str(source), out=str(out), **_SMALL)  # type: ignore[arg-type]
+    read_back(out)
+
+
+def pose_model(source: Path, out: Path) -> None:
+    """`--source` of the viewer and of exported meshes: the model alone, in some of its poses."""
+    scene = load_scene(source)
+    with np.errstate(all="ignore"):
+        for clip in scene.clips[:2]:
+            pose_clip(scene, clip, timing=Timing(num_frames=3))
+
+
+def import_recording(source: Path, out: Path) -> None:
+    """`--app=import_data` of videos in any layout; what it writes is read back."""
+    import_data.run(source=str(source), out=str(out))
+    read_back(out)
+
+
+def import_authors_model(source: Path, out: Path) -> None:
+    """`--app=import_data` of the authors' trained model; what it writes is restored."""
+    import_data.run(source=str(source), out=str(out), config=get_config("official"))
+    read_back(out, restore)
+
+
+def read_back(out: Path, read: Callable[[Path], object] = read_folder) -> None:
+    """What is written must be readable; raises AssertionError, which no reader does, where it is not."""
+    try:
+        read(out)
+    except Exception as error:
+        raise AssertionError(f"wrote what cannot be read back: {error}") from error
+
+
+def check_folder(source: Path, out: Path) -> None:
+    """`--app=import_data --check=FOLDER`."""
+    import_data.run(check=str(source), out=str(out))
+
+
+def read_native(source: Path, out: Path) -> None:
+    """The data of a training run."""
+    read_folder(source)
+
+
+def describe(source: Path, out: Path) -> None:
+    """What every command with a dataset does first: the file that describes it, without its pictures."""
+    folder = source.parent
+    kind = detect(folder)
+    if kind == "native":
+        read_description(folder)
+    else:
+        recording = {"authors": describe_authors, "videos": describe_videos}[kind](folder)
+        build_cameras(recording.lenses, 24, 24)
+
+
+def read_store(source: Path, out: Path) -> None:
+    """Decoded frames in the cache: those that are damaged are made again."""
+    shape = (1, 2, data_seeds.FRAMES, data_seeds.SIZE, data_seeds.SIZE, 4)
+    frames = open_frames(source / "frames", shape, lambda target: target.fill(7), what="seed")
+    assert (np.asarray(frames) == 7).all(), "damaged frames were taken"
+
+
+def read_benchmark(source: Path, out: Path) -> None:
+    """`--app=evaluate --gt=... --pred=...`."""
+    for pair in video_folders.find_pairs(source / "gt", source / "pred"):
+        video_folders.read_videos(pair.pred)
+        video_folders.read_videos(pair.truth)
+
+
+def read_run(source: Path, out: Path) -> None:
+    """Every app's `--workdir`: a run's folder or a model file."""
+    load_config(source)
+    model = restore(source)
+    model.camera(16), model.find_motion(str(model.facts["names"][model.trained_motions[0]]), flag="motion")
+    assert model.frame_rate > 0
+    if source.is_dir():
+        restore(source, checkpoint="best")
+
+
+def read_status(source: Path, out: Path) -> None:
+    """`--app=status`."""
+    status.report(source, time.time())
+
+
+def read_arrays(source: Path, out: Path) -> None:
+    """Arrays that were exported: `--app=export --code=FILE`, and trajectories."""
+    read_codes(source, 4) if "codes" in source.parent.name else read_trajectories(source)
+
+
+def read_manifest(source: Path, out: Path) -> None:
+    """The manifest of distilling, as a command that goes on finds it."""
+    with Manifest(source) as manifest:
+        manifest.find("image", "input", "key")
+        manifest.find("video", "walk", "key")
+
+
+def read_bert(source: Path, out: Path) -> None:
+    """`--bert=FOLDER`, and a sentence through it."""
+    load_encoder(str(source), pooling="auto").embed(["It walks.", "a"])
+
+
+def _file(read: Callable[..., object]) -> Callable[[Path, Path], None]:
+    """A reader that takes a path as text."""
+
+    @functools.wraps(read)
+    def call(source: Path, out: Path) -> None:
+        read(str(source))
+
+    return call
+
+
+READERS = (
+    Reader("gltf", import_model, data_seeds.write_small_models, entry="model.gl*", weight=4),
+    Reader("glb", pose_model, data_seeds.write_models, entry="model.gl*", weight=6),
+    Reader("index", describe, data_seeds.write_indexed, entry="*.json", weight=3),
+    Reader("native", read_native, data_seeds.write_native, weight=2),
+    Reader("authors", import_recording, data_seeds.write_authors),
+    Reader("videos", import_recording, data_seeds.write_recordings, weight=3),
+    Reader("sv4d", import_recording, data_seeds.write_sv4d),
+    Reader("check", check_folder, data_seeds.write_checked, leaves=True, weight=2),
+    Reader("benchmark", read_benchmark, data_seeds.write_benchmark, weight=0.6),
+    Reader("cache", read_store, data_seeds.write_store, leaves=True, weight=0.6),
+    Reader("authors_model", import_authors_model, file_seeds.write_authors_model, weight=2),
+    Reader("pth", _file(load_tensors), file_seeds.write_tensors, entry="tensors.pth", weight=0.6),
+    Reader("ply", _file(read_gaussians), file_seeds.write_splats, entry="splats.ply", weight=0.6),
+    Reader("npz", read_arrays, file_seeds.write_arrays, entry="arrays.npz", weight=0.6),
+    Reader("run", read_run, file_seeds.write_run, entry="model.npz", weight=4),
+    Reader("status", read_status, file_seeds.write_state, weight=0.6),
+    Reader("metrics", _file(read_metrics), file_seeds.write_metrics, entry="metrics.jsonl", weight=0.6),
+    Reader("manifest", read_manifest, file_seeds.write_manifest, leaves=True, weight=0.6),
+    Reader("prompts", _file(prompts.read_prompts), file_seeds.write_prompts, entry="list.txt", weight=0.6),
+    Reader("objects", _file(objects.read_list), file_seeds.write_objects, entry="list.txt", weight=0.6),
+    Reader("picture", _file(video_steps.read_image), file_seeds.write_pictures, entry="picture.*", weight=0.6),
+    Reader("bert", read_bert, file_seeds.write_bert),
+    Reader("clip", _file(load_clip), file_seeds.write_clip, weight=0.6),
+    Reader(
+        "pickle",
+        lambda source, out: load_arrays(source.read_bytes(), source=str(source)),
+        file_seeds.write_pickles,
+        entry="weights.pickle",
+        weight=0.6,
+    ),
+)
