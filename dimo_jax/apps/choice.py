@@ -11,6 +11,7 @@ PRIORS = ("data", "standard")
 PATHS = ("fixed", "orbit")  # of the camera
 LINES = ("linear", "spherical")  # between codes
 SPREAD = 0.5  # around a motion
+VIDEO_SIZE = 512  # pixels
 
 # By the way to choose: the flags that mean something with it alone.
 ONLY_WITH = {

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from dimo_jax.apps import retarget
-from dimo_jax.apps.choice import SPREAD, Choice
+from dimo_jax.apps.choice import SPREAD, VIDEO_SIZE, Choice
 from dimo_jax.apps.film import draw_layers, write_frames
 from dimo_jax.apps.flag_checks import check_flags
 from dimo_jax.apps.options import parse_numbers
@@ -36,7 +36,6 @@ from dimo_jax.workdir.files import replace_folder
 from dimo_jax.workdir.naming import free_number
 
 EXACT = 1e-3  # of the motion's extent: a skin within it shows what the model does
-VIDEO_SIZE = 512  # pixels
 LOST = 5e-2  # beyond it the key points do not move the Gaussians
 
 

@@ -49,7 +49,7 @@ class Recorder:
         """
         self._folder, self._log, self._board, self._clock = folder, log, board, clock
         self._total = config.stage1.num_steps + config.stage2.num_steps
-        self._radius_power = float(config.radius_power)
+        self._radius_power = float(config.get("radius_power", 2.0))
         self._images = config.batch.motions * config.batch.views * config.batch.frames
         self._last, self._last_line, self._last_status = (clock(), 0), -float("inf"), -float("inf")
         self._phase: tuple[str, float] | None = None

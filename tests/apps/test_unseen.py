@@ -80,7 +80,7 @@ def facts_of(dataset, folder):
     return json.loads((folder / "facts.json").read_text())
 
 
-def test_what_was_framed_apart_is_brought_to_the_runs_framing(imported, tmp_path, caplog):
+def test_what_was_framed_apart_is_brought_to_the_runs_framing(imported, tmp_path, caplog, informed):
     near = load({"path": str(imported / "near")})
     model = SimpleNamespace(facts=facts_of(near, tmp_path / "run"))
     with caplog.at_level("INFO"):

@@ -153,7 +153,7 @@ def test_a_dataset_folder_keeps_its_world_and_truth_follows(tmp_path):
     np.testing.assert_allclose(back.joints, surface, atol=1e-5)
 
 
-def test_a_folder_that_trains_as_it_is_moves_when_it_is_loaded(tmp_path, caplog):
+def test_a_folder_that_trains_as_it_is_moves_when_it_is_loaded(tmp_path, caplog, informed):
     write_dataset(ball_dataset(World(0.01)), tmp_path / "set")
     table = json.loads((tmp_path / "set/dataset.json").read_text())
     assert "world" not in table  # as older versions wrote it

@@ -206,7 +206,8 @@ def test_replay_finds_the_gradient_that_the_loss_does_not_show(tmp_path, capsys,
     config.stage1.losses.poison = dict(fn=f"{__name__}:poison", weight=1.0, start=7)
     with pytest.raises(LossNotFinite, match=r"step 9: the loss is nan .*checkpoint 5 is intact"):
         tiny.train(tmp_path, config)
-    monkeypatch.setattr(replay, "load", lambda data: tiny.make_dataset())
+    monkeypatch.setattr(replay, "load_data", lambda config, facts: tiny.make_dataset())
+    monkeypatch.setattr(replay, "read_facts", lambda folder: {})
     replay.run(workdir=str(tmp_path))
     said = capsys.readouterr().out
     assert "replayed:        steps 6 to 8, from checkpoint 5" in said
