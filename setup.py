@@ -129,7 +129,6 @@ setup(
         "test": [
             *DISTILL,
             *VIEW,
-            *GLTF,
             "playwright",
             "pytest",
             "pytest-xdist",

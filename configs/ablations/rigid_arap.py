@@ -11,9 +11,8 @@ from configs import dimo
 
 
 def get_config(preset: str = "auto") -> ConfigDict:
-    """The preset with `arap_rigid` at the weight that Eq. 9 had."""
+    """The preset with `arap_rigid` at the authors' weight."""
     config = dimo.get_config(preset)
     for stage in (config.stage1, config.stage2):
-        weight = stage.losses.arap.weight
-        stage.losses.arap = dict(fn="dimo_jax.losses.terms:arap_rigid", weight=weight, radius=0.1, num_neighbors=10)
+        stage.losses.arap = dict(fn="dimo_jax.losses.terms:arap_rigid", weight=10.0, radius=0.1, num_neighbors=10)
     return config
