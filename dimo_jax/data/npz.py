@@ -28,8 +28,8 @@ def read_npz(
       flag: that named the file, for errors.
 
     Raises:
-      UserError: no such file, a damaged one, one that holds objects, or arrays that are larger than `max_bytes` or
-        than the file's own entries.
+      UserError: no such file, a damaged one, one that holds objects or records, or arrays that are larger than
+        `max_bytes` or than the file's own entries.
     """
     path = Path(path)
     name = f"--{flag}={path}" if flag else str(path)
@@ -59,5 +59,5 @@ def _check_header(file: IO[bytes], entry: zipfile.ZipInfo) -> None:
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
     announced, there = math.prod(shape) * dtype.itemsize, entry.file_size - file.tell()
-    if dtype.hasobject or min(shape, default=0) < 0 or announced != there:
+    if dtype.hasobject or dtype.fields or min(shape, default=0) < 0 or announced != there:
         raise ValueError(f"{entry.filename} announces {dtype} {list(shape)}, {there} bytes follow"[:150])

@@ -43,6 +43,7 @@ def test_arrays_come_back(tmp_path):
         (dict(shape="(-2, -3)"), "announces float32"),
         (dict(shape="(2, 2)"), "announces float32"),
         (dict(descr="'|O'"), "announces object"),
+        (dict(descr="[('a', '<f4')]"), "announces "),
         (dict(descr="'x'"), "cannot be read as .npz"),
         (dict(shape="'x'"), "cannot be read as .npz"),
         (dict(shape="((((" * 40), "cannot be read as .npz"),
