@@ -36,4 +36,6 @@ def test_centimetres_off_the_origin_train_like_metres(watcher, tmp_path):
         fit(config, load(config.data), watcher, watcher)
         losses.append([row["loss"] for _, row in watcher.rows])
     assert len(losses[0]) == 6
-    np.testing.assert_allclose(losses[1], losses[0], rtol=2e-3)
+    np.testing.assert_allclose(losses[1][:4], losses[0][:4], rtol=1e-3)
+    # The second stage begins with points that are chosen: rounding may choose others, of nearly the same loss.
+    np.testing.assert_allclose(losses[1][4:], losses[0][4:], rtol=0.05)
