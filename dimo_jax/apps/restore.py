@@ -91,7 +91,7 @@ def read_facts(workdir: Path) -> dict[str, Any]:
     try:
         facts: dict[str, Any] = json.loads(path.read_text())
         _sizes(facts)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise UserError(f"{path}: cannot read it ({type(error).__name__}: {error}), expected a run's facts") from error
     return facts
 
