@@ -290,7 +290,7 @@ def _demo() -> ConfigDict:
     stage.losses.kl.weight = 8e-3
     stage.losses.opacity.weight = 2.0
     stage.losses.rotations.weight = 150.0
-    config.evaluation.update(baseline_steps=150, num_lpips_images=16)  # it scores alike from 100 steps on
+    config.evaluation.update(baseline_steps=150, num_lpips_images=16)
     return config
 
 

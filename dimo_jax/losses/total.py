@@ -34,9 +34,7 @@ class LossInputs(flax.struct.PyTreeNode):
     canonical: Array  # [P,3]
     control_alive: Array  # [P] bool
     edges: Array  # [M,P,J] int32 motion graph
-    edge_weights: (
-        Array  # [M,P,J] Eq. 1 along them (`model.skinning.weigh_edges`): 0 for a point itself and for dead ones
-    )
+    edge_weights: Array  # [M,P,J] Eq. 1 along them (`skinning.weigh_edges`): 0 for a point itself and for dead ones
     reference: Array  # [M,F,K,3] first-stage key points at the same times (second stage)
     opacities: Array  # [N] in 0..1, 0 for dead slots
     latents: Any  # types.Latents of the batch's motions, [M,D]
