@@ -6,24 +6,25 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from dimo_jax import apps
-from dimo_jax.apps import APPS, command_line
-from dimo_jax.apps.flag_checks import check_flags
-from dimo_jax.apps.parameters import parameters_of
-from dimo_jax.apps.signals import leave
-from dimo_jax.caches import keep_compiled_programs
-from dimo_jax.compiler import leave_reductions_to_xla
-from dimo_jax.errors import NO_ROOM, Stopped, UserError, WriteFailed
-from dimo_jax.hosts import ending_together
-from dimo_jax.memory import keep_freed_memory
-from dimo_jax.progress import log_above_bars
+from dimo_jax.cli import command_line
+from dimo_jax.cli import flags as app_flags
+from dimo_jax.cli.flag_checks import check_flags
+from dimo_jax.cli.flags import APPS
+from dimo_jax.cli.parameters import parameters_of
+from dimo_jax.core.errors import NO_ROOM, Stopped, UserError, WriteFailed
+from dimo_jax.runtime.caches import keep_compiled_programs
+from dimo_jax.runtime.compiler import leave_reductions_to_xla
+from dimo_jax.runtime.hosts import ending_together
+from dimo_jax.runtime.memory import keep_freed_memory
+from dimo_jax.runtime.progress import log_above_bars
+from dimo_jax.runtime.signals import leave
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/dimo.py or configs/dimo.py:paper")
 WORKDIR = flags.DEFINE_string("workdir", "runs/dimo", "Folder of the run: checkpoints, metrics, pictures, report")
 APP = flags.DEFINE_enum("app", "train", sorted(APPS), "What to run")
 command_line.define_early_flags()
-apps.define_flags()
-for module in (apps, command_line):
+app_flags.define_flags()
+for module in (app_flags, command_line):
     flags.adopt_module_key_flags(module)  # else --help lists the three above alone
 
 
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> None:
     """Runs the app; `parse_flags` has already joined the other hosts where asked for."""
     if len(argv) > 1:
         raise UserError(f"command line: found {argv[1]!r}, expected only --flags")
-    options = apps.options_of(parameters_of(APPS[APP.value]), config=CONFIG.value, workdir=WORKDIR.value)
+    options = app_flags.options_of(parameters_of(APPS[APP.value]), config=CONFIG.value, workdir=WORKDIR.value)
     check_flags(APP.value, options)  # before the import, which takes seconds
     importlib.import_module(APPS[APP.value]).run(**options)
 

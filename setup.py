@@ -65,7 +65,7 @@ native = Extension(
 )
 
 skin = Extension(
-    "dimo_jax.model.native._skin",
+    "dimo_jax.skinning.native._skin",
     sources=["dimo_jax/model/native/skin.cc"],
     include_dirs=[str(NATIVE)],
     depends=[str(NATIVE / "parallel.h")],

@@ -33,16 +33,16 @@ import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict
 
-from dimo_jax.apps.evaluation import Scores
-from dimo_jax.apps.player import Player, select_cameras
 from dimo_jax.apps.train import train
-from dimo_jax.checkpoints import config_sha256
+from dimo_jax.core.errors import UserError
 from dimo_jax.data.dataset import Dataset, motions_in, train_frames, views_in
-from dimo_jax.errors import UserError
 from dimo_jax.metrics.fvd import frechet_distance, video_features
 from dimo_jax.metrics.means import mean_defined
-from dimo_jax.train.step import composite_truth
-from dimo_jax.workdir.files import replace_file
+from dimo_jax.metrics.scores import Scores
+from dimo_jax.runtime.files import replace_file
+from dimo_jax.systems.dimo.player import Player, select_cameras
+from dimo_jax.systems.dimo.step import composite_truth
+from dimo_jax.training.checkpoints import config_sha256
 
 TABLE_5 = ("no_factorization", "no_latent_space", "no_pretraining", "no_joint_training")
 DEFAULT = ["configs/dimo.py:demo", *(f"configs/ablations/{name}.py:demo" for name in TABLE_5)]
@@ -369,8 +369,8 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    from dimo_jax.compiler import leave_reductions_to_xla
-    from dimo_jax.memory import keep_freed_memory
+    from dimo_jax.runtime.compiler import leave_reductions_to_xla
+    from dimo_jax.runtime.memory import keep_freed_memory
 
     keep_freed_memory()  # as launch.py does
     leave_reductions_to_xla()

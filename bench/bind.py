@@ -14,16 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
-from dimo_jax.apps.restore import restore
-from dimo_jax.apps.retarget import bind, measure_binding, place_trained, read_joints
-from dimo_jax.apps.takes import Recorder
-from dimo_jax.checkpoints import load_config
-from dimo_jax.data.gltf import load_scene
-from dimo_jax.data.gltf_animation import pose_scene
-from dimo_jax.export.alignment import align_source
-from dimo_jax.export.binding import Binding
-from dimo_jax.export.mesh_glb import pose_binding
-from dimo_jax.export.motion import Motion, to_matrices
+from dimo_jax.data.formats.rigged.alignment import align_source
+from dimo_jax.io.gltf.mesh import pose_binding
+from dimo_jax.io.gltf.scene import load_scene
+from dimo_jax.io.motion import Motion, to_matrices
+from dimo_jax.rigs.posing import pose_scene
+from dimo_jax.runs.motions import Recorder
+from dimo_jax.runs.restore import restore
+from dimo_jax.runs.retarget import bind, measure_binding, place_trained, read_joints
+from dimo_jax.skinning.binding import Binding
+from dimo_jax.training.checkpoints import load_config
 
 THINNING = 16  # every so many vertices stand for all where many frames are tried
 

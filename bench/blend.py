@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench.timing import compile_for, median_ms
-from dimo_jax.model import blend, deform, native
+from dimo_jax.skinning import blending, native, weighted_sums
 
 MOTIONS, TIMES, GAUSSIANS, KEY_POINTS, NEIGHBORS, COLUMNS = 8, 3, 5_120, 128, 8, 16
 
@@ -25,7 +25,7 @@ def main() -> None:
     weights = jnp.asarray(rng.uniform(size=(MOTIONS, GAUSSIANS, NEIGHBORS)), jnp.float32)
 
     def over_times(table: jax.Array, near: jax.Array, weight: jax.Array) -> jax.Array:
-        return jax.vmap(lambda t: blend.blend(t, near, weight))(table)
+        return jax.vmap(lambda t: weighted_sums.blend(t, near, weight))(table)
 
     def forward(tables: jax.Array, weights: jax.Array) -> jax.Array:
         return jax.vmap(over_times)(tables, neighbors, weights)
@@ -34,8 +34,8 @@ def main() -> None:
         return jnp.sum(forward(tables, weights) ** 2)
 
     print(f"{MOTIONS} motions x {TIMES} times, N={GAUSSIANS}, K={KEY_POINTS}, J={NEIGHBORS}, {COLUMNS} columns")
-    for name, limit in (("gathers", 0), ("matrix", blend.LARGEST_MATRIX)):
-        blend.LARGEST_MATRIX = limit
+    for name, limit in (("gathers", 0), ("matrix", weighted_sums.LARGEST_MATRIX)):
+        weighted_sums.LARGEST_MATRIX = limit
         report(name, forward, jax.grad(loss, argnums=(0, 1)), tables, weights)
 
     canonical = [jnp.asarray(rng.normal(size=(GAUSSIANS, size)), jnp.float32) for size in (3, 4)]
@@ -46,7 +46,7 @@ def main() -> None:
 
     def move(means: jax.Array, quats: jax.Array, weights: jax.Array, tables: tuple) -> tuple:
         def one_time(near: jax.Array, weight: jax.Array, translation: jax.Array, rotation: jax.Array) -> tuple:
-            return deform.linear_blend(
+            return blending.linear_blend(
                 means, quats, positions, translation, rotation, near, weight, implementation=implementation
             )
 

@@ -19,12 +19,12 @@ import numpy as np
 from absl import app, flags
 
 from configs.dimo import get_config
-from dimo_jax.checkpoints import Checkpoints
 from dimo_jax.data.dataset import Dataset
-from dimo_jax.data.frame_store import open_frames
-from dimo_jax.data.puppet import make_puppet
-from dimo_jax.memory import keep_freed_memory
-from dimo_jax.train.loop import fit
+from dimo_jax.data.puppet.dataset import make_puppet
+from dimo_jax.data.store import open_frames
+from dimo_jax.runtime.memory import keep_freed_memory
+from dimo_jax.systems.dimo.loop import fit
+from dimo_jax.training.checkpoints import Checkpoints
 
 OUT = flags.DEFINE_string("out", "runs/memory", "folder for the frames and the checkpoint")
 ACCUMULATE = flags.DEFINE_integer("accumulate", 12, "parts of a step, one after the other")

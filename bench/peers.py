@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from bench.timing import median_ms
-from dimo_jax.types import Camera, Gaussians
+from dimo_jax.core.types import Camera, Gaussians
 
 FIELDS = ("means", "log_scales", "quats", "logit_opacities", "sh")
 

@@ -20,9 +20,9 @@ import numpy as np
 from absl import app, flags
 
 from bench.timing import compile_for
+from dimo_jax.core.types import Camera, Gaussians
 from dimo_jax.render import project
 from dimo_jax.render.rasterize import api
-from dimo_jax.types import Camera, Gaussians
 
 MOTIONS, VIEWS, TIMES = 8, 1, 3
 NUM = flags.DEFINE_integer("num", 5_120, "Gaussians")

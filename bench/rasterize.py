@@ -26,11 +26,11 @@ from absl import app, flags
 from bench.peers import PEERS
 from bench.scenes import SCENES, make_cameras, make_gaussians
 from bench.timing import compile_for, count_memory, median_ms
-from dimo_jax.compiler import leave_reductions_to_xla
-from dimo_jax.memory import keep_freed_memory
+from dimo_jax.core.types import Camera, Gaussians, Splats
 from dimo_jax.render import measure_capacity, project, render, tiles
 from dimo_jax.render.rasterize import api
-from dimo_jax.types import Camera, Gaussians, Splats
+from dimo_jax.runtime.compiler import leave_reductions_to_xla
+from dimo_jax.runtime.memory import keep_freed_memory
 
 SCENE_NAMES = flags.DEFINE_list("scenes", list(SCENES), "which scenes")
 BACKENDS = flags.DEFINE_list("backends", [], "which backends; default: all that run here, pallas on GPUs only")

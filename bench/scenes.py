@@ -11,9 +11,9 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from dimo_jax.data.cameras import orbit
+from dimo_jax.cameras.orbits import orbit
+from dimo_jax.core.types import Camera, Gaussians
 from dimo_jax.geometry import harmonics
-from dimo_jax.types import Camera, Gaussians
 
 DISTANCE, FOV_DEG = 2.0, 33.9
 # name: (Gaussians, pixels a side, largest standard deviation in world units)

@@ -23,22 +23,21 @@ from absl import app, flags
 
 from bench.timing import compile_for, count_cost, count_memory, median_ms
 from configs.dimo import get_config
-from dimo_jax.checkpoints import Checkpoints, load_config
-from dimo_jax.compiler import leave_reductions_to_xla
+from dimo_jax.core.types import Batch
 from dimo_jax.data.sampler import Sampler, batch_sizes
 from dimo_jax.data.sources import load
 from dimo_jax.losses.total import LossInputs, evaluate
-from dimo_jax.memory import keep_freed_memory
-from dimo_jax.model import dimo
-from dimo_jax.model.dimo import build_components
-from dimo_jax.model.gaussians import mask_dead
-from dimo_jax.model.skinning import weigh_edges
 from dimo_jax.render import choose_backend, composite, project
-from dimo_jax.train import capacity, stages
-from dimo_jax.train.frozen import load_frozen
-from dimo_jax.train.state import TrainState
-from dimo_jax.train.step import build_step, composite_truth
-from dimo_jax.types import Batch
+from dimo_jax.runtime.compiler import leave_reductions_to_xla
+from dimo_jax.runtime.memory import keep_freed_memory
+from dimo_jax.skinning.weights import weigh_edges
+from dimo_jax.systems.dimo import capacity, model, stages
+from dimo_jax.systems.dimo.fixed_inputs import load_fixed
+from dimo_jax.systems.dimo.gaussians import mask_dead
+from dimo_jax.systems.dimo.model import build_components
+from dimo_jax.systems.dimo.state import TrainState
+from dimo_jax.systems.dimo.step import build_step, composite_truth
+from dimo_jax.training.checkpoints import Checkpoints, load_config
 
 PRESET = flags.DEFINE_string("preset", "demo", "preset of configs/dimo.py")
 WORKDIR = flags.DEFINE_string("workdir", None, "a finished run whose state and config are timed")
@@ -98,7 +97,7 @@ def main(argv: list[str]) -> None:
         f"{int(state.alive.sum())} of {state.alive.shape[0]} Gaussians, {config.num_key_points} key points"
     )
     print(f"{'part':12s} {'ms':>8s} {'share':>6s} {'GFLOP':>8s} {'MB':>8s}   (by XLA's count; none for custom calls)")
-    frozen, key = load_frozen(options.terms), jax.random.key(0)
+    frozen, key = load_fixed(options.terms), jax.random.key(0)
     whole_call = compile_for(build_step(components, options), state, batch, frozen, key)
     whole = median_ms(whole_call, state, batch, frozen, key, repeats=REPEATS.value)
     parts = build_parts(config, components, options, state, batch, frozen)
@@ -129,7 +128,7 @@ def build_parts(
         weights = params.replace(decoder=decoder)
 
         def one(z: Any, time: Any) -> Any:
-            return dimo.decode(components, weights, z, positions, time)
+            return model.decode(components, weights, z, positions, time)
 
         return jax.vmap(lambda z, times: jax.vmap(lambda t: one(z, t))(times))(codes, batch.times)
 

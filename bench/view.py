@@ -22,17 +22,16 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from bench.timing import median_ms
-from dimo_jax.apps.player import Player
-from dimo_jax.apps.restore import Restored
 from dimo_jax.apps.view import build, import_viser
-from dimo_jax.apps.viewer.loop import Viewer
-from dimo_jax.apps.viewer.prompts import Prompts
-from dimo_jax.apps.viewer.session import Session
-from dimo_jax.data.cameras import orbit
-from dimo_jax.model import dimo
-from dimo_jax.model.gaussians import uniform_in_ball
-from dimo_jax.train import stages
-from dimo_jax.train.state import TrainState
+from dimo_jax.cameras.orbits import orbit
+from dimo_jax.runs.restore import Restored
+from dimo_jax.systems.dimo import model, stages
+from dimo_jax.systems.dimo.gaussians import uniform_in_ball
+from dimo_jax.systems.dimo.player import Player
+from dimo_jax.systems.dimo.state import TrainState
+from dimo_jax.views.viewer.loop import Viewer
+from dimo_jax.views.viewer.prompts import Prompts
+from dimo_jax.views.viewer.session import Session
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/dimo.py:demo", "Sizes of decoder, key points and latents")
 NUM_GAUSSIANS = flags.DEFINE_integer("num_gaussians", 10_000, "Gaussians, all alive")
@@ -51,7 +50,7 @@ def random_state(
     config.stage2.num_per_key_point = -(-num_gaussians // config.num_key_points)
     last = stages.build_stages(config)[-1].last_step
     sizes = dict(num_motions=num_motions, num_frames=num_frames)
-    state = stages.template(config, dimo.build_components(config), step=last, **sizes)
+    state = stages.template(config, model.build_components(config), step=last, **sizes)
     state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state)
     keys = iter(jax.random.split(jax.random.key(seed), 100))
 
@@ -147,7 +146,7 @@ def main(_: list[str]) -> None:
     viser, config = import_viser(), CONFIG.value
     sizes = dict(num_motions=8, num_frames=NUM_FRAMES)
     state = random_state(config, num_gaussians=NUM_GAUSSIANS.value, **sizes)
-    player = Player(config, dimo.build_components(config), state, num_frames=NUM_FRAMES)
+    player = Player(config, model.build_components(config), state, num_frames=NUM_FRAMES)
     start = time.perf_counter()
     session = Session(Restored(player, make_facts(**sizes), step=0))
     print(

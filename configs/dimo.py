@@ -19,9 +19,9 @@ from __future__ import annotations
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-TERMS = "dimo_jax.losses.terms"
-DENSITY = "dimo_jax.train.density"
-LOG_LINEAR = "dimo_jax.train.schedules:log_linear"
+TERMS = "dimo_jax.systems.dimo.terms"
+DENSITY = "dimo_jax.training.density"
+LOG_LINEAR = "dimo_jax.training.schedules:log_linear"
 
 
 def get_config(preset: str = "auto") -> ConfigDict:
@@ -57,7 +57,7 @@ def _paper() -> ConfigDict:
     config.data = ConfigDict()
     config.data.path = ""  # a native dataset folder; empty: the source below
     config.data.source = dict(
-        fn="dimo_jax.data.puppet:make_puppet",
+        fn="dimo_jax.data.puppet.dataset:make_puppet",
         num_motions=60,
         num_frames=21,
         size=512,
@@ -74,7 +74,7 @@ def _paper() -> ConfigDict:
     config.num_devices = 0  # of every process; 0: as many as the batch can be dealt out to evenly
 
     config.decoder = dict(
-        fn="dimo_jax.model.decoder:motion_decoder",
+        fn="dimo_jax.systems.dimo.decoder:motion_decoder",
         width=256,
         depth=8,
         skip=4,
@@ -83,12 +83,12 @@ def _paper() -> ConfigDict:
         num_time_bands=6,
         dtype="float32",
     )
-    config.latent = dict(fn="dimo_jax.model.latents:reparameterize")
+    config.latent = dict(fn="dimo_jax.systems.dimo.latents:reparameterize")
     config.latent_init = dict(dim=32, mu_std=0.1, log_sigma=-3.0)
-    config.skinning = dict(fn="dimo_jax.model.skinning:rbf_weights")
-    config.graph = dict(fn="dimo_jax.model.graph:trajectory_neighbors", num_neighbors=8)
+    config.skinning = dict(fn="dimo_jax.skinning.weights:rbf_weights")
+    config.graph = dict(fn="dimo_jax.systems.dimo.graph:trajectory_neighbors", num_neighbors=8)
     config.deform = dict(
-        fn="dimo_jax.model.deform:linear_blend",
+        fn="dimo_jax.skinning.blending:linear_blend",
         align=False,
         implementation=placeholder(str),  # xla or native; none: as render.implementation allows
     )
@@ -99,7 +99,7 @@ def _paper() -> ConfigDict:
     config.render = dict(implementation=placeholder(str), capacity=placeholder(int), background=(1.0, 1.0, 1.0))
 
     config.turns = dict(
-        fn="dimo_jax.train.turns:find_turns",
+        fn="dimo_jax.systems.dimo.turns:find_turns",
         size=32,
         num_angles=24,
         num_headings=12,
@@ -111,13 +111,13 @@ def _paper() -> ConfigDict:
     config.stage1 = ConfigDict()
     config.stage1.num_steps = 2_800
     config.stage1.phases = ((0, 128), (300, 256), (450, 512))  # (first step, pixels)
-    config.stage1.move = dict(fn="dimo_jax.model.dimo:move_points")
+    config.stage1.move = dict(fn="dimo_jax.systems.dimo.model:move_points")
     config.stage1.capacity = 2_048
     config.stage1.num_points = 512
     config.stage1.ball_radius = 0.5
     config.stage1.opacity = 0.05
     config.stage1.scale = 0.03
-    config.stage1.scales = dict(fn="dimo_jax.model.gaussians:shared_radius")
+    config.stage1.scales = dict(fn="dimo_jax.systems.dimo.gaussians:shared_radius")
     config.stage1.densify = dict(
         fn=f"{DENSITY}:densify", gradient_ratio=1.5, split_scale=0.05, max_points=placeholder(int)
     )
@@ -155,12 +155,12 @@ def _paper() -> ConfigDict:
     config.stage2 = ConfigDict()
     config.stage2.num_steps = 8_000
     config.stage2.phases = ((0, 128), (300, 256), (450, 512))
-    config.stage2.move = dict(fn="dimo_jax.model.dimo:move_by_key_points")
+    config.stage2.move = dict(fn="dimo_jax.systems.dimo.model:move_by_key_points")
     config.stage2.num_per_key_point = 200
     config.stage2.ball_scale = 1.0  # radius of the ball of Gaussians as a multiple of the key points' spacing
     config.stage2.opacity = 0.1
     config.stage2.sh_degree = 0
-    config.stage2.scales = dict(fn="dimo_jax.model.gaussians:anisotropic")
+    config.stage2.scales = dict(fn="dimo_jax.systems.dimo.gaussians:anisotropic")
     config.stage2.prune = dict(fn=f"{DENSITY}:prune", min_opacity=0.01, max_scale=0.4)
     config.stage2.prune_every = 1_000
     config.stage2.prune_until = 4_999
@@ -197,9 +197,9 @@ def _paper() -> ConfigDict:
     config.text.bert = ""  # a Hugging Face BERT folder; empty: all-MiniLM-L6-v2, downloaded on first use
     config.text.joint = False  # train the projector together with the latents, in the second stage
     config.text.pooling = "auto"  # mean, cls, pooler; auto: as the folder says
-    config.text.projector = dict(fn="dimo_jax.model.text:mlp", width=128, depth=1)
+    config.text.projector = dict(fn="dimo_jax.systems.dimo.projector:mlp", width=128, depth=1)
     config.text.fit = dict(
-        fn="dimo_jax.train.text:fit_projector", num_steps=400, noise=1.0, contrast=1.0, num_members=4
+        fn="dimo_jax.systems.dimo.fit_projector:fit_projector", num_steps=400, noise=1.0, contrast=1.0, num_members=4
     )
 
     config.log_every = 50  # steps between lines of metrics.jsonl
@@ -225,13 +225,13 @@ def _official() -> ConfigDict:
     config.decoder.skip = 5  # their "skip at 4" joins the inputs to what layer 4 gives
     config.decoder.lowest_frequency = 1.0
     config.deform.unit = False
-    config.latent = dict(fn="dimo_jax.model.latents:plain_code")
-    config.skinning = dict(fn="dimo_jax.model.skinning:rbf_weights_authors")
-    config.graph = dict(fn="dimo_jax.model.graph:canonical_neighbors", num_neighbors=4)
+    config.latent = dict(fn="dimo_jax.systems.dimo.latents:plain_code")
+    config.skinning = dict(fn="dimo_jax.skinning.weights:rbf_weights_authors")
+    config.graph = dict(fn="dimo_jax.systems.dimo.graph:canonical_neighbors", num_neighbors=4)
     config.radius_power = 1.0  # r_k is a length
     config.stage2.num_steps = 10_000
     config.text.pooling = "pooler"  # of bert-base-cased, whose folder is config.text.bert
-    config.text.projector = dict(fn="dimo_jax.model.text:linear")
+    config.text.projector = dict(fn="dimo_jax.systems.dimo.projector:linear")
     config.text.fit.update(noise=0.0, contrast=0.0, num_members=1)
     for stage in (config.stage1, config.stage2):
         stage.losses.arap = dict(fn=f"{TERMS}:arap_rigid", weight=10.0, radius=0.1, num_neighbors=10, num_times=8)

@@ -32,7 +32,7 @@ def _cogvideox() -> ConfigDict:
 
     # The key is in the environment, in the variable that `key_variable` names, and nowhere else.
     config.client = dict(
-        fn="dimo_jax.distill.client:open_endpoint",
+        fn="dimo_jax.priors.client:open_endpoint",
         model="gpt-4o",  # the paper's
         base_url="",  # "": the environment's OPENAI_BASE_URL, or OpenAI
         key_variable="OPENAI_API_KEY",
@@ -47,10 +47,10 @@ def _cogvideox() -> ConfigDict:
     config.num_prompts = 50  # the paper's number of motions of an object
     config.round_size = 25  # motions asked for at once
     config.max_rounds = 8
-    config.describe = dict(fn="dimo_jax.distill.prompts:describe_image")
-    config.propose = dict(fn="dimo_jax.distill.prompts:propose_motions")
-    config.deduplicate = dict(fn="dimo_jax.distill.prompts:find_duplicates", threshold=0.75)
-    config.embed = dict(fn="dimo_jax.distill.prompts:bert_embeddings", folder="", pooling="auto")
+    config.describe = dict(fn="dimo_jax.priors.prompts:describe_image")
+    config.propose = dict(fn="dimo_jax.priors.prompts:propose_motions")
+    config.deduplicate = dict(fn="dimo_jax.priors.prompts:find_duplicates", threshold=0.75)
+    config.embed = dict(fn="dimo_jax.priors.prompts:bert_embeddings", folder="", pooling="auto")
     config.style = (
         "The camera is fixed and does not move, plain white background, the whole object stays in the picture"
     )
@@ -58,7 +58,7 @@ def _cogvideox() -> ConfigDict:
     config.image = dict(share=0.7)  # of the smaller side that the object takes in the first frame
     config.takes = 1  # videos of each motion
     config.video = dict(
-        fn="dimo_jax.distill.video_models:image_to_video",
+        fn="dimo_jax.priors.video_models:image_to_video",
         pipeline="CogVideoXImageToVideoPipeline",
         model="THUDM/CogVideoX-5b-I2V",
         height=480,
@@ -78,7 +78,7 @@ def _cogvideox() -> ConfigDict:
 
     # None leaves an option to the function, so that another one can be put into the slot.
     config.mask = dict(
-        fn="dimo_jax.distill.masks:color_key",  # or :given, or :rembg
+        fn="dimo_jax.priors.masks:color_key",  # or :given, or :rembg
         color=placeholder(tuple),
         tolerance=placeholder(float),
         folder=placeholder(str),
@@ -86,24 +86,24 @@ def _cogvideox() -> ConfigDict:
         model_path=placeholder(str),
     )
     config.flow = dict(
-        fn="dimo_jax.metrics.motion:measure_flow",  # or dimo_jax.distill.flow:raft
+        fn="dimo_jax.metrics.motion:measure_flow",  # or dimo_jax.priors.flow:raft
         weights=placeholder(str),
         size=placeholder(str),
         device=placeholder(str),
     )
     config.judge_motion = dict(
-        fn="dimo_jax.distill.flow:judge_motion",
+        fn="dimo_jax.priors.flow:judge_motion",
         least=0.03,  # picture heights a second
         most=1.5,
         max_jump=0.6,
         max_cropped=0.1,
     )
-    config.score = dict(fn="dimo_jax.distill.score:rate_video", num_frames=6, max_side=512)  # fn="": not scored
-    config.judge_points = dict(fn="dimo_jax.distill.score:judge_points", least_mean=3.5, least_each=2.0)
+    config.score = dict(fn="dimo_jax.priors.score:rate_video", num_frames=6, max_side=512)  # fn="": not scored
+    config.judge_points = dict(fn="dimo_jax.priors.score:judge_points", least_mean=3.5, least_each=2.0)
 
     config.framing = dict(size=576, num_frames=21, margin=0.05)  # what SV4D works with
     config.views = dict(
-        fn="dimo_jax.distill.novel_views:sv4d",  # or :input_view_only
+        fn="dimo_jax.priors.novel_views:sv4d",  # or :input_view_only
         checkout=placeholder(str),
         python=placeholder(str),
         model_path=placeholder(str),
@@ -130,7 +130,7 @@ def _cogvideox() -> ConfigDict:
 def _wan() -> ConfigDict:
     config = _cogvideox()
     config.video = dict(
-        fn="dimo_jax.distill.video_models:image_to_video",
+        fn="dimo_jax.priors.video_models:image_to_video",
         pipeline="WanImageToVideoPipeline",
         model="Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
         height=480,

@@ -9,19 +9,18 @@ import pytest
 from ml_collections import ConfigDict
 
 from bench import ablate
-from dimo_jax.apps.checks import check_config, check_data
-from dimo_jax.apps.player import Player, select_cameras
-from dimo_jax.checkpoints import config_sha256
+from dimo_jax.core.errors import UserError
 from dimo_jax.data.sampler import Sampler, batch_sizes
 from dimo_jax.data.sources import load
-from dimo_jax.errors import UserError
 from dimo_jax.metrics.fvd import frechet_distance
-from dimo_jax.model import latents
-from dimo_jax.model.dimo import build_components
-from dimo_jax.train import stages
-from dimo_jax.train.frozen import load_frozen
-from dimo_jax.train.loop import fit
-from dimo_jax.train.step import build_step, composite_truth
+from dimo_jax.runs.checks import check_config, check_data
+from dimo_jax.systems.dimo import latents, stages
+from dimo_jax.systems.dimo.fixed_inputs import load_fixed
+from dimo_jax.systems.dimo.loop import fit
+from dimo_jax.systems.dimo.model import build_components
+from dimo_jax.systems.dimo.player import Player, select_cameras
+from dimo_jax.systems.dimo.step import build_step, composite_truth
+from dimo_jax.training.checkpoints import config_sha256
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "configs/ablations").glob("*.py"))
@@ -83,7 +82,7 @@ def test_ablation_traces(spec):
             config, components, step=stage.first_step, num_motions=dataset.num_motions, num_frames=dataset.num_frames
         )
         step = build_step(components, stage.options)
-        after, metrics = jax.eval_shape(step, state, batch, load_frozen(stage.options.terms), jax.random.key(0))
+        after, metrics = jax.eval_shape(step, state, batch, load_fixed(stage.options.terms), jax.random.key(0))
         assert jax.tree.structure(after) == jax.tree.structure(state)
     check_terms(spec, metrics.terms)
 

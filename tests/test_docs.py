@@ -15,9 +15,9 @@ from absl import flags
 
 from configs.dimo import get_config
 from dimo_jax import apps
-from dimo_jax.apps import command_line
-from dimo_jax.data.gltf import load_scene
-from dimo_jax.data.puppet import choose_motions
+from dimo_jax.cli import command_line
+from dimo_jax.data.puppet.dataset import choose_motions
+from dimo_jax.io.gltf.scene import load_scene
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

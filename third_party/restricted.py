@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from dimo_jax.errors import UserError
+from dimo_jax.core.errors import UserError
 
 _REBUILD_ARRAY: Any = np.empty(0).__reduce__()[0]
 _MEMO = ("PUT", "BINPUT", "LONG_BINPUT")

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dimo_jax.data.cameras import orbit
+from dimo_jax.cameras.orbits import orbit
+from dimo_jax.core.types import Camera
 from dimo_jax.data.dataset import Dataset
-from dimo_jax.data.frame_store import open_frames
-from dimo_jax.data.native import write_dataset
-from dimo_jax.export.video import write_gif, write_video
-from dimo_jax.types import Camera
+from dimo_jax.data.formats.native import write_dataset
+from dimo_jax.data.store import open_frames
+from dimo_jax.io.video import write_gif, write_video
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE, FRAMES = 24, 3

@@ -16,18 +16,18 @@ from safetensors.numpy import save_file
 
 from bench.fuzz.data_seeds import ROOT, draw, make_dataset
 from configs.dimo import get_config
-from dimo_jax.apps.restore import save_facts
-from dimo_jax.checkpoints import Checkpoints, save_config, to_plain
-from dimo_jax.distill.manifest import Manifest
-from dimo_jax.export.metrics_log import MetricsLog
-from dimo_jax.export.model_file import write_model
-from dimo_jax.export.ply import write_gaussians
-from dimo_jax.export.trajectories import write_trajectories
-from dimo_jax.model.dimo import build_components
-from dimo_jax.train import stages
-from dimo_jax.types import Gaussians
-from dimo_jax.workdir.files import write_json
-from dimo_jax.workdir.status import write_status
+from dimo_jax.core.types import Gaussians
+from dimo_jax.io.metrics_log import MetricsLog
+from dimo_jax.io.ply import write_gaussians
+from dimo_jax.priors.manifest import Manifest
+from dimo_jax.runs.restore import save_facts
+from dimo_jax.runtime.files import write_json
+from dimo_jax.runtime.status import write_status
+from dimo_jax.systems.dimo import stages
+from dimo_jax.systems.dimo.model import build_components
+from dimo_jax.training.checkpoints import Checkpoints, save_config, to_plain
+from dimo_jax.training.model_file import write_model
+from dimo_jax.views.trajectories import write_trajectories
 from third_party import bert, clip
 
 AUTHORS_MODEL = ROOT / "tests/third_party/authors_model"

@@ -12,25 +12,27 @@ import numpy as np
 from bench.fuzz import data_seeds, file_seeds
 from bench.fuzz.cases import Reader
 from configs.dimo import get_config
-from dimo_jax.apps import import_data, objects, status, video_folders
-from dimo_jax.apps.restore import restore
-from dimo_jax.apps.takes import read_codes
-from dimo_jax.checkpoints import load_config
-from dimo_jax.data.authors import describe_authors
-from dimo_jax.data.camera_file import describe_videos
-from dimo_jax.data.clip_passes import Timing, pose_clip
-from dimo_jax.data.frame_store import open_frames
-from dimo_jax.data.gltf import load_scene
-from dimo_jax.data.native_schema import read_description
-from dimo_jax.data.recording import build_cameras
+from dimo_jax.apps import import_data, status
+from dimo_jax.data.formats import consistent4d
+from dimo_jax.data.formats.authors import describe_authors
+from dimo_jax.data.formats.camera_file import describe_videos
+from dimo_jax.data.formats.native_schema import read_description
+from dimo_jax.data.formats.recording import build_cameras
+from dimo_jax.data.formats.rigged.passes import Timing, pose_clip
 from dimo_jax.data.sources import detect, read_folder
-from dimo_jax.distill import prompts, video_steps
-from dimo_jax.distill.manifest import Manifest
-from dimo_jax.export.metrics_log import read_metrics
-from dimo_jax.export.ply import read_gaussians
-from dimo_jax.export.trajectories import read_trajectories
+from dimo_jax.data.store import open_frames
+from dimo_jax.io.gltf.scene import load_scene
+from dimo_jax.io.metrics_log import read_metrics
+from dimo_jax.io.ply import read_gaussians
 from dimo_jax.metrics.clip import load_clip
-from dimo_jax.model.bert import load_encoder
+from dimo_jax.networks.bert import load_encoder
+from dimo_jax.priors import prompts, video_steps
+from dimo_jax.priors.manifest import Manifest
+from dimo_jax.runs import objects
+from dimo_jax.runs.motions import read_codes
+from dimo_jax.runs.restore import restore
+from dimo_jax.training.checkpoints import load_config
+from dimo_jax.views.trajectories import read_trajectories
 from third_party.restricted import load_arrays
 from third_party.torch_files import load_tensors
 
@@ -101,9 +103,9 @@ def read_store(source: Path, out: Path) -> None:
 
 def read_benchmark(source: Path, out: Path) -> None:
     """`--app=evaluate --gt=... --pred=...`."""
-    for pair in video_folders.find_pairs(source / "gt", source / "pred"):
-        video_folders.read_videos(pair.pred)
-        video_folders.read_videos(pair.truth)
+    for pair in consistent4d.find_pairs(source / "gt", source / "pred"):
+        consistent4d.read_videos(pair.pred)
+        consistent4d.read_videos(pair.truth)
 
 
 def read_run(source: Path, out: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dimo_jax.errors import UserError
+from dimo_jax.core.errors import UserError
 
 ACCEPTED, REFUSED = "accepted", "refused"
 MAX_MESSAGE = 2000  # characters of the one line

@@ -13,6 +13,6 @@ from configs import dimo
 def get_config(preset: str = "auto") -> ConfigDict:
     """The preset with `rbf_weights_authors`."""
     config = dimo.get_config(preset)
-    config.skinning = dict(fn="dimo_jax.model.skinning:rbf_weights_authors")
+    config.skinning = dict(fn="dimo_jax.skinning.weights:rbf_weights_authors")
     config.radius_power = 1.0
     return config

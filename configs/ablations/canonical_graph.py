@@ -14,5 +14,5 @@ def get_config(preset: str = "auto") -> ConfigDict:
     """The preset with neighbours from canonical positions alone, as many as it had."""
     config = dimo.get_config(preset)
     count = config.graph.num_neighbors
-    config.graph = dict(fn="dimo_jax.model.graph:canonical_neighbors", num_neighbors=count)
+    config.graph = dict(fn="dimo_jax.systems.dimo.graph:canonical_neighbors", num_neighbors=count)
     return config

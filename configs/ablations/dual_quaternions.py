@@ -13,5 +13,5 @@ from configs import dimo
 def get_config(preset: str = "auto") -> ConfigDict:
     """The preset with `dual_quaternion_blend`."""
     config = dimo.get_config(preset)
-    config.deform = dict(fn="dimo_jax.model.deform:dual_quaternion_blend")
+    config.deform = dict(fn="dimo_jax.skinning.blending:dual_quaternion_blend")
     return config

@@ -16,5 +16,5 @@ from configs import dimo
 def get_config(preset: str = "auto") -> ConfigDict:
     """The preset without skinning."""
     config = dimo.get_config(preset)
-    config.stage2.move = dict(fn="dimo_jax.model.dimo:move_without_key_points")
+    config.stage2.move = dict(fn="dimo_jax.systems.dimo.model:move_without_key_points")
     return config

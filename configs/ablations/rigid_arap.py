@@ -14,5 +14,5 @@ def get_config(preset: str = "auto") -> ConfigDict:
     """The preset with `arap_rigid` at the authors' weight."""
     config = dimo.get_config(preset)
     for stage in (config.stage1, config.stage2):
-        stage.losses.arap = dict(fn="dimo_jax.losses.terms:arap_rigid", weight=10.0, radius=0.1, num_neighbors=10)
+        stage.losses.arap = dict(fn="dimo_jax.systems.dimo.terms:arap_rigid", weight=10.0, radius=0.1, num_neighbors=10)
     return config

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dimo_jax.apps.options import check_folder
+from dimo_jax.core.errors import UserError
+from dimo_jax.core.flag_values import check_folder
 from dimo_jax.data.inspection import inspect_folder
 from dimo_jax.data.world import place_cameras
-from dimo_jax.errors import UserError
-from dimo_jax.export.rig import draw_contact_sheet, draw_rig
 from dimo_jax.geometry.world import World
+from dimo_jax.views.camera_drawings import draw_contact_sheet, draw_rig
 
 
 def check_data(folder: str, *, out: str = "") -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from dimo_jax.apps.options import check_folder
-from dimo_jax.distill.chain import find_missing, run_chain
-from dimo_jax.distill.manifest import FILE
-from dimo_jax.distill.plan import describe_plan
-from dimo_jax.distill.prompts import read_prompts
-from dimo_jax.distill.video_steps import read_image
-from dimo_jax.errors import UserError
+from dimo_jax.core.errors import UserError
+from dimo_jax.core.flag_values import check_folder
+from dimo_jax.priors.chain import find_missing, run_chain
+from dimo_jax.priors.manifest import FILE
+from dimo_jax.priors.plan import describe_plan
+from dimo_jax.priors.prompts import read_prompts
+from dimo_jax.priors.video_steps import read_image
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "distill.py"
 

@@ -14,24 +14,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dimo_jax.apps.evaluation import choose_gaussians, measure_surface_distance, play_motions, score
-from dimo_jax.apps.flag_checks import check_flags
-from dimo_jax.apps.folder_scores import choose_networks, score_folders
-from dimo_jax.apps.gallery import draw_samples
-from dimo_jax.apps.player import Player, select_cameras
-from dimo_jax.apps.restore import load_data, restore, results_folder
-from dimo_jax.apps.video_scores import VideoScores, check_packages
-from dimo_jax.checkpoints import load_config
+from dimo_jax.cli.flag_checks import check_flags
+from dimo_jax.core.errors import UserError
 from dimo_jax.data.dataset import Dataset, held_out_frames, motions_in, train_frames, views_in
-from dimo_jax.errors import UserError
 from dimo_jax.metrics.clip import ClipVision, load_clip
+from dimo_jax.metrics.folders import choose_networks, score_folders
 from dimo_jax.metrics.means import summarize
 from dimo_jax.metrics.motion import joint_error, trajectory_diversity, trajectory_error
 from dimo_jax.metrics.subsets import draw_evenly
-from dimo_jax.progress import track
-from dimo_jax.train.step import composite_truth
-from dimo_jax.workdir.files import write_json
-from dimo_jax.workdir.naming import free_number
+from dimo_jax.metrics.videos import VideoScores, check_packages
+from dimo_jax.runs.codes import draw_samples
+from dimo_jax.runs.evaluation import choose_gaussians, measure_surface_distance, play_motions, score
+from dimo_jax.runs.restore import load_data, restore, results_folder
+from dimo_jax.runtime.files import write_json
+from dimo_jax.runtime.naming import free_number
+from dimo_jax.runtime.progress import track
+from dimo_jax.systems.dimo.player import Player, select_cameras
+from dimo_jax.systems.dimo.step import composite_truth
+from dimo_jax.training.checkpoints import load_config
 
 STEM = "evaluation"  # of the file
 

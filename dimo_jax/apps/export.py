@@ -11,29 +11,29 @@ from typing import Any
 import jax
 import numpy as np
 
-from dimo_jax.apps import retarget
-from dimo_jax.apps.choice import SPREAD, VIDEO_SIZE, Choice
-from dimo_jax.apps.film import draw_layers, write_frames
-from dimo_jax.apps.flag_checks import check_flags
-from dimo_jax.apps.options import parse_numbers
-from dimo_jax.apps.restore import Restored, restore, results_folder
 from dimo_jax.apps.sample import make_camera_path
-from dimo_jax.apps.takes import Recorder, choose_codes
-from dimo_jax.checkpoints import load_config, to_plain
-from dimo_jax.data.names import split_list
-from dimo_jax.errors import UserError
-from dimo_jax.export.gaussian_glb import write_gaussian_glb
-from dimo_jax.export.model_file import write_model
-from dimo_jax.export.motion import Motion, measure_skin, write_motion
-from dimo_jax.export.place import place_motion
-from dimo_jax.export.ply import write_gaussians
-from dimo_jax.export.skinned_glb import find_shown, write_skinned_glb
-from dimo_jax.export.splat import write_splat
-from dimo_jax.export.video import MAX_GIF_RATE
-from dimo_jax.train.stages import frame_times
-from dimo_jax.types import Camera
-from dimo_jax.workdir.files import replace_folder
-from dimo_jax.workdir.naming import free_number
+from dimo_jax.cli.flag_checks import check_flags
+from dimo_jax.core.errors import UserError
+from dimo_jax.core.flag_values import parse_numbers
+from dimo_jax.core.names import split_list
+from dimo_jax.core.types import Camera
+from dimo_jax.io.gltf.gaussians import write_gaussian_glb
+from dimo_jax.io.gltf.skinned import find_shown, write_skinned_glb
+from dimo_jax.io.motion import Motion, measure_skin, write_motion
+from dimo_jax.io.place import place_motion
+from dimo_jax.io.ply import write_gaussians
+from dimo_jax.io.splat import write_splat
+from dimo_jax.io.video import MAX_GIF_RATE
+from dimo_jax.runs import retarget
+from dimo_jax.runs.choice import SPREAD, VIDEO_SIZE, Choice
+from dimo_jax.runs.motions import Recorder, choose_codes
+from dimo_jax.runs.restore import Restored, restore, results_folder
+from dimo_jax.runtime.files import replace_folder
+from dimo_jax.runtime.naming import free_number
+from dimo_jax.systems.dimo.stages import frame_times
+from dimo_jax.training.checkpoints import load_config, to_plain
+from dimo_jax.training.model_file import write_model
+from dimo_jax.views.film import draw_layers, write_frames
 
 EXACT = 1e-3  # of the motion's extent: a skin within it shows what the model does
 LOST = 5e-2  # beyond it the key points do not move the Gaussians

@@ -20,19 +20,19 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from dimo_jax.apps import import_videos
 from dimo_jax.apps.check_data import check_data
-from dimo_jax.apps.flag_checks import check_flags
-from dimo_jax.apps.import_model import import_model
-from dimo_jax.apps.options import check_folder, parse_numbers
-from dimo_jax.data.clip_passes import Timing
+from dimo_jax.cameras.turntable import Turntable, spread_views
+from dimo_jax.cli.flag_checks import check_flags
+from dimo_jax.core.errors import UserError
+from dimo_jax.core.flag_values import check_folder, parse_numbers
 from dimo_jax.data.dataset import Dataset
-from dimo_jax.data.import_folder import import_folder
-from dimo_jax.data.import_gltf import Options
-from dimo_jax.data.native_schema import read_framing
+from dimo_jax.data.formats import import_videos
+from dimo_jax.data.formats.native_schema import read_framing
+from dimo_jax.data.formats.rigged.folder import import_folder
+from dimo_jax.data.formats.rigged.passes import Timing
+from dimo_jax.data.formats.rigged.plan import Options
 from dimo_jax.data.sources import detect
-from dimo_jax.data.studio import Studio, spread_views
-from dimo_jax.errors import UserError
+from dimo_jax.runs.authors_model import import_model
 
 KINDS = {
     "gltf": "a glTF model",
@@ -202,7 +202,7 @@ def import_model_file(
         hide=hide,
         test_clips=test_clips,
         timing=Timing(num_frames=num_frames, loop=loop, root_motion=root_motion),
-        studio=Studio(
+        studio=Turntable(
             azimuths_deg=spread_views(num_views) if num_views else parse_numbers("azimuths", azimuths),
             test_azimuths_deg=parse_numbers("test_azimuths", test_azimuths),
             elevation_deg=elevation,

@@ -10,27 +10,24 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from dimo_jax.apps.flag_checks import check_flags
-from dimo_jax.apps.gallery import write_latents
-from dimo_jax.apps.options import join_names
-from dimo_jax.apps.player import Player
-from dimo_jax.apps.restore import Restored, restore, results_folder
 from dimo_jax.apps.sample import make_camera_path
-from dimo_jax.errors import UserError
-from dimo_jax.export.images import to_uint8, upscale
-from dimo_jax.export.video import write_video
+from dimo_jax.cli.flag_checks import check_flags
+from dimo_jax.core.errors import UserError
+from dimo_jax.core.flag_values import join_names
+from dimo_jax.core.types import Array, Gaussians
+from dimo_jax.io.images import to_uint8, upscale
+from dimo_jax.io.video import write_video
 from dimo_jax.metrics import shape
-from dimo_jax.model import latents
-from dimo_jax.progress import track
-from dimo_jax.train.stages import frame_times
-from dimo_jax.types import Array, Gaussians
-from dimo_jax.workdir.files import write_json
-from dimo_jax.workdir.naming import free_number
+from dimo_jax.runs.codes import LINES
+from dimo_jax.runs.restore import Restored, restore, results_folder
+from dimo_jax.runtime.files import write_json
+from dimo_jax.runtime.naming import free_number
+from dimo_jax.runtime.progress import track
+from dimo_jax.systems.dimo import latents
+from dimo_jax.systems.dimo.player import Player
+from dimo_jax.systems.dimo.stages import frame_times
+from dimo_jax.views.gallery import write_latents
 
-LINES: dict[str, Callable[..., Array]] = {
-    "linear": latents.interpolate_linear,
-    "spherical": latents.interpolate_spherical,
-}
 NUM_ANCHORS = 1_000  # surface points whose neighbours are watched
 LIMIT = 1.5  # of the change of neighbour distances in training motions
 

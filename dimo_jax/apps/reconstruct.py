@@ -12,29 +12,29 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from dimo_jax.apps.flag_checks import check_flags
-from dimo_jax.apps.gallery import compare_code
-from dimo_jax.apps.options import parse_numbers
-from dimo_jax.apps.player import Player, select_cameras
-from dimo_jax.apps.restore import Restored, load_data, restore, results_folder
-from dimo_jax.apps.unseen import blank_psnr, judge_start, read_unseen, training_psnr
-from dimo_jax.checkpoints import load_config
-from dimo_jax.data.cameras import resize
+from dimo_jax.cameras.orbits import resize
+from dimo_jax.cli.flag_checks import check_flags
+from dimo_jax.core.errors import UserError
+from dimo_jax.core.flag_values import parse_numbers
+from dimo_jax.core.names import choose_names
+from dimo_jax.core.types import Array
 from dimo_jax.data.dataset import Dataset, motions_in, views_in
-from dimo_jax.data.names import choose_names
 from dimo_jax.data.sampler import downsample
-from dimo_jax.errors import UserError
-from dimo_jax.export.video import write_video
+from dimo_jax.io.video import write_video
 from dimo_jax.metrics.means import pool, summarize
 from dimo_jax.metrics.psnr import psnr, psnr_foreground
 from dimo_jax.metrics.subsets import draw_evenly
-from dimo_jax.progress import track
-from dimo_jax.train.reconstruct import FitOptions, Fitted, fit_code
-from dimo_jax.train.stages import frame_times
-from dimo_jax.train.step import composite_truth
-from dimo_jax.types import Array
-from dimo_jax.workdir.files import replace_file, write_json
-from dimo_jax.workdir.naming import free_number
+from dimo_jax.runs.restore import Restored, load_data, restore, results_folder
+from dimo_jax.runs.unseen import blank_psnr, judge_start, read_unseen, training_psnr
+from dimo_jax.runtime.files import replace_file, write_json
+from dimo_jax.runtime.naming import free_number
+from dimo_jax.runtime.progress import track
+from dimo_jax.systems.dimo.player import Player, select_cameras
+from dimo_jax.systems.dimo.reconstruct import FitOptions, Fitted, fit_code
+from dimo_jax.systems.dimo.stages import frame_times
+from dimo_jax.systems.dimo.step import composite_truth
+from dimo_jax.training.checkpoints import load_config
+from dimo_jax.views.gallery import compare_code
 
 LARGEST_FIT = 128  # pixels; a latent code does not profit from more
 NUM_TRAINING = 8  # training motions scored for comparison

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from dimo_jax.apps.captions import read_joint_sentences
-from dimo_jax.apps.endings import FAILURES, named_arrays
-from dimo_jax.apps.restore import load_data, read_facts
-from dimo_jax.checkpoints import Checkpoints, load_config
+from dimo_jax.core.errors import UserError
 from dimo_jax.data.dataset import Dataset
-from dimo_jax.data.npz import read_npz
-from dimo_jax.errors import UserError
-from dimo_jax.train.loop import fit
-from dimo_jax.train.state import TrainState
-from dimo_jax.train.tracker import LossNotFinite
-from dimo_jax.workdir.files import read_json
+from dimo_jax.io.npz import read_npz
+from dimo_jax.runs.captions import read_joint_sentences
+from dimo_jax.runs.lifecycle import FAILURES, named_arrays
+from dimo_jax.runs.restore import load_data, read_facts
+from dimo_jax.runtime.files import read_json
+from dimo_jax.systems.dimo.loop import fit
+from dimo_jax.training.checkpoints import Checkpoints, load_config
+from dimo_jax.training.system import State
+from dimo_jax.training.tracker import LossNotFinite
 
 
 class _Reached(Exception):
@@ -33,7 +33,7 @@ class _Replayed:
         self._checkpoints, self._last = checkpoints, last
         self.first = 0
 
-    def restore_latest(self, template_at: Callable[[int], TrainState]) -> tuple[int, TrainState] | None:
+    def restore_latest(self, template_at: Callable[[int], State]) -> tuple[int, State] | None:
         """The last checkpoint before the bad step."""
         found = self._checkpoints.restore_latest(template_at, before=self._last)
         self.first = found[0] if found else 0
@@ -43,7 +43,7 @@ class _Replayed:
         """Those of the checkpoint."""
         return self._checkpoints.notes(step)
 
-    def save(self, step: int, state: TrainState, *, notes: Mapping[str, Any]) -> None:
+    def save(self, step: int, state: State, *, notes: Mapping[str, Any]) -> None:
         """Comes after every step that was found good."""
         if step >= self._last:
             raise _Reached
@@ -54,7 +54,7 @@ class _Replayed:
     def scalars(self, step: int, stage: str, values: Mapping[str, float]) -> None:
         """Training recorded them already."""
 
-    def images(self, step: int, stage: str, state: TrainState, preview: np.ndarray) -> None:
+    def images(self, step: int, stage: str, state: State, preview: np.ndarray) -> None:
         """Likewise."""
 
     def resumed(self, step: int) -> None:

@@ -11,20 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from dimo_jax.apps.choice import SPREAD
-from dimo_jax.apps.flag_checks import check_flags, check_orbit
-from dimo_jax.apps.gallery import draw_samples, film_latents, tile
-from dimo_jax.apps.options import parse_numbers
-from dimo_jax.apps.player import Player
-from dimo_jax.apps.restore import Restored, restore, results_folder
-from dimo_jax.data.cameras import orbit_like, place_on_orbit
-from dimo_jax.data.names import shorten
-from dimo_jax.export.video import write_video
+from dimo_jax.cameras.orbits import orbit_like, place_on_orbit
+from dimo_jax.cli.flag_checks import check_flags, check_orbit
+from dimo_jax.core.flag_values import parse_numbers
+from dimo_jax.core.names import shorten
+from dimo_jax.core.types import Array, Camera
+from dimo_jax.io.video import write_video
 from dimo_jax.render import choose_backend
-from dimo_jax.train.stages import frame_times
-from dimo_jax.types import Array, Camera
-from dimo_jax.workdir.files import replace_folder
-from dimo_jax.workdir.naming import free_number
+from dimo_jax.runs.choice import SPREAD
+from dimo_jax.runs.codes import draw_codes
+from dimo_jax.runs.restore import restore, results_folder
+from dimo_jax.runtime.files import replace_folder
+from dimo_jax.runtime.naming import free_number
+from dimo_jax.systems.dimo.player import Player
+from dimo_jax.systems.dimo.stages import frame_times
+from dimo_jax.views.gallery import film_latents, tile
 
 
 def run(
@@ -110,27 +111,6 @@ def write_draw(videos: np.ndarray, folder: Path, stem: str, *, labels: list[str]
     path = folder / f"{stem}.mp4"
     write_video(tile(videos, labels), path, frame_rate=rate)
     return path
-
-
-def draw_codes(
-    model: Restored, *, seed: int, num_samples: int, prior: str = "data", around: str = "", spread: float = SPREAD
-) -> Array:
-    """New codes [num_samples,D]; arguments as in `run`.
-
-    Raises:
-      UserError: `around` names no training motion.
-    """
-    key = jax.random.key(seed)
-    mean = jnp.zeros(model.player.params.latents.mu.shape[1])
-    if prior == "standard":
-        draws = jax.random.normal(key, (num_samples, len(mean)))
-    else:
-        motions = model.trained_motions
-        draws = draw_samples(model.player, key=key, num_samples=num_samples, motions=motions)
-        mean = jnp.mean(jnp.asarray(model.player.params.latents.mu)[motions], axis=0)
-    if not around:
-        return draws
-    return model.player.latent(model.find_motion(around, flag="around")) + spread * (draws - mean)
 
 
 def make_camera_path(

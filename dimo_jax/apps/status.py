@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dimo_jax.errors import UserError
-from dimo_jax.workdir import status
-from dimo_jax.workdir.files import read_json
-from dimo_jax.workdir.lock import Owner, find_owner
-from dimo_jax.workdir.manifest import read_time
-from dimo_jax.workdir.spans import format_span
+from dimo_jax.core.errors import UserError
+from dimo_jax.runtime import status
+from dimo_jax.runtime.durations import format_span
+from dimo_jax.runtime.files import read_json
+from dimo_jax.runtime.lock import Owner, find_owner
+from dimo_jax.runtime.manifest import read_time
 
 DOING = {status.TRAINING: "training", status.SHOWING: "trained; evaluating and drawing"}
 STATE = "state:       "

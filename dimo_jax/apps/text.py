@@ -12,21 +12,21 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from dimo_jax.apps import captions
-from dimo_jax.apps.captions import Sentences, Speaker
-from dimo_jax.apps.flag_checks import check_flags
-from dimo_jax.apps.gallery import write_latents
-from dimo_jax.apps.restore import Restored, restore, results_folder, run_folder
-from dimo_jax.checkpoints import load_config
-from dimo_jax.data.names import to_file_name
-from dimo_jax.errors import UserError
-from dimo_jax.model import dimo
-from dimo_jax.model.bert import TextEncoder, load_encoder
-from dimo_jax.progress import track
-from dimo_jax.train.stages import frame_times
-from dimo_jax.workdir.files import replace_file
-from dimo_jax.workdir.naming import free_number
-from dimo_jax.workdir.strict_json import encode
+from dimo_jax.cli.flag_checks import check_flags
+from dimo_jax.core.errors import UserError
+from dimo_jax.networks.bert import TextEncoder, load_encoder
+from dimo_jax.runs import captions
+from dimo_jax.runs.captions import Sentences, Speaker
+from dimo_jax.runs.codes import file_name
+from dimo_jax.runs.restore import Restored, restore, results_folder, run_folder
+from dimo_jax.runtime.files import replace_file
+from dimo_jax.runtime.naming import free_number
+from dimo_jax.runtime.progress import track
+from dimo_jax.runtime.strict_json import encode
+from dimo_jax.systems.dimo import model as dimo
+from dimo_jax.systems.dimo.stages import frame_times
+from dimo_jax.training.checkpoints import load_config
+from dimo_jax.views.gallery import write_latents
 
 NUM_NEAREST = 3
 
@@ -107,11 +107,6 @@ def _rehearse(model: Restored, *, num_frames: int, size: int) -> None:
     """Compiles what plays and draws a motion, while the projector is trained."""
     clip = model.player.play(model.player.latent(0), frame_times(num_frames or model.num_frames))
     model.player.film(clip.gaussians, model.camera(size))
-
-
-def file_name(prompt: str) -> str:
-    """A plain file name made of a prompt's first words: letters, digits and underscores of any script."""
-    return to_file_name(prompt.lower(), default="prompt", keep="", longest=60)
 
 
 def _generate(

@@ -15,33 +15,33 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from dimo_jax import hosts
-from dimo_jax.apps import gallery
-from dimo_jax.apps.captions import read_joint_sentences
-from dimo_jax.apps.checks import check_config, check_data, check_same, check_weights, check_workdir
-from dimo_jax.apps.endings import occupy, save_failure
-from dimo_jax.apps.evaluation import evaluate
-from dimo_jax.apps.objects import train_objects
-from dimo_jax.apps.options import check_folder
-from dimo_jax.apps.player import Player
-from dimo_jax.apps.recorder import Recorder, peak_memory_gib
-from dimo_jax.apps.restore import FACTS_FILE, load_data, read_facts, save_facts
-from dimo_jax.apps.room import check_room
-from dimo_jax.apps.signals import Signals
-from dimo_jax.apps.summary import write_summary_report
-from dimo_jax.checkpoints import Checkpoints, config_sha256, save_config
+from dimo_jax.core.errors import UserError
+from dimo_jax.core.flag_values import check_folder
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.sources import load
-from dimo_jax.errors import UserError
-from dimo_jax.export.metrics_log import Board, MetricsLog
-from dimo_jax.model.text import SentenceInputs
+from dimo_jax.io.metrics_log import Board, MetricsLog
 from dimo_jax.render import choose_backend
-from dimo_jax.train.estimate import estimate_hours
-from dimo_jax.train.loop import Trained, Watcher, fit
-from dimo_jax.train.state import TrainState
-from dimo_jax.train.tracker import LossNotFinite
-from dimo_jax.workdir.files import write_json
-from dimo_jax.workdir.status import SHOWING, write_status
+from dimo_jax.runs.captions import read_joint_sentences
+from dimo_jax.runs.checks import check_config, check_data, check_same, check_weights, check_workdir
+from dimo_jax.runs.disk_space import check_room
+from dimo_jax.runs.evaluation import evaluate
+from dimo_jax.runs.lifecycle import occupy, save_failure
+from dimo_jax.runs.objects import train_objects
+from dimo_jax.runs.recorder import Recorder, peak_memory_gib
+from dimo_jax.runs.restore import FACTS_FILE, load_data, read_facts, save_facts
+from dimo_jax.runtime import hosts
+from dimo_jax.runtime.files import write_json
+from dimo_jax.runtime.signals import Signals
+from dimo_jax.runtime.status import SHOWING, write_status
+from dimo_jax.systems.dimo.estimate import estimate_hours
+from dimo_jax.systems.dimo.loop import Trained, Watcher, fit
+from dimo_jax.systems.dimo.player import Player
+from dimo_jax.systems.dimo.projector import SentenceInputs
+from dimo_jax.systems.dimo.state import TrainState
+from dimo_jax.training.checkpoints import Checkpoints, config_sha256, save_config
+from dimo_jax.training.tracker import LossNotFinite
+from dimo_jax.views import gallery
+from dimo_jax.views.summary import write_summary_report
 
 Show = Callable[[ConfigDict, Dataset, Trained, Path, Mapping[str, float]], None]
 PRESETS = ("paper", "official", "demo", "fifty", "smoke")  # of configs/dimo.py

@@ -11,14 +11,14 @@ from typing import Any
 
 from absl import logging
 
-from dimo_jax.apps.flag_checks import check_flags
-from dimo_jax.apps.restore import restore, run_folder
-from dimo_jax.apps.viewer.loop import Viewer
-from dimo_jax.apps.viewer.panel import Panel
-from dimo_jax.apps.viewer.prompts import Prompts
-from dimo_jax.apps.viewer.scene import Scene
-from dimo_jax.apps.viewer.session import Choices, Frame, Motion, Session
-from dimo_jax.errors import UserError
+from dimo_jax.cli.flag_checks import check_flags
+from dimo_jax.core.errors import UserError
+from dimo_jax.runs.restore import restore, run_folder
+from dimo_jax.views.viewer.loop import Viewer
+from dimo_jax.views.viewer.panel import Panel
+from dimo_jax.views.viewer.prompts import Prompts
+from dimo_jax.views.viewer.scene import Scene
+from dimo_jax.views.viewer.session import Choices, Frame, Motion, Session
 
 FIRST_PORT = 8080
 

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dimo_jax.data.json_fields import load_json
-from dimo_jax.errors import UserError
+from dimo_jax.core.errors import UserError
+from dimo_jax.io.json_fields import load_json
 
 FILE = "captions.txt"
 TEST_FILE = "test_captions.txt"

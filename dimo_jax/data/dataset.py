@@ -7,10 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dimo_jax.core.types import SPLITS, Camera
 from dimo_jax.geometry.world import World
-from dimo_jax.types import Camera
-
-SPLITS = ("train", "test")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

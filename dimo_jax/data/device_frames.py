@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dimo_jax.core.types import Array, Batch
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.sampler import area_weights
-from dimo_jax.types import Array, Batch
 
 
 def flatten_frames(dataset: Dataset) -> np.ndarray:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dimo_jax.data.cutting import OPAQUE
+from dimo_jax.core.types import Camera
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.world import place_dataset, settle
 from dimo_jax.geometry.world import World
-from dimo_jax.types import Camera
+from dimo_jax.io.cutting import OPAQUE
 
 # The cameras and the object that the method's lengths are made for.
 DISTANCE = 2.0

@@ -9,23 +9,23 @@ from pathlib import Path
 
 import numpy as np
 
+from dimo_jax.cameras.upright import choose_turn, note_upright
+from dimo_jax.core.errors import UserError
+from dimo_jax.core.types import Camera
 from dimo_jax.data import extent
-from dimo_jax.data.authors import WHITE, describe_authors
-from dimo_jax.data.camera_file import describe_videos
 from dimo_jax.data.captions import FILE, TEST_FILE, read_captions
-from dimo_jax.data.cutting import Shares, cut_frames
-from dimo_jax.data.jobs import run_all
-from dimo_jax.data.matte import Matte
-from dimo_jax.data.native import find_sources, read_truths, stream_video
-from dimo_jax.data.native_schema import read_description
-from dimo_jax.data.recording import Recording, build_cameras, collect
+from dimo_jax.data.formats.authors import WHITE, describe_authors
+from dimo_jax.data.formats.camera_file import describe_videos
+from dimo_jax.data.formats.native import find_sources, read_truths, stream_video
+from dimo_jax.data.formats.native_schema import read_description
+from dimo_jax.data.formats.recording import Recording, build_cameras, collect
+from dimo_jax.data.formats.sv4d import describe_sv4d
 from dimo_jax.data.sources import detect
-from dimo_jax.data.sv4d import describe_sv4d
-from dimo_jax.data.upright import choose_turn, note_upright
 from dimo_jax.data.world import describe_world, place_cameras
-from dimo_jax.errors import UserError
 from dimo_jax.geometry.world import World
-from dimo_jax.types import Camera
+from dimo_jax.io.cutting import Shares, cut_frames
+from dimo_jax.io.matte import Matte
+from dimo_jax.runtime.jobs import run_all
 
 
 @dataclass

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from dimo_jax.data.cameras import resize
+from dimo_jax.cameras.orbits import resize
+from dimo_jax.core.errors import UserError
+from dimo_jax.core.types import Batch
 from dimo_jax.data.dataset import Dataset, motions_in, train_frames, views_in
-from dimo_jax.errors import UserError
-from dimo_jax.types import Batch
 
 
 def area_weights(size: int, target: int) -> np.ndarray:

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from dimo_jax.data import authors, camera_file, native_schema
-from dimo_jax.data.authors import read_authors
+from dimo_jax.cameras.upright import note_upright
+from dimo_jax.core.errors import UserError
+from dimo_jax.core.resolve import resolve
 from dimo_jax.data.dataset import Dataset, select_motions
 from dimo_jax.data.extent import normalize
-from dimo_jax.data.gltf_document import GLB_MAGIC
-from dimo_jax.data.native import read_dataset
-from dimo_jax.data.sv4d import is_sv4d
-from dimo_jax.data.upright import note_upright
-from dimo_jax.errors import UserError
+from dimo_jax.data.formats import authors, camera_file, native_schema
+from dimo_jax.data.formats.authors import read_authors
+from dimo_jax.data.formats.native import read_dataset
+from dimo_jax.data.formats.sv4d import is_sv4d
 from dimo_jax.geometry.world import World
-from dimo_jax.resolve import resolve
+from dimo_jax.io.gltf.document import GLB_MAGIC
 
 GLTF_SUFFIXES = (".glb", ".gltf")
 STORES = ("auto", "memory", "disk")
@@ -81,8 +81,8 @@ def load(config: Mapping[str, Any], *, move: Callable[[Dataset], Dataset] | None
     Args:
       config: `path`, a dataset folder (native, or in the authors' layout), wins where it
         is not empty (`store`: see `read_dataset`); otherwise `source`, a component such as
-        `dict(fn="dimo_jax.data.puppet:make_puppet", num_motions=16)`, is called and returns the Dataset. `motions`,
-        where it is given, are the indices of the motions to keep.
+        `dict(fn="dimo_jax.data.puppet.dataset:make_puppet", num_motions=16)`, is called and returns the Dataset.
+        `motions`, where it is given, are the indices of the motions to keep.
       move: where the data goes instead, as for a run that was trained on it before; default: `place`.
 
     Raises:

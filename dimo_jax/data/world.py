@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from dimo_jax.core.errors import UserError
+from dimo_jax.core.types import Camera
 from dimo_jax.data.dataset import Dataset, surface_height
-from dimo_jax.data.json_fields import get_array, get_field
-from dimo_jax.errors import UserError
 from dimo_jax.geometry.world import World
-from dimo_jax.types import Camera
+from dimo_jax.io.json_fields import get_array, get_field
 
 KINDS = ("cameras", "model")
 

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from dimo_jax.core.types import Array
 from dimo_jax.geometry import quaternion
-from dimo_jax.types import Array
 
 MAX_DEGREE = 3
 DEGREE0 = 0.28209479177387814  # sqrt(1 / (4 pi))

@@ -11,7 +11,7 @@ import functools
 import jax.numpy as jnp
 from jax import lax
 
-from dimo_jax.types import Array
+from dimo_jax.core.types import Array
 
 
 def nearest(

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
+from dimo_jax.core.types import Array
 from dimo_jax.geometry import safe
-from dimo_jax.types import Array
 
 # Below these squares (of the angle, of the sine of half the angle) the series that replace sin(x)/x and atan(x)/x are
 # exact to the last bit, in float64 too.

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
+from dimo_jax.core.types import Array
 from dimo_jax.geometry import quaternion, safe
-from dimo_jax.types import Array
 
 # Under this sine of the angle between two directions, their cross product in float32 is mostly rounding.
 PARALLEL_SINE = 1e-5

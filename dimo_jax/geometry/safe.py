@@ -18,7 +18,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from dimo_jax.types import Array
+from dimo_jax.core.types import Array
 
 Axis = int | tuple[int, ...]
 

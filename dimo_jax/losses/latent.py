@@ -6,8 +6,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from dimo_jax.errors import UserError
-from dimo_jax.types import Array, Latents
+from dimo_jax.core.errors import UserError
+from dimo_jax.core.types import Array, Latents
 
 
 def kl(latents: Latents, *, reduction: str = "sum") -> Array:

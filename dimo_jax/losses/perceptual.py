@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dimo_jax.errors import UserError
+from dimo_jax.core.errors import UserError
+from dimo_jax.core.types import Array
 from dimo_jax.geometry.safe import safe_sqrt
-from dimo_jax.types import Array
 from third_party import lpips as lpips_weights
 
 # LPIPS's own input normalization, for images in -1..1.

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dimo_jax.errors import UserError
-from dimo_jax.types import Array
+from dimo_jax.core.errors import UserError
+from dimo_jax.core.types import Array
 
 _WINDOW = 11
 _SIGMA = 1.5

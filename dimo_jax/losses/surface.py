@@ -12,9 +12,9 @@ import chex
 import jax.numpy as jnp
 from jax import lax
 
-from dimo_jax.errors import UserError
+from dimo_jax.core.errors import UserError
+from dimo_jax.core.types import Array
 from dimo_jax.geometry.safe import safe_divide, safe_norm
-from dimo_jax.types import Array
 
 # Mean normals shorter than this have no direction worth a name; dividing by no less bounds the gradient.
 _SHORTEST_NORMAL = 0.05

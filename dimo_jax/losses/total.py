@@ -14,9 +14,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from dimo_jax.errors import UserError
-from dimo_jax.resolve import resolve
-from dimo_jax.types import Array, Turns
+from dimo_jax.core.errors import UserError
+from dimo_jax.core.resolve import resolve
+from dimo_jax.core.types import Array, Turns
 
 
 class LossInputs(flax.struct.PyTreeNode):

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from dimo_jax.types import Array
+from dimo_jax.core.types import Array
 from third_party import clip as clip_weights
 from third_party.clip import VisionConfig
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from dimo_jax.metrics.i3d import SIDE, check_length, i3d_logits, load_i3d
-from dimo_jax.types import Array
+from dimo_jax.core.types import Array
+from dimo_jax.networks.i3d import SIDE, check_length, i3d_logits, load_i3d
 
 
 def video_features(videos: Array | np.ndarray) -> np.ndarray:

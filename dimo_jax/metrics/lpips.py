@@ -9,8 +9,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from dimo_jax.core.types import Array
 from dimo_jax.losses import perceptual
-from dimo_jax.types import Array
 
 # Pixels of pred that go through the network at once: 8 images of 256 x 256, which take 0.6 GB with VGG.
 _CHUNK_PIXELS = 8 * 256 * 256

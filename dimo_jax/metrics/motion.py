@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from dimo_jax.errors import UserError
+from dimo_jax.core.errors import UserError
 from dimo_jax.geometry.neighbors import nearest
 
 SMALLEST_SIDE = 16  # pixels, under which the optical flow has no pyramid to work on

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dimo_jax.types import Array
+from dimo_jax.core.types import Array
 
 GROWN_BY = 3  # pixels, of the masks of `psnr_foreground`
 

@@ -6,8 +6,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from dimo_jax.core.types import Array
 from dimo_jax.geometry.neighbors import nearest
-from dimo_jax.types import Array
 
 
 def surface_edges(rest: Array, anchors: Array, *, num_neighbors: int = 6) -> Array:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import jax
 
+from dimo_jax.core.types import Array
 from dimo_jax.losses import photometric
-from dimo_jax.types import Array
 
 
 @jax.jit

@@ -5,10 +5,10 @@ from __future__ import annotations
 import chex
 import jax.numpy as jnp
 
+from dimo_jax.core.types import Array, Camera, Gaussians, Rendering, Splats
 from dimo_jax.geometry import harmonics
 from dimo_jax.render.project import project
 from dimo_jax.render.rasterize import api
-from dimo_jax.types import Array, Camera, Gaussians, Rendering, Splats
 
 
 def render(
@@ -40,7 +40,7 @@ def render(
 
     Raises:
       AssertionError: an array of another shape.
-      dimo_jax.errors.UserError: the named backend does not exist or cannot run here.
+      dimo_jax.core.errors.UserError: the named backend does not exist or cannot run here.
     """
     _check_shapes(gaussians, camera, background)
     return composite(

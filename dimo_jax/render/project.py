@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax, nn
 
+from dimo_jax.core.types import Array, Camera, Gaussians, Splats
 from dimo_jax.geometry import harmonics, quaternion
 from dimo_jax.render.rasterize import api
-from dimo_jax.types import Array, Camera, Gaussians, Splats
 
 NEAR = 0.01  # camera z, world units
 DILATION = 0.3  # pixel^2 added to the diagonal of the 2D covariance
@@ -46,7 +46,7 @@ def project(gaussians: Gaussians, camera: Camera, *, implementation: str | None 
       world axes.
 
     Raises:
-      dimo_jax.errors.UserError: the named backend does not exist or cannot run here.
+      dimo_jax.core.errors.UserError: the named backend does not exist or cannot run here.
     """
     backend = api.load_backend(api.choose_backend(implementation))
     of_backend: Callable[[Gaussians, Camera], Splats] | None = getattr(backend, "project", None)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dimo_jax.types import Array, Splats
+from dimo_jax.core.types import Array, Splats
 
 # Counts saturate here instead of wrapping around; it leaves room for one addition in int32.
 COUNT_LIMIT = 2**30

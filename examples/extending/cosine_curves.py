@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from dimo_jax.model.decoder import encode
+from dimo_jax.systems.dimo.decoder import encode
 
 
 class CosineCurves(nn.Module):

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from dimo_jax.apps.distill import load_default, run
-from dimo_jax.distill.video_models import PACKAGES
-from dimo_jax.errors import UserError
+from dimo_jax.core.errors import UserError
+from dimo_jax.priors.video_models import PACKAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,7 +47,7 @@ def test_the_plan_through_the_command_line(picture, tmp_path):
         f"--out={tmp_path / 'o'}",
     ]
     command += [f"--config={ROOT}/configs/distill.py:wan", f"--prompts={tmp_path / 'motions.txt'}", "--dry_run"]
-    command += ["--config.score.fn=", "--config.views.fn=dimo_jax.distill.novel_views:input_view_only"]
+    command += ["--config.score.fn=", "--config.views.fn=dimo_jax.priors.novel_views:input_view_only"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "1 prompts  2 motions, read from" in done.stdout

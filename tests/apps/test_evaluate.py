@@ -9,9 +9,9 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from dimo_jax.apps import evaluate
 from dimo_jax.apps.evaluate import run
-from dimo_jax.apps.folder_scores import score_folders
-from dimo_jax.apps.video_folders import find_pairs, read_videos
-from dimo_jax.errors import UserError
+from dimo_jax.core.errors import UserError
+from dimo_jax.data.formats.consistent4d import find_pairs, read_videos
+from dimo_jax.metrics.folders import score_folders
 
 
 def write_pictures(folder, pictures):
@@ -80,7 +80,7 @@ def test_fvd_of_long_videos(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     write_pictures(tmp_path / "gt/box", rng.integers(0, 255, (3, 9, 32, 32, 3), np.uint8))
     features = lambda videos: np.asarray(videos).mean(axis=(1, 2, 3))  # noqa: E731
-    monkeypatch.setattr("dimo_jax.apps.video_scores.video_features", features)
+    monkeypatch.setattr("dimo_jax.metrics.videos.video_features", features)
     results = score_folders(tmp_path / "gt", tmp_path / "gt", clip=None, num_lpips_images=1, num_videos=0)
     assert results["average"]["fvd"] < 1e-9
     assert results["average"]["num_fvd_videos"] == 3
@@ -131,7 +131,7 @@ DAMAGES = {
 @pytest.mark.parametrize("name", DAMAGES)
 def test_bad_folders_are_user_errors_and_nothing_is_written(folders, name, monkeypatch):
     monkeypatch.setattr(evaluate, "check_packages", lambda: None)
-    monkeypatch.setattr("dimo_jax.apps.folder_scores.Scores.add", lambda *_: None)
+    monkeypatch.setattr("dimo_jax.metrics.folders.Scores.add", lambda *_: None)
     damage, says = DAMAGES[name]
     damage(folders)
     with pytest.raises(UserError) as caught:

@@ -17,23 +17,24 @@ from export.textured_model import textured_model
 from PIL import Image
 
 from configs.dimo import get_config
-from dimo_jax.apps import export, gallery, sample, view
-from dimo_jax.apps.options import join_names
-from dimo_jax.apps.restore import restore, save_facts
-from dimo_jax.apps.takes import find_motions, read_codes
-from dimo_jax.checkpoints import load_model_file, to_plain
-from dimo_jax.data.clip_passes import Timing
-from dimo_jax.data.gltf import load_scene
-from dimo_jax.data.import_gltf import Options, import_gltf
-from dimo_jax.data.native import write_dataset
-from dimo_jax.data.studio import Studio
-from dimo_jax.data.upright import turn_to_y
-from dimo_jax.errors import UserError
-from dimo_jax.export.model_file import write_model
-from dimo_jax.export.ply import read_gaussians
+from dimo_jax.apps import export, sample, view
+from dimo_jax.cameras.turntable import Turntable
+from dimo_jax.cameras.upright import turn_to_y
+from dimo_jax.core.errors import UserError
+from dimo_jax.core.flag_values import join_names
+from dimo_jax.data.formats.native import write_dataset
+from dimo_jax.data.formats.rigged.passes import Timing
+from dimo_jax.data.formats.rigged.plan import Options, import_gltf
 from dimo_jax.geometry.world import World
-from dimo_jax.model.dimo import build_components
-from dimo_jax.train import stages
+from dimo_jax.io.gltf.scene import load_scene
+from dimo_jax.io.ply import read_gaussians
+from dimo_jax.runs.motions import find_motions, read_codes
+from dimo_jax.runs.restore import restore, save_facts
+from dimo_jax.systems.dimo import stages
+from dimo_jax.systems.dimo.model import build_components
+from dimo_jax.training.checkpoints import load_model_file, to_plain
+from dimo_jax.training.model_file import write_model
+from dimo_jax.views import gallery
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     source = textured_model(folder / "source.glb")
     data = import_gltf(
-        source, Options(timing=Timing(num_frames=4), studio=Studio(size=16, samples=1), num_surface_points=8)
+        source, Options(timing=Timing(num_frames=4), studio=Turntable(size=16, samples=1), num_surface_points=8)
     )
     write_dataset(data, folder / "data")
     save_facts(data, folder)
@@ -372,7 +373,7 @@ def test_mesh_needs_the_datasets_truth(model, tmp_path):
 
 def test_runs_without_skinned_gaussians_have_no_glb(model, tmp_path):
     file = load_model_file(model / "model.npz")
-    file.config.stage2.move.fn = "dimo_jax.model.dimo:stay"
+    file.config.stage2.move.fn = "dimo_jax.systems.dimo.model:stay"
     damage(model, tmp_path / "still.npz", config=np.str_(json.dumps(to_plain(file.config))))
     with pytest.raises(UserError, match="expected a run whose key points move them"):
         export.run(workdir=str(tmp_path / "still.npz"), format="ply,glb", motion="0", out=str(tmp_path / "out"))
@@ -386,7 +387,7 @@ def damage(model, path, **arrays):
 
 
 # A function that a module of components has only imported, which would write a file.
-WRITES = {"fn": "dimo_jax.data.import_folder:write_json", "value": {}}
+WRITES = {"fn": "dimo_jax.data.formats.rigged.folder:write_json", "value": {}}
 
 
 def test_damaged_model_files_give_one_line_and_run_nothing(model, tmp_path):
@@ -397,7 +398,7 @@ def test_damaged_model_files_give_one_line_and_run_nothing(model, tmp_path):
         (dict(config=np.str_(foreign)), r"config.skinning.fn names 'os:system'"),
         (
             dict(config=np.str_(json.dumps(config | {"decoder": WRITES | {"path": str(tmp_path / "written")}}))),
-            r"config.decoder.fn names 'dimo_jax.data.import_folder:write_json'",
+            r"config.decoder.fn names 'dimo_jax.data.formats.rigged.folder:write_json'",
         ),
         (
             dict(config=np.str_(json.dumps(config | {"skinning": {"fn": "dimo_jax.apps.train:run"}}))),

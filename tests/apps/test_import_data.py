@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dimo_jax.apps import define_flags
 from dimo_jax.apps.import_data import run
-from dimo_jax.data.native import read_dataset
-from dimo_jax.errors import UserError
+from dimo_jax.cli.flags import define_flags
+from dimo_jax.core.errors import UserError
+from dimo_jax.data.formats.native import read_dataset
 
 SMALL = {"num_frames": 3, "size": 16, "azimuths": "0, 75", "test_azimuths": "130", "num_workers": 1}
 
@@ -132,7 +132,7 @@ def test_a_failure_while_writing_leaves_no_dataset_and_the_next_call_ends_it(mod
         (folder / "dataset.json").write_text("half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("dimo_jax.data.import_folder.write_index", fail)
+    monkeypatch.setattr("dimo_jax.data.formats.rigged.folder.write_index", fail)
     with pytest.raises(UserError, match=r"out: cannot be written \(disk full\); the same command goes on"):
         run(source=str(model), out=str(tmp_path / "out"), **SMALL)
     assert sorted(os.listdir(tmp_path)) == [".out-import", "in"]

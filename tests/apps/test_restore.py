@@ -2,8 +2,8 @@
 
 import pytest
 
-from dimo_jax.apps.restore import FACTS_FILE, read_facts
-from dimo_jax.errors import UserError
+from dimo_jax.core.errors import UserError
+from dimo_jax.runs.restore import FACTS_FILE, read_facts
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from dimo_jax.apps import restore
-from dimo_jax.apps.recorder import LOG_FILE, Recorder, log_line, log_to
 from dimo_jax.apps.status import FACTS_FILE, report
-from dimo_jax.errors import UserError
-from dimo_jax.export.metrics_log import Board, MetricsLog, read_metrics
-from dimo_jax.workdir.lock import LOCK_FILE, hold
-from dimo_jax.workdir.manifest import write_manifest
-from dimo_jax.workdir.spans import format_span
-from dimo_jax.workdir.status import read_status, write_status
+from dimo_jax.core.errors import UserError
+from dimo_jax.io.metrics_log import Board, MetricsLog, read_metrics
+from dimo_jax.runs import restore
+from dimo_jax.runs.recorder import LOG_FILE, Recorder, log_line, log_to
+from dimo_jax.runtime.durations import format_span
+from dimo_jax.runtime.lock import LOCK_FILE, hold
+from dimo_jax.runtime.manifest import write_manifest
+from dimo_jax.runtime.status import read_status, write_status
 
 ROOT = Path(__file__).resolve().parents[2]
 VALUES = {"loss": 2.5, "psnr": 21.0, "resolution": 64, "overflow": 0, "loss/rgb": 0.125}

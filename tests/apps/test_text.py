@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from configs.dimo import get_config
-from dimo_jax.apps import captions, doubts, text
-from dimo_jax.checkpoints import save_config
-from dimo_jax.data.puppet_catalog import MOTIONS
-from dimo_jax.data.puppet_sentences import MORE, TEST
-from dimo_jax.errors import UserError
-from dimo_jax.model.text import build_projector, stack_sentences
+from dimo_jax.apps import text
+from dimo_jax.core.errors import UserError
+from dimo_jax.data.puppet.catalog import MOTIONS
+from dimo_jax.data.puppet.sentences import MORE, TEST
+from dimo_jax.runs import captions, doubts
+from dimo_jax.systems.dimo.projector import build_projector, stack_sentences
+from dimo_jax.training.checkpoints import save_config
 
 FACTS = dict(
     names=["walk", "wave", "jump"],
@@ -23,7 +24,9 @@ FACTS = dict(
     paraphrases=[["walks", "a walk"], ["waves", "a wave"], ["jumps"]],
     test_paraphrases=[["it walks"], ["hello"], ["hop"]],
 )
-OPTIONS = captions.DEFAULTS | dict(fit=dict(fn="dimo_jax.train.text:fit_projector", num_steps=60, num_members=2))
+OPTIONS = captions.DEFAULTS | dict(
+    fit=dict(fn="dimo_jax.systems.dimo.fit_projector:fit_projector", num_steps=60, num_members=2)
+)
 CODES = np.array([[1.0, 0.0], [-1.0, 2.0]], np.float32)
 
 

@@ -10,13 +10,13 @@ import pytest
 
 from configs.dimo import get_config
 from dimo_jax.apps import interpolate, reconstruct, sample, train
-from dimo_jax.apps.restore import restore
-from dimo_jax.checkpoints import Checkpoints
+from dimo_jax.core.errors import UserError
 from dimo_jax.data.dataset import select_motions
-from dimo_jax.data.native import write_dataset
+from dimo_jax.data.formats.native import write_dataset
 from dimo_jax.data.sources import load
-from dimo_jax.errors import UserError
-from dimo_jax.export.metrics_log import read_metrics
+from dimo_jax.io.metrics_log import read_metrics
+from dimo_jax.runs.restore import restore
+from dimo_jax.training.checkpoints import Checkpoints
 
 
 def make_config():

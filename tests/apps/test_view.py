@@ -18,16 +18,17 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from dimo_jax.apps import captions, view
-from dimo_jax.apps.restore import restore
-from dimo_jax.apps.viewer import exports, loop, prompts
-from dimo_jax.apps.viewer.session import Session, Source
-from dimo_jax.checkpoints import load_config
-from dimo_jax.data.cameras import orbit
-from dimo_jax.errors import UserError
-from dimo_jax.export.ply import read_gaussians
-from dimo_jax.export.trajectories import read_trajectories
-from dimo_jax.train.stages import frame_times
+from dimo_jax.apps import view
+from dimo_jax.cameras.orbits import orbit
+from dimo_jax.core.errors import UserError
+from dimo_jax.io.ply import read_gaussians
+from dimo_jax.runs import captions
+from dimo_jax.runs.restore import restore
+from dimo_jax.systems.dimo.stages import frame_times
+from dimo_jax.training.checkpoints import load_config
+from dimo_jax.views.trajectories import read_trajectories
+from dimo_jax.views.viewer import exports, loop, prompts
+from dimo_jax.views.viewer.session import Session, Source
 from tests.apps.view_run import CAPTIONS, NAMES, SIZES, write_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -331,7 +332,7 @@ class Screen:
 
 
 def test_what_fails_is_told_to_the_visitor():
-    from dimo_jax.apps.viewer.panel import _Notice
+    from dimo_jax.views.viewer.panel import _Notice
 
     screen = Screen()
     with _Notice(screen, "Reading", "wait"):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dimo_jax.export.ply import read_gaussians
+from dimo_jax.io.ply import read_gaussians
 from tests.apps.view_run import write_run
 from tests.model import bert_folder
 

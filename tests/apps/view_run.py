@@ -4,8 +4,8 @@ import json
 
 from bench.view import make_facts, random_state
 from configs.dimo import get_config
-from dimo_jax.apps.restore import FACTS_FILE
-from dimo_jax.checkpoints import Checkpoints, save_config
+from dimo_jax.runs.restore import FACTS_FILE
+from dimo_jax.training.checkpoints import Checkpoints, save_config
 
 SIZES = dict(num_motions=3, num_frames=6)
 NAMES = ["wave", "jump", "left"]

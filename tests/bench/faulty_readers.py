@@ -13,7 +13,7 @@ import numpy as np
 
 from bench.fuzz.cases import Reader, find_seeds
 from bench.fuzz.harness import Limits, fuzz
-from dimo_jax.errors import UserError
+from dimo_jax.core.errors import UserError
 
 
 def write_seed(folder):

@@ -20,7 +20,7 @@ from bench.fuzz.cases import Reader, find_seeds, make_case
 from bench.fuzz.containers import MUTATORS, mutate_file, mutate_glb, mutate_png, mutate_zip
 from bench.fuzz.mutators import VALUES, find_parent, find_places
 from bench.fuzz.readers import describe
-from dimo_jax.errors import UserError
+from dimo_jax.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 VARIABLES = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -5,18 +5,19 @@ import tracemalloc
 import numpy as np
 import pytest
 from PIL import Image
-from recordings import disc_frames, draw_disc, write_authors, write_cameras, write_video
+from support.recordings import disc_frames, draw_disc, write_authors, write_cameras, write_video
 
 from dimo_jax.apps.import_data import run
-from dimo_jax.data import assembly, room
-from dimo_jax.data.assembly import assemble, plan_recording, write_recording
-from dimo_jax.data.authors import describe_authors
-from dimo_jax.data.camera_file import describe_videos
-from dimo_jax.data.clocks import Sampling
-from dimo_jax.data.matte import Matte
-from dimo_jax.data.native import read_dataset, write_dataset
+from dimo_jax.core.errors import UserError
+from dimo_jax.data.formats import assembly
+from dimo_jax.data.formats.assembly import assemble, plan_recording, write_recording
+from dimo_jax.data.formats.authors import describe_authors
+from dimo_jax.data.formats.camera_file import describe_videos
+from dimo_jax.data.formats.native import read_dataset, write_dataset
 from dimo_jax.data.sources import load
-from dimo_jax.errors import UserError
+from dimo_jax.io.clocks import Sampling
+from dimo_jax.io.matte import Matte
+from dimo_jax.runtime import room
 
 VIEWS = [{"name": name, "azimuth_deg": azimuth, "fov_deg": 33.9} for name, azimuth in (("front", 0), ("side", 90))]
 

@@ -2,17 +2,17 @@
 
 import numpy as np
 import pytest
-from gltf_writer import Writer, moving_square
+from support.gltf_writer import Writer, moving_square
 
-from dimo_jax.data.clip_motion import AT_ONCE, choose_probes, key_times, measure_sway
-from dimo_jax.data.clip_passes import Timing, pose_clip
-from dimo_jax.data.gltf import load_scene
-from dimo_jax.data.gltf_animation import pose_nodes, pose_vertices
-from dimo_jax.data.import_gltf import Options, plan_import
-from dimo_jax.data.studio import Studio
-from dimo_jax.errors import UserError
+from dimo_jax.cameras.turntable import Turntable
+from dimo_jax.core.errors import UserError
+from dimo_jax.data.formats.rigged.passes import Timing, pose_clip
+from dimo_jax.data.formats.rigged.plan import Options, plan_import
+from dimo_jax.data.formats.rigged.stillness import AT_ONCE, choose_probes, key_times, measure_sway
+from dimo_jax.io.gltf.scene import load_scene
+from dimo_jax.rigs.posing import pose_nodes, pose_vertices
 
-SMALL = Studio(size=16, azimuths_deg=(0.0, 90.0), test_azimuths_deg=(), samples=1)
+SMALL = Turntable(size=16, azimuths_deg=(0.0, 90.0), test_azimuths_deg=(), samples=1)
 HALF_TURN = [[0, 0, 0, 1], [0, 0, 1, 0]]
 MOVES = [[0, 0, 0], [0.3, 0, 0]]
 

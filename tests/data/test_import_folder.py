@@ -11,20 +11,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gltf_writer import moving_square
+from support.gltf_writer import moving_square
 
 from dimo_jax.apps import import_data
-from dimo_jax.data import clip_passes, room
-from dimo_jax.data.clip_passes import Timing
-from dimo_jax.data.import_folder import import_folder, staging_of
-from dimo_jax.data.import_gltf import Options, import_gltf
-from dimo_jax.data.native import read_dataset, write_view
-from dimo_jax.data.studio import Studio
-from dimo_jax.errors import UserError, WriteFailed
-from dimo_jax.workdir.lock import hold
+from dimo_jax.cameras.turntable import Turntable
+from dimo_jax.core.errors import UserError, WriteFailed
+from dimo_jax.data.formats.native import read_dataset, write_view
+from dimo_jax.data.formats.rigged import passes
+from dimo_jax.data.formats.rigged.folder import import_folder, staging_of
+from dimo_jax.data.formats.rigged.passes import Timing
+from dimo_jax.data.formats.rigged.plan import Options, import_gltf
+from dimo_jax.runtime import room
+from dimo_jax.runtime.lock import hold
 
 ROOT = Path(__file__).resolve().parents[2]
-STUDIO = Studio(size=24, azimuths_deg=(0.0, 75.0), test_azimuths_deg=(130.0,), samples=1)
+STUDIO = Turntable(size=24, azimuths_deg=(0.0, 75.0), test_azimuths_deg=(130.0,), samples=1)
 SMALL = Options(timing=Timing(num_frames=3), studio=STUDIO, num_surface_points=16)
 
 
@@ -46,7 +47,7 @@ def stopped(walker, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         written.append(write_view(folder, frames))
 
-    monkeypatch.setattr(clip_passes, "write_view", stop)
+    monkeypatch.setattr(passes, "write_view", stop)
     with pytest.raises(KeyboardInterrupt):
         import_folder(walker, tmp_path / "data", SMALL)
     monkeypatch.undo()
@@ -101,8 +102,8 @@ def test_a_stopped_import_is_no_dataset_and_goes_on_where_it_was(walker, stopped
         rendered.append(args)
         return render_view(*args, **options)
 
-    render_view = clip_passes.render_view
-    monkeypatch.setattr(clip_passes, "render_view", render)
+    render_view = passes.render_view
+    monkeypatch.setattr(passes, "render_view", render)
     lines = []
     import_folder(walker, stopped, SMALL, report=lines.append)
     assert lines[0].startswith("2 motions x 3 views x 3 frames of 24x24: 41.5 kB of pictures as uint8, about ")
@@ -142,7 +143,7 @@ def test_a_full_disk_keeps_what_is_done(walker, tmp_path, monkeypatch):
     def fail(folder, frames):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(clip_passes, "write_view", fail)
+    monkeypatch.setattr(passes, "write_view", fail)
     with pytest.raises(
         WriteFailed, match=r"data: cannot be written \(No space left on device\); the same command goes on"
     ):

@@ -4,19 +4,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gltf_writer import Writer, moving_square
+from support.gltf_writer import Writer, moving_square
 
-from dimo_jax.data.clip_passes import Timing, pose_clip
-from dimo_jax.data.framing import border_planes, fit_framing, support
-from dimo_jax.data.gltf import load_scene
-from dimo_jax.data.gltf_animation import pose_scene
-from dimo_jax.data.import_gltf import Options, choose_surface, humanize, import_gltf, name_motions
-from dimo_jax.data.studio import Studio
-from dimo_jax.errors import UserError
+from dimo_jax.cameras.framing import border_planes, fit_framing, support
+from dimo_jax.cameras.turntable import Turntable
+from dimo_jax.core.errors import UserError
+from dimo_jax.data.formats.rigged.passes import Timing, pose_clip
+from dimo_jax.data.formats.rigged.plan import Options, choose_surface, humanize, import_gltf, name_motions
+from dimo_jax.io.gltf.scene import load_scene
+from dimo_jax.rigs.posing import pose_scene
 
 KNIGHT = Path(__file__).resolve().parents[2].parent / "shared/data/knight.glb"
 HIDE = ("1H_Sword_Offhand", "2H_Sword", "Badge_Shield", "Rectangle_Shield", "Spike_Shield")
-SMALL = Studio(size=32, azimuths_deg=(0.0, 75.0, 200.0), test_azimuths_deg=(130.0,), samples=2)
+SMALL = Turntable(size=32, azimuths_deg=(0.0, 75.0, 200.0), test_azimuths_deg=(130.0,), samples=2)
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_surface_points_are_the_vertices_and_cover_the_triangles_evenly(walker):
 
 
 def test_one_framing_keeps_all_motions_inside_and_fills_the_picture(walker):
-    studio = Studio(size=64, margin=0.1)
+    studio = Turntable(size=64, margin=0.1)
     dataset = import_gltf(walker, Options(timing=Timing(num_frames=9), studio=studio))
     pixels = _project(dataset.surface, dataset.cameras) / 64
     assert pixels.min() > 0.1 - 1e-5
@@ -106,7 +106,7 @@ def test_one_framing_keeps_all_motions_inside_and_fills_the_picture(walker):
 def test_framing_finds_the_best_centre():
     linprog = pytest.importorskip("scipy.optimize").linprog
     points = np.random.default_rng(0).normal(size=(500, 3)) * [1, 3, 0.5] + [5, -2, 9]
-    normals, offsets = border_planes(Studio().cameras(), margin=0.04)
+    normals, offsets = border_planes(Turntable().cameras(), margin=0.04)
     reach = support(points, normals)
     framing = fit_framing(reach, normals, offsets, points.mean(axis=0))
     # least t with (reach - normals c) / offsets <= t, over c and t
@@ -176,10 +176,10 @@ def test_models_in_which_nothing_moves_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Studio(size=4), "size: found 4, expected 8..4096"),
-        (lambda: Studio(azimuths_deg=()), "azimuths_deg: found"),
-        (lambda: Studio(fov_deg=180.0), "fov_deg: found 180.0"),
-        (lambda: Studio(margin=0.5), "margin: found 0.5"),
+        (lambda: Turntable(size=4), "size: found 4, expected 8..4096"),
+        (lambda: Turntable(azimuths_deg=()), "azimuths_deg: found"),
+        (lambda: Turntable(fov_deg=180.0), "fov_deg: found 180.0"),
+        (lambda: Turntable(margin=0.5), "margin: found 0.5"),
         (lambda: Timing(num_frames=1), "num_frames: found 1, expected 2 or more"),
         (lambda: Timing(root_motion="drop"), "root_motion: found 'drop', expected 'keep' or 'remove'"),
     ],
@@ -207,7 +207,7 @@ def test_the_knight_stays_in_the_picture_and_shows_its_colours():
             clips=("Walking_A", "Death_A", "Cheer"),
             hide=HIDE,
             timing=Timing(num_frames=3),
-            studio=Studio(size=64, azimuths_deg=(0.0, 120.0), test_azimuths_deg=(240.0,)),
+            studio=Turntable(size=64, azimuths_deg=(0.0, 120.0), test_azimuths_deg=(240.0,)),
         ),
         report=lines.append,
     )
@@ -235,6 +235,6 @@ def test_a_clip_of_any_length_has_a_frame_rate(tmp_path, seconds):
     writer = moving_square()
     writer.json["animations"] = []
     writer.clip("Walk", 0, "translation", [0.0, seconds], np.array([[0, 0, 0], [1, 0, 0]]))
-    options = Options(timing=Timing(num_frames=3), studio=Studio(size=8, azimuths_deg=(0,), test_azimuths_deg=()))
+    options = Options(timing=Timing(num_frames=3), studio=Turntable(size=8, azimuths_deg=(0,), test_azimuths_deg=()))
     dataset = import_gltf(writer.write(tmp_path / "slow.glb"), options)
     assert dataset.frame_rate == pytest.approx(2 / seconds)

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from recordings import disc_frames, write_authors, write_cameras, write_sv4d, write_video
+from support.recordings import disc_frames, write_authors, write_cameras, write_sv4d, write_video
 
-from dimo_jax.data.native import write_dataset
+from dimo_jax.data.formats.native import write_dataset
 from dimo_jax.data.sources import load
 
 ROOT = Path(__file__).resolve().parents[2]

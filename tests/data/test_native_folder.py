@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dimo_jax.data.cameras import orbit
+from dimo_jax.cameras.orbits import orbit
+from dimo_jax.core.errors import UserError
 from dimo_jax.data.dataset import Dataset, surface_height
-from dimo_jax.data.native import read_dataset, write_dataset
+from dimo_jax.data.formats.native import read_dataset, write_dataset
 from dimo_jax.data.sources import load
-from dimo_jax.errors import UserError
 
 
 def make(truth: bool = True) -> Dataset:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dimo_jax.data import puppet_body, raycast
-from dimo_jax.data.puppet import choose_motions, make_puppet, make_views, pose_motions
-from dimo_jax.data.puppet_catalog import MOTIONS
-from dimo_jax.errors import UserError
+from dimo_jax.core.errors import UserError
+from dimo_jax.data.puppet import body as puppet_body
+from dimo_jax.data.puppet import raycast
+from dimo_jax.data.puppet.catalog import MOTIONS
+from dimo_jax.data.puppet.dataset import choose_motions, make_puppet, make_views, pose_motions
 
 NUM_FRAMES = 21
 

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from dimo_jax.data.cameras import orbit
-from dimo_jax.data.raycast import AMBIENT, DIFFUSE, LIGHT, RoundCones, cast, intersect
+from dimo_jax.cameras.orbits import orbit
+from dimo_jax.data.puppet.raycast import AMBIENT, DIFFUSE, LIGHT, RoundCones, cast, intersect
 
 
 def sweep(origins: np.ndarray, directions: np.ndarray, low: float, high: float, length: float) -> np.ndarray:

@@ -9,24 +9,24 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 from PIL import Image
-from recordings import SIZE, disc_frames, draw_disc, write_authors, write_cameras, write_sv4d, write_video
+from support.recordings import SIZE, disc_frames, draw_disc, write_authors, write_cameras, write_sv4d, write_video
 
-from dimo_jax.data import clips, matte
-from dimo_jax.data.assembly import assemble
-from dimo_jax.data.authors import describe_authors, make_lenses
-from dimo_jax.data.camera_file import describe_videos
-from dimo_jax.data.cameras import orbit
-from dimo_jax.data.clips import open_arrays, open_clip
-from dimo_jax.data.clocks import Sampling, pick_frames, steady_clock
+from dimo_jax.cameras.orbits import orbit
+from dimo_jax.core.errors import UserError
+from dimo_jax.data.formats.assembly import assemble
+from dimo_jax.data.formats.authors import describe_authors, make_lenses
+from dimo_jax.data.formats.camera_file import describe_videos
+from dimo_jax.data.formats.native import read_dataset, write_dataset
+from dimo_jax.data.formats.recording import build_cameras
+from dimo_jax.data.formats.sv4d import EIGHT_VIEWS, FIRST_VERSION, FOUR_VIEWS, default_azimuths, describe_sv4d
 from dimo_jax.data.inspection import inspect_folder
-from dimo_jax.data.jobs import run_all
-from dimo_jax.data.masks import read_covers
-from dimo_jax.data.matte import Matte, key_out, resize
-from dimo_jax.data.native import read_dataset, write_dataset
-from dimo_jax.data.recording import build_cameras
 from dimo_jax.data.sources import load
-from dimo_jax.data.sv4d import EIGHT_VIEWS, FIRST_VERSION, FOUR_VIEWS, default_azimuths, describe_sv4d
-from dimo_jax.errors import UserError
+from dimo_jax.io import clips, matte
+from dimo_jax.io.clips import open_arrays, open_clip
+from dimo_jax.io.clocks import Sampling, pick_frames, steady_clock
+from dimo_jax.io.masks import read_covers
+from dimo_jax.io.matte import Matte, key_out, resize
+from dimo_jax.runtime.jobs import run_all
 
 RING = [{"name": "front", "azimuth_deg": 0, "fov_deg": 33.9}, {"name": "side", "azimuth_deg": 90, "fov_deg": 33.9}]
 

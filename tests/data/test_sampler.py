@@ -9,10 +9,10 @@ import time
 import numpy as np
 import pytest
 
-from dimo_jax.data.cameras import orbit
+from dimo_jax.cameras.orbits import orbit
+from dimo_jax.core.errors import UserError
 from dimo_jax.data.dataset import Dataset, held_out_frames, motions_in, train_frames, views_in
 from dimo_jax.data.sampler import Sampler, downsample, prefetch
-from dimo_jax.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -6,20 +6,20 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from recordings import write_cameras
+from support.recordings import write_cameras
 
 from dimo_jax.apps.import_data import run as import_data
+from dimo_jax.cameras.orbits import orbit
+from dimo_jax.cameras.upright import AXES, choose_turn, find_up, note_upright, turn_to_y
+from dimo_jax.core.errors import UserError
 from dimo_jax.data import extent
-from dimo_jax.data.cameras import orbit
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.extent import find_box, find_boxes, find_focus, find_world, fits, look, normalize
+from dimo_jax.data.formats.native import read_dataset, write_dataset
 from dimo_jax.data.inspection import inspect_folder
-from dimo_jax.data.native import read_dataset, write_dataset
-from dimo_jax.data.puppet import make_puppet
+from dimo_jax.data.puppet.dataset import make_puppet
 from dimo_jax.data.sources import load
-from dimo_jax.data.upright import AXES, choose_turn, find_up, note_upright, turn_to_y
 from dimo_jax.data.world import bring_into, parse_world, place_cameras, place_dataset
-from dimo_jax.errors import UserError
 from dimo_jax.geometry.world import World
 
 SIZE, FOV = 48, 33.9

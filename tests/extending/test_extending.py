@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from dimo_jax.apps import sample
-from dimo_jax.errors import UserError
-from dimo_jax.resolve import resolve
+from dimo_jax.core.errors import UserError
+from dimo_jax.core.resolve import resolve
 from examples.extending.cosine_curves import cosine_curves
 from examples.extending.skinning import inverse_distance_weights
 

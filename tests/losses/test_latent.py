@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from dimo_jax.errors import UserError
+from dimo_jax.core.errors import UserError
+from dimo_jax.core.types import Latents
 from dimo_jax.losses.latent import ProjectedSentences, kl, sentence_loss
-from dimo_jax.types import Latents
 
 
 def make_latents(seed=0, shape=(4, 6)):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import third_party.lpips as lpips_weights
-from dimo_jax.errors import UserError
+from dimo_jax.core.errors import UserError
 from dimo_jax.losses.perceptual import _extract_features, _pool, load_lpips, lpips
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data/lpips"

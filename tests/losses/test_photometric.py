@@ -7,7 +7,7 @@ import pytest
 from jax.test_util import check_grads
 from skimage.metrics import structural_similarity
 
-from dimo_jax.errors import UserError
+from dimo_jax.core.errors import UserError
 from dimo_jax.losses.photometric import mask_loss, rgb_loss, ssim, ssim_loss
 
 SHAPES = [(48, 40, 3), (2, 3, 11, 13, 3)]

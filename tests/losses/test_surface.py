@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dimo_jax.errors import UserError
+from dimo_jax.core.errors import UserError
 from dimo_jax.losses import surface
 
 depth_smoothness = jax.jit(surface.depth_smoothness, static_argnames=("edge_strength", "min_alpha"))

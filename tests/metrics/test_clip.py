@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 from scipy.special import erf, softmax
 
-from dimo_jax.errors import UserError
+from dimo_jax.core.errors import UserError
 from dimo_jax.metrics.clip import MEAN, STD, clip_f, clip_i, embed_images, load_clip, preprocess
 from third_party.clip import expected_shapes, read_config
 

@@ -10,9 +10,9 @@ import pytest
 import scipy.linalg
 from PIL import Image
 
-from dimo_jax.errors import UserError
-from dimo_jax.metrics import i3d
+from dimo_jax.core.errors import UserError
 from dimo_jax.metrics.fvd import frechet_distance, fvd, video_features
+from dimo_jax.networks import i3d
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data/i3d"
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import binary_dilation
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from dimo_jax.errors import UserError
+from dimo_jax.core.errors import UserError
 from dimo_jax.losses import perceptual
 from dimo_jax.metrics import lpips as lpips_metric
 from dimo_jax.metrics.lpips import lpips

@@ -8,14 +8,8 @@ from scipy.ndimage import gaussian_filter, shift
 from scipy.spatial.distance import cdist
 from scipy.spatial.transform import Rotation
 
-from dimo_jax.errors import UserError
-from dimo_jax.metrics.motion import (
-    joint_error,
-    measure_flow,
-    motion_amplitude,
-    trajectory_diversity,
-    trajectory_error,
-)
+from dimo_jax.core.errors import UserError
+from dimo_jax.metrics.motion import joint_error, measure_flow, motion_amplitude, trajectory_diversity, trajectory_error
 
 
 def test_flow_of_a_moving_texture():

@@ -16,19 +16,20 @@ import pytest
 import tiny
 
 from configs.dimo import get_config
-from dimo_jax.apps import replay, room, train
-from dimo_jax.apps.checks import check_workdir
-from dimo_jax.apps.endings import occupy
-from dimo_jax.apps.recorder import Recorder
-from dimo_jax.checkpoints import Checkpoints
-from dimo_jax.errors import Stopped, UserError, WriteFailed
-from dimo_jax.export.metrics_log import read_metrics
-from dimo_jax.train.loop import StageRunner, fit
-from dimo_jax.train.step import Metrics
-from dimo_jax.train.tracker import LossNotFinite
-from dimo_jax.workdir.files import replace_file
-from dimo_jax.workdir.lock import hold
-from dimo_jax.workdir.status import read_status
+from dimo_jax.apps import replay, train
+from dimo_jax.core.errors import Stopped, UserError, WriteFailed
+from dimo_jax.io.metrics_log import read_metrics
+from dimo_jax.runs import disk_space
+from dimo_jax.runs.checks import check_workdir
+from dimo_jax.runs.lifecycle import occupy
+from dimo_jax.runs.recorder import Recorder
+from dimo_jax.runtime.files import replace_file
+from dimo_jax.runtime.lock import hold
+from dimo_jax.runtime.status import read_status
+from dimo_jax.systems.dimo.loop import StageRunner, fit
+from dimo_jax.training.checkpoints import Checkpoints
+from dimo_jax.training.system import Metrics
+from dimo_jax.training.tracker import LossNotFinite
 
 
 class Steps:
@@ -40,7 +41,7 @@ class Steps:
     def compile(self, runner, room, resolution, reason):
         def train(state, batch, frozen, key):
             step = int(state.step) + 1
-            self.taken.append((step, room.pairs))
+            self.taken.append((step, disk_space.pairs))
             self.after(step)
             loss = jnp.float32(np.nan if step == self.nan_at else 1)
             lost = jnp.int32(self.overflow.get(step, 0))
@@ -183,14 +184,14 @@ def test_folder_of_a_run_killed_before_it_wrote_its_config_can_be_used(tmp_path)
 
 def test_too_small_a_disk_is_refused_before_training(tmp_path, monkeypatch):
     config, dataset = make_config(), tiny.make_dataset()
-    needed = room.needed_bytes(config, dataset)
-    usage = room.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: usage._replace(free=needed - 1))
+    needed = disk_space.needed_bytes(config, dataset)
+    usage = disk_space.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda path: usage._replace(free=needed - 1))
     with pytest.raises(UserError, match=r"64 MiB are free there, expected 64 MiB, for 5 checkpoints"):
-        room.check_room(config, dataset, tmp_path / "new/run")
+        disk_space.check_room(config, dataset, tmp_path / "new/run")
     assert not (tmp_path / "new").exists()
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: usage._replace(free=needed))
-    room.check_room(config, dataset, tmp_path / "new/run")
+    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda path: usage._replace(free=needed))
+    disk_space.check_room(config, dataset, tmp_path / "new/run")
 
 
 def poison(inputs):
@@ -226,7 +227,7 @@ def test_fit_waits_for_its_last_checkpoint(watcher, steps):
 def test_room_is_asked_for_a_projector_too(tmp_path):
     config, dataset = make_config(), tiny.make_dataset()
     config.text = get_config("smoke").text
-    without = room.needed_bytes(config, dataset)
+    without = disk_space.needed_bytes(config, dataset)
     config.text.joint = True
-    assert room.needed_bytes(config, dataset, num_text_features=384) > without
-    room.check_room(config, dataset, tmp_path, num_text_features=384)
+    assert disk_space.needed_bytes(config, dataset, num_text_features=384) > without
+    disk_space.check_room(config, dataset, tmp_path, num_text_features=384)

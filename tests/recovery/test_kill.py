@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import tiny
 
-from dimo_jax.checkpoints import Checkpoints
-from dimo_jax.export.metrics_log import read_metrics
-from dimo_jax.model.dimo import build_components
-from dimo_jax.train import stages
+from dimo_jax.io.metrics_log import read_metrics
+from dimo_jax.systems.dimo import stages
+from dimo_jax.systems.dimo.model import build_components
+from dimo_jax.training.checkpoints import Checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_KILLS = 20

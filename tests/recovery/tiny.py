@@ -6,12 +6,12 @@ import jax
 import numpy as np
 
 from configs.dimo import get_config
-from dimo_jax.apps.endings import occupy
-from dimo_jax.apps.signals import Signals
 from dimo_jax.apps.train import learn
-from dimo_jax.checkpoints import save_config
-from dimo_jax.data.cameras import orbit
+from dimo_jax.cameras.orbits import orbit
 from dimo_jax.data.dataset import Dataset
+from dimo_jax.runs.lifecycle import occupy
+from dimo_jax.runtime.signals import Signals
+from dimo_jax.training.checkpoints import save_config
 
 SIZES = dict(num_motions=2, num_frames=4)
 

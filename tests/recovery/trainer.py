@@ -13,8 +13,8 @@ from pathlib import Path
 
 import tiny
 
-from dimo_jax import checkpoints
-from dimo_jax.train.tracker import Tracker
+from dimo_jax.training import checkpoints
+from dimo_jax.training.tracker import Tracker
 
 
 def die():

@@ -11,9 +11,9 @@ import pytest
 import scenes
 
 import dimo_jax.render
-from dimo_jax.errors import UserError
+from dimo_jax.core.errors import UserError
+from dimo_jax.core.types import Camera, Gaussians
 from dimo_jax.render.rasterize import api, rows, xla
-from dimo_jax.types import Camera, Gaussians
 
 
 def make_arguments() -> tuple[Gaussians, Camera, jax.Array]:

@@ -16,10 +16,10 @@ import oracle
 import pytest
 import scenes
 
+from dimo_jax.core.types import Camera, Gaussians, Splats
 from dimo_jax.render import render
 from dimo_jax.render.project import project
 from dimo_jax.render.rasterize import api
-from dimo_jax.types import Camera, Gaussians, Splats
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 IMAGES = ("rgb", "alpha", "depth", "normal")

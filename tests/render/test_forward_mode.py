@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dimo_jax.data.cameras import orbit
+from dimo_jax.cameras.orbits import orbit
+from dimo_jax.core.types import Gaussians
 from dimo_jax.render import render
-from dimo_jax.types import Gaussians
 
 
 def make_gaussians(num=40, seed=0):

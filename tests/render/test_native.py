@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dimo_jax.core.types import Array, Splats
 from dimo_jax.render.rasterize import native
-from dimo_jax.types import Array, Splats
 
 HEIGHT, WIDTH = 53, 70  # no multiple of a tile or a vector
 LEVELS = ("baseline", "avx2", "avx512")

@@ -12,9 +12,9 @@ import pytest
 import scenes
 from test_contract import DEGENERATE, DRAWN, stack, to_arguments
 
+from dimo_jax.core.types import Camera, Gaussians, Splats
 from dimo_jax.render.project import project_in_xla
 from dimo_jax.render.rasterize import native
-from dimo_jax.types import Camera, Gaussians, Splats
 
 LEVELS = ("baseline", "avx2", "avx512")
 VALUE_TOLERANCE = 3e-6  # of the largest entry of the array

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dimo_jax.data.cameras import orbit
+from dimo_jax.cameras.orbits import orbit
+from dimo_jax.core.types import Gaussians
 from dimo_jax.render import first_capacity, render, tiles
-from dimo_jax.types import Gaussians
 
 CAMERA = jax.tree.map(lambda x: jnp.asarray(x)[0], orbit([0.0], 0, radius=2.0, fov_deg=33.9, height=128, width=128))
 NUM = 300  # each over all of the 256 tiles of 8 pixels: 76,800 pairs, of 65,536 that are assumed

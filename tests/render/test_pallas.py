@@ -12,12 +12,12 @@ import pytest
 import scenes
 from jax.sharding import AbstractDevice, AbstractMesh
 
+from dimo_jax.core.types import Array, Camera, Gaussians, Splats
 from dimo_jax.render import tiles
 from dimo_jax.render.project import project
 from dimo_jax.render.rasterize import api, pallas
 from dimo_jax.render.rasterize.pallas import kernels
 from dimo_jax.render.rasterize.vjp import Plan
-from dimo_jax.types import Array, Camera, Gaussians, Splats
 
 HEIGHT, WIDTH = 40, 56
 NUM_TILES = 3 * 4

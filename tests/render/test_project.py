@@ -11,10 +11,10 @@ import pytest
 import scenes
 
 import dimo_jax.render
-from dimo_jax.errors import UserError
+from dimo_jax.core.errors import UserError
+from dimo_jax.core.types import Camera, Gaussians
 from dimo_jax.render.project import project_in_xla
 from dimo_jax.render.rasterize import api
-from dimo_jax.types import Camera, Gaussians
 
 
 @pytest.fixture(params=["xla", "native"])

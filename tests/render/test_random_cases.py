@@ -16,9 +16,9 @@ import oracle
 import pytest
 import scenes
 
+from dimo_jax.core.types import Camera, Gaussians
 from dimo_jax.render import render
 from dimo_jax.render.rasterize import api
-from dimo_jax.types import Camera, Gaussians
 
 NUM_CASES, CHUNK = 10_000, 25  # few at once: what an interpreted kernel takes grows with the square of a batch
 HEIGHT, WIDTH, NUM = 17, 20, 8

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dimo_jax.core.types import Splats
 from dimo_jax.render import tiles
-from dimo_jax.types import Splats
 
 
 def make_splats(seed: int, num: int, *, side: float = 50.0, ties: bool = False) -> Splats:

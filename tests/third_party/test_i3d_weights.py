@@ -3,7 +3,7 @@
 import pytest
 
 import third_party.i3d as i3d_weights
-from dimo_jax.errors import UserError
+from dimo_jax.core.errors import UserError
 
 
 def test_missing_package_says_how_to_install(monkeypatch):

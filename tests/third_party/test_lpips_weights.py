@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import third_party.lpips as lpips_weights
-from dimo_jax.errors import UserError
+from dimo_jax.core.errors import UserError
 from third_party.restricted import load_arrays
 
 VGG_CHANNELS = [64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]

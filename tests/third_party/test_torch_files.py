@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dimo_jax.errors import UserError
+from dimo_jax.core.errors import UserError
 from third_party.torch_files import load_tensors
 
 FOLDER = Path(__file__).parent / "authors_model"

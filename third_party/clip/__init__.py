@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dimo_jax.errors import UserError
+from dimo_jax.core.errors import UserError
 
 MAX_CONFIG_BYTES = 1 << 20
 # What `transformers` takes for keys that a config leaves out.

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dimo_jax.errors import UserError
+from dimo_jax.core.errors import UserError
 from third_party.torch_files import load_tensors
 
 POSITION_BANDS = 10

@@ -1,4 +1,4 @@
-// Linear blend skinning (paper Eq. 7) for CPUs: forward and backward of dimo_jax/model/native/__init__.py, called by jax.
+// Linear blend skinning (paper Eq. 7) for CPUs: forward and backward of dimo_jax/skinning/native/__init__.py, called by jax.
 //
 // A pose of a key point is 16 numbers: a rotation matrix by rows, a shift, and the same rotation as a unit quaternion.
 // Work is split over poses and blocks of Gaussians; every sum runs in a fixed order, whatever the number of threads.

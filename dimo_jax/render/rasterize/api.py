@@ -1,7 +1,8 @@
 """Chooses the compositing backend. Every backend is a module with `rasterize` and `why_unavailable`.
 
-A backend's `rasterize` follows `dimo_jax.types.Rasterize`; its `why_unavailable()` returns None where it can run, else
-one sentence that says why not and how to get it; `TILE`, if it has one, is the tile side that its capacity counts in.
+A backend's `rasterize` follows `dimo_jax.core.types.Rasterize`; its `why_unavailable()` returns None where it can run,
+else one sentence that says why not and how to get it; `TILE`, if it has one, is the tile side that its capacity counts
+in.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import chex
 import jax
 from absl import logging
 
-from dimo_jax.errors import UserError
+from dimo_jax.core.errors import UserError
+from dimo_jax.core.types import Array, Splats
 from dimo_jax.render import tiles
-from dimo_jax.types import Array, Splats
 
 # Modules are imported on first use, so that a backend's dependencies load only where it runs.
 BACKENDS = {

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from dimo_jax.types import Array
+from dimo_jax.core.types import Array
 
 
 @dataclasses.dataclass(frozen=True)

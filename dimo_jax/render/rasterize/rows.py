@@ -7,7 +7,7 @@ import functools
 import jax.numpy as jnp
 from jax import lax
 
-from dimo_jax.types import Array, Splats
+from dimo_jax.core.types import Array, Splats
 
 
 def center_moments(attributes: Array, moments: Array) -> Array:

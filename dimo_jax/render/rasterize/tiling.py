@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from dimo_jax.core.types import Array, Splats
 from dimo_jax.render import tiles
-from dimo_jax.types import Array, Splats
 
 MAX_ALPHA = 0.99
 MIN_TRANSMITTANCE = 1e-4  # a pixel stops before it would fall under this

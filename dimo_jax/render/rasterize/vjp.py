@@ -15,8 +15,8 @@ import jax
 import numpy as np
 from jax.custom_batching import custom_vmap
 
+from dimo_jax.core.types import Array, Splats
 from dimo_jax.render.rasterize.linear import Map, apply_linear, merge_images
-from dimo_jax.types import Array, Splats
 
 Outputs = tuple[Array, Array, Array]
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from dimo_jax.core.types import Array, Splats
 from dimo_jax.render import tiles
 from dimo_jax.render.project import MIN_ALPHA
 from dimo_jax.render.rasterize.rows import center_moments, differentiate_shape, gather_cotangents
@@ -28,7 +29,6 @@ from dimo_jax.render.rasterize.tiling import (
     split_tiles,
 )
 from dimo_jax.render.rasterize.vjp import Outputs, Plan, differentiate
-from dimo_jax.types import Array, Splats
 
 # Smaller tiles than the other backends': a CPU computes every pixel of a tile that a Gaussian reaches, and at 8 pixels
 # half as many of them are in vain as at 16.
@@ -49,7 +49,7 @@ def why_unavailable() -> str | None:
 
 
 def rasterize(splats: Splats, *, height: int, width: int, capacity: int | None = None) -> Outputs:
-    """Composites splats front to back into one image; see `dimo_jax.types.Rasterize` and DESIGN section 4.
+    """Composites splats front to back into one image; see `dimo_jax.core.types.Rasterize` and DESIGN section 4.
 
     Args:
       splats: N projected Gaussians; N may be 0.

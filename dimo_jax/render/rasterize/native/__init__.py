@@ -13,8 +13,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from dimo_jax.core.types import Array, Camera, Gaussians, Splats
 from dimo_jax.render.rasterize.native import projection
-from dimo_jax.types import Array, Camera, Gaussians, Splats
 
 _FORWARD = "dimo_rasterize_forward"
 _BACKWARD = "dimo_rasterize_backward"
@@ -82,7 +82,7 @@ def project(gaussians: Gaussians, camera: Camera) -> Splats:
 
 
 def rasterize(splats: Splats, *, height: int, width: int, capacity: int | None) -> tuple[Array, Array, Array]:
-    """Composites splats front to back in C++ (the `Rasterize` slot of dimo_jax/types.py).
+    """Composites splats front to back in C++ (the `Rasterize` slot of dimo_jax/core/types.py).
 
     A splat with a number that is not finite, an extent of 0 or less, or an opacity under 1/255 is not drawn and gets
     zero gradients. Results do not depend on the number of threads, to the bit.

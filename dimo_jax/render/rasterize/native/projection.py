@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dimo_jax.types import Array, Camera, Gaussians, Splats
+from dimo_jax.core.types import Array, Camera, Gaussians, Splats
 
 FORWARD = "dimo_project_forward"
 BACKWARD = "dimo_project_backward"

@@ -64,7 +64,7 @@ class Buffer {
   size_t capacity_ = 0;
 };
 
-// Row-major inputs of one image, as jax gives them (Splats of dimo_jax/types.py).
+// Row-major inputs of one image, as jax gives them (Splats of dimo_jax/core/types.py).
 struct Inputs {
   const float* means;      // [N,2]
   const float* conics;     // [N,3]

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from dimo_jax.core.types import Array, Splats
 from dimo_jax.render import tiles
 from dimo_jax.render.rasterize.pallas import kernels
 from dimo_jax.render.rasterize.pallas.kernels import KernelPlan, choose_plan
@@ -28,7 +29,6 @@ from dimo_jax.render.rasterize.tiling import (
     split_tiles,
 )
 from dimo_jax.render.rasterize.vjp import Outputs, Plan, differentiate
-from dimo_jax.types import Array, Splats
 
 TILE = 16
 
@@ -47,7 +47,7 @@ def why_unavailable() -> str | None:
 def rasterize(
     splats: Splats, *, height: int, width: int, capacity: int | None = None, kernel_plan: KernelPlan | None = None
 ) -> Outputs:
-    """Composites splats front to back into one image; see `dimo_jax.types.Rasterize` and DESIGN section 4.
+    """Composites splats front to back into one image; see `dimo_jax.core.types.Rasterize` and DESIGN section 4.
 
     Args:
       splats: N projected Gaussians; N may be 0.

@@ -20,9 +20,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
+from dimo_jax.core.types import Array
 from dimo_jax.render.project import MIN_ALPHA
 from dimo_jax.render.rasterize.tiling import MAX_ALPHA, MIN_TRANSMITTANCE, NUM_ATTRIBUTES, NUM_FEATURES
-from dimo_jax.types import Array
 
 Ref = Any  # Pallas has no public name for what a kernel reads and writes
 ROW = 16  # attributes of a Gaussian, and their cotangents, filled up to a power of two

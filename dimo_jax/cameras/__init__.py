@@ -1,0 +1,1 @@
+"""Where pictures are taken from: orbits, changes of resolution, framing."""

@@ -1,0 +1,1 @@
+"""The command line: apps and their flags, checked before anything heavy is imported."""

@@ -1,0 +1,238 @@
+"""The values of flags, checked before an app is imported: a mistake is said at once, not after jax has loaded.
+
+Each app's `run` calls `check_flags` too, for those who call it from Python. Nothing here may import jax.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from dimo_jax.cli.flags import APPS
+from dimo_jax.cli.parameters import parameters_of
+from dimo_jax.core.errors import UserError
+from dimo_jax.core.flag_values import check_among, check_between, check_folder, check_least, check_use, parse_numbers
+from dimo_jax.core.names import split_list
+from dimo_jax.runs import objects
+from dimo_jax.runs.choice import LINES, PATHS, PRIORS, SPREAD, Choice
+
+FORMATS = ("ply", "splat", "gltf", "glb", "mesh", "video", "npz", "checkpoint")
+GEOMETRIES = ("ellipsoids", "points")
+LAYERS = ("color", "key_points", "depth", "normals")
+CONTAINERS = ("mp4", "gif", "png")
+STARTS = ("nearest", "mean")
+EVALUATIONS = ("held_out", "leave_one_out")
+CHECKPOINTS = ("last", "best")
+GLTF_SUFFIXES = (".glb", ".gltf")
+_OF_MOTIONS = tuple(name for name in FORMATS if name != "checkpoint")
+# Flags of export that mean something with some formats alone.
+ONLY_WITH = {
+    **dict.fromkeys((field.name for field in fields(Choice)), _OF_MOTIONS),
+    **dict.fromkeys(("num_frames", "frame_rate"), _OF_MOTIONS),
+    "frame": ("ply", "splat", "gltf"),
+    "geometry": ("glb",),
+    "influences": ("glb", "mesh"),
+    **dict.fromkeys(("source", "hide", "repair", "dataset"), ("mesh",)),
+    **dict.fromkeys(("layers", "container", "background", "camera", "azimuths", "elevation", "size"), ("video",)),
+}
+Given = Mapping[str, Any]
+
+
+def check_flags(app: str, given: Given) -> None:
+    """Checks the values of an app's flags, by themselves and with each other, and that the paths they name are there.
+
+    Args:
+      app: a key of `APPS`.
+      given: values of all keywords of its `run`; others are ignored.
+
+    Raises:
+      UserError: the first that is wrong, in one line that names the flag, or the file.
+    """
+    check = _CHECKS.get(app)
+    if check is not None:
+        check(given)
+
+
+def check_orbit(kind: str, *, azimuths: str, elevation: float | None) -> None:
+    """Checks the flags of a camera that stands still ("fixed") or circles ("orbit").
+
+    Raises:
+      UserError: a range that is none, or one given to a camera that stands still.
+    """
+    check_among(PATHS, camera=kind)
+    if kind == "fixed":
+        for flag, value in (("azimuths", azimuths or None), ("elevation", elevation)):
+            if value is not None:
+                raise UserError(
+                    f"--{flag}: found {value}, which a fixed camera has not; expected --camera=orbit with it"
+                )
+    if elevation is not None:
+        check_between(-90, 90, elevation=elevation)
+    if azimuths:
+        parse_numbers("azimuths", azimuths, count=2)
+
+
+def _least(given: Given, least: float, *names: str) -> None:
+    check_least(least, **{name: given[name] for name in names if given[name] is not None})
+
+
+def _check_run(given: Given) -> None:
+    """The flags of all apps that read a run and write a folder."""
+    check_among(CHECKPOINTS, checkpoint=given["checkpoint"])
+    if given["out"]:
+        check_folder(given["out"], "out")
+    if not Path(given["workdir"]).exists():
+        raise UserError(f"--workdir={given['workdir']}: no such folder, expected the workdir of a training run")
+
+
+def _check_sample(given: Given) -> None:
+    _least(given, 1, "num_samples")
+    _least(given, 0, "num_frames", "frame_rate", "size", "spread", "seed")
+    check_among(PRIORS, prior=given["prior"])
+    if not given["around"]:
+        check_use(given, {"spread": SPREAD}, needs="--around=NAME")
+    check_orbit(given["camera"], azimuths=given["azimuths"], elevation=given["elevation"])
+    _check_run(given)
+
+
+def _check_interpolate(given: Given) -> None:
+    _least(given, 2, "num_steps")
+    _least(given, 0, "num_frames", "frame_rate", "size")
+    check_among(LINES, path=given["path"])
+    check_orbit(given["camera"], azimuths=given["azimuths"], elevation=given["elevation"])
+    if "," not in given["motions"]:  # what names it holds is only known of a run
+        raise UserError(f"--motions: found {given['motions']!r}, expected two names or more, separated by commas")
+    _check_run(given)
+
+
+def _check_reconstruct(given: Given) -> None:
+    _least(given, 0, "steps", "finetune_decoder", "fit_size", "seed")
+    check_among(STARTS, start=given["start"])
+    _check_run(given)
+    _check_path(given, "source", "a dataset folder")
+
+
+def _check_text(given: Given) -> None:
+    prompt, evaluation = given["prompt"], given["evaluate_captions"]
+    if evaluation:
+        check_among(EVALUATIONS, evaluate_captions=evaluation)
+    if bool(prompt.strip()) == bool(evaluation):
+        found = "both" if evaluation else f"--prompt={prompt!r}"
+        raise UserError(f'--prompt: found {found}, expected --prompt="words", or --evaluate_captions alone')
+    _least(given, 0, "num_frames", "size")
+    if evaluation:
+        check_use(given, dict.fromkeys(("num_frames", "size"), 0), needs='--prompt="words"')
+    _check_run(given)
+
+
+def _check_evaluate(given: Given) -> None:
+    _least(given, 0, "num_lpips_images", "num_videos", "seed")
+    _least(given, 2, "num_samples")
+    gt, pred = given["gt"], given["pred"]
+    if bool(gt) != bool(pred):
+        raise UserError(f"--gt, --pred: found {gt!r} and {pred!r}, expected both or neither")
+    if given["clip"] and not Path(given["clip"]).is_dir():
+        raise UserError(f"--clip={given['clip']}: no such folder, expected a Hugging Face CLIP folder")
+    if not gt:
+        _check_run(given)
+        return
+    defaults = parameters_of(APPS["evaluate"])
+    own = {name: defaults[name] for name in ("num_samples", "seed", "checkpoint")}
+    check_use(given, own, needs="a run, not --gt and --pred,")
+    if given["out"]:
+        check_folder(given["out"], "out")
+
+
+def _check_view(given: Given) -> None:
+    _least(given, 1, "size")
+    check_between(0, 65_535, port=given["port"])
+    check_among(CHECKPOINTS, checkpoint=given["checkpoint"])
+    if given["out"]:
+        check_folder(given["out"], "out")
+
+
+def _check_export(given: Given) -> None:
+    chosen = split_list(given["format"])
+    _check_some("format", chosen, FORMATS)
+    _least(given, 0, "num_frames", "frame_rate", "size", "frame")
+    check_among(GEOMETRIES, geometry=given["geometry"])
+    check_among(CONTAINERS, container=given["container"])
+    check_among((0, 4, 8), influences=given["influences"])
+    _check_some("layers", split_list(given["layers"]), LAYERS)
+    check_orbit(given["camera"], azimuths=given["azimuths"], elevation=given["elevation"])
+    behind = given["background"]
+    if behind and not all(0 <= x <= 1 for x in parse_numbers("background", behind, count=3)):
+        raise UserError(f"--background: found {behind!r}, expected three numbers from 0 to 1")
+    defaults = parameters_of(APPS["export"])
+    for name, formats in ONLY_WITH.items():
+        if not {*formats} & {*chosen}:
+            check_use(given, {name: defaults[name]}, needs=f"--format={' or '.join(formats)}")
+    if "mesh" in chosen and not Path(given["source"]).is_file():
+        raise UserError(f"--source: found {given['source']!r}, expected the .glb or .gltf file of the run's dataset")
+    if set(chosen) != {"checkpoint"}:
+        Choice(**{field.name: given[field.name] for field in fields(Choice)})
+    _check_path(given, "code", "an npz with a field z")
+    _check_run(given)
+
+
+def _check_some(flag: str, chosen: tuple[str, ...], known: tuple[str, ...]) -> None:
+    for name in chosen or ("",):
+        if name not in known:
+            raise UserError(f"--{flag}: found {name!r}, expected some of {', '.join(known)}")
+
+
+def _check_import_data(given: Given) -> None:
+    if given["check"] or not given["source"]:
+        return
+    if given["out"]:
+        check_folder(given["out"], "out")
+    source = Path(given["source"])
+    if not source.exists():
+        raise UserError(f"{source}: no such file or folder, expected data to read")
+    is_model = source.suffix.lower() in GLTF_SUFFIXES
+    _least(given, 2 if is_model else 1, "num_frames")
+    _least(given, 8 if is_model else 1, "size")
+    _least(given, 1, "num_views", "samples", "num_surface_points")
+    _least(given, 0, "num_workers", "frame_rate", "step", "margin", "key_tolerance")
+    for name, least, most in (("elevation", -90, 90), ("fov_deg", 1, 120)):
+        if given[name] is not None:
+            check_between(least, most, **{name: given[name]})
+    for name in ("azimuths", "test_azimuths"):
+        parse_numbers(name, given[name] or "")
+    _check_path(given, "dataset", "the folder of the data that the model was trained on")
+
+
+def _check_distill(given: Given) -> None:
+    _check_path(given, "image", "a picture of the object")
+    _check_path(given, "prompts", "a text file with a motion a line")
+    check_folder(given["out"], "out")
+
+
+def _check_train(given: Given) -> None:
+    if given["shard"] and not given["object_list"]:
+        raise UserError("--shard: found without --object_list, expected the list that it is a share of")
+    if given["object_list"]:
+        objects.take_shard(objects.read_list(given["object_list"]), given["shard"])
+        check_folder(given["workdir"], "workdir")
+
+
+def _check_path(given: Given, flag: str, expected: str) -> None:
+    if given[flag] and not Path(given[flag]).exists():
+        raise UserError(f"--{flag}={given[flag]}: no such file or folder, expected {expected}")
+
+
+_CHECKS: dict[str, Callable[[Given], None]] = {
+    "train": _check_train,
+    "sample": _check_sample,
+    "interpolate": _check_interpolate,
+    "reconstruct": _check_reconstruct,
+    "text": _check_text,
+    "import_data": _check_import_data,
+    "distill": _check_distill,
+    "evaluate": _check_evaluate,
+    "view": _check_view,
+    "export": _check_export,
+    "replay": lambda given: _least(given, 0, "step"),
+}

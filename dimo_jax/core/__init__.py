@@ -1,0 +1,1 @@
+"""What every package may import: data types, errors, and components by name."""

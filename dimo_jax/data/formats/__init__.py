@@ -1,0 +1,1 @@
+"""Dataset formats: the native folder, the authors' layout, SV4D, recordings, rigged glTF."""

@@ -1,0 +1,1 @@
+"""A rigged, animated glTF model as a dataset."""

@@ -1,1 +1,0 @@
-"""Files out: splat files, videos, drawings and the report."""

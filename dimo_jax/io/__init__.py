@@ -1,0 +1,1 @@
+"""Files in and out: glTF, PLY, splats, pictures, videos, arrays."""

@@ -1,0 +1,1 @@
+"""Textured triangle meshes, and the renderer that makes truth from them."""

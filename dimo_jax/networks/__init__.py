@@ -1,0 +1,1 @@
+"""Networks whose weights others trained, and layers that several models share."""

@@ -1,0 +1,1 @@
+"""Skeletons and clips of animated models, and the poses they make."""

@@ -1,0 +1,1 @@
+"""The systems that train: each fulfils `training.system.System`; none imports another."""

@@ -1,0 +1,63 @@
+"""Room for Gaussian-tile pairs: measured on the data, and grown when it runs short."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
+
+import jax
+from absl import logging
+
+from dimo_jax.core.types import Array, Batch, Camera, Splats
+from dimo_jax.render import choose_backend, measure_capacity, project
+from dimo_jax.systems.dimo.model import Components
+from dimo_jax.systems.dimo.state import TrainState
+from dimo_jax.systems.dimo.step import StepOptions, visible_params
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """Pairs per image that the buffers hold; None where the backend needs no static buffers."""
+
+    pairs: int | None
+
+    def grow(self, needed: int) -> Capacity:
+        """At least half as much again, and enough for `needed` pairs an image."""
+        if self.pairs is None:
+            return self
+        grown = max(self.pairs + self.pairs // 2, needed)
+        logging.info("render buffers grow from %d to %d pairs an image; the step recompiles", self.pairs, grown)
+        return replace(self, pairs=grown)
+
+
+def needs_capacity(implementation: str | None) -> bool:
+    """Whether the backend that would run has buffers of static size."""
+    return choose_backend(implementation) != "native"
+
+
+def measure(state: TrainState, components: Components, options: StepOptions, batch: Batch) -> Capacity:
+    """A capacity with room to spare for the images of `batch` as the model now stands."""
+    if options.capacity is not None:
+        return Capacity(options.capacity)
+    if not needs_capacity(options.implementation):
+        return Capacity(None)
+    params = visible_params(state.params, state.alive, options)
+
+    @jax.jit
+    def splats(batch: Batch) -> Splats:
+        def one_motion(motion: Array, times: Array, cameras: Camera) -> Splats:
+            near = jax.tree.map(lambda x: x[motion], state.neighbors)
+            z = params.latents.mu[motion]
+            moved = jax.vmap(lambda t: options.move(components, params, near, z, t).gaussians)(times)
+            see = functools.partial(project, implementation=options.implementation)
+            return jax.vmap(lambda camera: jax.vmap(lambda g: see(g, camera))(moved))(cameras)
+
+        return jax.vmap(one_motion)(batch.motions, batch.times, batch.cameras)
+
+    height, width = batch.cameras.height, batch.cameras.width
+    return Capacity(measure_capacity(splats(batch), height=height, width=width, implementation=options.implementation))
+
+
+def with_room(options: StepOptions, room: Capacity) -> StepOptions:
+    """The options of a step whose buffers hold `room`."""
+    return replace(options, capacity=room.pairs)

@@ -1,0 +1,275 @@
+"""One training step: render a batch, compare, update. A pure function of state and batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dimo_jax.core.types import Array, Batch, Camera, JointParams, Latents, Params, Rendering, Turns
+from dimo_jax.losses.latent import ProjectedSentences
+from dimo_jax.losses.total import LossInputs, Term, combine, evaluate
+from dimo_jax.render import composite, project
+from dimo_jax.skinning.weights import weigh_edges
+from dimo_jax.systems.dimo.gaussians import mask_dead
+from dimo_jax.systems.dimo.model import Components, Moved, Neighbors, decode
+from dimo_jax.systems.dimo.state import TrainState
+from dimo_jax.training import density, parallel
+from dimo_jax.training.system import Metrics
+
+Move = Callable[[Components, Params, Neighbors, Array, Array], Moved]
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """Static choices of a stage."""
+
+    move: Move
+    terms: tuple[Term, ...]
+    optimizer: optax.GradientTransformation
+    tie_scales: Callable[[Array, Array], Array]
+    first_step: int  # of the stage, in steps of the whole run
+    points_are_controls: bool  # first stage: the Gaussians themselves are the control points
+    background: tuple[float, float, float]
+    implementation: str | None
+    capacity: int | None
+    radius_power: float  # r_k of Eq. 1 is a length to this power
+    text_noise: float = 0.0  # added to the sentences, whose own deviation is 1
+
+
+def composite_truth(images: Array, background: Array) -> tuple[Array, Array]:
+    """uint8 straight RGBA [...,4] -> RGB over `background` [3] and alpha, float32 in 0..1."""
+    values = images.astype(jnp.float32) / 255.0
+    alpha = values[..., 3]
+    return values[..., :3] * alpha[..., None] + background * (1 - alpha[..., None]), alpha
+
+
+def render_batch(gaussians: Any, cameras: Camera, probe: Array, options: StepOptions) -> Rendering:
+    """Gaussians [M,F,N,...] seen by cameras [M,V,...]: a Rendering with leading axes [M,V,F].
+
+    `probe` [M,V,F,N,2] is added to the pixel positions; its gradient is what density control looks at.
+    """
+    background = jnp.asarray(options.background)
+
+    def one(g: Any, camera: Camera, shift: Array) -> Rendering:
+        splats = project(g, camera, implementation=options.implementation)
+        splats = splats.replace(means2d=splats.means2d + shift)
+        return composite(
+            splats,
+            background,
+            height=camera.height,
+            width=camera.width,
+            implementation=options.implementation,
+            capacity=options.capacity,
+        )
+
+    over_frames = jax.vmap(one, in_axes=(0, None, 0))
+    over_views = jax.vmap(over_frames, in_axes=(None, 0, 0))
+    return jax.vmap(over_views)(gaussians, cameras, probe)
+
+
+def visible_params(params: Params, alive: Array, options: StepOptions) -> Params:
+    """The parameters as they are rendered: scales tied as the stage ties them, dead slots transparent."""
+    tied = options.tie_scales(params.gaussians.log_scales, alive)
+    return params.replace(gaussians=mask_dead(params.gaussians.replace(log_scales=tied), alive))
+
+
+def _control_points(params: Params, options: StepOptions) -> tuple[Array, Array]:
+    if options.points_are_controls:
+        return params.gaussians.means, options.radius_power * jnp.mean(params.gaussians.log_scales, axis=-1)
+    return params.key_points.positions, params.key_points.log_radii
+
+
+def _project_sentences(
+    params: Params, batch: Batch, frozen: Mapping[str, Any], key: Array, components: Components, options: StepOptions
+) -> ProjectedSentences | None:
+    """What the projector makes of the sentences of a batch's motions; None where it is not trained with the latents."""
+    if not isinstance(params, JointParams) or options.points_are_controls or "sentences" not in frozen:
+        return None
+    assert components.projector is not None
+    known = jnp.any(frozen["sentences"].weights > 0, axis=1)
+    sentences = jax.tree.map(lambda x: x[batch.motions], frozen["sentences"])
+    keys = jax.vmap(lambda motion: jax.random.fold_in(jax.random.fold_in(key, motion), 1))(batch.motions)
+    noise = jax.vmap(lambda k: jax.random.normal(k, sentences.inputs.shape[1:]))(keys)
+    seen = sentences.inputs + options.text_noise * noise
+    return ProjectedSentences(
+        outputs=components.projector.apply(params.projector, seen),  # type: ignore[arg-type]
+        weights=sentences.weights,
+        motions=batch.motions,
+        codes=params.latents.mu,
+        known=known,
+    )
+
+
+def _turns(batch: Batch, frames: Array, frozen: Mapping[str, Any]) -> Turns | None:
+    """Those of a batch's motions at its `frames` [M,F]; None where they are not searched for."""
+    if "turns" not in frozen:
+        return None
+    known: Turns = frozen["turns"]
+    at = batch.motions[:, None], frames
+    return Turns(rotations=known.rotations[at], shifts=known.shifts[at], found=known.found[batch.motions])
+
+
+def _at_random_times(
+    components: Components, params: Params, canonical: Array, z: Array, keys: Array, options: StepOptions
+) -> Array | None:
+    """Control points [M,R,P,3] at as many random times in 0..1 as a term asks for; None where none does.
+
+    The times are drawn by step and motion, so that all parts of a batch that share a motion see the same. Canonical
+    positions carry no gradient to their sum with the translations (the authors' way).
+    """
+    count = max((int(term.options.get("num_times") or 0) for term in options.terms), default=0)
+    if not count:
+        return None
+
+    def one_motion(code: Array, key: Array) -> Array:
+        times = jax.random.uniform(jax.random.fold_in(key, 2), (count,))
+        translations = jax.vmap(lambda time: decode(components, params, code, canonical, time)[0])(times)
+        return jax.lax.stop_gradient(canonical) + translations
+
+    return jax.vmap(one_motion)(z, keys)
+
+
+def _loss(
+    params: Params,
+    probe: Array,
+    state: TrainState,
+    batch: Batch,
+    frozen: Mapping[str, Any],
+    key: Array,
+    components: Components,
+    options: StepOptions,
+) -> tuple[Array, Metrics]:
+    latents = Latents(mu=params.latents.mu[batch.motions], log_sigma=params.latents.log_sigma[batch.motions])
+    keys = jax.vmap(lambda motion: jax.random.fold_in(key, motion))(batch.motions)
+    z = jax.vmap(components.draw)(latents.mu, latents.log_sigma, keys)  # one draw per motion and step
+    neighbors = jax.tree.map(lambda x: x[batch.motions], state.neighbors)
+    shaped = visible_params(params, state.alive, options)
+
+    def at_times(near: Neighbors, code: Array, times: Array) -> Moved:
+        return jax.vmap(lambda time: options.move(components, shaped, near, code, time))(times)
+
+    moved = jax.vmap(at_times)(neighbors, z, batch.times)
+    posed = moved.gaussians
+    if batch.shown.shape[1] < batch.times.shape[1]:
+        posed = jax.vmap(lambda x, shown: jax.tree.map(lambda leaf: leaf[shown], x))(posed, batch.shown)
+    rendering = render_batch(posed, batch.cameras, probe, options)
+    true_rgb, true_alpha = composite_truth(batch.images, jnp.asarray(options.background))
+
+    canonical, log_radii = _control_points(shaped, options)
+    edges = neighbors.controls
+    control_alive = state.alive if options.points_are_controls else jnp.ones(canonical.shape[0], bool)
+    edge_weights = jax.vmap(lambda e: weigh_edges(components.skinning, canonical, log_radii, e, control_alive))(edges)
+    frames = jnp.round(batch.times * state.reference.shape[1]).astype(jnp.int32)
+    reference = state.reference[batch.motions[:, None], frames]
+
+    def flat(x: Array) -> Array:
+        return x.reshape(-1, *x.shape[3:])
+
+    inputs = LossInputs(
+        rgb=flat(rendering.rgb),
+        alpha=flat(rendering.alpha),
+        depth=flat(rendering.depth),
+        normal=flat(rendering.normal),
+        true_rgb=flat(true_rgb),
+        true_alpha=flat(true_alpha),
+        novel=batch.novel.reshape(-1),
+        controls=moved.controls,
+        rotations=moved.rotations,
+        canonical=canonical,
+        control_alive=control_alive,
+        edges=edges,
+        edge_weights=edge_weights,
+        reference=reference,
+        opacities=jax.nn.sigmoid(shaped.gaussians.logit_opacities),
+        latents=latents,
+        frozen=frozen,
+        random_controls=_at_random_times(components, shaped, canonical, z, keys, options),
+        turns=_turns(batch, frames, frozen),
+        sentences=_project_sentences(shaped, batch, frozen, key, components, options),
+    )
+    total, values = evaluate(options.terms, inputs, state.step - options.first_step)
+    mse = jnp.mean((inputs.rgb - inputs.true_rgb) ** 2, axis=(1, 2, 3))
+    psnr = jnp.mean(-10 * jnp.log10(jnp.maximum(mse, 1e-10)))
+    preview = jnp.stack([inputs.true_rgb[0], inputs.rgb[0]])
+    overflow = jnp.sum(rendering.overflow)
+    return total, Metrics(loss=total, terms=values, psnr=psnr, overflow=overflow, preview=preview)
+
+
+class _Part(NamedTuple):
+    """What a part of a batch adds to a step: averaged over the parts, or summed."""
+
+    means: tuple[Any, ...]  # gradients; sums of the probe's [N], first stage only; terms; PSNR
+    sums: tuple[Any, ...]  # images that felt each Gaussian [N], first stage only; overflow []
+
+
+def _differentiate(
+    state: TrainState,
+    batch: Batch,
+    frozen: Mapping[str, Any],
+    key: Array,
+    components: Components,
+    options: StepOptions,
+) -> tuple[_Part, Array]:
+    """One part of a batch, and its preview."""
+    probe = jnp.zeros((*batch.images.shape[:3], state.alive.shape[0], 2))
+    loss = jax.value_and_grad(_loss, argnums=(0, 1) if options.points_are_controls else 0, has_aux=True)
+    (_, metrics), gradients = loss(state.params, probe, state, batch, frozen, key, components, options)
+    felt = images = None
+    if options.points_are_controls:
+        gradients, probe_gradients = gradients
+        seen = density.init_stats(state.alive.shape[0])
+        seen = density.accumulate(seen, probe_gradients, (batch.cameras.height, batch.cameras.width))
+        felt, images = seen.gradients, seen.images
+    means = (gradients, felt, metrics.terms, metrics.psnr)
+    return _Part(means=means, sums=(images, metrics.overflow)), metrics.preview
+
+
+def build_step(
+    components: Components, options: StepOptions, *, axis_name: str | None = None, accumulate: int = 1
+) -> Callable[[TrainState, Batch, Mapping[str, Any], Array], tuple[TrainState, Metrics]]:
+    """The step as a pure function (state, batch, frozen weights, key) -> (state, metrics).
+
+    Runs unmapped (`axis_name` None) or under `jax.pmap`, where gradients, metrics and density statistics are averaged
+    over the named axis. Random numbers are folded by step and motion, so that a motion's draw does not depend on the
+    device it falls on.
+
+    Args:
+      components, options: the model and the stage.
+      axis_name: of the mapped devices.
+      accumulate: with more than 1, every array of the batch has a leading axis over so many parts of equal size, which
+        are computed one after the other: the memory of one part, the update of all.
+    """
+
+    def step(state: TrainState, batch: Batch, frozen: Mapping[str, Any], key: Array) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(key, state.step)
+
+        def differentiate(part: Batch) -> tuple[_Part, Array]:
+            # The barriers, here and below, keep the compiler from weaving the parts, their sum and the update into
+            # each other, which it would do in another way, and so round differently, for every way to deal out parts.
+            inputs = jax.lax.optimization_barrier((state, part, frozen, key))
+            own = _differentiate(inputs[0], inputs[1], inputs[2], inputs[3], components, options)
+            return jax.lax.optimization_barrier(own)
+
+        if accumulate > 1:
+            parts, previews = jax.lax.map(differentiate, batch)
+        else:
+            parts, previews = jax.tree.map(lambda x: x[None], differentiate(batch))
+        num_parts = accumulate * (1 if axis_name is None else jax.lax.axis_size(axis_name))
+        total = jax.lax.optimization_barrier(parallel.sum_parts(parts, axis_name))
+        gradients, felt, terms, psnr = jax.tree.map(lambda x: x / num_parts, total.means)
+        loss = combine(options.terms, terms, state.step - options.first_step)
+        images, overflow = total.sums
+        seen = state.density
+        if options.points_are_controls:
+            seen = seen.replace(gradients=seen.gradients + felt, images=seen.images + images)
+        updates, optimizer = options.optimizer.update(gradients, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        after = state.replace(step=state.step + 1, params=params, optimizer=optimizer, density=seen)
+        return after, Metrics(loss=loss, terms=terms, psnr=psnr, overflow=overflow, preview=previews[0])
+
+    return step

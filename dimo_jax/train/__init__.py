@@ -1,1 +1,0 @@
-"""Optimization: optimizer, schedules, density control, the training step and its loop."""

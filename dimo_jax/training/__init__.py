@@ -1,0 +1,1 @@
+"""The training engine: optimizer, schedules, density control, devices, checkpoints. Knows no system."""

@@ -1,0 +1,1 @@
+"""What people look at: report, plots, drawings, videos, the viewer."""
