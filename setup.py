@@ -10,7 +10,7 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
-NATIVE = Path("dimo_jax/render/rasterize/native")
+NATIVE = Path("dimo_jax/native")
 
 
 class OptionalBuild(build_ext):
@@ -51,26 +51,16 @@ class OptionalBuild(build_ext):
 # No -march: the kernels choose their instruction set when they run. No -ffast-math: they test for NaN. No
 # contraction: forward and backward must round alike.
 native = Extension(
-    "dimo_jax.render.rasterize.native._native",
-    sources=sorted(str(path) for path in NATIVE.glob("*.cc")),
-    depends=sorted(str(path) for path in NATIVE.glob("*.h")),
+    "dimo_jax.native._native",
+    sources=sorted(str(path) for path in NATIVE.rglob("*.cc")),
+    depends=sorted(str(path) for path in NATIVE.rglob("*.h")),
+    include_dirs=[str(NATIVE)],
     language="c++",
     extra_compile_args=[
         *("-std=c++17", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-g0", "-pthread"),
         "-Wno-uninitialized",  # GCC's own intrinsics raise it
         "-Wno-maybe-uninitialized",
     ],
-    extra_link_args=["-pthread"],
-    optional=True,
-)
-
-skin = Extension(
-    "dimo_jax.skinning.native._skin",
-    sources=["dimo_jax/model/native/skin.cc"],
-    include_dirs=[str(NATIVE)],
-    depends=[str(NATIVE / "parallel.h")],
-    language="c++",
-    extra_compile_args=["-std=c++17", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-g0", "-pthread"],
     extra_link_args=["-pthread"],
     optional=True,
 )
@@ -99,7 +89,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["dimo_jax", "dimo_jax.*", "third_party", "third_party.*"]),
     package_data={"dimo_jax": ["py.typed"]},
-    ext_modules=[native, skin],
+    ext_modules=[native],
     cmdclass={"build_ext": OptionalBuild},
     install_requires=[
         "jax>=0.10,<0.12",

@@ -8,7 +8,7 @@ from collections.abc import MutableMapping
 from importlib.metadata import version
 from pathlib import Path
 
-_NATIVE = Path(__file__).parent / f"render/rasterize/native/_native{sysconfig.get_config_var('EXT_SUFFIX')}"
+_NATIVE = Path(__file__).parents[1] / f"native/_native{sysconfig.get_config_var('EXT_SUFFIX')}"
 _FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-import sysconfig
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 
 from dimo_jax.core.types import Array, Splats
+from dimo_jax.native import library
 from dimo_jax.render.rasterize import native
 
 HEIGHT, WIDTH = 53, 70  # no multiple of a tile or a vector
@@ -176,8 +176,8 @@ def test_shared_operands_of_nested_vmaps_are_broadcast() -> None:
 
 
 def test_a_missing_library_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    native.load_library.cache_clear()
-    monkeypatch.setattr(pathlib.Path, "exists", lambda self: False)
+    library.load_library.cache_clear()
+    monkeypatch.setattr(library, "PATH", pathlib.Path("nowhere/_native.so"))
     try:
         reason = native.why_unavailable()
         assert reason is not None
@@ -186,14 +186,14 @@ def test_a_missing_library_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) 
         with pytest.raises(RuntimeError, match=r"install a C\+\+17 compiler"):
             native.rasterize(make_splats(3), height=8, width=8, capacity=None)
     finally:
-        native.load_library.cache_clear()
+        library.load_library.cache_clear()
 
 
 def test_a_library_that_does_not_load_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
-    (tmp_path / f"_native{sysconfig.get_config_var('EXT_SUFFIX')}").write_bytes(b"not a library")
-    native.load_library.cache_clear()
-    monkeypatch.setattr(native, "__file__", str(tmp_path / "__init__.py"))
+    (tmp_path / "_native.so").write_bytes(b"not a library")
+    library.load_library.cache_clear()
+    monkeypatch.setattr(library, "PATH", tmp_path / "_native.so")
     try:
         assert "does not load" in (native.why_unavailable() or "")
     finally:
-        native.load_library.cache_clear()
+        library.load_library.cache_clear()

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import sysconfig
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 
-from dimo_jax.render.rasterize import native
+from dimo_jax.native import library
 from dimo_jax.runtime import compiler
 from dimo_jax.runtime.compiler import _NATIVE as NATIVE
 from dimo_jax.runtime.compiler import leave_reductions_to_xla
@@ -26,7 +24,7 @@ def compiled(monkeypatch, tmp_path):
 RUN = """
 import sys
 from pathlib import Path
-from dimo_jax import compiler
+from dimo_jax.runtime import compiler
 from dimo_jax.runtime.compiler import leave_reductions_to_xla
 compiler._NATIVE = Path(".")
 chosen = sys.argv[1] == "leave" and leave_reductions_to_xla()
@@ -60,8 +58,7 @@ def test_leaves_a_machine_without_native_code_alone(monkeypatch, tmp_path):
 
 
 def test_the_native_code_is_looked_for_where_it_is_built():
-    built = Path(native.__file__).with_name(f"_native{sysconfig.get_config_var('EXT_SUFFIX')}")
-    assert built == NATIVE
+    assert library.PATH == NATIVE
 
 
 def test_the_flag_takes_reductions_from_the_library() -> None:

@@ -1,15 +1,16 @@
 // The two calls that jax makes to project, forward and backward: batches, threads, and the camera's gradient.
-#include "project.h"
+#include "project/project.h"
 
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <vector>
 
-#include "batch.h"
-#include "parallel.h"
-#include "scene.h"
-#include "settings.h"
+#include "common/batch.h"
+#include "common/parallel.h"
+#include "common/threads.h"
+#include "rasterize/scene.h"
+#include "simd/levels.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace dimo {

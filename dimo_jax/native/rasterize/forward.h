@@ -2,7 +2,7 @@
 #ifndef DIMO_NATIVE_FORWARD_H_
 #define DIMO_NATIVE_FORWARD_H_
 
-#include "blocks.h"
+#include "rasterize/blocks.h"
 
 namespace dimo {
 namespace {

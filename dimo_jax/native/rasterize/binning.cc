@@ -1,10 +1,10 @@
-#include "binning.h"
+#include "rasterize/binning.h"
 
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
 
-#include "tile_boxes.h"
+#include "rasterize/tile_boxes.h"
 
 namespace dimo {
 namespace {

@@ -1,53 +1,22 @@
 """The `native` backend: projection and tile compositing in C++ for CPUs, called through `jax.ffi` (docs/native.md).
 
-`setup.py` compiles the sources of this folder into `_native*.so` beside this file where it finds a compiler.
+`setup.py` compiles the sources in `dimo_jax/native/` where it finds a compiler.
 """
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import sysconfig
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
 from dimo_jax.core.types import Array, Camera, Gaussians, Splats
-from dimo_jax.render.rasterize.native import projection
+from dimo_jax.native.library import load_library
+from dimo_jax.render.rasterize import native_project
 
 _FORWARD = "dimo_rasterize_forward"
 _BACKWARD = "dimo_rasterize_backward"
 _Residuals = tuple[Splats, Array, Array]
-
-
-@functools.cache
-def load_library() -> ctypes.CDLL | str:
-    """Loads the compiled library and registers its calls with jax, once.
-
-    Returns:
-      The library, or a sentence that says why there is none.
-    """
-    path = Path(__file__).with_name(f"_native{sysconfig.get_config_var('EXT_SUFFIX')}")
-    if not path.exists():
-        return (
-            "the native extension was not compiled: install a C++17 compiler (g++ or clang++) and reinstall dimo_jax "
-            "(pip install --no-deps --force-reinstall, with -e where it was editable)"
-        )
-    try:
-        library = ctypes.CDLL(str(path))
-        calls = {
-            _FORWARD: library.DimoRasterizeForward,
-            _BACKWARD: library.DimoRasterizeBackward,
-            projection.FORWARD: library.DimoProjectForward,
-            projection.BACKWARD: library.DimoProjectBackward,
-        }
-    except (OSError, AttributeError) as error:
-        return f"the native extension {path.name} does not load ({error}): reinstall dimo_jax to compile it anew"
-    for name, call in calls.items():
-        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(call), platform="cpu")
-    library.DimoBestSimd.restype = ctypes.c_char_p
-    return library
 
 
 def why_unavailable() -> str | None:
@@ -78,7 +47,7 @@ def project(gaussians: Gaussians, camera: Camera) -> Splats:
     library = load_library()
     if isinstance(library, str):
         raise RuntimeError(library)
-    return projection.project(gaussians, camera)
+    return native_project.project(gaussians, camera)
 
 
 def rasterize(splats: Splats, *, height: int, width: int, capacity: int | None) -> tuple[Array, Array, Array]:

@@ -2,7 +2,7 @@
 #ifndef DIMO_NATIVE_GRADIENTS_H_
 #define DIMO_NATIVE_GRADIENTS_H_
 
-#include "scene.h"
+#include "rasterize/scene.h"
 
 namespace dimo {
 

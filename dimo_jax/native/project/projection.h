@@ -2,8 +2,8 @@
 #ifndef DIMO_NATIVE_PROJECTION_H_
 #define DIMO_NATIVE_PROJECTION_H_
 
-#include "camera_space.h"
-#include "harmonics.h"
+#include "project/camera_space.h"
+#include "project/harmonics.h"
 
 namespace dimo {
 namespace {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,6 @@ from dimo_jax.native.library import load_library
 
 _FORWARD = "dimo_skin_forward"
 _BACKWARD = "dimo_skin_backward"
-_CALLS = ((_FORWARD, "DimoSkinForward"), (_BACKWARD, "DimoSkinBackward"))
 
 
 def is_available() -> bool:
@@ -24,7 +22,7 @@ def is_available() -> bool:
 
 @functools.cache
 def _is_loaded() -> bool:
-    library = load_library(str(Path(__file__).parent), "_skin", _CALLS)
+    library = load_library()
     if isinstance(library, str):
         logging.warning("skinning runs in XLA, several times slower: %s", library)
         return False

@@ -2,8 +2,8 @@
 #include <cstdint>
 #include <cstring>
 
-#include "scene.h"
-#include "simd_baseline.h"
+#include "rasterize/scene.h"
+#include "simd/baseline.h"
 
 namespace dimo {
 namespace {
@@ -11,10 +11,10 @@ using V = Baseline;
 }  // namespace
 }  // namespace dimo
 
-#include "backward.h"
-#include "forward.h"
-#include "outline.h"
-#include "projection.h"
+#include "rasterize/backward.h"
+#include "rasterize/forward.h"
+#include "rasterize/outline.h"
+#include "project/projection.h"
 
 namespace dimo {
 Kernels BaselineKernels() { return {FindCandidates, CompositeForward, CompositeBackward, ProjectBlock, DifferentiateProjection}; }

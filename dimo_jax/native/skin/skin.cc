@@ -1,4 +1,4 @@
-// Linear blend skinning (paper Eq. 7) for CPUs: forward and backward of dimo_jax/skinning/native/__init__.py, called by jax.
+// Linear blend skinning (paper Eq. 7) for CPUs: forward and backward of dimo_jax/skinning/native.py, called by jax.
 //
 // A pose of a key point is 16 numbers: a rotation matrix by rows, a shift, and the same rotation as a unit quaternion.
 // Work is split over poses and blocks of Gaussians; every sum runs in a fixed order, whatever the number of threads.
@@ -7,14 +7,13 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <exception>
-#include <stdexcept>
-#include <string>
 #include <vector>
 
-#include "parallel.h"
+#include "common/batch.h"
+#include "common/parallel.h"
+#include "common/threads.h"
 #include "xla/ffi/api/ffi.h"
 
 // One binary for all processors: the loader picks the widest clone. Address sanitizers start too late for that.
@@ -153,40 +152,16 @@ DIMO_CLONES void BackwardBlock(const Item& item, const Shape& shape, size_t begi
   }
 }
 
-// Leading axes of the results under vmap; an operand has each of them in full, or 1 where it is shared.
-struct Batch {
-  std::vector<int64_t> axes;
-  size_t size = 1;
-
-  template <typename Dimensions>
-  Batch(const Dimensions& dimensions, size_t own_rank) {
-    for (size_t i = 0; i + own_rank < dimensions.size(); ++i) axes.push_back(dimensions[i]);
-    for (int64_t axis : axes) size *= static_cast<size_t>(axis);
-  }
-
-  template <typename Buffer>
-  size_t Offset(size_t index, const Buffer& buffer) const {
-    const auto dimensions = buffer.dimensions();
-    size_t offset = 0, stride = 1;
-    for (size_t i = dimensions.size(); i-- > axes.size();) stride *= static_cast<size_t>(dimensions[i]);
-    for (size_t i = axes.size(); i-- > 0;) {
-      if (dimensions[i] != 1) offset += index % static_cast<size_t>(axes[i]) * stride;
-      index /= static_cast<size_t>(axes[i]);
-      stride *= static_cast<size_t>(dimensions[i]);
-    }
-    return offset;
-  }
-};
-
 struct Operands {
   const Floats &means, &quats, &poses;
   const Ints& neighbors;
   const Floats& weights;
 
-  Item At(const Batch& batch, size_t i) const {
-    return {means.typed_data() + batch.Offset(i, means), quats.typed_data() + batch.Offset(i, quats),
-            poses.typed_data() + batch.Offset(i, poses), weights.typed_data() + batch.Offset(i, weights),
-            neighbors.typed_data() + batch.Offset(i, neighbors)};
+  Item At(const Batch& batch, const Shape& shape, size_t i) const {
+    const size_t n = shape.gaussians, edges = n * shape.neighbors;
+    return {ItemData(batch, i, means, 3 * n), ItemData(batch, i, quats, 4 * n),
+            ItemData(batch, i, poses, kPose * shape.key_points), ItemData(batch, i, weights, edges),
+            ItemData(batch, i, neighbors, edges)};
   }
   Shape Size() const {
     const auto edges = neighbors.dimensions();
@@ -196,18 +171,6 @@ struct Operands {
   }
 };
 
-int64_t ThreadLimit() {
-  const char* limit = std::getenv("DIMO_JAX_NUM_THREADS");
-  if (limit == nullptr || *limit == '\0') return 0;
-  char* end = nullptr;
-  const long long value = std::strtoll(limit, &end, 10);
-  if (*end != '\0' || value < 1) {
-    throw std::invalid_argument(std::string("DIMO_JAX_NUM_THREADS: found '") + limit +
-                                "', expected a positive whole number");
-  }
-  return value;
-}
-
 size_t CountBlocks(const Shape& shape) { return (shape.gaussians + kBlock - 1) / kBlock; }
 
 ffi::Error Forward(ffi::ThreadPool pool, Floats means, Floats quats, Floats poses, Ints neighbors, Floats weights,
@@ -216,9 +179,9 @@ ffi::Error Forward(ffi::ThreadPool pool, Floats means, Floats quats, Floats pose
   const Batch batch(moved->dimensions(), 2);
   const Shape shape = operands.Size();
   const size_t blocks = CountBlocks(shape);
-  Workers(pool, ThreadLimit()).For(batch.size * blocks, [&](size_t unit) {
+  Workers(pool, ThreadLimit()).For(batch.size() * blocks, [&](size_t unit) {
     const size_t i = unit / blocks, begin = unit % blocks * kBlock;
-    ForwardBlock(operands.At(batch, i), shape, begin, std::min(begin + kBlock, shape.gaussians),
+    ForwardBlock(operands.At(batch, shape, i), shape, begin, std::min(begin + kBlock, shape.gaussians),
                  moved->typed_data() + 3 * shape.gaussians * i, turned->typed_data() + 4 * shape.gaussians * i);
   });
   return ffi::Error::Success();
@@ -234,19 +197,19 @@ ffi::Error Backward(ffi::ThreadPool pool, Floats means, Floats quats, Floats pos
   const Batch batch(d_means->dimensions(), 2);
   const Shape shape = operands.Size();
   const size_t blocks = CountBlocks(shape), table = kPose * shape.key_points, n = shape.gaussians;
-  std::vector<float> partial(blocks > 1 ? batch.size * blocks * table : 0);
-  std::memset(d_poses->typed_data(), 0, batch.size * table * sizeof(float));
+  std::vector<float> partial(blocks > 1 ? batch.size() * blocks * table : 0);
+  std::memset(d_poses->typed_data(), 0, batch.size() * table * sizeof(float));
   Workers workers(pool, ThreadLimit());
-  workers.For(batch.size * blocks, [&](size_t unit) {
+  workers.For(batch.size() * blocks, [&](size_t unit) {
     const size_t i = unit / blocks, begin = unit % blocks * kBlock;
     float* sums = blocks > 1 ? partial.data() + unit * table : d_poses->typed_data() + i * table;
-    BackwardBlock(operands.At(batch, i), shape, begin, std::min(begin + kBlock, n),
-                  d_moved.typed_data() + batch.Offset(i, d_moved), d_turned.typed_data() + batch.Offset(i, d_turned),
+    BackwardBlock(operands.At(batch, shape, i), shape, begin, std::min(begin + kBlock, n),
+                  ItemData(batch, i, d_moved, 3 * n), ItemData(batch, i, d_turned, 4 * n),
                   d_means->typed_data() + 3 * n * i, d_quats->typed_data() + 4 * n * i, sums,
                   d_weights->typed_data() + n * shape.neighbors * i);
   });
   if (blocks > 1) {
-    workers.For(batch.size, [&](size_t i) {
+    workers.For(batch.size(), [&](size_t i) {
       float* sums = d_poses->typed_data() + i * table;
       for (size_t block = 0; block < blocks; ++block) {
         const float* part = partial.data() + (i * blocks + block) * table;

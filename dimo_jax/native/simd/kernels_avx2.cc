@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "scene.h"
+#include "rasterize/scene.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -13,7 +13,7 @@
 #pragma GCC target("avx2,fma")
 #endif
 
-#include "simd_avx2.h"
+#include "simd/avx2.h"
 
 namespace dimo {
 namespace {
@@ -21,10 +21,10 @@ using V = Avx2;
 }  // namespace
 }  // namespace dimo
 
-#include "backward.h"
-#include "forward.h"
-#include "outline.h"
-#include "projection.h"
+#include "rasterize/backward.h"
+#include "rasterize/forward.h"
+#include "rasterize/outline.h"
+#include "project/projection.h"
 
 namespace dimo {
 Kernels Avx2Kernels() { return {FindCandidates, CompositeForward, CompositeBackward, ProjectBlock, DifferentiateProjection}; }

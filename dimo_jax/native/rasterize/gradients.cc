@@ -1,10 +1,10 @@
-#include "gradients.h"
+#include "rasterize/gradients.h"
 
 #include <algorithm>
 #include <cstring>
 #include <vector>
 
-#include "tile_boxes.h"
+#include "rasterize/tile_boxes.h"
 
 namespace dimo {
 namespace {

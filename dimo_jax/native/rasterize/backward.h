@@ -4,7 +4,7 @@
 #ifndef DIMO_NATIVE_BACKWARD_H_
 #define DIMO_NATIVE_BACKWARD_H_
 
-#include "blocks.h"
+#include "rasterize/blocks.h"
 
 namespace dimo {
 namespace {

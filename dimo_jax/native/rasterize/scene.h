@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #endif
 
-#include "project.h"
+#include "project/project.h"
 
 namespace dimo {
 

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "scene.h"
+#include "rasterize/scene.h"
 
 namespace dimo {
 

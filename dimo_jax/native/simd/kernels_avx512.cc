@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "scene.h"
+#include "rasterize/scene.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -14,7 +14,7 @@
 #pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 #endif
 
-#include "simd_avx512.h"
+#include "simd/avx512.h"
 
 namespace dimo {
 namespace {
@@ -22,10 +22,10 @@ using V = Avx512;
 }  // namespace
 }  // namespace dimo
 
-#include "backward.h"
-#include "forward.h"
-#include "outline.h"
-#include "projection.h"
+#include "rasterize/backward.h"
+#include "rasterize/forward.h"
+#include "rasterize/outline.h"
+#include "project/projection.h"
 
 namespace dimo {
 Kernels Avx512Kernels() { return {FindCandidates, CompositeForward, CompositeBackward, ProjectBlock, DifferentiateProjection}; }

@@ -2,7 +2,7 @@
 #ifndef DIMO_NATIVE_BINNING_H_
 #define DIMO_NATIVE_BINNING_H_
 
-#include "scene.h"
+#include "rasterize/scene.h"
 
 namespace dimo {
 

@@ -1,4 +1,4 @@
-#include "settings.h"
+#include "simd/levels.h"
 
 #include <cstdlib>
 #include <cstring>
@@ -40,18 +40,6 @@ Kernels ChooseKernels() {
     level = static_cast<Level>(named);
   }
   return level == kAvx512 ? Avx512Kernels() : level == kAvx2 ? Avx2Kernels() : BaselineKernels();
-}
-
-int64_t ThreadLimit() {
-  const char* limit = std::getenv("DIMO_JAX_NUM_THREADS");
-  if (limit == nullptr || *limit == '\0') return 0;
-  char* end = nullptr;
-  const long long value = std::strtoll(limit, &end, 10);
-  if (*end != '\0' || value < 1) {
-    throw std::invalid_argument(std::string("DIMO_JAX_NUM_THREADS: found '") + limit +
-                                "', expected a positive whole number");
-  }
-  return value;
 }
 
 const char* BestLevelName() { return kLevelNames[BestLevel()]; }

@@ -10,12 +10,13 @@
 #include <stdexcept>
 #include <vector>
 
-#include "batch.h"
-#include "binning.h"
-#include "gradients.h"
-#include "parallel.h"
-#include "scene.h"
-#include "settings.h"
+#include "common/batch.h"
+#include "rasterize/binning.h"
+#include "rasterize/gradients.h"
+#include "common/parallel.h"
+#include "common/threads.h"
+#include "rasterize/scene.h"
+#include "simd/levels.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace dimo {
