@@ -9,7 +9,6 @@ from ml_collections import config_flags
 from dimo_jax.cli import command_line
 from dimo_jax.cli import flags as app_flags
 from dimo_jax.cli.flag_checks import check_flags
-from dimo_jax.cli.flags import APPS
 from dimo_jax.cli.parameters import parameters_of
 from dimo_jax.core.errors import NO_ROOM, Stopped, UserError, WriteFailed
 from dimo_jax.runtime.caches import keep_compiled_programs
@@ -21,7 +20,7 @@ from dimo_jax.runtime.signals import leave
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/dimo.py or configs/dimo.py:paper")
 WORKDIR = flags.DEFINE_string("workdir", "runs/dimo", "Folder of the run: checkpoints, metrics, pictures, report")
-APP = flags.DEFINE_enum("app", "train", sorted(APPS), "What to run")
+APP = flags.DEFINE_enum("app", "train", sorted(app_flags.APPS), "What to run")
 command_line.define_early_flags()
 app_flags.define_flags()
 for module in (app_flags, command_line):
@@ -32,9 +31,9 @@ def main(argv: list[str]) -> None:
     """Runs the app; `parse_flags` has already joined the other hosts where asked for."""
     if len(argv) > 1:
         raise UserError(f"command line: found {argv[1]!r}, expected only --flags")
-    options = app_flags.options_of(parameters_of(APPS[APP.value]), config=CONFIG.value, workdir=WORKDIR.value)
+    options = app_flags.options_of(parameters_of(app_flags.APPS[APP.value]), config=CONFIG.value, workdir=WORKDIR.value)
     check_flags(APP.value, options)  # before the import, which takes seconds
-    importlib.import_module(APPS[APP.value]).run(**options)
+    importlib.import_module(app_flags.APPS[APP.value]).run(**options)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import pytest
 from absl import flags
 
 from configs.dimo import get_config
-from dimo_jax import apps
+from dimo_jax.cli import flags as app_flags
 from dimo_jax.cli import command_line
 from dimo_jax.data.puppet.dataset import choose_motions
 from dimo_jax.io.gltf.scene import load_scene
@@ -43,7 +43,7 @@ def test_links_lead_somewhere(page):
 
 def test_method_names_files_and_functions_that_exist():
     text = (ROOT / "docs" / "method.md").read_text()
-    names = re.findall(r"`((?:model|losses|train|render|apps)/\w+\.py|types\.py)(?::(\w+))?`", text)
+    names = re.findall(r"`((?:skinning|losses|training|systems/\w+|render|runs|networks|apps|geometry|core)/\w+\.py)(?::(\w+))?`", text)
     assert len(names) > 10
     for path, function in names:
         source = (ROOT / "dimo_jax" / path).read_text()
@@ -118,10 +118,10 @@ def known_flags():
         for kind in ("string", "enum", "integer", "float", "bool"):
             define = functools.partial(getattr(flags, f"DEFINE_{kind}"), flag_values=values)
             patch.setattr(flags, f"DEFINE_{kind}", define)
-        apps.define_flags()
+        app_flags.define_flags()
         flags.DEFINE_string("config", None, "")
         flags.DEFINE_string("workdir", "runs/dimo", "")
-        flags.DEFINE_enum("app", "train", sorted(apps.APPS), "")
+        flags.DEFINE_enum("app", "train", sorted(app_flags.APPS), "")
     command_line.define_early_flags(values)
     return values
 
@@ -139,7 +139,7 @@ def test_command_parses(command, known_flags):
     values = copy.deepcopy(known_flags)
     rest = values(["launch.py", *(flag for flag in own if flag not in shell)])
     assert rest == ["launch.py"]
-    run = importlib.import_module(apps.APPS[values.app]).run
+    run = importlib.import_module(app_flags.APPS[values.app]).run
     takes = {*inspect.signature(run).parameters, "config", "workdir", "app"}
     takes |= {"coordinator", "num_processes", "process_id"} if values.app == "train" else set()
     assert {flag.split("=")[0].removeprefix("--") for flag in own} <= takes

@@ -51,7 +51,7 @@ def write_small_models(folder: Path) -> None:
 
 def write_models(folder: Path, *, max_bytes: int = 1 << 30) -> None:
     """Animated models: the tests' own, and what lies in the shared data."""
-    found = sorted((ROOT / "tests/data/models").glob("*.gl*"))
+    found = sorted((ROOT / "tests/support/models").glob("*.gl*"))
     shared = shared_data()
     found += sorted(path for path in (shared / "rigs").glob("*.glb") if path.stat().st_size <= MAX_REAL_BYTES)
     found += sorted((shared / "faults").glob("*/*.glb")) + sorted(shared.glob("knight.glb"))

@@ -77,7 +77,7 @@ def npz():
 
 
 SOUND = {
-    ".glb": (ROOT / "tests/data/models/worm.glb").read_bytes,
+    ".glb": (ROOT / "tests/support/models/worm.glb").read_bytes,
     ".png": png,
     ".npz": npz,
     ".json": lambda: b'{"views": [{"name": "a", "focal": [1.5, 2]}], "count": 3}',

@@ -262,7 +262,7 @@ GRAPH = "--config.graph={'fn': 'dimo_jax.systems.dimo.graph:trajectory_neighbors
         (["--config.stage2.losses.kl.fn=dimo_jax.systems.dimo.terms:nope"], ["config.stage2.losses.kl.fn", "'nope'"]),
         (
             ["--config.radius_power=1.0"],
-            ["config.radius_power: found 1, expected 2: the radius of dimo_jax.model.skin"],
+            ["config.radius_power: found 1, expected 2: the radius of dimo_jax.skinning"],
         ),
         (["--config.graph.neighbours=3"], ["config.graph has no key 'neighbours', expected 'num_neighbors'?"]),
         ([GRAPH], ["config.graph.neighbours: not an option", "(options: num_neighbors)"]),

@@ -16,7 +16,7 @@ from dimo_jax.io.gltf.document import open_document
 from dimo_jax.io.gltf.images import read_image, to_rgba
 from dimo_jax.io.gltf.scene import load_scene
 
-MODELS = Path(__file__).parent / "models"
+MODELS = Path(__file__).resolve().parents[1] / "support" / "models"
 RAMP = np.linspace(0, 65535, 256).round().astype(np.uint16).reshape(16, 16)
 EIGHT = np.arange(256, dtype=np.uint8).reshape(16, 16)
 RED_GREEN = np.stack([EIGHT, EIGHT[::-1], np.full_like(EIGHT, 40)], axis=-1)

@@ -17,7 +17,7 @@ from dimo_jax.io.gltf.scene import load_scene
 from dimo_jax.rigs.posing import pose_scene
 from dimo_jax.rigs.scene import check_clips
 
-MODELS = Path(__file__).parent / "models"
+MODELS = Path(__file__).resolve().parents[1] / "support" / "models"
 PACKAGES = {"draco": "DracoPy", "meshopt": "meshoptimizer"}
 
 

@@ -24,7 +24,7 @@ from dimo_jax.rigs.posing import pose_scene
 from dimo_jax.skinning import binding
 from dimo_jax.skinning.binding import Binding, fit_binding, minimize_on_simplex
 
-MODELS = Path(__file__).resolve().parents[1] / "data" / "models"
+MODELS = Path(__file__).resolve().parents[1] / "support" / "models"
 
 
 def test_fit_finds_the_binding_that_made_the_truth(monkeypatch):

@@ -13,7 +13,7 @@ from dimo_jax.io.gltf.scene import load_scene
 from dimo_jax.rigs.posing import pose_joints, pose_nodes, pose_scene, sample_channel
 from dimo_jax.rigs.skeleton import Channel
 
-MODELS = Path(__file__).resolve().parent / "models"
+MODELS = Path(__file__).resolve().parents[1] / "support" / "models"
 SHARED = Path(__file__).resolve().parents[2].parent / "shared/data"  # VTK drops animations of paths with ".."
 
 
