@@ -14,8 +14,8 @@ import pytest
 from absl import flags
 
 from configs.dimo import get_config
-from dimo_jax.cli import flags as app_flags
 from dimo_jax.cli import command_line
+from dimo_jax.cli import flags as app_flags
 from dimo_jax.data.puppet.dataset import choose_motions
 from dimo_jax.io.gltf.scene import load_scene
 
@@ -43,7 +43,9 @@ def test_links_lead_somewhere(page):
 
 def test_method_names_files_and_functions_that_exist():
     text = (ROOT / "docs" / "method.md").read_text()
-    names = re.findall(r"`((?:skinning|losses|training|systems/\w+|render|runs|networks|apps|geometry|core)/\w+\.py)(?::(\w+))?`", text)
+    names = re.findall(
+        r"`((?:skinning|losses|training|systems/\w+|render|runs|networks|apps|geometry|core)/\w+\.py)(?::(\w+))?`", text
+    )
     assert len(names) > 10
     for path, function in names:
         source = (ROOT / "dimo_jax" / path).read_text()

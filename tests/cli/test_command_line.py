@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.gltf_writer import moving_square
 
 from dimo_jax.cameras.orbits import orbit
 from dimo_jax.data.dataset import Dataset
@@ -464,11 +465,8 @@ def test_interpolate_and_reconstruct_with_bad_flags(flags, says, place, refuses)
 
 
 @pytest.fixture
-def model(place, monkeypatch):
+def model(place):
     """A GLB whose one clip moves a square."""
-    monkeypatch.syspath_prepend(str(ROOT / "tests/data"))
-    from gltf_writer import moving_square
-
     return moving_square("Walk"), place / "model.glb"
 
 
