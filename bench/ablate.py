@@ -200,7 +200,7 @@ def train_and_score(plan: Plan, workdir: Path) -> None:
     """Trains a config in this process and keeps its scores in `workdir/ablation.npz`."""
     config = load_config(plan)
     dataset, trained = train(config, workdir)
-    player = Player(config, trained.components, trained.state, num_frames=dataset.num_frames)
+    player = Player(config, trained.system.components, trained.state, num_frames=dataset.num_frames)
     steps = config.stage1.num_steps + config.stage2.num_steps
     seconds = sum(trained.seconds.values())
     result = score(player, dataset, config, steps=steps, seconds=seconds, cache=workdir.parent / "truth")

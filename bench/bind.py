@@ -19,7 +19,7 @@ from dimo_jax.io.gltf.mesh import pose_binding
 from dimo_jax.io.gltf.scene import load_scene
 from dimo_jax.io.motion import Motion, to_matrices
 from dimo_jax.rigs.posing import pose_scene
-from dimo_jax.runs.motions import Recorder
+from dimo_jax.runs.motions import MotionRecorder
 from dimo_jax.runs.restore import restore
 from dimo_jax.runs.retarget import bind, measure_binding, place_trained, read_joints
 from dimo_jax.skinning.binding import Binding
@@ -40,7 +40,7 @@ def main() -> None:
     names = [str(model.facts["names"][index]) for index in model.trained_motions]
     dataset = load_config(Path(options.workdir)).data.path
     aligned = align_source(scene, read_joints(dataset, names, model.num_frames))
-    trained = place_trained(model, Recorder(model), aligned)
+    trained = place_trained(model, MotionRecorder(model), aligned)
     seen = [index for index in range(len(trained)) if index % 4 != 1]
     unseen = [index for index in range(len(trained)) if index % 4 == 1]
     for influences in options.influences:

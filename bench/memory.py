@@ -22,9 +22,10 @@ from configs.dimo import get_config
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.puppet.dataset import make_puppet
 from dimo_jax.data.store import open_frames
+from dimo_jax.runs.build import build_system
 from dimo_jax.runtime.memory import keep_freed_memory
-from dimo_jax.systems.dimo.loop import fit
 from dimo_jax.training.checkpoints import Checkpoints
+from dimo_jax.training.loop import fit
 
 OUT = flags.DEFINE_string("out", "runs/memory", "folder for the frames and the checkpoint")
 ACCUMULATE = flags.DEFINE_integer("accumulate", 12, "parts of a step, one after the other")
@@ -97,7 +98,7 @@ def main(argv: list[str]) -> None:
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     start = time.perf_counter()
     with Checkpoints(folder) as checkpoints:
-        trained = fit(config, dataset, checkpoints, Printing())
+        trained = fit(config, build_system(config, dataset), dataset, checkpoints, Printing())
     num_gaussians = trained.state.alive.shape[0]
     print(f"{num_gaussians} Gaussians, {time.perf_counter() - start:.0f} s with compilation, {describe_memory()}")
 

@@ -48,7 +48,7 @@ def random_state(
     `config.stage2.num_per_key_point` is set to fit.
     """
     config.stage2.num_per_key_point = -(-num_gaussians // config.num_key_points)
-    last = stages.build_stages(config)[-1].last_step
+    last = stages.build_stages(config)[-1].span.last_step
     sizes = dict(num_motions=num_motions, num_frames=num_frames)
     state = stages.template(config, model.build_components(config), step=last, **sizes)
     state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state)

@@ -13,14 +13,15 @@ from dimo_jax.core.errors import UserError
 from dimo_jax.data.sampler import Sampler, batch_sizes
 from dimo_jax.data.sources import load
 from dimo_jax.metrics.fvd import frechet_distance
-from dimo_jax.runs.checks import check_config, check_data
+from dimo_jax.runs.build import build_system
+from dimo_jax.runs.checks import check_config, check_dataset
 from dimo_jax.systems.dimo import latents, stages
 from dimo_jax.systems.dimo.fixed_inputs import load_fixed
-from dimo_jax.systems.dimo.loop import fit
 from dimo_jax.systems.dimo.model import build_components
 from dimo_jax.systems.dimo.player import Player, select_cameras
 from dimo_jax.systems.dimo.step import build_step, composite_truth
 from dimo_jax.training.checkpoints import config_sha256
+from dimo_jax.training.loop import fit
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "configs/ablations").glob("*.py"))
@@ -53,15 +54,15 @@ def test_ablation_trains(spec, watcher):
     config = load_config(spec)
     check_config(config)
     dataset = load(config.data)
-    check_data(config, dataset)
-    trained = fit(config, dataset, watcher, watcher)
+    check_dataset(config, dataset)
+    trained = fit(config, build_system(config, dataset), dataset, watcher, watcher)
     state = trained.state
     assert int(state.step) == watcher.last == 4
     assert all(np.isfinite(value) for _, row in watcher.rows for value in row.values())
     skips = "no_pretraining" in spec
     assert {stage for stage, _ in watcher.rows} == ({"stage2"} if skips else {"stage1", "stage2"})
     check_terms(spec, {term.removeprefix("loss/") for _, row in watcher.rows for term in row})
-    player = Player(config, trained.components, state, num_frames=dataset.num_frames)
+    player = Player(config, trained.system.components, state, num_frames=dataset.num_frames)
     clip = player.play(player.latent(0), dataset.times)
     assert clip.gaussians.means.shape == (6, 64, 3)
     assert clip.key_points.shape == (6, 16, 3)
@@ -73,13 +74,17 @@ def test_ablation_traces(spec):
     config = load_config(spec)
     check_config(config)
     dataset = load(config.data)
-    check_data(config, dataset)
+    check_dataset(config, dataset)
     assert dataset.num_motions == (1 if "no_joint_training" in spec else 3)
     components = build_components(config)
     batch = Sampler(dataset, **batch_sizes(config)).sample(0)
     for stage in stages.build_stages(config):
         state = stages.template(
-            config, components, step=stage.first_step, num_motions=dataset.num_motions, num_frames=dataset.num_frames
+            config,
+            components,
+            step=stage.span.first_step,
+            num_motions=dataset.num_motions,
+            num_frames=dataset.num_frames,
         )
         step = build_step(components, stage.options)
         after, metrics = jax.eval_shape(step, state, batch, load_fixed(stage.options.terms), jax.random.key(0))

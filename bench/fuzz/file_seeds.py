@@ -87,7 +87,7 @@ def write_run(folder: Path) -> None:
     config = get_config("smoke")
     config.latent_init.dim, config.num_key_points, config.stage2.num_per_key_point = 4, 8, 2
     dataset = make_dataset()
-    last = stages.build_stages(config)[-1].last_step
+    last = stages.build_stages(config)[-1].span.last_step
     sizes = dict(num_motions=dataset.num_motions, num_frames=dataset.num_frames)
     template = stages.template(config, build_components(config), step=last, **sizes)
     rng = np.random.default_rng(0)
@@ -98,7 +98,7 @@ def write_run(folder: Path) -> None:
     state = jax.tree.map(fill, template).replace(step=jnp.int32(last))
     run = folder / "run"
     save_config(config, run)
-    save_facts(dataset, run)
+    save_facts(dataset, run, system=dict(num_text_features=0))
     facts = json.loads((run / "facts.json").read_text())
     with Checkpoints(run) as checkpoints:
         checkpoints.save(last, state, notes={"score": [1.0, 20.0]})

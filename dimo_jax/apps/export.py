@@ -26,7 +26,7 @@ from dimo_jax.io.splat import write_splat
 from dimo_jax.io.video import MAX_GIF_RATE
 from dimo_jax.runs import retarget
 from dimo_jax.runs.choice import SPREAD, VIDEO_SIZE, Choice
-from dimo_jax.runs.motions import Recorder, choose_codes
+from dimo_jax.runs.motions import MotionRecorder, choose_codes
 from dimo_jax.runs.restore import Restored, restore, results_folder
 from dimo_jax.runtime.files import replace_folder
 from dimo_jax.runtime.naming import free_number
@@ -144,7 +144,7 @@ def _files_of(chosen: Sequence[str], takes: Sequence[Motion], model: Restored, c
     return [*files, checkpoint] if "checkpoint" in chosen else files
 
 
-def record_takes(model: Restored, given: Mapping[str, Any]) -> tuple[list[Motion], Recorder]:
+def record_takes(model: Restored, given: Mapping[str, Any]) -> tuple[list[Motion], MotionRecorder]:
     """Plays the motions that the flags choose.
 
     Raises:
@@ -154,7 +154,7 @@ def record_takes(model: Restored, given: Mapping[str, Any]) -> tuple[list[Motion
     if given["frame"] is not None and not 0 <= given["frame"] < count:
         raise UserError(f"--frame: found {given['frame']}, expected 0 to {count - 1}")
     rate = given["frame_rate"] or model.frame_rate * count / model.num_frames
-    recorder = Recorder(model)
+    recorder = MotionRecorder(model)
     codes = choose_codes(model, given["workdir"], _choice(given), count)
     return [recorder.record(name, z, frame_times(count), frame_rate=rate) for name, z in codes], recorder
 

@@ -12,12 +12,12 @@ from ml_collections import ConfigDict
 from dimo_jax.core.errors import UserError
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.io.npz import read_npz
-from dimo_jax.runs.captions import read_joint_sentences
+from dimo_jax.runs.build import build_system
 from dimo_jax.runs.lifecycle import FAILURES, named_arrays
 from dimo_jax.runs.restore import load_data, read_facts
 from dimo_jax.runtime.files import read_json
-from dimo_jax.systems.dimo.loop import fit
 from dimo_jax.training.checkpoints import Checkpoints, load_config
+from dimo_jax.training.loop import fit
 from dimo_jax.training.system import State
 from dimo_jax.training.tracker import LossNotFinite
 
@@ -54,7 +54,7 @@ class _Replayed:
     def scalars(self, step: int, stage: str, values: Mapping[str, float]) -> None:
         """Training recorded them already."""
 
-    def images(self, step: int, stage: str, state: State, preview: np.ndarray) -> None:
+    def images(self, step: int, stage: str, histograms: Mapping[str, Any], preview: Any) -> None:
         """Likewise."""
 
     def resumed(self, step: int) -> None:
@@ -96,9 +96,8 @@ def replay(
     config = ConfigDict(config.to_dict())
     config.update(checkpoint_every=1, checkpoint_minutes=0.0, image_every=0)
     replayed = _Replayed(checkpoints, last)
-    sentences = read_joint_sentences(config, dataset) if config.text.joint else None
     try:
-        fit(config, dataset, replayed, replayed, sentences=sentences)
+        fit(config, build_system(config, dataset), dataset, replayed, replayed)
     except LossNotFinite as error:
         return error, replayed.first
     except _Reached:

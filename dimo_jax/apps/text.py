@@ -16,7 +16,7 @@ from dimo_jax.cli.flag_checks import check_flags
 from dimo_jax.core.errors import UserError
 from dimo_jax.networks.bert import TextEncoder, load_encoder
 from dimo_jax.runs import captions
-from dimo_jax.runs.captions import Sentences, Speaker
+from dimo_jax.runs.captions import Speaker
 from dimo_jax.runs.codes import file_name
 from dimo_jax.runs.restore import Restored, restore, results_folder, run_folder
 from dimo_jax.runtime.files import replace_file
@@ -24,6 +24,7 @@ from dimo_jax.runtime.naming import free_number
 from dimo_jax.runtime.progress import track
 from dimo_jax.runtime.strict_json import encode
 from dimo_jax.systems.dimo import model as dimo
+from dimo_jax.systems.dimo.sentences import Sentences, read_sentences, text_options
 from dimo_jax.systems.dimo.stages import frame_times
 from dimo_jax.training.checkpoints import load_config
 from dimo_jax.views.gallery import write_latents
@@ -65,14 +66,14 @@ def run(
     check_flags("text", locals())
     folder, target = Path(workdir), results_folder(workdir, "text", out=out)
     config = load_config(folder)
-    options = captions.text_options(config, bert=bert)
+    options = text_options(config, bert=bert)
     if evaluate_captions == "leave_one_out":
         captions.check_codes_know_no_sentence(config, folder)
     with ThreadPoolExecutor(1) as pool:  # reading and compiling the encoder leaves a core free for the model
         prepared = pool.submit(_prepare, options, prompt)
         model = restore(folder, checkpoint=checkpoint)
         encoder = prepared.result()
-        if evaluate_captions == "held_out" and not any(captions.read_sentences(model.facts).test):
+        if evaluate_captions == "held_out" and not any(read_sentences(model.facts).test):
             raise UserError(
                 f"--evaluate_captions=held_out: {folder} has no held-out sentences, expected some in its data"
             )

@@ -17,14 +17,14 @@ from ml_collections import ConfigDict
 
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.flag_values import check_folder
+from dimo_jax.core.resolve import resolve
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.sources import load
 from dimo_jax.io.metrics_log import Board, MetricsLog
 from dimo_jax.render import choose_backend
-from dimo_jax.runs.captions import read_joint_sentences
-from dimo_jax.runs.checks import check_config, check_data, check_same, check_weights, check_workdir
+from dimo_jax.runs.build import build_system
+from dimo_jax.runs.checks import check_config, check_dataset, check_same, check_weights, check_workdir
 from dimo_jax.runs.disk_space import check_room
-from dimo_jax.runs.evaluation import evaluate
 from dimo_jax.runs.lifecycle import occupy, save_failure
 from dimo_jax.runs.objects import train_objects
 from dimo_jax.runs.recorder import Recorder, peak_memory_gib
@@ -34,17 +34,15 @@ from dimo_jax.runtime.files import write_json
 from dimo_jax.runtime.signals import Signals
 from dimo_jax.runtime.status import SHOWING, write_status
 from dimo_jax.systems.dimo.estimate import estimate_hours
-from dimo_jax.systems.dimo.loop import Trained, Watcher, fit
-from dimo_jax.systems.dimo.player import Player
-from dimo_jax.systems.dimo.projector import SentenceInputs
-from dimo_jax.systems.dimo.state import TrainState
 from dimo_jax.training.checkpoints import Checkpoints, config_sha256, save_config
+from dimo_jax.training.loop import Trained, Watcher, fit
+from dimo_jax.training.system import System
 from dimo_jax.training.tracker import LossNotFinite
-from dimo_jax.views import gallery
 from dimo_jax.views.summary import write_summary_report
 
 Show = Callable[[ConfigDict, Dataset, Trained, Path, Mapping[str, float]], None]
 PRESETS = ("paper", "official", "demo", "fifty", "smoke")  # of configs/dimo.py
+OUTCOME = dict(fn="dimo_jax.views.outcome:show_motions")  # of runs whose config names none
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "numpy")
 
 
@@ -54,7 +52,7 @@ class Silent:
     def scalars(self, step: int, stage: str, values: Mapping[str, float]) -> None:
         """Nothing."""
 
-    def images(self, step: int, stage: str, state: TrainState, preview: np.ndarray) -> None:
+    def images(self, step: int, stage: str, histograms: Mapping[str, np.ndarray], preview: np.ndarray) -> None:
         """Nothing."""
 
     def resumed(self, step: int) -> None:
@@ -104,20 +102,19 @@ def train(config: ConfigDict, folder: Path, *, then: Show | None = None) -> tupl
     with Signals() as signals:
         began = (folder / FACTS_FILE).is_file()
         dataset = load_data(config, read_facts(folder)) if began else load(config.data)
-        check_data(config, dataset)
-        check_weights(config)
-        sentences = read_joint_sentences(config, dataset) if config.text.joint else None
-        num_text_features = 0 if sentences is None else sentences.inputs.shape[-1]
-        check_room(config, dataset, folder, num_text_features=num_text_features)
+        check_dataset(config, dataset)
+        system = build_system(config, dataset)
+        check_weights(system)
+        check_room(config, system, folder)
         seconds = {"data": time.perf_counter() - start}
         hosts.wait_for_all("the data is there")
         check_same({"config": config_sha256(config), "dataset": f"{dataset.names} {dataset.frames.shape}"})
         with occupy(folder):
             if hosts.is_writer():
                 save_config(config, folder)
-                save_facts(dataset, folder, num_text_features=num_text_features)
+                save_facts(dataset, folder, system=system.facts())
             hosts.wait_for_all("the run is described in its workdir")
-            trained = learn(config, dataset, folder, signals, sentences)
+            trained = learn(config, system, dataset, folder, signals)
             if then is not None and hosts.is_writer():
                 write_status(folder, SHOWING)
                 then(config, dataset, trained, folder, seconds | trained.seconds)
@@ -125,9 +122,7 @@ def train(config: ConfigDict, folder: Path, *, then: Show | None = None) -> tupl
     return dataset, trained
 
 
-def learn(
-    config: ConfigDict, dataset: Dataset, folder: Path, signals: Signals, sentences: SentenceInputs | None = None
-) -> Trained:
+def learn(config: ConfigDict, system: System, dataset: Dataset, folder: Path, signals: Signals) -> Trained:
     """Trains, with checkpoints, metrics and TensorBoard events in `folder`, which `occupy` holds."""
     logging.info("%s: %d motions, %d views, %d frames, %d px", dataset.object_name, dataset.num_motions,
                  dataset.num_views, dataset.num_frames, dataset.cameras.height)  # fmt: skip
@@ -140,10 +135,11 @@ def learn(
         watcher: Watcher = Silent()
         if writes:
             log = stack.enter_context(MetricsLog(folder / "metrics.jsonl"))
-            watcher = Recorder(config, folder, log, stack.enter_context(Board(folder / "tensorboard")))
+            board = stack.enter_context(Board(folder / "tensorboard"))
+            watcher = Recorder(config, folder, log, board, num_steps=system.stages[-1].last_step)
         try:
             with signals.deferred(), checkpoints:
-                return fit(config, dataset, checkpoints, watcher, stop=signals.received, sentences=sentences)
+                return fit(config, system, dataset, checkpoints, watcher, stop=signals.received)
         except LossNotFinite as error:
             raise (save_failure(error, folder, checkpoints.steps()) if writes else error) from error
 
@@ -152,21 +148,15 @@ def show(
     config: ConfigDict, dataset: Dataset, trained: Trained, folder: Path, seconds: Mapping[str, float], *, start: float
 ) -> None:
     """Scores and draws what was learnt; `start` is when the command began, for the report."""
-    evaluation_start = time.perf_counter()
-    player = Player(config, trained.components, trained.state, num_frames=dataset.num_frames)
-    results = evaluate(config, trained.components, dataset, trained.state, player)
-    gallery_start = time.perf_counter()
-    logging.info("drawing videos")
-    sections = gallery.write_gallery(config, dataset, player, folder)
+    outcome = resolve(config.get("outcome") or OUTCOME, key="outcome")(config, dataset, trained, folder)
     summary = dict(
         preset=config.preset,
         object_name=dataset.object_name,
         num_motions=dataset.num_motions,
-        **results,
+        **outcome.results,
         seconds=dict(
             **seconds,
-            evaluation=gallery_start - evaluation_start,
-            pictures=time.perf_counter() - gallery_start,
+            **outcome.seconds,
             total=time.perf_counter() - start,
         ),
         peak_memory_gib=peak_memory_gib(),
@@ -175,7 +165,7 @@ def show(
         versions=versions(),
     )
     write_json(summary, folder / "summary.json")
-    report = write_summary_report(folder, summary, sections, config)
+    report = write_summary_report(folder, summary, outcome.sections, config)
     print(f"report:  {report.resolve()}\nsummary: {(folder / 'summary.json').resolve()}")
 
 

@@ -6,14 +6,14 @@ import functools
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.renames import current_name
 
 
-def resolve(spec: Mapping[str, Any], *, key: str) -> Callable[..., Any]:
+def resolve(spec: Mapping[str, Any], *, key: str) -> functools.partial[Any]:
     """Turns a component's config into a function with its options bound.
 
     Args:

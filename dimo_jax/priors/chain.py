@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def find_missing(config: Mapping[str, Any], *, prompts: Path | None) -> list[str
     check_numbers(config)
     scored = bool(config["score"]["fn"])
     slots = {name: resolve(config[name], key=name) for name in (*SLOTS, *JUDGES, *(["score"] if scored else []))}
-    checks = [slots["client"]] if prompts is None or scored else []
+    checks: list[Callable[[], Any]] = [slots["client"]] if prompts is None or scored else []
     sizes = {name: config["framing"][name] for name in ("num_frames", "size")}
     checks += [
         partial(_check_packages, slots["video"], "video"),

@@ -166,7 +166,7 @@ def build_state(
 
         none = jnp.zeros((0, 0, 0), jnp.int32)
         state = TrainState(
-            step=jnp.asarray(last.last_step, jnp.int32),
+            step=jnp.asarray(last.span.last_step, jnp.int32),
             params=params,
             optimizer=last.options.optimizer.init(params),
             alive=jnp.asarray(alive),
@@ -250,7 +250,7 @@ def _write(config: ConfigDict, state: TrainState, facts: Dataset, target: Path) 
     try:
         folder = temporary / "new"
         save_config(config, folder)
-        save_facts(facts, folder)
+        save_facts(facts, folder, system=dict(num_text_features=0))
         with Checkpoints(folder) as checkpoints:
             checkpoints.save(int(state.step), state)
         if target.exists():

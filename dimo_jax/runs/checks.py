@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,70 +15,20 @@ from absl import logging
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from dimo_jax.core.config_fields import check_finite, get
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.flag_values import check_folder
-from dimo_jax.core.resolve import resolve
 from dimo_jax.data.dataset import Dataset, motions_in, train_frames, views_in
 from dimo_jax.data.sampler import find_reference
 from dimo_jax.losses.perceptual import load_lpips
-from dimo_jax.render import choose_backend
+from dimo_jax.runs.build import check_system
 from dimo_jax.runtime import lock
 from dimo_jax.runtime.files import is_temporary
 from dimo_jax.runtime.status import STATUS_FILE
-from dimo_jax.skinning.weights import RADIUS_POWERS
-from dimo_jax.systems.dimo import stages
-from dimo_jax.systems.dimo.fixed_inputs import load_fixed
-from dimo_jax.systems.dimo.model import build_components
 from dimo_jax.training.checkpoints import config_sha256, load_config
-from dimo_jax.training.parallel import choose_layout
+from dimo_jax.training.checks import check_engine
+from dimo_jax.training.system import System
 
-# Integers that a run reads, and the least that each may be; 0 turns off what happens every so many steps.
-COUNTS = {
-    "seed": 0,
-    "batch.motions": 1,
-    "batch.views": 1,
-    "batch.frames": 1,
-    "num_devices": 0,
-    "data.held_out_every": 0,
-    "latent_init.dim": 1,
-    "num_key_points": 1,
-    "stage1.num_steps": 0,
-    "stage1.capacity": 1,
-    "stage1.num_points": 1,
-    "stage1.densify_from": 0,
-    "stage1.densify_until": 0,
-    "stage1.densify_every": 0,
-    "stage1.anneal_every": 0,
-    "stage1.refresh_every": 0,
-    "stage2.num_steps": 1,
-    "stage2.num_per_key_point": 1,
-    "stage2.sh_degree": 0,
-    "stage2.prune_every": 0,
-    "stage2.prune_until": 0,
-    "stage2.refresh_every": 0,
-    "log_every": 1,
-    "image_every": 0,
-    "checkpoint_every": 1,
-    "keep_checkpoints": 1,
-    "evaluation.baseline_steps": 0,
-    "evaluation.num_lpips_images": 0,
-    "evaluation.surface_points": 1,
-    "evaluation.num_samples": 1,
-    "evaluation.num_videos": 0,
-}
-# Real numbers that must be above 0; the second is the bound that they must stay under.
-POSITIVE = {
-    "radius_power": None,
-    "radius_scale": None,
-    "stage1.ball_radius": None,
-    "stage1.opacity": 1,
-    "stage1.scale": None,
-    "stage2.ball_scale": None,
-    "stage2.opacity": 1,
-}
-MAX_SH_DEGREE = 3
-# Slots that training resolves on the way; the others are resolved when its parts are built.
-LATE_SLOTS = ("stage1.densify", "stage1.prune", "stage2.prune")
 # What says on which devices a run computes, and not what.
 MACHINE = ("num_devices", "batch.accumulate", "data.store", "data.device_gib")
 OTHERS = ("preset", "preset_chosen_by", "data", "render")
@@ -89,135 +38,16 @@ SMALLEST_SIDE = 16  # pixels, for the network that scores the pictures
 
 
 def check_config(config: Mapping[str, Any]) -> None:
-    """Checks all of a config that needs no data: numbers in range, phases in order, every slot resolvable.
+    """Checks all of a config that needs no data: the engine's part, and its system's.
 
     Raises:
       UserError: what is wrong, by its config key.
     """
     for key in OTHERS:
-        _get(config, key)
-    _check_finite(config, "config")
-    for key, least in COUNTS.items():
-        _check_count(_get(config, key), least, key)
-    if config["data"]["held_out_every"] == 1:
-        raise UserError("config.data.held_out_every: found 1, expected 0 (every frame trains) or at least 2")
-    for key, bound in POSITIVE.items():
-        _check_positive(_get(config, key), bound, key)
-    if _get(config, "checkpoint_minutes") != 0:
-        _check_positive(config["checkpoint_minutes"], None, "checkpoint_minutes")
-    if config["stage2"]["sh_degree"] > MAX_SH_DEGREE:
-        raise UserError(
-            f"config.stage2.sh_degree: found {config['stage2']['sh_degree']}, expected 0 to {MAX_SH_DEGREE}"
-        )
-    for name in ("stage1", "stage2"):
-        _check_phases(_get(config, f"{name}.phases"), f"{name}.phases")
-    _check_capacity(config)
-    _check_render(config)
-    for key in ("decoder", "latent", "skinning", "graph", "deform", "text.projector", "text.fit", "turns", *LATE_SLOTS):
-        _check_slot(_get(config, key), key)
-    _check_radius_power(config)
-    build_components(config)
-    stages.resolve_latent_init(config)
-    stages.build_stages(config)
-    _check_count(config["batch"].get("accumulate", 1), 1, "batch.accumulate")
-    room = config["data"].get("device_gib", 0.0)
-    if not isinstance(room, (int, float)) or not room >= 0:
-        raise UserError(f"config.data.device_gib: found {room!r}, expected a number of at least 0")
-    choose_layout(config)
-
-
-def _check_finite(value: Any, key: str) -> None:
-    """JSON, in which a run keeps its config, has neither NaN nor infinity."""
-    if isinstance(value, (Mapping, ConfigDict)):
-        for name, each in value.items():
-            _check_finite(each, f"{key}.{name}")
-    elif isinstance(value, (tuple, list)):
-        for index, each in enumerate(value):
-            _check_finite(each, f"{key}[{index}]")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{key}: found {value}, expected a finite number")
-
-
-def _get(config: Mapping[str, Any], key: str) -> Any:
-    """The value at a dotted key."""
-    value: Any = config
-    for part in key.split("."):
-        if not isinstance(value, (Mapping, ConfigDict)) or part not in value:
-            raise UserError(f"config.{key}: not found in the config, expected as in configs/dimo.py")
-        value = value[part]
-    return value
-
-
-def _check_count(value: Any, least: int, key: str) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise UserError(f"config.{key}: found {value!r}, expected an integer of at least {least}")
-
-
-def _check_positive(value: Any, bound: float | None, key: str) -> None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not 0 < value < (float("inf") if bound is None else bound):
-        expected = "a number above 0" + (f" and below {bound}" if bound else "")
-        raise UserError(f"config.{key}: found {value!r}, expected {expected}")
-
-
-def _check_phases(phases: Any, key: str) -> None:
-    def is_pair(phase: Any) -> bool:
-        return isinstance(phase, (tuple, list)) and len(phase) == 2 and all(type(number) is int for number in phase)
-
-    valid = isinstance(phases, (tuple, list)) and len(phases) > 0 and all(is_pair(phase) for phase in phases)
-    if valid:
-        steps, sizes = zip(*phases)
-        valid = steps[0] == 0 and list(steps) == sorted(set(steps)) and min(sizes) > 0
-    if not valid:
-        raise UserError(
-            f"config.{key}: found {phases!r}, expected pairs ((first step, pixels), ...), the first at step 0 and the "
-            "steps ascending"
-        )
-
-
-def _check_capacity(config: Mapping[str, Any]) -> None:
-    stage = config["stage1"]
-    if max(config["num_key_points"], stage["num_points"]) > stage["capacity"]:
-        raise UserError(
-            f"config.stage1.capacity: found {stage['capacity']}, expected at least stage1.num_points "
-            f"({stage['num_points']}) and num_key_points ({config['num_key_points']})"
-        )
-
-
-def _check_render(config: Mapping[str, Any]) -> None:
-    background = _get(config, "render.background")
-    if not (
-        isinstance(background, (tuple, list))
-        and len(background) == 3
-        and all(isinstance(value, (int, float)) and 0 <= value <= 1 for value in background)
-    ):
-        raise UserError(f"config.render.background: found {background!r}, expected three numbers from 0 to 1")
-    capacity = _get(config, "render.capacity")
-    if capacity is not None:
-        _check_count(capacity, 1, "render.capacity")
-    try:
-        choose_backend(_get(config, "render.implementation"))
-    except UserError as error:
-        message = str(error).removeprefix("render implementation: ")
-        raise UserError(f"config.render.implementation: {message}") from error
-
-
-def _check_slot(spec: Any, key: str) -> None:
-    if not isinstance(spec, (Mapping, ConfigDict)):
-        raise UserError(f'config.{key}: found {spec!r}, expected dict(fn="module:function", ...)')
-    resolve(spec, key=key)
-
-
-def _check_radius_power(config: Mapping[str, Any]) -> None:
-    """Radii of another meaning than the weights take them for would leave key points without neighbours."""
-    skinning = resolve(config["skinning"], key="skinning")
-    expected = RADIUS_POWERS.get(getattr(skinning, "func", skinning))
-    if expected is not None and config["radius_power"] != expected:
-        kind = "a squared length" if expected == 2 else "a length"
-        raise UserError(
-            f"config.radius_power: found {config['radius_power']:g}, expected {expected:g}: the radius of "
-            f"{config['skinning']['fn']} is {kind}"
-        )
+        get(config, key)
+    check_finite(config, "config")
+    check_engine(config)
+    check_system(config)
 
 
 def check_same(values: Mapping[str, str]) -> None:
@@ -286,7 +116,7 @@ def _first_difference(before: Any, after: Any, path: str = "config") -> str:
     return "" if same else f"{path}: {before} there, {after} here"
 
 
-def check_data(config: Mapping[str, Any], dataset: Dataset) -> None:
+def check_dataset(config: Mapping[str, Any], dataset: Dataset) -> None:
     """Checks that a dataset has what the config asks of it.
 
     Raises:
@@ -313,12 +143,12 @@ def check_data(config: Mapping[str, Any], dataset: Dataset) -> None:
         )
 
 
-def check_weights(config: Mapping[str, Any]) -> None:
-    """Reads the perceptual networks that training and evaluation use, so that a missing one is not found hours later.
+def check_weights(system: System) -> None:
+    """Reads the networks that training and evaluation use, so that a missing one is not found hours later.
 
     Raises:
       UserError: weights that are not installed or not what they should be.
     """
-    for stage in stages.build_stages(config):
-        load_fixed(stage.options.terms)
+    for stage in system.stages:
+        system.fixed(stage)
     load_lpips("vgg")

@@ -24,6 +24,7 @@ from dimo_jax.runs.restore import Restored
 from dimo_jax.systems.dimo import latents
 from dimo_jax.systems.dimo import model as dimo
 from dimo_jax.systems.dimo.model import Components
+from dimo_jax.systems.dimo.sentences import text_options
 from dimo_jax.systems.dimo.stages import frame_times
 from dimo_jax.training.checkpoints import load_config
 
@@ -73,7 +74,7 @@ def find_motions(model: Restored, text: str) -> list[int]:
 
 def read_prompt(model: Restored, workdir: str, prompt: str, *, bert: str = "") -> Array:
     """The code [D] of a sentence, as `--app=text` finds it; trains the run's projector where it has none yet."""
-    options = captions.text_options(load_config(Path(workdir)), bert=bert)
+    options = text_options(load_config(Path(workdir)), bert=bert)
     encoder = load_encoder(options["bert"], pooling=options["pooling"])
     speaker, _ = captions.speak_for(model, workdir, options, encoder)
     return speaker.codes(speaker.ask(prompt))[0]
@@ -96,7 +97,7 @@ def read_codes(path: Path, dim: int) -> list[tuple[str, Array]]:
     return [(name, jnp.asarray(code)) for name, code in zip(names, codes)]
 
 
-class Recorder:
+class MotionRecorder:
     """Plays codes of one model into `Motion`s; compiled once per number of frames."""
 
     def __init__(self, model: Restored) -> None:

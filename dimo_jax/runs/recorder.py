@@ -20,8 +20,6 @@ from dimo_jax.io.images import to_uint8
 from dimo_jax.io.metrics_log import Board, MetricsLog
 from dimo_jax.runtime import status
 from dimo_jax.runtime.durations import format_span
-from dimo_jax.skinning.weights import control_radii
-from dimo_jax.systems.dimo.state import TrainState
 
 LOG_FILE = "train.log"
 SECONDS_PER_LINE = 60.0
@@ -29,7 +27,7 @@ SECONDS_PER_STATUS = 1.0
 
 
 class Recorder:
-    """Takes what training reports; a `dimo_jax.systems.dimo.loop.Watcher`."""
+    """Takes what training reports; a `dimo_jax.training.loop.Watcher`."""
 
     def __init__(
         self,
@@ -38,6 +36,7 @@ class Recorder:
         log: MetricsLog,
         board: Board,
         *,
+        num_steps: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Args:
@@ -45,11 +44,11 @@ class Recorder:
         folder: its workdir, for `status.json`.
         log: takes a row at a time.
         board: takes the same for TensorBoard.
+        num_steps: of the whole run.
         clock: seconds.
         """
         self._folder, self._log, self._board, self._clock = folder, log, board, clock
-        self._total = config.stage1.num_steps + config.stage2.num_steps
-        self._radius_power = float(config.get("radius_power", 2.0))
+        self._total = num_steps
         self._images = config.batch.motions * config.batch.views * config.batch.frames
         self._last, self._last_line, self._last_status = (clock(), 0), -float("inf"), -float("inf")
         self._phase: tuple[str, float] | None = None
@@ -75,16 +74,11 @@ class Recorder:
             self._last_line = now
             log_line(describe(facts))
 
-    def images(self, step: int, stage: str, state: TrainState, preview: np.ndarray) -> None:
-        """Truth beside rendering of one image, and histograms of what density control and skinning look at."""
-        alive = np.asarray(state.alive)
-        opacities = jax.nn.sigmoid(state.params.gaussians.logit_opacities)
-        scales = np.exp(np.asarray(state.params.gaussians.log_scales)[alive])
+    def images(self, step: int, stage: str, histograms: Mapping[str, np.ndarray], preview: np.ndarray) -> None:
+        """Truth beside rendering of one image, and histograms."""
         self._board.image(step, f"{stage}/truth_and_rendering", to_uint8(np.concatenate(list(preview), axis=1)))
-        self._board.histogram(step, f"{stage}/opacity", np.asarray(opacities)[alive])
-        self._board.histogram(step, f"{stage}/scale", scales)
-        radii = control_radii(state.params.key_points.log_radii, power=self._radius_power)
-        self._board.histogram(step, f"{stage}/radius", np.asarray(radii))
+        for name, values in histograms.items():
+            self._board.histogram(step, f"{stage}/{name}", values)
 
     def resumed(self, step: int) -> None:
         """Drops rows of steps that will be repeated."""

@@ -36,11 +36,8 @@ from dimo_jax.training.model_file import restore_params
 FACTS_FILE = "facts.json"
 
 
-def save_facts(dataset: Dataset, workdir: Path, *, num_text_features: int = 0) -> None:
-    """Writes what later commands need to know of the data: sizes, names, one camera.
-
-    `num_text_features` is the length of a sentence's embedding, for a projector that is trained with the latents.
-    """
+def save_facts(dataset: Dataset, workdir: Path, *, system: Mapping[str, Any]) -> None:
+    """Writes what later commands need to know of the data: sizes, names, one camera; and the `system`'s own facts."""
     view = [*views_in(dataset, "test"), *views_in(dataset, "train")][0]
     cameras = dataset.cameras
     facts = dict(
@@ -52,7 +49,7 @@ def save_facts(dataset: Dataset, workdir: Path, *, num_text_features: int = 0) -
         test_paraphrases=dataset.test_paraphrases,
         num_frames=dataset.num_frames,
         frame_rate=dataset.frame_rate,
-        num_text_features=num_text_features,
+        **system,
         camera=dict(
             world_to_camera=np.asarray(cameras.world_to_camera)[view].tolist(),
             focal=np.asarray(cameras.focal)[view].tolist(),
@@ -203,7 +200,7 @@ def restore(workdir: str | Path, *, checkpoint: str = "last") -> Restored:
     check_facts(facts, str(workdir / FACTS_FILE))
     with _config_of(f"{workdir / CONFIG_FILE}: is"):
         components = build_components(config)
-        first_step = stages.build_stages(config)[0].last_step
+        first_step = stages.build_stages(config)[0].span.last_step
     if checkpoint == "best":
         best = checkpoints.best()
         if best is None:
@@ -276,7 +273,7 @@ def _restore_file(path: Path) -> Restored:
         sizes = _sizes(facts)
         check_facts(facts, f"{path}: facts")
         template = stages.template(config, components, step=file.step, **sizes)
-        finished = file.step >= stages.build_stages(config)[0].last_step
+        finished = file.step >= stages.build_stages(config)[0].span.last_step
     if not finished:
         raise UserError(f"{path}: its training is still in the first stage (step {file.step}), expected a finished one")
     params, alive = restore_params(file, template.params, path)

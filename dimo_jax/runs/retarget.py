@@ -18,7 +18,7 @@ from dimo_jax.io.gltf.scene import load_scene
 from dimo_jax.io.motion import Motion, to_matrices
 from dimo_jax.rigs.posing import pose_scene
 from dimo_jax.rigs.scene import Scene
-from dimo_jax.runs.motions import Recorder
+from dimo_jax.runs.motions import MotionRecorder
 from dimo_jax.runs.restore import Restored, world_of
 from dimo_jax.skinning.binding import Binding, fit_binding
 from dimo_jax.systems.dimo.stages import frame_times
@@ -58,7 +58,7 @@ def name_mesh(takes: Sequence[Motion], object_name: str) -> str:
 
 def prepare(
     model: Restored,
-    recorder: Recorder,
+    recorder: MotionRecorder,
     *,
     source: str,
     hide: str | Sequence[str],
@@ -99,7 +99,7 @@ def step_into(dataset: Path, model: Restored) -> World:
     return World() if own.same_place(world) else own.inverse().then(world)
 
 
-def place_trained(model: Restored, recorder: Recorder, aligned: Aligned) -> list[Motion]:
+def place_trained(model: Restored, recorder: MotionRecorder, aligned: Aligned) -> list[Motion]:
     """All motions that a run was trained on, at the times of training, key points in the source's units."""
     times, names = frame_times(model.num_frames), model.facts["names"]
     return [

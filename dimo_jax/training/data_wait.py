@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 MAX_AHEAD = 4  # steps given to the device and not done; each holds a batch
@@ -23,16 +23,15 @@ class DataWait:
         self._total_waited, self._begin = 0.0, self._since
         self._running: collections.deque[Any] = collections.deque()
 
-    def over(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """The same batches; what the loop waits for each is measured."""
-        while True:
-            if len(self._running) >= MAX_AHEAD:
-                self._running.popleft().block_until_ready()
-            begin = time.perf_counter()
-            batch = next(batches)
-            if self._running and self._running[-1].is_ready():
-                self._waited += time.perf_counter() - begin
-            yield batch
+    def next(self, fetch: Callable[[], Any]) -> Any:
+        """The batch that `fetch` returns; what the loop waits for it is measured."""
+        if len(self._running) >= MAX_AHEAD:
+            self._running.popleft().block_until_ready()
+        begin = time.perf_counter()
+        batch = fetch()
+        if self._running and self._running[-1].is_ready():
+            self._waited += time.perf_counter() - begin
+        return batch
 
     def dispatched(self, output: Any) -> None:
         """A step that will yield the array `output` has been given to the device."""

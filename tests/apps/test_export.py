@@ -49,7 +49,7 @@ def model(tmp_path_factory):
     save_facts(data, folder)
     config = get_config("smoke")
     config.data.path = str(folder / "data")
-    step = stages.build_stages(config)[1].last_step
+    step = stages.build_stages(config)[1].span.last_step
     template = stages.template(config, build_components(config), step=step, num_motions=2, num_frames=4)
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: 0.1 * rng.normal(size=x.shape).astype(np.float32), template.params)

@@ -22,6 +22,7 @@ from dimo_jax.runtime.manifest import write_manifest
 from dimo_jax.runtime.status import read_status, write_status
 
 ROOT = Path(__file__).resolve().parents[2]
+NUM_STEPS = 100
 VALUES = {"loss": 2.5, "psnr": 21.0, "resolution": 64, "overflow": 0, "loss/rgb": 0.125}
 
 
@@ -35,7 +36,7 @@ def folder(tmp_path, informed):
     for step in (10, 20):
         (tmp_path / "checkpoints" / str(step)).mkdir(parents=True)
     with MetricsLog(tmp_path / "metrics.jsonl") as log, Board(tmp_path / "board") as board, log_to(tmp_path):
-        recorder = Recorder(config, tmp_path, log, board, clock=lambda: now[0])
+        recorder = Recorder(config, tmp_path, log, board, num_steps=NUM_STEPS, clock=lambda: now[0])
         for step in (10, 20, 30):
             now[0] += 40.0
             recorder.scalars(step, "stage1", VALUES)
@@ -94,7 +95,7 @@ def test_compilation_is_no_steps_time(tmp_path, informed):
     config.batch = dict(motions=2, views=3, frames=4)
     now = [0.0]
     with MetricsLog(tmp_path / "metrics.jsonl") as log, Board(tmp_path / "board") as board:
-        recorder = Recorder(config, tmp_path, log, board, clock=lambda: now[0])
+        recorder = Recorder(config, tmp_path, log, board, num_steps=NUM_STEPS, clock=lambda: now[0])
         recorder.resumed(0)
         for step, compiling in ((10, 900.0), (20, 0.0), (30, 300.0)):
             now[0] += 40.0 + compiling

@@ -13,8 +13,10 @@ from dimo_jax.apps import text
 from dimo_jax.core.errors import UserError
 from dimo_jax.data.puppet.catalog import MOTIONS
 from dimo_jax.data.puppet.sentences import MORE, TEST
-from dimo_jax.runs import captions, doubts
+from dimo_jax.runs import captions
+from dimo_jax.systems.dimo import doubts
 from dimo_jax.systems.dimo.projector import build_projector, stack_sentences
+from dimo_jax.systems.dimo.sentences import DEFAULTS, read_sentences
 from dimo_jax.training.checkpoints import save_config
 
 FACTS = dict(
@@ -24,9 +26,7 @@ FACTS = dict(
     paraphrases=[["walks", "a walk"], ["waves", "a wave"], ["jumps"]],
     test_paraphrases=[["it walks"], ["hello"], ["hop"]],
 )
-OPTIONS = captions.DEFAULTS | dict(
-    fit=dict(fn="dimo_jax.systems.dimo.fit_projector:fit_projector", num_steps=60, num_members=2)
-)
+OPTIONS = DEFAULTS | dict(fit=dict(fn="dimo_jax.systems.dimo.fit_projector:fit_projector", num_steps=60, num_members=2))
 CODES = np.array([[1.0, 0.0], [-1.0, 2.0]], np.float32)
 
 
@@ -40,18 +40,18 @@ class Letters:
 
 
 def test_only_trained_motions_and_nonempty_sentences_count():
-    sentences = captions.read_sentences(FACTS)
+    sentences = read_sentences(FACTS)
     assert sentences.motions == (0, 1)
     assert sentences.train == (("walks", "a walk"), ("waves", "a wave"))
     assert sentences.test == (("it walks",), ("hello",))
     old = {key: FACTS[key] for key in ("names", "captions")}
-    assert captions.read_sentences(old).train == (("walks",), ("waves",), ("jumps",))
+    assert read_sentences(old).train == (("walks",), ("waves",), ("jumps",))
     with pytest.raises(UserError, match="motion 'wave' has no caption"):
-        captions.read_sentences(old | dict(captions=["a", " ", "c"]))
+        read_sentences(old | dict(captions=["a", " ", "c"]))
 
 
 def test_the_projector_is_kept_until_something_changes(tmp_path, monkeypatch):
-    sentences = captions.read_sentences(FACTS)
+    sentences = read_sentences(FACTS)
     first = captions.load_speaker(OPTIONS, Letters(), sentences, CODES, tmp_path)
     answer = first.codes(Letters().embed(["walks", "waves"]))
     np.testing.assert_array_equal(np.argmin(np.linalg.norm(answer[:, None] - CODES, axis=-1), axis=1), [0, 1])
@@ -70,7 +70,7 @@ def test_the_projector_is_kept_until_something_changes(tmp_path, monkeypatch):
 
 
 def test_a_projector_trained_with_the_latents_is_taken_as_it_is(tmp_path, monkeypatch):
-    sentences = captions.read_sentences(FACTS)
+    sentences = read_sentences(FACTS)
     flat = [sentence for each in sentences.train for sentence in each]
     module = build_projector(OPTIONS["projector"], num_features=2)
     variables = module.init(jax.random.key(0), jnp.zeros((1, 11)))
@@ -102,7 +102,7 @@ def test_every_app_asks_the_projector_that_the_run_has(joint, tmp_path, monkeypa
 
 
 def test_nearest_sentences_come_one_a_motion_by_cosine(tmp_path):
-    speaker = captions.load_speaker(OPTIONS, Letters(), captions.read_sentences(FACTS), CODES, tmp_path)
+    speaker = captions.load_speaker(OPTIONS, Letters(), read_sentences(FACTS), CODES, tmp_path)
     (first, motion, sentence), (second, other, _) = speaker.nearest(Letters().embed(["a wave"])[0], num=3)
     assert (motion, sentence, other) == (1, "a wave", 0)
     assert first == pytest.approx(1.0)
@@ -157,11 +157,11 @@ def test_an_encoder_to_which_all_is_alike_is_not_taken_at_its_word():
 
 
 def test_leave_one_out_needs_two_sentences():
-    sentences = captions.read_sentences(FACTS)
+    sentences = read_sentences(FACTS)
     embeddings = [Letters().embed(each) for each in sentences.train]
     answers = captions.leave_one_out(OPTIONS, sentences, embeddings, CODES)
     assert [(m, s) for m, s, _ in answers] == [(0, "a walk"), (1, "a wave")]
-    single = captions.read_sentences({key: FACTS[key] for key in ("names", "captions")})
+    single = read_sentences({key: FACTS[key] for key in ("names", "captions")})
     with pytest.raises(UserError, match="motion 'walk' has one sentence, expected at least 2"):
         captions.leave_one_out(OPTIONS, single, embeddings, CODES)
 
@@ -191,7 +191,7 @@ def test_evaluation_counts_the_nearest_trajectories(tmp_path, monkeypatch, capsy
     answers = [(0, "a", np.array([0.8, 0])), (1, "b", np.array([-0.4, 0])), (1, "c", np.array([0.3, 0]))]
     text._evaluate(
         SimpleNamespace(),
-        captions.read_sentences(FACTS),
+        read_sentences(FACTS),
         CODES,
         answers,
         tmp_path / "held_out_2.json",

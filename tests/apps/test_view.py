@@ -24,6 +24,7 @@ from dimo_jax.core.errors import UserError
 from dimo_jax.io.ply import read_gaussians
 from dimo_jax.runs import captions
 from dimo_jax.runs.restore import restore
+from dimo_jax.systems.dimo.sentences import text_options
 from dimo_jax.systems.dimo.stages import frame_times
 from dimo_jax.training.checkpoints import load_config
 from dimo_jax.views.trajectories import read_trajectories
@@ -314,7 +315,7 @@ def test_a_run_that_cannot_be_written_to_answers_prompts_all_the_same(session, t
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(captions, "_write", refuse)
-    speaker, _ = captions.speak_for(session.model, tmp_path, captions.text_options(load_config(workdir)), Letters())
+    speaker, _ = captions.speak_for(session.model, tmp_path, text_options(load_config(workdir)), Letters())
     assert speaker.codes(speaker.embeddings[:1]).shape == (1, 4)
     assert not list(tmp_path.iterdir())
 

@@ -20,16 +20,18 @@ from dimo_jax.apps import replay, train
 from dimo_jax.core.errors import Stopped, UserError, WriteFailed
 from dimo_jax.io.metrics_log import read_metrics
 from dimo_jax.runs import disk_space
+from dimo_jax.runs.build import build_system
 from dimo_jax.runs.checks import check_workdir
 from dimo_jax.runs.lifecycle import occupy
 from dimo_jax.runs.recorder import Recorder
 from dimo_jax.runtime.files import replace_file
 from dimo_jax.runtime.lock import hold
 from dimo_jax.runtime.status import read_status
-from dimo_jax.systems.dimo.loop import StageRunner, fit
 from dimo_jax.training.checkpoints import Checkpoints
+from dimo_jax.training.loop import fit
 from dimo_jax.training.system import Metrics
 from dimo_jax.training.tracker import LossNotFinite
+from dimo_jax.training.trainer import Trainer
 
 
 class Steps:
@@ -38,10 +40,10 @@ class Steps:
     def __init__(self):
         self.taken, self.overflow, self.nan_at, self.after = [], {}, None, lambda step: None
 
-    def compile(self, runner, room, resolution, reason):
+    def compile(self, trainer, room, resolution, reason):
         def train(state, batch, frozen, key):
             step = int(state.step) + 1
-            self.taken.append((step, disk_space.pairs))
+            self.taken.append((step, room.pairs))
             self.after(step)
             loss = jnp.float32(np.nan if step == self.nan_at else 1)
             lost = jnp.int32(self.overflow.get(step, 0))
@@ -54,7 +56,7 @@ class Steps:
 @pytest.fixture
 def steps(monkeypatch):
     steps = Steps()
-    monkeypatch.setattr(StageRunner, "_compile", lambda *arguments: steps.compile(*arguments))
+    monkeypatch.setattr(Trainer, "_compile", lambda *arguments: steps.compile(*arguments))
     return steps
 
 
@@ -219,8 +221,10 @@ def test_replay_finds_the_gradient_that_the_loss_does_not_show(tmp_path, capsys,
 def test_fit_waits_for_its_last_checkpoint(watcher, steps):
     """`fit` with a store that keeps nothing, as other programs call it."""
     reasons = iter(["", "", "enough"])
+    config, dataset = make_config(), tiny.make_dataset()
+    system = build_system(config, dataset)
     with pytest.raises(Stopped, match="enough after step 3"):
-        fit(make_config(), tiny.make_dataset(), watcher, watcher, stop=lambda: next(reasons, "enough"))
+        fit(config, system, dataset, watcher, watcher, stop=lambda: next(reasons, "enough"))
     assert watcher.last == 3
 
 

@@ -8,9 +8,10 @@ import pytest
 
 from configs.dimo import get_config
 from dimo_jax.data.sources import load
+from dimo_jax.runs.build import build_system
 from dimo_jax.systems.dimo import stages
 from dimo_jax.systems.dimo.estimate import estimate_hours
-from dimo_jax.systems.dimo.loop import fit
+from dimo_jax.training.loop import fit
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -55,7 +56,8 @@ def check_that_everything_moved(config, trained):
 def test_both_stages_run_with_every_term(preset, watcher, tmp_path, monkeypatch):
     monkeypatch.setenv("DIMO_JAX_CACHE", str(tmp_path))
     config = make_small(preset)
-    trained = fit(config, load(config.data), watcher, watcher)
+    dataset = load(config.data)
+    trained = fit(config, build_system(config, dataset), dataset, watcher, watcher)
     assert int(trained.state.step) == 6
     terms = {stage: {name for s, row in watcher.rows if s == stage for name in row} for stage in ("stage1", "stage2")}
     common = {"loss/rgb", "loss/mask", "loss/ssim", "loss/lpips", "loss/arap"}

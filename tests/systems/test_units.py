@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from dimo_jax.systems.dimo.loop import fit
 
 from configs.dimo import get_config
 from dimo_jax.data.formats.native import write_dataset
@@ -11,7 +12,6 @@ from dimo_jax.data.puppet.dataset import make_puppet
 from dimo_jax.data.sources import load
 from dimo_jax.data.world import place_cameras
 from dimo_jax.geometry.world import World
-from dimo_jax.systems.dimo.loop import fit
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

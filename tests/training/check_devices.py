@@ -12,7 +12,8 @@ import numpy as np
 from configs.dimo import get_config
 from dimo_jax.cameras.orbits import orbit
 from dimo_jax.data.dataset import Dataset
-from dimo_jax.systems.dimo.loop import fit
+from dimo_jax.runs.build import build_system
+from dimo_jax.training.loop import fit
 
 NAMES = ("a", "b", "c", "d", "e", "f")
 
@@ -72,7 +73,8 @@ class Memory:
 
 def train(num_devices, accumulate):
     memory = Memory()
-    trained = fit(make_config(num_devices, accumulate), make_dataset(), memory, memory)
+    config, dataset = make_config(num_devices, accumulate), make_dataset()
+    trained = fit(config, build_system(config, dataset), dataset, memory, memory)
     return memory.losses, jax.device_get(trained.state)
 
 

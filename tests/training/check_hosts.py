@@ -14,9 +14,10 @@ import jax
 import numpy as np
 from check_devices import Memory, make_config, make_dataset
 
+from dimo_jax.runs.build import build_system
 from dimo_jax.runtime import hosts
-from dimo_jax.systems.dimo.loop import fit
 from dimo_jax.training.checkpoints import Checkpoints
+from dimo_jax.training.loop import fit
 
 
 class Printing(Memory):
@@ -40,7 +41,8 @@ def main(workdir, num_devices, accumulate, coordinator=None, num_processes=None,
     config = make_config(int(num_devices), int(accumulate))
     watcher = Printing()
     with Checkpoints(Path(workdir), keep=10) as checkpoints:
-        trained = fit(config, make_dataset(), checkpoints, watcher)
+        dataset = make_dataset()
+        trained = fit(config, build_system(config, dataset), dataset, checkpoints, watcher)
     leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(trained.state))
     hashes = {jax.tree_util.keystr(path): hash_of(leaf) for path, leaf in leaves}
     print(json.dumps(dict(losses=watcher.losses, hashes=hashes)))

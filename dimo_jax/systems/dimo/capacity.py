@@ -1,33 +1,18 @@
-"""Room for Gaussian-tile pairs: measured on the data, and grown when it runs short."""
+"""Capacity for Gaussian-tile pairs, measured on the data."""
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import jax
-from absl import logging
 
 from dimo_jax.core.types import Array, Batch, Camera, Splats
 from dimo_jax.render import choose_backend, measure_capacity, project
 from dimo_jax.systems.dimo.model import Components
 from dimo_jax.systems.dimo.state import TrainState
 from dimo_jax.systems.dimo.step import StepOptions, visible_params
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """Pairs per image that the buffers hold; None where the backend needs no static buffers."""
-
-    pairs: int | None
-
-    def grow(self, needed: int) -> Capacity:
-        """At least half as much again, and enough for `needed` pairs an image."""
-        if self.pairs is None:
-            return self
-        grown = max(self.pairs + self.pairs // 2, needed)
-        logging.info("render buffers grow from %d to %d pairs an image; the step recompiles", self.pairs, grown)
-        return replace(self, pairs=grown)
+from dimo_jax.training.system import Capacity
 
 
 def needs_capacity(implementation: str | None) -> bool:

@@ -44,6 +44,6 @@ def estimate_hours(config: ConfigDict, dataset: Dataset) -> tuple[float, float]:
     seconds = time.perf_counter() - start
     total = 0.0
     for stage in (first, second):
-        for local in range(stage.last_step - stage.first_step):
+        for local in range(stage.span.last_step - stage.span.first_step):
             total += seconds * (min(resolution_at(stage.config["phases"], local), limit) / measured) ** 2
     return seconds, total / 3600

@@ -22,20 +22,19 @@ from dimo_jax.systems.dimo.state import TrainState
 from dimo_jax.systems.dimo.step import StepOptions
 from dimo_jax.training import density
 from dimo_jax.training.optimizer import build_optimizer
+from dimo_jax.training.system import Stage
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One stage: its name in the config, the steps it spans, and what its step needs."""
+class DimoStage:
+    """One stage: the steps it spans, its part of the config, and what its step needs."""
 
-    name: str
+    span: Stage
     config: ConfigDict
-    first_step: int
-    last_step: int
     options: StepOptions
 
 
-def build_stages(config: Mapping[str, Any]) -> tuple[Stage, Stage]:
+def build_stages(config: Mapping[str, Any]) -> tuple[DimoStage, DimoStage]:
     """Both stages from the config; raises UserError for a slot that cannot be resolved."""
     stages, first_step = [], 0
     text = config.get("text", {})
@@ -58,7 +57,8 @@ def build_stages(config: Mapping[str, Any]) -> tuple[Stage, Stage]:
             text_noise=float(text["fit"].get("noise", 0.0)) if joint else 0.0,
         )
         last_step = first_step + stage["num_steps"]
-        stages.append(Stage(name, stage, first_step, last_step, options))
+        phases = tuple(map(tuple, stage["phases"]))
+        stages.append(DimoStage(Stage(name, first_step, last_step, phases), stage, options))
         first_step = last_step
     return stages[0], stages[1]
 
@@ -256,7 +256,7 @@ def template(
         ),
         key,
     )
-    if step < build_stages(config)[0].last_step:
+    if step < build_stages(config)[0].span.last_step:
         return first
     second: Callable[..., TrainState] = lambda s, k: begin_second(  # noqa: E731
         s, k, config=config, components=components, num_frames=num_frames

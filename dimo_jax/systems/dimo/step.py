@@ -1,10 +1,11 @@
-"""One training step: render a batch, compare, update. A pure function of state and batch."""
+"""DIMO's training step: render a batch, compare, update. A pure function of state and batch."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,8 @@ from dimo_jax.skinning.weights import weigh_edges
 from dimo_jax.systems.dimo.gaussians import mask_dead
 from dimo_jax.systems.dimo.model import Components, Moved, Neighbors, decode
 from dimo_jax.systems.dimo.state import TrainState
-from dimo_jax.training import density, parallel
+from dimo_jax.training import density, step
+from dimo_jax.training.step import Part
 from dimo_jax.training.system import Metrics
 
 Move = Callable[[Components, Params, Neighbors, Array, Array], Moved]
@@ -200,25 +202,22 @@ def _loss(
     return total, Metrics(loss=total, terms=values, psnr=psnr, overflow=overflow, preview=preview)
 
 
-class _Part(NamedTuple):
-    """What a part of a batch adds to a step: averaged over the parts, or summed."""
-
-    means: tuple[Any, ...]  # gradients; sums of the probe's [N], first stage only; terms; PSNR
-    sums: tuple[Any, ...]  # images that felt each Gaussian [N], first stage only; overflow []
-
-
 def _differentiate(
-    state: TrainState,
-    batch: Batch,
-    frozen: Mapping[str, Any],
-    key: Array,
     components: Components,
     options: StepOptions,
-) -> tuple[_Part, Array]:
-    """One part of a batch, and its preview."""
+    state: TrainState,
+    batch: Batch,
+    fixed: Mapping[str, Any],
+    key: Array,
+) -> tuple[Part, Array]:
+    """One part of a batch, and its preview.
+
+    Its means are gradients, what the probe felt [N] (first stage only), terms and PSNR; its sums the images that
+    felt each Gaussian [N] (first stage only), and overflow.
+    """
     probe = jnp.zeros((*batch.images.shape[:3], state.alive.shape[0], 2))
     loss = jax.value_and_grad(_loss, argnums=(0, 1) if options.points_are_controls else 0, has_aux=True)
-    (_, metrics), gradients = loss(state.params, probe, state, batch, frozen, key, components, options)
+    (_, metrics), gradients = loss(state.params, probe, state, batch, fixed, key, components, options)
     felt = images = None
     if options.points_are_controls:
         gradients, probe_gradients = gradients
@@ -226,50 +225,33 @@ def _differentiate(
         seen = density.accumulate(seen, probe_gradients, (batch.cameras.height, batch.cameras.width))
         felt, images = seen.gradients, seen.images
     means = (gradients, felt, metrics.terms, metrics.psnr)
-    return _Part(means=means, sums=(images, metrics.overflow)), metrics.preview
+    return Part(means=means, sums=(images, metrics.overflow)), metrics.preview
+
+
+def _update(options: StepOptions, state: TrainState, total: Part, preview: Array) -> tuple[TrainState, Metrics]:
+    gradients, felt, terms, psnr = total.means
+    images, overflow = total.sums
+    loss = combine(options.terms, terms, state.step - options.first_step)
+    seen = state.density
+    if options.points_are_controls:
+        seen = seen.replace(gradients=seen.gradients + felt, images=seen.images + images)
+    updates, optimizer = options.optimizer.update(gradients, state.optimizer, state.params)
+    params = optax.apply_updates(state.params, updates)
+    after = state.replace(step=state.step + 1, params=params, optimizer=optimizer, density=seen)
+    return after, Metrics(loss=loss, terms=terms, psnr=psnr, overflow=overflow, preview=preview)
 
 
 def build_step(
     components: Components, options: StepOptions, *, axis_name: str | None = None, accumulate: int = 1
 ) -> Callable[[TrainState, Batch, Mapping[str, Any], Array], tuple[TrainState, Metrics]]:
-    """The step as a pure function (state, batch, frozen weights, key) -> (state, metrics).
+    """DIMO's step (`training.step.build_step`): (state, batch, fixed, key) -> (state, metrics).
 
-    Runs unmapped (`axis_name` None) or under `jax.pmap`, where gradients, metrics and density statistics are averaged
-    over the named axis. Random numbers are folded by step and motion, so that a motion's draw does not depend on the
-    device it falls on.
+    Random numbers are folded by step and motion, so that a motion's draw does not depend on the device it falls on.
 
     Args:
       components, options: the model and the stage.
-      axis_name: of the mapped devices.
-      accumulate: with more than 1, every array of the batch has a leading axis over so many parts of equal size, which
-        are computed one after the other: the memory of one part, the update of all.
+      axis_name, accumulate: see there.
     """
-
-    def step(state: TrainState, batch: Batch, frozen: Mapping[str, Any], key: Array) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(key, state.step)
-
-        def differentiate(part: Batch) -> tuple[_Part, Array]:
-            # The barriers, here and below, keep the compiler from weaving the parts, their sum and the update into
-            # each other, which it would do in another way, and so round differently, for every way to deal out parts.
-            inputs = jax.lax.optimization_barrier((state, part, frozen, key))
-            own = _differentiate(inputs[0], inputs[1], inputs[2], inputs[3], components, options)
-            return jax.lax.optimization_barrier(own)
-
-        if accumulate > 1:
-            parts, previews = jax.lax.map(differentiate, batch)
-        else:
-            parts, previews = jax.tree.map(lambda x: x[None], differentiate(batch))
-        num_parts = accumulate * (1 if axis_name is None else jax.lax.axis_size(axis_name))
-        total = jax.lax.optimization_barrier(parallel.sum_parts(parts, axis_name))
-        gradients, felt, terms, psnr = jax.tree.map(lambda x: x / num_parts, total.means)
-        loss = combine(options.terms, terms, state.step - options.first_step)
-        images, overflow = total.sums
-        seen = state.density
-        if options.points_are_controls:
-            seen = seen.replace(gradients=seen.gradients + felt, images=seen.images + images)
-        updates, optimizer = options.optimizer.update(gradients, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
-        after = state.replace(step=state.step + 1, params=params, optimizer=optimizer, density=seen)
-        return after, Metrics(loss=loss, terms=terms, psnr=psnr, overflow=overflow, preview=previews[0])
-
-    return step
+    differentiate = functools.partial(_differentiate, components, options)
+    update = functools.partial(_update, options)
+    return step.build_step(differentiate, update, axis_name=axis_name, accumulate=accumulate)

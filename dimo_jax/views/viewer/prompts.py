@@ -10,8 +10,9 @@ import numpy as np
 from dimo_jax.core.errors import UserError
 from dimo_jax.networks.bert import load_encoder
 from dimo_jax.runs import captions
-from dimo_jax.runs.captions import Sentences, Speaker
+from dimo_jax.runs.captions import Speaker
 from dimo_jax.runs.restore import Restored
+from dimo_jax.systems.dimo.sentences import Sentences, text_options
 from dimo_jax.training.checkpoints import load_config
 from dimo_jax.views.viewer.session import Source
 
@@ -28,7 +29,7 @@ class Prompts:
     def _load(self) -> tuple[Speaker, Sentences]:
         with self._lock:  # two visitors may ask at once
             if self._loaded is None:
-                options = captions.text_options(load_config(self._workdir), bert=self._bert)
+                options = text_options(load_config(self._workdir), bert=self._bert)
                 encoder = load_encoder(options["bert"], pooling=options["pooling"])
                 self._loaded = captions.speak_for(self._model, self._workdir, options, encoder)
             return self._loaded

@@ -1,0 +1,97 @@
+"""What DIMO reads of a config, checked before a run begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dimo_jax.core.config_fields import check_count, check_phases, check_positive, check_slot, get
+from dimo_jax.core.errors import UserError
+from dimo_jax.core.resolve import resolve
+from dimo_jax.skinning.weights import RADIUS_POWERS
+from dimo_jax.systems.dimo import stages
+from dimo_jax.systems.dimo.model import build_components
+
+# Integers, and the least that each may be; 0 turns off what happens every so many steps.
+COUNTS = {
+    "latent_init.dim": 1,
+    "num_key_points": 1,
+    "stage1.num_steps": 0,
+    "stage1.capacity": 1,
+    "stage1.num_points": 1,
+    "stage1.densify_from": 0,
+    "stage1.densify_until": 0,
+    "stage1.densify_every": 0,
+    "stage1.anneal_every": 0,
+    "stage1.refresh_every": 0,
+    "stage2.num_steps": 1,
+    "stage2.num_per_key_point": 1,
+    "stage2.sh_degree": 0,
+    "stage2.prune_every": 0,
+    "stage2.prune_until": 0,
+    "stage2.refresh_every": 0,
+    "evaluation.baseline_steps": 0,
+    "evaluation.num_lpips_images": 0,
+    "evaluation.surface_points": 1,
+    "evaluation.num_samples": 1,
+    "evaluation.num_videos": 0,
+}
+# Real numbers that must be above 0; the second is the bound that they must stay under.
+POSITIVE = {
+    "radius_power": None,
+    "radius_scale": None,
+    "stage1.ball_radius": None,
+    "stage1.opacity": 1,
+    "stage1.scale": None,
+    "stage2.ball_scale": None,
+    "stage2.opacity": 1,
+}
+MAX_SH_DEGREE = 3
+# Slots that training resolves on the way; the others are resolved when its parts are built.
+LATE_SLOTS = ("stage1.densify", "stage1.prune", "stage2.prune")
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Checks all of a config that needs no data: numbers in range, phases in order, every slot resolvable.
+
+    Raises:
+      UserError: what is wrong, by its config key.
+    """
+    for key, least in COUNTS.items():
+        check_count(get(config, key), least, key)
+    for key, bound in POSITIVE.items():
+        check_positive(get(config, key), bound, key)
+    if config["stage2"]["sh_degree"] > MAX_SH_DEGREE:
+        raise UserError(
+            f"config.stage2.sh_degree: found {config['stage2']['sh_degree']}, expected 0 to {MAX_SH_DEGREE}"
+        )
+    for name in ("stage1", "stage2"):
+        check_phases(get(config, f"{name}.phases"), f"{name}.phases")
+    _check_capacity(config)
+    for key in ("decoder", "latent", "skinning", "graph", "deform", "text.projector", "text.fit", "turns", *LATE_SLOTS):
+        check_slot(get(config, key), key)
+    _check_radius_power(config)
+    build_components(config)
+    stages.resolve_latent_init(config)
+    stages.build_stages(config)
+
+
+def _check_capacity(config: Mapping[str, Any]) -> None:
+    stage = config["stage1"]
+    if max(config["num_key_points"], stage["num_points"]) > stage["capacity"]:
+        raise UserError(
+            f"config.stage1.capacity: found {stage['capacity']}, expected at least stage1.num_points "
+            f"({stage['num_points']}) and num_key_points ({config['num_key_points']})"
+        )
+
+
+def _check_radius_power(config: Mapping[str, Any]) -> None:
+    """Radii of another meaning than the weights take them for would leave key points without neighbours."""
+    skinning = resolve(config["skinning"], key="skinning")
+    expected = RADIUS_POWERS.get(getattr(skinning, "func", skinning))
+    if expected is not None and config["radius_power"] != expected:
+        kind = "a squared length" if expected == 2 else "a length"
+        raise UserError(
+            f"config.radius_power: found {config['radius_power']:g}, expected {expected:g}: the radius of "
+            f"{config['skinning']['fn']} is {kind}"
+        )
