@@ -1,3 +1,84 @@
-"""dimo_jax: learns a space of motions for one object from multi-view videos, and generates new 3D motions."""
+"""dimo_jax: generates and recovers the motion of 3D objects.
+
+```
+import dimo_jax as dj
+
+run = dj.load_run("runs/dimo")
+clip = run.play(run.sample(seed=1), num_frames=42)
+image = dj.render(clip.gaussians[0], dj.orbit_camera(azimuth=30, size=256)).rgb
+```
+
+The names below are all that most programs need (docs/library.md); each is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dimo_jax.cameras.orbits import orbit_camera
+    from dimo_jax.core.types import Camera, Gaussians, Rendering
+    from dimo_jax.data.puppet.dataset import make_puppet
+    from dimo_jax.data.sources import load_dataset
+    from dimo_jax.io.ply import read_gaussians as read_ply
+    from dimo_jax.io.ply import write_gaussians as write_ply
+    from dimo_jax.render import render
+    from dimo_jax.runs.build import load_preset, make_trainer
+    from dimo_jax.runs.run import Run, load_run
+    from dimo_jax.training.trainer import Trainer
 
 __version__ = "0.1.0"
+# Where each public name stands, and under which name if another.
+_NAMES = {
+    "Camera": "core.types",
+    "Gaussians": "core.types",
+    "Rendering": "core.types",
+    "Run": "runs.run",
+    "Trainer": "training.trainer",
+    "load_dataset": "data.sources",
+    "load_preset": "runs.build",
+    "load_run": "runs.run",
+    "make_puppet": "data.puppet.dataset",
+    "make_trainer": "runs.build",
+    "orbit_camera": "cameras.orbits",
+    "read_ply": "io.ply:read_gaussians",
+    "render": "render",
+    "write_ply": "io.ply:write_gaussians",
+}
+__all__ = [
+    "Camera",
+    "Gaussians",
+    "Rendering",
+    "Run",
+    "Trainer",
+    "__version__",
+    "load_dataset",
+    "load_preset",
+    "load_run",
+    "make_puppet",
+    "make_trainer",
+    "orbit_camera",
+    "read_ply",
+    "render",
+    "write_ply",
+]
+
+# In a checkout, configs/ and third_party/ stand beside the package; a wheel has them inside it.
+_CHECKOUT = Path(__file__).resolve().parents[1]
+if (_CHECKOUT / "setup.py").exists() and (_CHECKOUT / "third_party/__init__.py").exists():
+    __path__.append(str(_CHECKOUT))
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module 'dimo_jax' has no attribute {name!r}; it has {', '.join(sorted(_NAMES))}")
+    module, _, there = _NAMES[name].partition(":")
+    value = getattr(importlib.import_module(f"dimo_jax.{module}"), there or name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_NAMES})

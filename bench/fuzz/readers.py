@@ -19,7 +19,7 @@ from dimo_jax.data.formats.camera_file import describe_videos
 from dimo_jax.data.formats.native_schema import read_description
 from dimo_jax.data.formats.recording import build_cameras
 from dimo_jax.data.formats.rigged.passes import Timing, pose_clip
-from dimo_jax.data.sources import detect, read_folder
+from dimo_jax.data.sources import detect, load_dataset
 from dimo_jax.data.store import open_frames
 from dimo_jax.io.gltf.scene import load_scene
 from dimo_jax.io.metrics_log import read_metrics
@@ -65,7 +65,7 @@ def import_authors_model(source: Path, out: Path) -> None:
     read_back(out, restore)
 
 
-def read_back(out: Path, read: Callable[[Path], object] = read_folder) -> None:
+def read_back(out: Path, read: Callable[[Path], object] = load_dataset) -> None:
     """What is written must be readable; raises AssertionError, which no reader does, where it is not."""
     try:
         read(out)
@@ -80,7 +80,7 @@ def check_folder(source: Path, out: Path) -> None:
 
 def read_native(source: Path, out: Path) -> None:
     """The data of a training run."""
-    read_folder(source)
+    load_dataset(source)
 
 
 def describe(source: Path, out: Path) -> None:

@@ -61,6 +61,27 @@ def orbit(
     )
 
 
+def orbit_camera(
+    *,
+    azimuth: float = 0.0,
+    elevation: float = 0.0,
+    radius: float = 2.0,
+    fov_deg: float = 33.9,
+    size: int = 256,
+    target: Sequence[float] = (0.0, 0.0, 0.0),
+) -> Camera:
+    """One camera of `orbit` with a square picture: world_to_camera [4,4], focal [2], center [2].
+
+    Args:
+      azimuth, elevation: degrees.
+      radius, fov_deg, target: as in `orbit`; by default as the paper's cameras.
+      size: height and width in pixels.
+    """
+    cameras = orbit([azimuth], elevation, radius=radius, fov_deg=fov_deg, height=size, width=size, target=target)
+    arrays: Any = {name: getattr(cameras, name)[0] for name in ("world_to_camera", "focal", "center")}
+    return dataclasses.replace(cameras, **arrays)
+
+
 def resize(camera: Camera, height: int, width: int) -> Camera:
     """The same cameras at another resolution: focal and center scale with the image, per axis.
 

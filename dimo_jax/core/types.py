@@ -29,6 +29,10 @@ class Gaussians(flax.struct.PyTreeNode):
     logit_opacities: Array  # [N]
     sh: Array  # [N,(degree+1)^2,3] spherical harmonics in the basis order and signs of 3DGS
 
+    def __getitem__(self, index: Any) -> Gaussians:
+        """Indexes the leading axis of every array: one time of a clip [T,N,...], or some of N Gaussians."""
+        return jax.tree.map(lambda x: x[index], self)
+
 
 class KeyPoints(flax.struct.PyTreeNode):
     """Sparse control points (paper Sec. 3.2.1)."""

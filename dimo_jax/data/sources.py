@@ -62,7 +62,7 @@ def detect(source: Path) -> str:
     )
 
 
-def read_folder(folder: str | os.PathLike[str], *, store: str = "memory") -> Dataset:
+def load_dataset(folder: str | os.PathLike[str], *, store: str = "memory") -> Dataset:
     """Reads a native dataset folder, or one in the authors' layout, as it is.
 
     `store` is where the frames are kept, see `read_dataset`.
@@ -115,7 +115,7 @@ def _load_all(config: Mapping[str, Any]) -> Dataset:
         store = config.get("store", "auto")
         if store not in STORES:
             raise UserError(f"config.data.store: found {store!r}, expected one of {', '.join(STORES)}")
-        return read_folder(path, store=store)
+        return load_dataset(path, store=store)
     source = config.get("source")
     if not source:
         raise UserError("config.data: found neither path nor source, expected a dataset folder or dict(fn=...)")

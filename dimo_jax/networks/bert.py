@@ -16,7 +16,7 @@ import numpy as np
 
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.types import Array
-from third_party.bert import BertFiles, minilm, read_folder
+from third_party.bert import BertFiles, minilm, load_dataset
 
 POOLINGS = ("auto", "mean", "cls", "pooler")
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -249,7 +249,7 @@ def load_encoder(folder: str | os.PathLike[str] = "", *, pooling: str = "auto") 
     if pooling not in POOLINGS:
         raise UserError(f"config.text.pooling: found {pooling!r}, expected one of {', '.join(POOLINGS)}")
     path = Path(folder) if str(folder) else minilm.find()
-    files = read_folder(path)
+    files = load_dataset(path)
     activation = files.config.get("hidden_act", "gelu")
     if not isinstance(activation, str) or activation not in _ACTIVATIONS:
         raise UserError(

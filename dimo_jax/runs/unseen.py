@@ -11,7 +11,7 @@ from absl import logging
 
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.extent import find_boxes, fits, look
-from dimo_jax.data.sources import place, read_folder
+from dimo_jax.data.sources import place, load_dataset
 from dimo_jax.data.world import bring_into, settle
 from dimo_jax.io.metrics_log import read_metrics
 from dimo_jax.runs.restore import Restored, world_of
@@ -32,9 +32,9 @@ def read_unseen(source: str, model: Restored) -> Dataset:
     method.
 
     Raises:
-      UserError: as `read_folder`.
+      UserError: as `load_dataset`.
     """
-    dataset, world = read_folder(source), world_of(model.facts)
+    dataset, world = load_dataset(source), world_of(model.facts)
     if world is None:  # of a version that moved nothing
         return settle(dataset)
     own = dataset.world
