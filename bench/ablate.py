@@ -34,15 +34,16 @@ from absl import app, flags
 from ml_collections import ConfigDict
 
 from dimo_jax.apps.train import train
+from dimo_jax.cameras.orbits import select_cameras
 from dimo_jax.core.errors import UserError
 from dimo_jax.data.dataset import Dataset, motions_in, train_frames, views_in
 from dimo_jax.metrics.fvd import frechet_distance, video_features
 from dimo_jax.metrics.means import mean_defined
 from dimo_jax.metrics.scores import Scores
 from dimo_jax.runtime.files import replace_file
-from dimo_jax.systems.dimo.player import Player, select_cameras
-from dimo_jax.systems.dimo.step import composite_truth
+from dimo_jax.systems.dimo.player import Player
 from dimo_jax.training.checkpoints import config_sha256
+from dimo_jax.training.images import composite_truth
 
 TABLE_5 = ("no_factorization", "no_latent_space", "no_pretraining", "no_joint_training")
 DEFAULT = ["configs/dimo.py:demo", *(f"configs/ablations/{name}.py:demo" for name in TABLE_5)]

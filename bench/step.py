@@ -26,18 +26,20 @@ from configs.dimo import get_config
 from dimo_jax.core.types import Batch
 from dimo_jax.data.sampler import Sampler, batch_sizes
 from dimo_jax.data.sources import load
-from dimo_jax.losses.total import LossInputs, evaluate
+from dimo_jax.losses.total import evaluate
 from dimo_jax.render import choose_backend, composite, project
 from dimo_jax.runtime.compiler import leave_reductions_to_xla
 from dimo_jax.runtime.memory import keep_freed_memory
 from dimo_jax.skinning.weights import weigh_edges
 from dimo_jax.systems.dimo import capacity, model, stages
 from dimo_jax.systems.dimo.fixed_inputs import load_fixed
-from dimo_jax.systems.dimo.gaussians import mask_dead
 from dimo_jax.systems.dimo.model import build_components
 from dimo_jax.systems.dimo.state import TrainState
-from dimo_jax.systems.dimo.step import build_step, composite_truth
+from dimo_jax.systems.dimo.step import build_step
+from dimo_jax.systems.dimo.terms import LossInputs
 from dimo_jax.training.checkpoints import Checkpoints, load_config
+from dimo_jax.training.gaussians import mask_dead
+from dimo_jax.training.images import composite_truth
 
 PRESET = flags.DEFINE_string("preset", "demo", "preset of configs/dimo.py")
 WORKDIR = flags.DEFINE_string("workdir", None, "a finished run whose state and config are timed")

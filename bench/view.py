@@ -26,9 +26,9 @@ from dimo_jax.apps.view import build, import_viser
 from dimo_jax.cameras.orbits import orbit
 from dimo_jax.runs.restore import Restored
 from dimo_jax.systems.dimo import model, stages
-from dimo_jax.systems.dimo.gaussians import uniform_in_ball
 from dimo_jax.systems.dimo.player import Player
 from dimo_jax.systems.dimo.state import TrainState
+from dimo_jax.training.gaussians import uniform_in_ball
 from dimo_jax.views.viewer.loop import Viewer
 from dimo_jax.views.viewer.prompts import Prompts
 from dimo_jax.views.viewer.session import Session

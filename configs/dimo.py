@@ -19,6 +19,7 @@ from __future__ import annotations
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+IMAGE = "dimo_jax.losses.terms"
 TERMS = "dimo_jax.systems.dimo.terms"
 DENSITY = "dimo_jax.training.density"
 LOG_LINEAR = "dimo_jax.training.schedules:log_linear"
@@ -117,7 +118,7 @@ def _paper() -> ConfigDict:
     config.stage1.ball_radius = 0.5
     config.stage1.opacity = 0.05
     config.stage1.scale = 0.03
-    config.stage1.scales = dict(fn="dimo_jax.systems.dimo.gaussians:shared_radius")
+    config.stage1.scales = dict(fn="dimo_jax.training.gaussians:shared_radius")
     config.stage1.densify = dict(
         fn=f"{DENSITY}:densify", gradient_ratio=1.5, split_scale=0.05, max_points=placeholder(int)
     )
@@ -140,10 +141,10 @@ def _paper() -> ConfigDict:
         sh=_rate(1e-2),
     )
     config.stage1.losses = dict(
-        rgb=dict(fn=f"{TERMS}:rgb", weight=5000.0, kind="l2", novel_weight=1.0),
-        mask=dict(fn=f"{TERMS}:mask", weight=500.0),
-        ssim=dict(fn=f"{TERMS}:ssim", weight=500.0),
-        lpips=dict(fn=f"{TERMS}:lpips", weight=1000.0, network="vgg", num_images=placeholder(int), dtype="float32"),
+        rgb=dict(fn=f"{IMAGE}:rgb", weight=5000.0, kind="l2", novel_weight=1.0),
+        mask=dict(fn=f"{IMAGE}:mask", weight=500.0),
+        ssim=dict(fn=f"{IMAGE}:ssim", weight=500.0),
+        lpips=dict(fn=f"{IMAGE}:lpips", weight=1000.0, network="vgg", num_images=placeholder(int), dtype="float32"),
         # Neither source has a weight for Eq. 9 as written: the authors' 10 is that of another form (`arap_rigid`).
         arap=dict(fn=f"{TERMS}:arap", weight=1.4),
         kl=dict(fn=f"{TERMS}:kl", weight=0.05),
@@ -160,7 +161,7 @@ def _paper() -> ConfigDict:
     config.stage2.ball_scale = 1.0  # radius of the ball of Gaussians as a multiple of the key points' spacing
     config.stage2.opacity = 0.1
     config.stage2.sh_degree = 0
-    config.stage2.scales = dict(fn="dimo_jax.systems.dimo.gaussians:anisotropic")
+    config.stage2.scales = dict(fn="dimo_jax.training.gaussians:anisotropic")
     config.stage2.prune = dict(fn=f"{DENSITY}:prune", min_opacity=0.01, max_scale=0.4)
     config.stage2.prune_every = 1_000
     config.stage2.prune_until = 4_999
@@ -178,15 +179,15 @@ def _paper() -> ConfigDict:
         projector=_rate(1e-3),  # with text.joint
     )
     config.stage2.losses = dict(
-        rgb=dict(fn=f"{TERMS}:rgb", weight=5000.0, kind="l2", novel_weight=1.0),
-        mask=dict(fn=f"{TERMS}:mask", weight=500.0),
-        ssim=dict(fn=f"{TERMS}:ssim", weight=500.0),
-        lpips=dict(fn=f"{TERMS}:lpips", weight=1000.0, network="vgg", num_images=placeholder(int), dtype="float32"),
-        depth=dict(fn=f"{TERMS}:depth", weight=100.0, start=200),
-        normal=dict(fn=f"{TERMS}:normal", weight=0.05, start=200),
+        rgb=dict(fn=f"{IMAGE}:rgb", weight=5000.0, kind="l2", novel_weight=1.0),
+        mask=dict(fn=f"{IMAGE}:mask", weight=500.0),
+        ssim=dict(fn=f"{IMAGE}:ssim", weight=500.0),
+        lpips=dict(fn=f"{IMAGE}:lpips", weight=1000.0, network="vgg", num_images=placeholder(int), dtype="float32"),
+        depth=dict(fn=f"{IMAGE}:depth", weight=100.0, start=200),
+        normal=dict(fn=f"{IMAGE}:normal", weight=0.05, start=200),
         arap=dict(fn=f"{TERMS}:arap", weight=7.4),
         chamfer=dict(fn=f"{TERMS}:chamfer", weight=10.0),
-        opacity=dict(fn=f"{TERMS}:opacity", weight=0.0),
+        opacity=dict(fn=f"{IMAGE}:opacity", weight=0.0),
         rotations=dict(fn=f"{TERMS}:rotations", weight=0.0),  # ours, as in the first stage
         turn=dict(fn=f"{TERMS}:turn", weight=0.0, start=1_000, stop=2_000),
         text=dict(fn=f"{TERMS}:text", weight=1.0, contrast=1.0),  # with text.joint

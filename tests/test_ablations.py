@@ -9,6 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from bench import ablate
+from dimo_jax.cameras.orbits import select_cameras
 from dimo_jax.core.errors import UserError
 from dimo_jax.data.sampler import Sampler, batch_sizes
 from dimo_jax.data.sources import load
@@ -18,9 +19,10 @@ from dimo_jax.runs.checks import check_config, check_dataset
 from dimo_jax.systems.dimo import latents, stages
 from dimo_jax.systems.dimo.fixed_inputs import load_fixed
 from dimo_jax.systems.dimo.model import build_components
-from dimo_jax.systems.dimo.player import Player, select_cameras
-from dimo_jax.systems.dimo.step import build_step, composite_truth
+from dimo_jax.systems.dimo.player import Player
+from dimo_jax.systems.dimo.step import build_step
 from dimo_jax.training.checkpoints import config_sha256
+from dimo_jax.training.images import composite_truth
 from dimo_jax.training.loop import fit
 
 ROOT = Path(__file__).resolve().parents[1]

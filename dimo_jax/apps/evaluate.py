@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dimo_jax.cameras.orbits import select_cameras
 from dimo_jax.cli.flag_checks import check_flags
 from dimo_jax.core.errors import UserError
 from dimo_jax.data.dataset import Dataset, held_out_frames, motions_in, train_frames, views_in
@@ -29,9 +30,9 @@ from dimo_jax.runs.restore import load_data, restore, results_folder
 from dimo_jax.runtime.files import write_json
 from dimo_jax.runtime.naming import free_number
 from dimo_jax.runtime.progress import track
-from dimo_jax.systems.dimo.player import Player, select_cameras
-from dimo_jax.systems.dimo.step import composite_truth
+from dimo_jax.systems.dimo.player import Player
 from dimo_jax.training.checkpoints import load_config
+from dimo_jax.training.images import composite_truth
 
 STEM = "evaluation"  # of the file
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from dimo_jax.cameras.orbits import resize
+from dimo_jax.cameras.orbits import resize, select_cameras
 from dimo_jax.cli.flag_checks import check_flags
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.flag_values import parse_numbers
@@ -29,11 +29,11 @@ from dimo_jax.runs.unseen import blank_psnr, judge_start, read_unseen, training_
 from dimo_jax.runtime.files import replace_file, write_json
 from dimo_jax.runtime.naming import free_number
 from dimo_jax.runtime.progress import track
-from dimo_jax.systems.dimo.player import Player, select_cameras
+from dimo_jax.systems.dimo.player import Player
 from dimo_jax.systems.dimo.reconstruct import FitOptions, Fitted, fit_code
 from dimo_jax.systems.dimo.stages import frame_times
-from dimo_jax.systems.dimo.step import composite_truth
 from dimo_jax.training.checkpoints import load_config
+from dimo_jax.training.images import composite_truth
 from dimo_jax.views.gallery import compare_code
 
 LARGEST_FIT = 128  # pixels; a latent code does not profit from more

@@ -165,7 +165,7 @@ def show(
         versions=versions(),
     )
     write_json(summary, folder / "summary.json")
-    report = write_summary_report(folder, summary, outcome.sections, config)
+    report = write_summary_report(folder, summary, outcome.sections, config, title=outcome.title)
     print(f"report:  {report.resolve()}\nsummary: {(folder / 'summary.json').resolve()}")
 
 
@@ -178,6 +178,8 @@ def _announce(config: ConfigDict) -> None:
 def describe_preset(config: ConfigDict, devices: str) -> str:
     """Which preset trains, on which devices, who has chosen it, and which others there are."""
     chosen = "chosen for this machine" if config.preset_chosen_by == "machine" else "as asked by --config"
+    if config.get("system"):  # of another file than configs/dimo.py
+        return f"preset {config.preset} ({chosen}: {devices})"
     others = [f":{preset}" for preset in PRESETS if preset != config.preset]
     instead = f"{', '.join(others[:-1])} or {others[-1]}"
     return f"preset {config.preset} ({chosen}: {devices}); choose another with --config=configs/dimo.py{instead}"

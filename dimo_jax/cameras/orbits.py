@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dimo_jax.core.errors import UserError
@@ -136,3 +138,8 @@ def orbit_like(
         name: np.tile(np.asarray(getattr(camera, name), np.float32), (count, 1)) for name in ("focal", "center")
     }
     return dataclasses.replace(cameras, **lens)
+
+
+def select_cameras(cameras: Camera, indices: Any) -> Camera:
+    """Some of the cameras of a stack."""
+    return jax.tree.map(lambda x: jnp.asarray(x)[np.asarray(indices)], cameras)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -63,6 +63,35 @@ def check_phases(phases: Any, key: str) -> None:
             f"config.{key}: found {phases!r}, expected pairs ((first step, pixels), ...), the first at step 0 and the "
             "steps ascending"
         )
+
+
+def check_fields(
+    config: Mapping[str, Any],
+    section: str,
+    *,
+    counts: Mapping[str, int],
+    positive: Mapping[str, float | None],
+    slots: Sequence[str] = (),
+) -> None:
+    """Checks fields of a section (or of the whole config, ""), by their keys in it.
+
+    Args:
+      config: whole.
+      section: key of the part that they stand in.
+      counts: the least that each integer may be.
+      positive: the bound that each number above 0 must stay under, or None.
+      slots: components that can be resolved.
+
+    Raises:
+      UserError: the first that is wrong.
+    """
+    prefix = f"{section}." if section else ""
+    for key, least in counts.items():
+        check_count(get(config, prefix + key), least, prefix + key)
+    for key, bound in positive.items():
+        check_positive(get(config, prefix + key), bound, prefix + key)
+    for key in slots:
+        check_slot(get(config, prefix + key), prefix + key)
 
 
 def check_slot(spec: Any, key: str) -> None:

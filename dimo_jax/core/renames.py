@@ -143,7 +143,7 @@ MODULES = {
     "model.decoder": "systems.dimo.decoder",
     "model.deform": "skinning.blending",
     "model.dimo": "systems.dimo.model",
-    "model.gaussians": "systems.dimo.gaussians",
+    "model.gaussians": "training.gaussians",
     "model.graph": "systems.dimo.graph",
     "model.latents": "systems.dimo.latents",
     "model.rows": "networks.rows",
@@ -157,7 +157,7 @@ MODULES = {
     "train.estimate": "systems.dimo.estimate",
     "train.frozen": "systems.dimo.fixed_inputs",
     "train.keeper": "training.save_policy",
-    "train.loop": "systems.dimo.loop",
+    "train.loop": "training.loop",
     "train.optimizer": "training.optimizer",
     "train.parallel": "training.parallel",
     "train.reconstruct": "systems.dimo.reconstruct",
@@ -178,9 +178,12 @@ MODULES = {
     "workdir.status": "runtime.status",
     "workdir.strict_json": "runtime.strict_json",
 }
+# Terms that stayed in their module when it gave the others away.
+_IMAGE_TERMS = ("rgb", "mask", "ssim", "lpips", "depth", "normal", "opacity")
 # Functions that no longer stand where their module went.
 FUNCTIONS = {
     "data.puppet:make_puppet": "data.puppet.dataset:make_puppet",
+    **{f"losses.terms:{name}": f"losses.terms:{name}" for name in _IMAGE_TERMS},
 }
 
 

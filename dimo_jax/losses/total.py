@@ -1,7 +1,7 @@
 """The training objective: a weighted sum of terms, each one a slot of the config.
 
 `config.<stage>.losses.<name> = dict(fn="module:function", weight=..., start=..., stop=..., **options)`. A term's
-function takes `LossInputs` and returns one number; an extension adds an entry.
+function takes the system's inputs (`ImageInputs` or more) and returns one number; an extension adds an entry.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import jax.numpy as jnp
 
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.resolve import resolve
-from dimo_jax.core.types import Array, Turns
+from dimo_jax.core.types import Array
 
 
-class LossInputs(flax.struct.PyTreeNode):
-    """What a term may look at. B = motions * frames * views images; P control points."""
+class ImageInputs(flax.struct.PyTreeNode):
+    """What a term may look at of any system: B images, and what rendered them."""
 
     rgb: Array  # [B,H,W,3] rendered over the background
     alpha: Array  # [B,H,W]
@@ -29,19 +29,8 @@ class LossInputs(flax.struct.PyTreeNode):
     true_rgb: Array  # [B,H,W,3] truth over the same background
     true_alpha: Array  # [B,H,W]
     novel: Array  # [B] bool: images of neither the reference view nor the first frame
-    controls: Array  # [M,F,P,3] control points at the batch's times
-    rotations: Array  # [M,F,P,4] of the control points, as decoded: not normalized
-    canonical: Array  # [P,3]
-    control_alive: Array  # [P] bool
-    edges: Array  # [M,P,J] int32 motion graph
-    edge_weights: Array  # [M,P,J] Eq. 1 along them (`skinning.weigh_edges`): 0 for a point itself and for dead ones
-    reference: Array  # [M,F,K,3] first-stage key points at the same times (second stage)
     opacities: Array  # [N] in 0..1, 0 for dead slots
-    latents: Any  # types.Latents of the batch's motions, [M,D]
     frozen: Mapping[str, Any]  # weights that are not trained: "lpips_vgg", "lpips_alex"
-    random_controls: Array | None = None  # [M,R,P,3] at R random times, where a term has the option `num_times`
-    turns: Turns | None = None  # of the batch's motions [M] and times [M,F], where they are searched for
-    sentences: Any = None  # losses.latent.ProjectedSentences, where the text projector is trained with the latents
 
 
 @dataclass(frozen=True)
@@ -49,7 +38,7 @@ class Term:
     """One weighted term; it counts from step `start` of its stage on, and fades linearly until step `stop`."""
 
     name: str
-    function: Callable[[LossInputs], Array]
+    function: Callable[[Any], Array]
     weight: float
     start: int
     stop: int | None  # None: as long as the stage lasts, without fading
@@ -76,7 +65,7 @@ def build_terms(specs: Mapping[str, Any], *, key: str) -> tuple[Term, ...]:
     return tuple(terms)
 
 
-def evaluate(terms: tuple[Term, ...], inputs: LossInputs, step: Array) -> tuple[Array, dict[str, Array]]:
+def evaluate(terms: tuple[Term, ...], inputs: ImageInputs, step: Array) -> tuple[Array, dict[str, Array]]:
     """The weighted sum [], and each term's unweighted value.
 
     A term that has not started, or has stopped, costs nothing: it stands behind a `lax.cond` on the step of its stage.

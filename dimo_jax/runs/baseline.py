@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from absl import logging
 from ml_collections import ConfigDict
 
 from dimo_jax.core.resolve import resolve
 from dimo_jax.core.types import Gaussians
 from dimo_jax.data.dataset import Dataset
-from dimo_jax.data.sampler import Sampler, Share, batch_sizes, prefetch
-from dimo_jax.losses.total import Term
-from dimo_jax.systems.dimo import capacity, stages, terms
-from dimo_jax.systems.dimo.fixed_inputs import load_fixed
-from dimo_jax.systems.dimo.model import Components, stay
+from dimo_jax.losses.total import Term, build_terms
+from dimo_jax.systems.dimo import stages, terms
 from dimo_jax.systems.dimo.state import TrainState
-from dimo_jax.systems.dimo.step import StepOptions, build_step, visible_params
+from dimo_jax.systems.dimo.step import visible_params
+from dimo_jax.systems.static.system import Static
 from dimo_jax.training import parallel
-from dimo_jax.training.optimizer import build_optimizer
-from dimo_jax.training.tracker import Tracker
+from dimo_jax.training.trainer import Trainer
 
 # First rates: far above those that the second stage ends with, since a pose of all motions at once lies far off.
 RATES = dict(means=1e-3, log_scales=5e-3, quats=5e-3, logit_opacities=5e-2, sh=1e-2)
 LOG_LINEAR = "dimo_jax.training.schedules:log_linear"
-STILL = ("latents", "decoder", "positions", "log_radii")
 # Terms that see neither the pictures nor the Gaussians, and so have no say where nothing moves.
 MOTION_TERMS = (terms.arap, terms.arap_rigid, terms.chamfer, terms.rotations, terms.turn, terms.kl, terms.text)
 
 
-def train_static(config: ConfigDict, components: Components, dataset: Dataset, state: TrainState) -> Gaussians:
+def train_static(config: ConfigDict, dataset: Dataset, state: TrainState) -> Gaussians:
     """Trains the Gaussians of a trained model on, without deformation, for `config.evaluation.baseline_steps`.
 
     They have all steps of the model behind them, see batches of the same size under the same losses of the pictures, in
@@ -46,54 +37,50 @@ def train_static(config: ConfigDict, components: Components, dataset: Dataset, s
     Raises:
       LossNotFinite: the loss of a step is NaN or infinite.
     """
-    options = static_options(config)
-    state = jax.tree.map(jnp.copy, state)
-    state = state.replace(optimizer=options.optimizer.init(state.params))
     own = parallel.choose_layout(config)
     num_parts = own.num_devices * own.num_processes * own.accumulate
-    layout = parallel.Layout(accumulate=num_parts, grid=own.grid)
-    seed, every = config.seed + 2, config.data.held_out_every
-    sampler = Sampler(dataset, **batch_sizes(config), held_out_every=every, seed=seed)
-    poses = dataclasses.replace(sampler, as_indices=True)  # without images, which need no room
-    frozen = load_fixed(options.terms)
-    tracker, num_steps = Tracker(), config.evaluation.baseline_steps
-
-    def measure(step: int) -> capacity.Capacity:
-        return capacity.measure(state, components, options, jax.device_put(poses.sample(step)))
-
-    def compile_step(room: capacity.Capacity) -> Callable[..., Any]:
-        build = functools.partial(build_step, components, capacity.with_room(options, room))
-        return parallel.parallelize(build, layout)
-
-    room = measure(0)
-    train = compile_step(room)
-    batches = prefetch(Share(sampler, layout.grid, range(num_parts)), 0, transfer=parallel.build_transfer(layout, None))
-    try:
-        for step in range(1, num_steps + 1):
-            state, metrics = train(state, next(batches), frozen, jax.random.key(0))
-            tracker.add(step, metrics)
-            if step % config.log_every and step < num_steps:
-                continue
-            tracker.look()
-            lost = tracker.take_lost()
-            if lost:
-                logging.warning("static baseline, step %d: %d Gaussian-tile pairs found no room", step, lost)
-                room = room.grow(measure(step - 1).pairs or 0)
-                train = compile_step(room)
-    finally:
-        batches.close()  # type: ignore[attr-defined]
-    return visible_params(state.params, state.alive, options).gaussians
-
-
-def static_options(config: ConfigDict) -> StepOptions:
-    """The second stage's step for a model that stays where it is: its terms that see pictures or Gaussians alone."""
+    still = static_config(config)
     options = stages.build_stages(config)[1].options
-    return dataclasses.replace(
-        options,
-        move=stay,
-        terms=tuple(term for term in options.terms if not _is_of_motion(term)),
-        optimizer=build_optimizer(_rates(config), key="baseline.rates"),
+    start = visible_params(state.params, state.alive, options).gaussians, state.alive
+    layout = parallel.Layout(accumulate=num_parts, grid=own.grid)
+    trainer = Trainer(still, Static(still, dataset, start), dataset, layout)
+    reached = trainer.init()
+    try:
+        while trainer.count < trainer.num_steps:
+            reached, _ = trainer.step(reached, trainer.next_batch())
+    finally:
+        trainer.close()
+    visible: Gaussians = jax.device_get(trainer.on_host(reached).visible)
+    return visible
+
+
+def static_config(config: ConfigDict) -> ConfigDict:
+    """The config of a static model of a run's data: the second stage's terms that see pictures or Gaussians alone."""
+    still = ConfigDict(config.to_dict())
+    still.seed = config.seed + 2
+    still.data.device_gib = 0.0  # the run's own frames may lie there yet
+    still.static = dict(
+        num_steps=config.evaluation.baseline_steps,
+        phases=((0, dataset_size(config)),),
+        densify_every=0,
+        densify_from=0,
+        densify_until=0,
+        rates=_rates(config),
+        losses=_picture_losses(config),
     )
+    return still
+
+
+def dataset_size(config: ConfigDict) -> int:
+    """The largest resolution of the run's second stage; data that are smaller are not enlarged."""
+    return max(size for _, size in config.stage2.phases)
+
+
+def _picture_losses(config: ConfigDict) -> dict[str, Any]:
+    """As they stand when the second stage has ended."""
+    counted = {term.name for term in build_terms(config.stage2.losses, key="stage2.losses") if not _is_of_motion(term)}
+    specs = {name: config.stage2.losses[name].to_dict() for name in sorted(counted)}
+    return {name: spec | dict(start=0) for name, spec in specs.items() if spec.get("stop") is None}
 
 
 def _is_of_motion(term: Term) -> bool:
@@ -102,8 +89,7 @@ def _is_of_motion(term: Term) -> bool:
 
 def _rates(config: ConfigDict) -> dict[str, Any]:
     """Each group's rate falls from `RATES` to that which the second stage ends with, where that is lower."""
-    rates: dict[str, Any] = dict.fromkeys(STILL, 0.0)
-    steps = config.evaluation.baseline_steps
+    rates, steps = {}, config.evaluation.baseline_steps
     for group, first in RATES.items():
         spec, key = config.stage2.rates[group], f"stage2.rates.{group}"
         is_number = isinstance(spec, int | float)

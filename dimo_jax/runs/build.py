@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from dimo_jax.core.errors import UserError
 from dimo_jax.core.resolve import resolve
 from dimo_jax.data.dataset import Dataset
+from dimo_jax.training.checks import check_engine
 from dimo_jax.training.system import System
+from dimo_jax.training.trainer import Trainer
 
 DEFAULT = dict(fn="dimo_jax.systems.dimo.system:Dimo")  # of runs whose config names none
 
@@ -35,3 +39,28 @@ def build_system(config: ConfigDict, dataset: Dataset) -> System:
       UserError: it, or a component of it, cannot be resolved.
     """
     return _find(config)(config, dataset)
+
+
+def make_trainer(config: ConfigDict, dataset: Dataset) -> Trainer:
+    """What trains `config.system` on a dataset, step by step and in memory: no workdir, no files.
+
+    Raises:
+      UserError: the config is wrong, or does not fit the dataset.
+    """
+    check_engine(config)
+    check_system(config)
+    return Trainer(config, build_system(config, dataset), dataset)
+
+
+def load_preset(name: str = "dimo:demo") -> ConfigDict:
+    """The config of "FILE:PRESET", as `--config=configs/FILE.py:PRESET` gives it.
+
+    Raises:
+      UserError: there is no such file or preset.
+    """
+    file, _, preset = name.partition(":")
+    try:
+        module = importlib.import_module(f"dimo_jax.configs.{file}")
+        return module.get_config(preset) if preset else module.get_config()
+    except (ImportError, ValueError) as error:
+        raise UserError(f"preset {name!r}: {error}") from error

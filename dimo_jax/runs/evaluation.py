@@ -12,15 +12,16 @@ from absl import logging
 from ml_collections import ConfigDict
 from scipy.spatial import KDTree
 
+from dimo_jax.cameras.orbits import select_cameras
 from dimo_jax.core.types import Array, Gaussians
 from dimo_jax.data.dataset import Dataset, held_out_frames, motions_in, train_frames, views_in
 from dimo_jax.metrics.scores import Scores
 from dimo_jax.metrics.subsets import draw_evenly
+from dimo_jax.render.frames import FrameRenderer
 from dimo_jax.runs.baseline import train_static
-from dimo_jax.systems.dimo.model import Components
-from dimo_jax.systems.dimo.player import Player, select_cameras
+from dimo_jax.systems.dimo.player import Player
 from dimo_jax.systems.dimo.state import TrainState
-from dimo_jax.systems.dimo.step import composite_truth
+from dimo_jax.training.images import composite_truth
 from dimo_jax.training.tracker import LossNotFinite
 
 
@@ -89,11 +90,11 @@ def choose_gaussians(player: Player, num_points: int) -> np.ndarray:
 
 
 def repeat_still(
-    player: Player, dataset: Dataset, still: Gaussians, views: np.ndarray, num_frames: int
+    renderer: FrameRenderer, dataset: Dataset, still: Gaussians, views: np.ndarray, num_frames: int
 ) -> Iterator[tuple[int, np.ndarray]]:
     """The same still for every training motion and frame, as `play_motions` gives motions."""
     posed = jax.tree.map(lambda x: x[None], still)
-    rgb = player.render(posed, select_cameras(dataset.cameras, views))[0]
+    rgb = renderer.render(posed, select_cameras(dataset.cameras, views))[0]
     repeated = np.broadcast_to(rgb, (len(views), num_frames, *rgb.shape[2:]))
     return ((int(motion), repeated) for motion in motions_in(dataset, "train"))
 
@@ -114,9 +115,7 @@ def measure_surface_distance(player: Player, dataset: Dataset, *, num_points: in
     return float(np.mean(distances)) / dataset.height
 
 
-def evaluate(
-    config: ConfigDict, components: Components, dataset: Dataset, state: TrainState, player: Player
-) -> dict[str, Any]:
+def evaluate(config: ConfigDict, dataset: Dataset, state: TrainState, player: Player) -> dict[str, Any]:
     """All figures of a trained run: `held_out_views`, `held_out_frames`, `static_baseline`, `surface_distance`.
 
     Held-out views are the test cameras at the frames that trained; held-out frames are the training cameras at the
@@ -133,7 +132,7 @@ def evaluate(
         results["held_out_views"] = score(dataset, predictions, views=views, frames=frames, **common)
         logging.info("training the static baseline")
         try:
-            still = train_static(config, components, dataset, state)
+            still = train_static(config, dataset, state)
         except LossNotFinite as error:
             missing["static_baseline"] = f"its training failed: {error}"
             logging.warning("static baseline: %s", error)

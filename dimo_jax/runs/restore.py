@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from dimo_jax.cameras.orbits import resize
 from dimo_jax.core.errors import UserError
@@ -34,6 +35,7 @@ from dimo_jax.training.checkpoints import CONFIG_FILE, Checkpoints, load_config,
 from dimo_jax.training.model_file import restore_params
 
 FACTS_FILE = "facts.json"
+MOTION_SPACE = "dimo_jax.systems.dimo.system:Dimo"
 
 
 def save_facts(dataset: Dataset, workdir: Path, *, system: Mapping[str, Any]) -> None:
@@ -192,6 +194,7 @@ def restore(workdir: str | Path, *, checkpoint: str = "last") -> Restored:
             raise UserError(f"--checkpoint={checkpoint}: found {workdir}, a model file, expected a run with it")
         return _restore_file(workdir)
     config = load_config(workdir)
+    check_motion_space(config, f"--workdir={workdir}")
     facts = read_facts(workdir)
     sizes = _sizes(facts)
     checkpoints, before = Checkpoints(workdir), None
@@ -263,6 +266,13 @@ def _sizes(facts: Mapping[str, Any]) -> dict[str, int]:
         num_frames=int(facts["num_frames"]),
         num_text_features=int(facts.get("num_text_features", 0)),
     )
+
+
+def check_motion_space(config: ConfigDict, where: str) -> None:
+    """Raises UserError where a config is that of another system than DIMO."""
+    system = (config.get("system") or {}).get("fn", MOTION_SPACE)
+    if system != MOTION_SPACE:
+        raise UserError(f"{where}: holds a run of {system}, expected a motion space of {MOTION_SPACE}")
 
 
 def _restore_file(path: Path) -> Restored:

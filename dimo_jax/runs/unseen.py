@@ -11,12 +11,12 @@ from absl import logging
 
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.extent import find_boxes, fits, look
-from dimo_jax.data.sources import place, load_dataset
+from dimo_jax.data.sources import load_dataset, place
 from dimo_jax.data.world import bring_into, settle
 from dimo_jax.io.metrics_log import read_metrics
 from dimo_jax.runs.restore import Restored, world_of
 from dimo_jax.systems.dimo.player import Player
-from dimo_jax.systems.dimo.step import composite_truth
+from dimo_jax.training.images import composite_truth
 
 METRICS = "metrics.jsonl"
 # What was measured with sound data lies up to 12 dB under training, and 3 dB or more over an empty picture.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,8 @@ from dimo_jax.core.errors import UserError
 from dimo_jax.core.resolve import resolve
 from dimo_jax.core.types import Array, Params
 
-GROUPS = ("latents", "decoder", "positions", "log_radii", "means", "log_scales", "quats", "logit_opacities", "sh")
+GAUSSIANS = ("means", "log_scales", "quats", "logit_opacities", "sh")
+GROUPS = ("latents", "decoder", "positions", "log_radii", *GAUSSIANS)
 OPTIONAL_GROUPS = ("projector",)  # rate 0 where none is given
 
 
@@ -49,23 +50,26 @@ def scale_by_groups(schedules: Mapping[str, optax.Schedule]) -> optax.GradientTr
     return optax.GradientTransformation(init, update)
 
 
-def build_optimizer(rates: Mapping[str, Any], *, key: str, eps: float = 1e-15) -> optax.GradientTransformation:
+def build_optimizer(
+    rates: Mapping[str, Any], *, key: str, groups: Sequence[str] = GROUPS, eps: float = 1e-15
+) -> optax.GradientTransformation:
     """Adam (eps 1e-15 as in 3DGS and the authors' code) with a schedule per group.
 
     Args:
-      rates: for each of `GROUPS` (and `OPTIONAL_GROUPS`) a number or a schedule component dict(fn=..., ...).
+      rates: for each of `groups` (and `OPTIONAL_GROUPS`) a number or a schedule component dict(fn=..., ...).
       key: config key of `rates`, for errors.
+      groups: of the parameters; those of a system without motion are `GAUSSIANS`.
       eps: of Adam.
 
     Returns:
       A transformation whose state is (Adam's state with moments shaped like the parameters, `GroupState`), so that
       density control can move the moments together with the points.
     """
-    missing = set(GROUPS) - set(rates)
+    missing = set(groups) - set(rates)
     if missing:
-        raise UserError(f"config.{key}: no learning rate for {sorted(missing)[0]!r}, expected one for each of {GROUPS}")
+        raise UserError(f"config.{key}: no learning rate for {sorted(missing)[0]!r}, expected one for each of {groups}")
     schedules = {}
-    for group in (*GROUPS, *OPTIONAL_GROUPS):
+    for group in (*groups, *OPTIONAL_GROUPS):
         rate = rates.get(group, 0.0)
         is_number = isinstance(rate, int | float)
         schedules[group] = optax.constant_schedule(rate) if is_number else resolve(rate, key=f"{key}.{group}")()

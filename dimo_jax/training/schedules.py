@@ -38,3 +38,8 @@ def log_linear(
 def resolution_at(phases: Sequence[tuple[int, int]], step: int) -> int:
     """Pixels at `step`: phases ((first step, resolution), ...) in ascending order, the first starting at 0."""
     return [resolution for first, resolution in phases if first <= step][-1]
+
+
+def due(step: int, *, every: int, start: int = 0, until: int | None = None) -> bool:
+    """Whether something that happens every so many steps (0: never), from `start` to `until`, happens after `step`."""
+    return every > 0 and step % every == 0 and step >= start and (until is None or step <= until)

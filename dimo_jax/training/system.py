@@ -72,6 +72,8 @@ Step = Callable[[Any, Batch, Mapping[str, Any], Array], tuple[Any, Metrics]]
 class System(Protocol):
     """A model with its losses and its training schedule.
 
+    A subclass has defaults for what it does without: facts, what it observes, and another state at the end of a stage.
+
     States are the system's own pytrees (`State`). All methods are called on the host, with states of one device.
     What `config.system` names is called with a config and a dataset and returns one; its attribute `check` takes a
     config alone and raises UserError for what is wrong in it.
@@ -84,7 +86,7 @@ class System(Protocol):
 
     def facts(self) -> Mapping[str, Any]:
         """What the shapes of its states depend on beside the config and the dataset's sizes, as JSON has it."""
-        ...
+        return {}
 
     def init(self, key: Array) -> Any:
         """The state at step 0."""
@@ -112,19 +114,19 @@ class System(Protocol):
 
     def observe(self, stage: Stage, step: int) -> Callable[[Any, Capacity], Mapping[str, Any]] | None:
         """What is to be learnt from (state, room) after `step`: new values for entries of `fixed`; None: nothing."""
-        ...
+        return None
 
     def to_notes(self, fixed: Mapping[str, Any]) -> dict[str, Any]:
         """What a checkpoint must say, as JSON has it, of the entries that `observe` changes."""
-        ...
+        return {}
 
     def from_notes(self, notes: Mapping[str, Any]) -> Mapping[str, Any]:
         """The entries of `fixed` that a checkpoint's notes hold."""
-        ...
+        return {}
 
     def end(self, stage: Stage, state: Any) -> Any:
         """The state that the next stage begins with; after the last stage, what the run ends with."""
-        ...
+        return state
 
     def histograms(self, state: Any) -> Mapping[str, Any]:
         """Arrays of a state whose distributions are worth watching, by name."""

@@ -48,17 +48,20 @@ class Trainer:
     step consumes the state that it is given.
     """
 
-    def __init__(self, config: Mapping[str, Any], system: System, dataset: Dataset) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], system: System, dataset: Dataset, layout: parallel.Layout | None = None
+    ) -> None:
         """Args:
         config: `seed`, `batch`, `num_devices`, `log_every`, `data.held_out_every` and `data.device_gib` count here.
         system: what trains.
         dataset: what it trains on.
+        layout: how batches are dealt out to devices; None: as the config and the machine allow.
 
         Raises:
           UserError: the batch cannot be dealt out to the devices.
         """
         self.config, self.system, self.dataset = config, system, dataset
-        self.layout = parallel.choose_layout(config)
+        self.layout = layout or parallel.choose_layout(config)
         self.tracker = Tracker()
         self.count = 0
         self.lost = 0  # pairs that found no room, as of the last look

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from dimo_jax.cameras.orbits import select_cameras
 from dimo_jax.core.types import Array, Camera
 from dimo_jax.data.dataset import Dataset, motions_in, views_in
 from dimo_jax.geometry.world import World
@@ -20,8 +21,8 @@ from dimo_jax.io.ply import write_gaussians
 from dimo_jax.io.video import write_video, write_videos
 from dimo_jax.runs.codes import draw_samples
 from dimo_jax.runtime.progress import track
-from dimo_jax.systems.dimo.player import Player, select_cameras
-from dimo_jax.systems.dimo.step import composite_truth
+from dimo_jax.systems.dimo.player import Player
+from dimo_jax.training.images import composite_truth
 from dimo_jax.views.plots import plot_latents
 from dimo_jax.views.trajectories import draw_trajectory_video, write_trajectories
 

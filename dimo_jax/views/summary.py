@@ -90,7 +90,12 @@ def _make_motion_table(summary: Mapping[str, Any]) -> list[Table]:
 
 
 def write_summary_report(
-    workdir: Path, summary: Mapping[str, Any], gallery: Mapping[str, Sequence[Picture]], config: ConfigDict
+    workdir: Path,
+    summary: Mapping[str, Any],
+    gallery: Mapping[str, Sequence[Picture]],
+    config: ConfigDict,
+    *,
+    title: str,
 ) -> Path:
     """Writes `report.html` into `workdir` and returns its path; the page needs no network and no other file."""
     plot_curves(read_metrics(workdir / "metrics.jsonl"), workdir / "curves.png")
@@ -109,7 +114,7 @@ def write_summary_report(
     written = write_report(
         workdir / "report.html",
         sections,
-        title=f"{summary['object_name']}: a space of {summary['num_motions']} motions",
+        title=title,
         preset=summary["preset"],
         cards=_make_cards(summary),
         config=config.to_dict(),

@@ -15,7 +15,7 @@ from dimo_jax.metrics import videos as video_scores
 from dimo_jax.runs import evaluation
 from dimo_jax.runs.evaluation import find_worst, score
 from dimo_jax.runtime.files import write_json
-from dimo_jax.systems.dimo.step import composite_truth
+from dimo_jax.training.images import composite_truth
 
 SIDE = 24
 NUM_MOTIONS, NUM_VIEWS, NUM_FRAMES = 6, 4, 12  # of which motion 1 and views 1 and 2 test

@@ -13,9 +13,10 @@ from dimo_jax.geometry import quaternion
 from dimo_jax.render import render
 from dimo_jax.render.rasterize import native as render_native
 from dimo_jax.skinning import blending, native
-from dimo_jax.systems.dimo import gaussians, latents
+from dimo_jax.systems.dimo import latents
 from dimo_jax.systems.dimo import model as dimo
 from dimo_jax.systems.dimo.decoder import SplitDense, encode, motion_decoder
+from dimo_jax.training import gaussians
 
 CONFIG = dict(
     decoder=dict(fn="dimo_jax.systems.dimo.decoder:motion_decoder", width=16, depth=3, skip=1, head_width=16),

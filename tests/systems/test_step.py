@@ -15,8 +15,10 @@ from dimo_jax.systems.dimo import stages
 from dimo_jax.systems.dimo import step as step_module
 from dimo_jax.systems.dimo.model import build_components
 from dimo_jax.systems.dimo.projector import stack_sentences
-from dimo_jax.systems.dimo.step import build_step, composite_truth
+from dimo_jax.systems.dimo.step import build_step
 from dimo_jax.training import parallel
+from dimo_jax.training.images import composite_truth
+from dimo_jax.training.schedules import due
 
 
 def make_setup(**changes):
@@ -126,7 +128,7 @@ def test_truth_is_composited_over_the_background():
 
 @pytest.mark.parametrize(("step", "expected"), [(0, False), (100, True), (150, False), (300, False)])
 def test_due(step, expected):
-    assert stages.due(step, every=100, start=50, until=200) == expected
+    assert due(step, every=100, start=50, until=200) == expected
 
 
 def test_the_text_projector_learns_together_with_the_latents():

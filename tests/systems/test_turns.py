@@ -22,9 +22,9 @@ from dimo_jax.losses import rigidity
 from dimo_jax.losses.total import build_terms, evaluate
 from dimo_jax.render import render
 from dimo_jax.systems.dimo import stages, terms, turns
-from dimo_jax.systems.dimo.gaussians import mask_dead
 from dimo_jax.systems.dimo.model import build_components, decode_trajectories
 from dimo_jax.systems.dimo.step import build_step
+from dimo_jax.training.gaussians import mask_dead
 
 NUM_FRAMES, SIZE = 8, 24
 TRUE_ANGLES = np.deg2rad([0, 30, 60, 120, 180, 240, 300, 360])
@@ -309,7 +309,7 @@ class Opacities(NamedTuple):
 
 
 def test_a_term_fades_between_its_start_and_its_stop():
-    spec = dict(fn="dimo_jax.systems.dimo.terms:opacity", weight=3.0, start=10, stop=20)
+    spec = dict(fn="dimo_jax.losses.terms:opacity", weight=3.0, start=10, stop=20)
     terms = build_terms({"opacity": spec}, key="stage1.losses")
     weigh = jax.jit(lambda step: evaluate(terms, Opacities(jnp.ones(4)), step))
 

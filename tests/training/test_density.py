@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dimo_jax.systems.dimo.gaussians import init_points
 from dimo_jax.training import density
+from dimo_jax.training.gaussians import init_points
 
 
 def make_points(capacity=32, alive=12, scale=0.03):

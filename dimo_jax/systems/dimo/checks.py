@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dimo_jax.core.config_fields import check_count, check_phases, check_positive, check_slot, get
+from dimo_jax.core.config_fields import check_fields, check_phases, check_slot, get
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.resolve import resolve
 from dimo_jax.skinning.weights import RADIUS_POWERS
@@ -57,10 +57,7 @@ def check(config: Mapping[str, Any]) -> None:
     Raises:
       UserError: what is wrong, by its config key.
     """
-    for key, least in COUNTS.items():
-        check_count(get(config, key), least, key)
-    for key, bound in POSITIVE.items():
-        check_positive(get(config, key), bound, key)
+    check_fields(config, "", counts=COUNTS, positive=POSITIVE)
     if config["stage2"]["sh_degree"] > MAX_SH_DEGREE:
         raise UserError(
             f"config.stage2.sh_degree: found {config['stage2']['sh_degree']}, expected 0 to {MAX_SH_DEGREE}"

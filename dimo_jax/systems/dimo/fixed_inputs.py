@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dimo_jax.core.types import Turns
-from dimo_jax.losses.perceptual import load_lpips
+from dimo_jax.losses.terms import load_networks
 from dimo_jax.losses.total import Term
 from dimo_jax.systems.dimo.projector import SentenceInputs
 
@@ -18,7 +18,6 @@ def load_fixed(
     `sentences` join them where the text projector is trained with the latents, and `turns`, which the term `turn` looks
     at, where they are searched for.
     """
-    networks = {term.options.get("network", "vgg") for term in terms if term.name == "lpips"}
-    weights: dict[str, Any] = {f"lpips_{network}": load_lpips(network) for network in networks}
+    weights = load_networks(terms)
     others = {"sentences": sentences, "turns": turns}
     return weights | {name: known for name, known in others.items() if known is not None}

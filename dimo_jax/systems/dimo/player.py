@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from ml_collections import ConfigDict
 
 from dimo_jax.core.resolve import resolve
-from dimo_jax.core.types import Array, Camera, Gaussians, Params
-from dimo_jax.render import first_capacity, render
+from dimo_jax.core.types import Array, Gaussians, Params
+from dimo_jax.render.frames import FrameRenderer
 from dimo_jax.skinning.weights import control_radii
 from dimo_jax.systems.dimo import model as dimo
 from dimo_jax.systems.dimo import stages
-from dimo_jax.systems.dimo.gaussians import mask_dead
 from dimo_jax.systems.dimo.model import Components
 from dimo_jax.systems.dimo.state import TrainState
 from dimo_jax.systems.dimo.step import Move
-
-Result = TypeVar("Result")
+from dimo_jax.training.gaussians import mask_dead
 
 
 @jax.tree_util.register_dataclass
@@ -41,7 +37,7 @@ class Clip:
         return jax.tree.map(lambda x: np.asarray(x)[frames], self)
 
 
-class Player:
+class Player(FrameRenderer):
     """A trained model, ready to play: compiled once per number of frames and cameras."""
 
     def __init__(self, config: ConfigDict, components: Components, state: TrainState, *, num_frames: int) -> None:
@@ -49,7 +45,6 @@ class Player:
         self.params: Params = state.params.replace(gaussians=mask_dead(state.params.gaussians, state.alive))
         self.components = components
         self.alive = np.asarray(state.alive)
-        self.background = jnp.asarray(config.render.background, jnp.float32)
         # Of which power of a length the control radii are; early configs do not say, and mean the paper's square.
         self._radius_power = float(config.get("radius_power", 2.0))
         graph_times = stages.frame_times(num_frames)
@@ -57,12 +52,11 @@ class Player:
         how: dict[str, Any] = dict(graph_times=graph_times, move=self.move)
         self._animate = jax.jit(functools.partial(dimo.animate, components, **how))
         self._walk = jax.jit(functools.partial(_walk, components, **how))
-        self.implementation: str | None = config.render.implementation
-        first = first_capacity(len(self.alive), self.implementation)
-        self._capacity: int | None = config.render.capacity or first
-        self._render, self._film = (
-            jax.jit(functools.partial(draw, implementation=self.implementation), static_argnames="capacity")
-            for draw in (_render_all, _film)
+        super().__init__(
+            background=config.render.background,
+            implementation=config.render.implementation,
+            capacity=config.render.capacity,
+            num_gaussians=len(self.alive),
         )
 
     def with_params(self, params: Params) -> Player:
@@ -90,47 +84,6 @@ class Player:
         gaussians, key_points = self._walk(self.params, codes, jnp.asarray(times, jnp.float32))
         return Clip(gaussians, key_points)
 
-    def render(self, gaussians: Gaussians, cameras: Camera) -> tuple[np.ndarray, np.ndarray]:
-        """Gaussians with a leading axis T seen by cameras with a leading axis V.
-
-        Returns:
-          RGB over the background [V,T,H,W,3] and alpha [V,T,H,W], float32 in 0..1.
-
-        Where the backend's static buffers prove too small they grow, and the pictures are rendered again.
-        """
-        return self._render_with_room(self._render, gaussians, cameras)
-
-    def film(self, gaussians: Gaussians, camera: Camera) -> np.ndarray:
-        """Gaussians with a leading axis T seen by one camera, or by one per frame (leading axis T).
-
-        Returns:
-          RGB [T,H,W,3], float32 in 0..1.
-        """
-        if np.ndim(camera.world_to_camera) == 3:
-            return self._render_with_room(self._film, gaussians, camera)[0]
-        return self.render(gaussians, jax.tree.map(lambda x: jnp.asarray(x)[None], camera))[0][0]
-
-    def with_room(self, draw: Callable[[int | None], tuple[Result, Array]]) -> Result:
-        """Draws with static buffers of a capacity, and anew with larger ones while they overflow.
-
-        `draw` takes the capacity and returns a result and how many pairs found no room.
-        """
-        while True:
-            result, overflow = draw(self._capacity)
-            if not int(overflow):
-                return result
-            assert self._capacity is not None  # a backend without static buffers has room for all
-            self._capacity *= 2
-            logging.info("render buffers grow to %d pairs an image", self._capacity)
-
-    def _render_with_room(self, draw: Any, gaussians: Gaussians, cameras: Camera) -> tuple[np.ndarray, np.ndarray]:
-        def attempt(capacity: int | None) -> tuple[tuple[Array, Array], Array]:
-            rgb, alpha, overflow = draw(gaussians, cameras, self.background, capacity=capacity)
-            return (rgb, alpha), overflow
-
-        rgb, alpha = self.with_room(attempt)
-        return np.asarray(rgb), np.asarray(alpha)
-
 
 def _walk(
     components: Components, params: Params, codes: Array, times: Array, *, graph_times: Array, move: Move
@@ -141,28 +94,3 @@ def _walk(
 
     moved = jax.lax.map(one, (codes, times))
     return jax.tree.map(lambda x: x[:, 0], moved)
-
-
-def _render_one(
-    gaussians: Gaussians, camera: Camera, background: Array, *, implementation: str | None, capacity: int | None
-) -> tuple[Array, Array, Array]:
-    rendering = render(gaussians, camera, background, implementation=implementation, capacity=capacity)
-    return rendering.rgb, rendering.alpha, rendering.overflow
-
-
-def _film(gaussians: Gaussians, cameras: Camera, background: Array, **options: Any) -> tuple[Array, Array, Array]:
-    one: Callable[..., tuple[Array, Array, Array]] = functools.partial(_render_one, **options)
-    rgb, alpha, overflow = jax.vmap(one, in_axes=(0, 0, None))(gaussians, cameras, background)
-    return rgb, alpha, jnp.sum(overflow)
-
-
-def _render_all(gaussians: Gaussians, cameras: Camera, background: Array, **options: Any) -> tuple[Array, Array, Array]:
-    one: Callable[..., tuple[Array, Array, Array]] = functools.partial(_render_one, **options)
-    per_camera = jax.vmap(one, in_axes=(0, None, None))
-    rgb, alpha, overflow = jax.vmap(per_camera, in_axes=(None, 0, None))(gaussians, cameras, background)
-    return rgb, alpha, jnp.sum(overflow)
-
-
-def select_cameras(cameras: Camera, indices: Any) -> Camera:
-    """Some of the cameras of a stack."""
-    return jax.tree.map(lambda x: jnp.asarray(x)[np.asarray(indices)], cameras)

@@ -19,7 +19,8 @@ from dimo_jax.core.types import Array, Camera, Params
 from dimo_jax.render import first_capacity, render
 from dimo_jax.runtime.progress import track
 from dimo_jax.systems.dimo.model import Components, Moved, Neighbors, find_neighbors
-from dimo_jax.systems.dimo.step import Move, composite_truth
+from dimo_jax.systems.dimo.step import Move
+from dimo_jax.training.images import composite_truth
 from dimo_jax.training.schedules import log_linear
 
 

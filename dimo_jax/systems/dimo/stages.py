@@ -16,11 +16,11 @@ from dimo_jax.core.resolve import resolve
 from dimo_jax.core.types import Array, JointParams, KeyPoints, Latents, Params
 from dimo_jax.geometry.neighbors import farthest_points
 from dimo_jax.losses.total import build_terms
-from dimo_jax.systems.dimo import gaussians, model
+from dimo_jax.systems.dimo import model
 from dimo_jax.systems.dimo.model import Components, Neighbors
 from dimo_jax.systems.dimo.state import TrainState
 from dimo_jax.systems.dimo.step import StepOptions
-from dimo_jax.training import density
+from dimo_jax.training import density, gaussians
 from dimo_jax.training.optimizer import build_optimizer
 from dimo_jax.training.system import Stage
 
@@ -176,11 +176,6 @@ def prune_gaussians(state: TrainState, *, config: Mapping[str, Any]) -> TrainSta
     """Second stage: takes Gaussians out of use that are nearly transparent or too large."""
     alive = resolve(config["stage2"]["prune"], key="stage2.prune")(state.params.gaussians, state.alive)
     return state.replace(alive=alive)
-
-
-def due(step: int, *, every: int, start: int = 0, until: int | None = None) -> bool:
-    """Whether something that happens every so many steps (0: never), from `start` to `until`, happens after `step`."""
-    return every > 0 and step % every == 0 and step >= start and (until is None or step <= until)
 
 
 def choose_key_points(state: TrainState, config: Mapping[str, Any]) -> tuple[KeyPoints, Array]:

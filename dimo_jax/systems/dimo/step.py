@@ -13,13 +13,14 @@ import optax
 
 from dimo_jax.core.types import Array, Batch, Camera, JointParams, Latents, Params, Rendering, Turns
 from dimo_jax.losses.latent import ProjectedSentences
-from dimo_jax.losses.total import LossInputs, Term, combine, evaluate
-from dimo_jax.render import composite, project
+from dimo_jax.losses.total import Term, combine, evaluate
 from dimo_jax.skinning.weights import weigh_edges
-from dimo_jax.systems.dimo.gaussians import mask_dead
 from dimo_jax.systems.dimo.model import Components, Moved, Neighbors, decode
 from dimo_jax.systems.dimo.state import TrainState
+from dimo_jax.systems.dimo.terms import LossInputs
 from dimo_jax.training import density, step
+from dimo_jax.training.gaussians import mask_dead
+from dimo_jax.training.images import compare, render_probed, report
 from dimo_jax.training.step import Part
 from dimo_jax.training.system import Metrics
 
@@ -43,32 +44,17 @@ class StepOptions:
     text_noise: float = 0.0  # added to the sentences, whose own deviation is 1
 
 
-def composite_truth(images: Array, background: Array) -> tuple[Array, Array]:
-    """uint8 straight RGBA [...,4] -> RGB over `background` [3] and alpha, float32 in 0..1."""
-    values = images.astype(jnp.float32) / 255.0
-    alpha = values[..., 3]
-    return values[..., :3] * alpha[..., None] + background * (1 - alpha[..., None]), alpha
-
-
 def render_batch(gaussians: Any, cameras: Camera, probe: Array, options: StepOptions) -> Rendering:
     """Gaussians [M,F,N,...] seen by cameras [M,V,...]: a Rendering with leading axes [M,V,F].
 
     `probe` [M,V,F,N,2] is added to the pixel positions; its gradient is what density control looks at.
     """
-    background = jnp.asarray(options.background)
-
-    def one(g: Any, camera: Camera, shift: Array) -> Rendering:
-        splats = project(g, camera, implementation=options.implementation)
-        splats = splats.replace(means2d=splats.means2d + shift)
-        return composite(
-            splats,
-            background,
-            height=camera.height,
-            width=camera.width,
-            implementation=options.implementation,
-            capacity=options.capacity,
-        )
-
+    one = functools.partial(
+        render_probed,
+        background=jnp.asarray(options.background),
+        implementation=options.implementation,
+        capacity=options.capacity,
+    )
     over_frames = jax.vmap(one, in_axes=(0, None, 0))
     over_views = jax.vmap(over_frames, in_axes=(None, 0, 0))
     return jax.vmap(over_views)(gaussians, cameras, probe)
@@ -160,7 +146,6 @@ def _loss(
     if batch.shown.shape[1] < batch.times.shape[1]:
         posed = jax.vmap(lambda x, shown: jax.tree.map(lambda leaf: leaf[shown], x))(posed, batch.shown)
     rendering = render_batch(posed, batch.cameras, probe, options)
-    true_rgb, true_alpha = composite_truth(batch.images, jnp.asarray(options.background))
 
     canonical, log_radii = _control_points(shaped, options)
     edges = neighbors.controls
@@ -169,17 +154,9 @@ def _loss(
     frames = jnp.round(batch.times * state.reference.shape[1]).astype(jnp.int32)
     reference = state.reference[batch.motions[:, None], frames]
 
-    def flat(x: Array) -> Array:
-        return x.reshape(-1, *x.shape[3:])
-
+    opacities = jax.nn.sigmoid(shaped.gaussians.logit_opacities)
     inputs = LossInputs(
-        rgb=flat(rendering.rgb),
-        alpha=flat(rendering.alpha),
-        depth=flat(rendering.depth),
-        normal=flat(rendering.normal),
-        true_rgb=flat(true_rgb),
-        true_alpha=flat(true_alpha),
-        novel=batch.novel.reshape(-1),
+        **compare(rendering, batch, jnp.asarray(options.background), opacities, frozen),
         controls=moved.controls,
         rotations=moved.rotations,
         canonical=canonical,
@@ -187,19 +164,13 @@ def _loss(
         edges=edges,
         edge_weights=edge_weights,
         reference=reference,
-        opacities=jax.nn.sigmoid(shaped.gaussians.logit_opacities),
         latents=latents,
-        frozen=frozen,
         random_controls=_at_random_times(components, shaped, canonical, z, keys, options),
         turns=_turns(batch, frames, frozen),
         sentences=_project_sentences(shaped, batch, frozen, key, components, options),
     )
     total, values = evaluate(options.terms, inputs, state.step - options.first_step)
-    mse = jnp.mean((inputs.rgb - inputs.true_rgb) ** 2, axis=(1, 2, 3))
-    psnr = jnp.mean(-10 * jnp.log10(jnp.maximum(mse, 1e-10)))
-    preview = jnp.stack([inputs.true_rgb[0], inputs.rgb[0]])
-    overflow = jnp.sum(rendering.overflow)
-    return total, Metrics(loss=total, terms=values, psnr=psnr, overflow=overflow, preview=preview)
+    return total, report(inputs, total, values, jnp.sum(rendering.overflow))
 
 
 def _differentiate(

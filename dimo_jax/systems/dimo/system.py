@@ -21,6 +21,7 @@ from dimo_jax.systems.dimo.model import build_components
 from dimo_jax.systems.dimo.sentences import read_joint_sentences
 from dimo_jax.systems.dimo.state import TrainState
 from dimo_jax.systems.dimo.step import StepOptions, build_step
+from dimo_jax.training.schedules import due
 from dimo_jax.training.system import Capacity, Stage, Step
 
 
@@ -99,13 +100,13 @@ class Dimo:
         config, local, points_are_controls = own.config, step - stage.first_step, own.options.points_are_controls
         actions: list[Callable[[TrainState, Array], TrainState]] = []
         if points_are_controls:
-            grows = stages.due(local, every=config.densify_every, start=config.densify_from, until=config.densify_until)
-            thins = stages.due(local, every=config.anneal_every, start=1, until=config.num_steps)
+            grows = due(local, every=config.densify_every, start=config.densify_from, until=config.densify_until)
+            thins = due(local, every=config.anneal_every, start=1, until=config.num_steps)
             if grows or thins:
                 actions.append(lambda state, key: self._control_density(state, key=key, grows=grows, thins=thins))
-        elif stages.due(local, every=config.prune_every, start=1, until=config.prune_until):
+        elif due(local, every=config.prune_every, start=1, until=config.prune_until):
             actions.append(lambda state, key: self._prune(state))
-        if actions or stages.due(local, every=config.refresh_every, start=1):
+        if actions or due(local, every=config.refresh_every, start=1):
             actions.append(lambda state, key: self._refresh(state, points_are_controls=points_are_controls))
         if not actions:
             return None

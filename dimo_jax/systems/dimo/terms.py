@@ -1,78 +1,33 @@
-"""Adapters from `LossInputs` to the losses: one function per term of Eq. 8, 9, 10 and the trajectory Chamfer."""
+"""Adapters from `LossInputs` to the losses of motion: one function per term of Eq. 9, 10 and the trajectory Chamfer."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from dimo_jax.core.types import Array
+from dimo_jax.core.types import Array, Turns
 from dimo_jax.geometry.neighbors import nearest
 from dimo_jax.geometry.safe import safe_norm
-from dimo_jax.losses import latent, perceptual, photometric, rigidity, surface
-from dimo_jax.losses.total import LossInputs
+from dimo_jax.losses import latent, rigidity
+from dimo_jax.losses.total import ImageInputs
 
 
-def _mean(per_image: Array, novel: Array, novel_weight: float) -> Array:
-    """The mean over images, of which novel ones weigh `novel_weight` and the others 1.
+class LossInputs(ImageInputs):
+    """What a term of DIMO may look at. B = motions * views * frames images; P control points."""
 
-    Divided by the number of images, not by the sum of weights: so the mean over equal parts of a batch, dealt out to
-    devices or one after the other, is that of the batch, whichever part the reference view fell into.
-    """
-    return jnp.mean(per_image * jnp.where(novel, novel_weight, 1.0))
-
-
-def rgb(inputs: LossInputs, *, kind: str = "l2", novel_weight: float = 1.0) -> Array:
-    """L_rgb of Eq. 8: mean squared ("l2", the authors' choice) or absolute ("l1") difference.
-
-    `novel_weight` here and below is that of images which are neither of the reference view nor the first of their
-    video (the authors' code: 0.5 in this term).
-    """
-    per_image = jax.vmap(lambda a, b: photometric.rgb_loss(a, b, kind=kind))(inputs.rgb, inputs.true_rgb)
-    return _mean(per_image, inputs.novel, novel_weight)
-
-
-def mask(inputs: LossInputs, *, novel_weight: float = 1.0) -> Array:
-    """L_mask of Eq. 8: mean squared difference of alpha."""
-    per_image = jax.vmap(photometric.mask_loss)(inputs.alpha, inputs.true_alpha)
-    return _mean(per_image, inputs.novel, novel_weight)
-
-
-def ssim(inputs: LossInputs, *, novel_weight: float = 1.0) -> Array:
-    """1 - SSIM (a term of the authors' code)."""
-    per_image = jax.vmap(photometric.ssim_loss)(inputs.rgb, inputs.true_rgb)
-    return _mean(per_image, inputs.novel, novel_weight)
-
-
-def lpips(
-    inputs: LossInputs,
-    *,
-    network: str = "vgg",
-    num_images: int | None = None,
-    dtype: str = "float32",
-    novel_weight: float = 1.0,
-) -> Array:
-    """L_lpips of Eq. 8, over `num_images` images of the batch, of each of its parts if it has some (default: all)."""
-    count = inputs.rgb.shape[0] if num_images is None else min(num_images, inputs.rgb.shape[0])
-    stride = inputs.rgb.shape[0] // count
-    chosen = slice(0, stride * count, stride)
-    per_image = perceptual.lpips(
-        inputs.frozen[f"lpips_{network}"],
-        inputs.rgb[chosen],
-        inputs.true_rgb[chosen],
-        network=network,
-        dtype=jnp.dtype(dtype),
-    )
-    return _mean(per_image, inputs.novel[chosen], novel_weight)
-
-
-def depth(inputs: LossInputs) -> Array:
-    """L_depth of Eq. 8: edge-aware smoothness of depth."""
-    return jnp.mean(jax.vmap(surface.depth_smoothness)(inputs.depth, inputs.alpha, inputs.true_rgb))
-
-
-def normal(inputs: LossInputs) -> Array:
-    """L_normal of Eq. 8: bilateral smoothness of normals."""
-    return jnp.mean(jax.vmap(surface.normal_smoothness)(inputs.normal, inputs.alpha, inputs.true_rgb))
+    controls: Array  # [M,F,P,3] control points at the batch's times
+    rotations: Array  # [M,F,P,4] of the control points, as decoded: not normalized
+    canonical: Array  # [P,3]
+    control_alive: Array  # [P] bool
+    edges: Array  # [M,P,J] int32 motion graph
+    edge_weights: Array  # [M,P,J] Eq. 1 along them (`skinning.weigh_edges`): 0 for a point itself and for dead ones
+    reference: Array  # [M,F,K,3] first-stage key points at the same times (second stage)
+    latents: Any  # types.Latents of the batch's motions, [M,D]
+    random_controls: Array | None = None  # [M,R,P,3] at R random times, where a term has the option `num_times`
+    turns: Turns | None = None  # of the batch's motions [M] and times [M,F], where they are searched for
+    sentences: Any = None  # losses.latent.ProjectedSentences, where the text projector is trained with the latents
 
 
 def arap(inputs: LossInputs) -> Array:
@@ -165,12 +120,3 @@ def text(inputs: LossInputs, *, contrast: float = 1.0) -> Array:
     motion's code from those of all others.
     """
     return latent.sentence_loss(inputs.sentences, contrast=contrast)
-
-
-def opacity(inputs: LossInputs) -> Array:
-    """Mean opacity of the Gaussians in use (our addition).
-
-    At a small weight it moves only what no camera sees, such as Gaussians inside the body, whose photometric gradient
-    is zero: they fade and are pruned, and what is left lies on the surface.
-    """
-    return jnp.sum(inputs.opacities) / jnp.maximum(jnp.sum(inputs.opacities > 0), 1)

@@ -27,7 +27,8 @@ from dimo_jax.losses.total import Term
 from dimo_jax.render import render
 from dimo_jax.skinning.posing import pose
 from dimo_jax.systems.dimo.state import TrainState
-from dimo_jax.systems.dimo.step import StepOptions, composite_truth, visible_params
+from dimo_jax.systems.dimo.step import StepOptions, visible_params
+from dimo_jax.training.images import composite_truth
 
 _LEAST_TURN = np.deg2rad(45)  # below this a frame's pose tells nothing about whether it pays to turn
 

@@ -17,9 +17,9 @@ from dimo_jax.geometry import quaternion
 from dimo_jax.runs.codes import LINES, draw_codes
 from dimo_jax.runs.restore import Restored
 from dimo_jax.systems.dimo import model as dimo
-from dimo_jax.systems.dimo.gaussians import to_rgb
 from dimo_jax.systems.dimo.model import Components, Moved, Neighbors
 from dimo_jax.systems.dimo.stages import frame_times
+from dimo_jax.training.gaussians import to_rgb
 from dimo_jax.views.plots import project_latents
 
 LAYERS = ("Gaussians", "Key points", "Trajectories", "Motion graph")

@@ -1,0 +1,1 @@
+"""A static object of Gaussians from posed pictures."""
