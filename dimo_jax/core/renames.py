@@ -12,7 +12,7 @@ MODULES = {
     "apps.checks": "runs.checks",
     "apps.choice": "runs.choice",
     "apps.command_line": "cli.command_line",
-    "apps.doubts": "runs.doubts",
+    "apps.doubts": "systems.dimo.doubts",
     "apps.endings": "runs.lifecycle",
     "apps.evaluation": "runs.evaluation",
     "apps.film": "views.film",

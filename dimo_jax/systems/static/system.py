@@ -65,8 +65,9 @@ class Static(System):
         else:
             points, alive = init_points(key, **{name: self.options[name] for name in START})
             points = points.replace(sh=jnp.pad(points.sh, ((0, 0), (0, (self.options.sh_degree + 1) ** 2 - 1), (0, 0))))
-        params, zero = StillParams(points), jnp.zeros([], jnp.int32)
-        return StillState(zero, params, self._optimizer.init(params), alive, density.init_stats(len(alive)), zero)
+        params = StillParams(points)
+        step, dropped = jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32)
+        return StillState(step, params, self._optimizer.init(params), alive, density.init_stats(len(alive)), dropped)
 
     def template(self, step: int) -> StillState:
         """See `training.system.System`."""
