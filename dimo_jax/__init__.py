@@ -75,7 +75,8 @@ def __getattr__(name: str) -> Any:
     if name not in _NAMES:
         raise AttributeError(f"module 'dimo_jax' has no attribute {name!r}; it has {', '.join(sorted(_NAMES))}")
     module, _, there = _NAMES[name].partition(":")
-    value = getattr(importlib.import_module(f"dimo_jax.{module}"), there or name)
+    home = importlib.import_module(f"dimo_jax.{module}")
+    value = home if module == name else getattr(home, there or name)  # the package `render` can be called
     globals()[name] = value
     return value
 

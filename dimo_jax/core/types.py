@@ -100,7 +100,7 @@ class Batch(flax.struct.PyTreeNode):
 
 
 class Turns(flax.struct.PyTreeNode):
-    """How motions turn the whole canonical body (`train.turns`)."""
+    """How motions turn the whole canonical body (`systems.dimo.turns`)."""
 
     rotations: Array  # [M,T,4] wxyz, unit
     shifts: Array  # [M,T,3] of the turned body, world units

@@ -10,11 +10,13 @@ from dimo_jax.geometry import harmonics
 from dimo_jax.render.project import project
 from dimo_jax.render.rasterize import api
 
+WHITE = (1.0, 1.0, 1.0)
+
 
 def render(
     gaussians: Gaussians,
     camera: Camera,
-    background: Array,
+    background: Array | tuple[float, float, float] = WHITE,
     *,
     implementation: str | None = None,
     capacity: int | None = None,
@@ -42,6 +44,7 @@ def render(
       AssertionError: an array of another shape.
       dimo_jax.core.errors.UserError: the named backend does not exist or cannot run here.
     """
+    background = jnp.asarray(background, jnp.float32)
     _check_shapes(gaussians, camera, background)
     return composite(
         project(gaussians, camera, implementation=implementation),

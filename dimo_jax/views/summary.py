@@ -100,7 +100,7 @@ def write_summary_report(
     """Writes `report.html` into `workdir` and returns its path; the page needs no network and no other file."""
     plot_curves(read_metrics(workdir / "metrics.jsonl"), workdir / "curves.png")
     sections = [Section("Scores", _make_tables(summary))]
-    for title, pictures in gallery.items():
+    for heading, pictures in gallery.items():
         wide = len(pictures) == 1
         items = [
             Video(picture.path, picture.caption, wide=wide)
@@ -108,7 +108,7 @@ def write_summary_report(
             else Figure(picture.path, picture.caption, wide=wide)
             for picture in pictures
         ]
-        sections.append(Section(title, items, tile=560))
+        sections.append(Section(heading, items, tile=560))
     curves = Figure(workdir / "curves.png", "Loss terms and PSNR of the batches", wide=True)
     sections.append(Section("Training", [curves]))
     written = write_report(

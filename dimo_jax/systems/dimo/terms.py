@@ -74,7 +74,7 @@ def arap_rigid(
 def chamfer(inputs: LossInputs) -> Array:
     """L_chamfer: present trajectories against the first stage's (second stage only), mean over motions and times.
 
-    Motions that `train.turns` found to turn are free of the first stage's trajectories, which did not.
+    Motions that `systems.dimo.turns` found to turn are free of the first stage's trajectories, which did not.
     """
     per_motion = jnp.mean(jax.vmap(jax.vmap(rigidity.chamfer))(inputs.controls, inputs.reference), axis=1)
     return jnp.mean(per_motion if inputs.turns is None else per_motion * (1 - inputs.turns.found))
@@ -95,7 +95,7 @@ def rotations(inputs: LossInputs) -> Array:
 
 
 def turn(inputs: LossInputs) -> Array:
-    """The body turned as a whole where `train.turns` found that it turns; mean over motions and times (ours)."""
+    """The body turned as a whole where `systems.dimo.turns` found that it turns; mean over motions and times (ours)."""
     assert inputs.turns is not None
     one_time = jax.vmap(rigidity.turn, in_axes=(0, None, None, 0, 0))
     apart = jax.vmap(one_time, in_axes=(0, None, None, 0, 0))(
@@ -116,7 +116,7 @@ def text(inputs: LossInputs, *, contrast: float = 1.0) -> Array:
     """Sentences against the codes of their motions, both of which move (`config.text.joint`; our form).
 
     The paper trains the projector afterwards, on codes that stand still, and names joint training as open (Sec. 5). The
-    loss is that of `train.text:fit_projector`: the squared error, and `contrast` times how badly a sentence tells its
+    loss is that of `systems.dimo.fit_projector`: the squared error, and `contrast` times how badly a sentence tells its
     motion's code from those of all others.
     """
     return latent.sentence_loss(inputs.sentences, contrast=contrast)

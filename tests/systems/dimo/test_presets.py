@@ -35,7 +35,7 @@ def make_small(preset):
 def check_that_everything_moved(config, trained):
     """What learns is not where it began: where its gradient or its rate is lost, it stays to the bit."""
     size = dict(num_motions=2, num_frames=6)
-    begun = stages.begin_first(config, trained.components, **size, key=jax.random.key(config.seed)).params
+    begun = stages.begin_first(config, trained.system.components, **size, key=jax.random.key(config.seed)).params
     ended = trained.state.params
     assert np.all(np.abs(ended.latents.mu - begun.latents.mu).max(axis=1) > 1e-3)
     spread = np.abs(ended.latents.log_sigma - begun.latents.log_sigma).max()
