@@ -24,7 +24,7 @@ from dimo_jax.io.metrics_log import Board, MetricsLog
 from dimo_jax.render import choose_backend
 from dimo_jax.runs.build import build_system
 from dimo_jax.runs.checks import check_config, check_dataset, check_same, check_weights, check_workdir
-from dimo_jax.runs.disk_space import check_room
+from dimo_jax.runs.disk_space import check_disk_space
 from dimo_jax.runs.lifecycle import occupy, save_failure
 from dimo_jax.runs.objects import train_objects
 from dimo_jax.runs.recorder import Recorder, peak_memory_gib
@@ -105,7 +105,7 @@ def train(config: ConfigDict, folder: Path, *, then: Show | None = None) -> tupl
         check_dataset(config, dataset)
         system = build_system(config, dataset)
         check_weights(system)
-        check_room(config, system, folder)
+        check_disk_space(config, system, folder)
         seconds = {"data": time.perf_counter() - start}
         hosts.wait_for_all("the data is there")
         check_same({"config": config_sha256(config), "dataset": f"{dataset.names} {dataset.frames.shape}"})

@@ -26,7 +26,7 @@ def needed_bytes(config: ConfigDict, system: System) -> int:
     return checkpoint_bytes(system) * (config.keep_checkpoints + 2) + OTHER_BYTES
 
 
-def check_room(config: ConfigDict, system: System, folder: Path) -> None:
+def check_disk_space(config: ConfigDict, system: System, folder: Path) -> None:
     """Checks that the disk of `folder` holds what the run has still to write.
 
     Raises:

@@ -95,7 +95,12 @@ class Trainer:
         return parallel.replicate(state, self.layout)
 
     def notes(self) -> dict[str, Any]:
-        """What must be known beside a state to go on from it as if nothing had happened."""
+        """What must be known beside a state to go on from it as if nothing had happened.
+
+        Raises:
+          LossNotFinite: a loss since the last look is NaN or infinite.
+        """
+        self.tracker.look()
         begun = self._phase is not None and self.count < self._phase.until
         pairs = self._phase.room.pairs if begun and self._phase is not None else None
         return {**self.tracker.notes(), "pairs": pairs, **self.system.to_notes(self._host_fixed)}

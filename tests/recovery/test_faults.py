@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +28,7 @@ from dimo_jax.runs.recorder import Recorder
 from dimo_jax.runtime.files import replace_file
 from dimo_jax.runtime.lock import hold
 from dimo_jax.runtime.status import read_status
+from dimo_jax.systems.dimo import system as dimo_system
 from dimo_jax.training.checkpoints import Checkpoints
 from dimo_jax.training.loop import fit
 from dimo_jax.training.system import Metrics
@@ -185,15 +187,16 @@ def test_folder_of_a_run_killed_before_it_wrote_its_config_can_be_used(tmp_path)
 
 
 def test_too_small_a_disk_is_refused_before_training(tmp_path, monkeypatch):
-    config, dataset = make_config(), tiny.make_dataset()
-    needed = disk_space.needed_bytes(config, dataset)
+    config = make_config()
+    system = build_system(config, tiny.make_dataset())
+    needed = disk_space.needed_bytes(config, system)
     usage = disk_space.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda path: usage._replace(free=needed - 1))
     with pytest.raises(UserError, match=r"64 MiB are free there, expected 64 MiB, for 5 checkpoints"):
-        disk_space.check_room(config, dataset, tmp_path / "new/run")
+        disk_space.check_disk_space(config, system, tmp_path / "new/run")
     assert not (tmp_path / "new").exists()
     monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda path: usage._replace(free=needed))
-    disk_space.check_room(config, dataset, tmp_path / "new/run")
+    disk_space.check_disk_space(config, system, tmp_path / "new/run")
 
 
 def poison(inputs):
@@ -228,10 +231,14 @@ def test_fit_waits_for_its_last_checkpoint(watcher, steps):
     assert watcher.last == 3
 
 
-def test_room_is_asked_for_a_projector_too(tmp_path):
+def test_disk_space_is_asked_for_a_projector_too(tmp_path, monkeypatch):
     config, dataset = make_config(), tiny.make_dataset()
     config.text = get_config("smoke").text
-    without = disk_space.needed_bytes(config, dataset)
+    without = disk_space.needed_bytes(config, build_system(config, dataset))
     config.text.joint = True
-    assert disk_space.needed_bytes(config, dataset, num_text_features=384) > without
-    disk_space.check_room(config, dataset, tmp_path, num_text_features=384)
+    sentences = SimpleNamespace(inputs=np.zeros((2, 1, 384), np.float32))
+    monkeypatch.setattr(dimo_system, "read_joint_sentences", lambda config, dataset: sentences)
+    system = build_system(config, dataset)
+    assert system.facts() == dict(num_text_features=384)
+    assert disk_space.needed_bytes(config, system) > without
+    disk_space.check_disk_space(config, system, tmp_path)

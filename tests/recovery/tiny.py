@@ -9,6 +9,7 @@ from configs.dimo import get_config
 from dimo_jax.apps.train import learn
 from dimo_jax.cameras.orbits import orbit
 from dimo_jax.data.dataset import Dataset
+from dimo_jax.runs.build import build_system
 from dimo_jax.runs.lifecycle import occupy
 from dimo_jax.runtime.signals import Signals
 from dimo_jax.training.checkpoints import save_config
@@ -46,7 +47,8 @@ def train(folder, config):
     """What `--app=train` does in `folder`, evaluation and pictures left out."""
     with Signals() as signals, occupy(folder):
         save_config(config, folder)
-        return learn(config, make_dataset(), folder, signals)
+        dataset = make_dataset()
+        return learn(config, build_system(config, dataset), dataset, folder, signals)
 
 
 def hash_state(state):
