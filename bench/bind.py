@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from dimo_jax.data.formats.rigged.alignment import align_source
+from dimo_jax.geometry import rotations
 from dimo_jax.io.gltf.mesh import pose_binding
 from dimo_jax.io.gltf.scene import load_scene
-from dimo_jax.io.motion import Motion, to_matrices
+from dimo_jax.io.motion import Motion
 from dimo_jax.rigs.posing import pose_scene
 from dimo_jax.runs.motions import MotionRecorder
 from dimo_jax.runs.restore import restore
@@ -76,7 +77,7 @@ def measure_one_frame(
             np.add.at(weights, (rows[:, None], motion.neighbors[gaussian]), each)
     order = np.argsort(-weights, axis=1)[:, :8]
     kept = np.take_along_axis(weights, order, axis=1)
-    turns = to_matrices(motion.turns[frame].astype(np.float64)).swapaxes(-1, -2)
+    turns = rotations.to_matrix(motion.turns[frame].astype(np.float64)).swapaxes(-1, -2)
     places = -np.einsum("kab,kb->ka", turns, motion.tracks[frame])
     bound = Binding(np.concatenate([turns, places[..., None]], axis=-1), order, kept / kept.sum(axis=1, keepdims=True))
     posed = (pose_binding(bound, rest, each) for each in trained)

@@ -91,7 +91,7 @@ def main(argv: list[str]) -> None:
     data = 1e3 * (time.perf_counter() - start) / REPEATS.value
 
     options = stage.options
-    options = capacity.with_room(options, capacity.measure(state, components, options, batch))
+    options = capacity.with_buffers(options, capacity.measure(state, components, options, batch))
     num_images = int(np.prod(batch.images.shape[:3]))
     print(
         f"{jax.devices()[0].device_kind}, backend {choose_backend(options.implementation)}: "
@@ -99,10 +99,10 @@ def main(argv: list[str]) -> None:
         f"{int(state.alive.sum())} of {state.alive.shape[0]} Gaussians, {config.num_key_points} key points"
     )
     print(f"{'part':12s} {'ms':>8s} {'share':>6s} {'GFLOP':>8s} {'MB':>8s}   (by XLA's count; none for custom calls)")
-    frozen, key = load_fixed(options.terms), jax.random.key(0)
-    whole_call = compile_for(build_step(components, options), state, batch, frozen, key)
-    whole = median_ms(whole_call, state, batch, frozen, key, repeats=REPEATS.value)
-    parts = build_parts(config, components, options, state, batch, frozen)
+    fixed, key = load_fixed(options.terms), jax.random.key(0)
+    whole_call = compile_for(build_step(components, options), state, batch, fixed, key)
+    whole = median_ms(whole_call, state, batch, fixed, key, repeats=REPEATS.value)
+    parts = build_parts(config, components, options, state, batch, fixed)
     total = 0.0
     for name, (call, arguments) in parts.items():
         milliseconds = median_ms(call, *arguments, repeats=REPEATS.value)
@@ -117,7 +117,7 @@ def main(argv: list[str]) -> None:
 
 
 def build_parts(
-    config: Any, components: Any, options: Any, state: TrainState, batch: Batch, frozen: Any
+    config: Any, components: Any, options: Any, state: TrainState, batch: Batch, fixed: Any
 ) -> dict[str, tuple[jax.stages.Compiled, tuple[Any, ...]]]:
     """name -> compiled part and its arguments; the outputs of one part are the inputs of the next."""
     params = state.params.replace(gaussians=mask_dead(state.params.gaussians, state.alive))
@@ -199,7 +199,7 @@ def build_parts(
             reference=state.reference[batch.motions[:, None], frames],
             opacities=jax.nn.sigmoid(params.gaussians.logit_opacities),
             latents=jax.tree.map(lambda x: x[batch.motions], params.latents),
-            frozen=frozen,
+            fixed=fixed,
             random_controls=jnp.repeat(controls, 8, axis=1),
         )
         return evaluate(options.terms, inputs, jnp.asarray(10**6))[0]

@@ -111,18 +111,18 @@ def run(
     check_flags("export", given)
     chosen, target = split_list(format), results_folder(workdir, "exports", out=out)
     model = restore(Path(workdir), checkpoint=checkpoint)
-    takes, recorder = record_takes(model, given) if set(chosen) != {"checkpoint"} else ([], None)
-    number = free_number(target, _files_of(chosen, takes, model, container), overwrite=overwrite)
+    clips, recorder = record_clips(model, given) if set(chosen) != {"checkpoint"} else ([], None)
+    number = free_number(target, _files_of(chosen, clips, model, container), overwrite=overwrite)
     if recorder is not None:
-        writers = make_writers(model, takes, given)  # what can fail fails here, before anything is written
+        writers = make_writers(model, clips, given)  # what can fail fails here, before anything is written
         if "mesh" in chosen:
             known = dict(source=source, hide=hide, repair=repair, dataset=dataset or find_dataset(workdir))
             mesh = retarget.prepare(model, recorder, influences=influences or 4, **known)  # type: ignore[arg-type]
             print(mesh.describe())
-            print(mesh.write(takes, target, number=number))
+            print(mesh.write(clips, target, number=number))
         for name in (name for name in chosen if name in writers):
-            for take in takes:
-                print(writers[name](take, target / f"{take.name}{number}"))
+            for clip in clips:
+                print(writers[name](clip, target / f"{clip.name}{number}"))
         for hint in point_to_mesh(model, chosen, find_dataset(workdir)):
             print(hint)
     if "checkpoint" in chosen:
@@ -131,20 +131,20 @@ def run(
         print(write_model(player.params, player.alive, target / f"model{number}.npz", **how))
 
 
-def _files_of(chosen: Sequence[str], takes: Sequence[Motion], model: Restored, container: str) -> list[tuple[str, str]]:
+def _files_of(chosen: Sequence[str], clips: Sequence[Motion], model: Restored, container: str) -> list[tuple[str, str]]:
     """What `run` writes, for `free_number`."""
     endings = {kind: f"_{kind}" for kind in ("ply", "splat", "gltf")} | {"glb": ".glb", "npz": ".npz"}
     endings["video"] = "_png" if container == "png" else f".{container}"
-    files = [(take.name, endings[kind]) for take in takes for kind in chosen if kind in endings]
+    files = [(clip.name, endings[kind]) for clip in clips for kind in chosen if kind in endings]
     if "mesh" in chosen:
-        files.append((retarget.name_mesh(takes, str(model.facts["object_name"])), "_mesh.glb"))
+        files.append((retarget.name_mesh(clips, str(model.facts["object_name"])), "_mesh.glb"))
     checkpoint = ("model", ".npz")
     if "checkpoint" in chosen and checkpoint in files:
         raise UserError("--format: found npz of a motion called 'model' beside checkpoint, expected one at a time")
     return [*files, checkpoint] if "checkpoint" in chosen else files
 
 
-def record_takes(model: Restored, given: Mapping[str, Any]) -> tuple[list[Motion], MotionRecorder]:
+def record_clips(model: Restored, given: Mapping[str, Any]) -> tuple[list[Motion], MotionRecorder]:
     """Plays the motions that the flags choose.
 
     Raises:
@@ -160,7 +160,7 @@ def record_takes(model: Restored, given: Mapping[str, Any]) -> tuple[list[Motion
 
 
 def make_writers(
-    model: Restored, takes: Sequence[Motion], given: Mapping[str, Any]
+    model: Restored, clips: Sequence[Motion], given: Mapping[str, Any]
 ) -> dict[str, Callable[[Motion, Path], Path]]:
     """Functions from a motion and a stem to the path that was written, by format.
 
@@ -169,23 +169,23 @@ def make_writers(
     """
     chosen, influences, geometry = split_list(given["format"]), given["influences"] or 8, given["geometry"]
     if "glb" in chosen:
-        for take in takes:
-            check_skin(take, geometry=geometry)
+        for clip in clips:
+            check_skin(clip, geometry=geometry)
     writers: dict[str, Callable[[Motion, Path], Path]] = {
         kind: functools.partial(write_sequence, kind=kind, frame=given["frame"]) for kind in ("ply", "splat", "gltf")
     }
     writers["glb"] = functools.partial(write_animated, geometry=geometry, influences=influences)
-    writers["npz"] = lambda take, stem: write_motion(take, stem.with_name(f"{stem.name}.npz"))
+    writers["npz"] = lambda clip, stem: write_motion(clip, stem.with_name(f"{stem.name}.npz"))
     for kind, write in tuple(writers.items()):
         writers[kind] = functools.partial(write_placed, model, write, is_gltf=kind in ("gltf", "glb"))
     if "video" in chosen:
-        rate = takes[0].frame_rate
+        rate = clips[0].frame_rate
         if given["container"] == "gif" and rate > MAX_GIF_RATE:
             raise UserError(f"--frame_rate: found {rate:g}, expected at most {MAX_GIF_RATE} for a gif")
         still, behind = model.camera(given["size"]), given["background"]
         where = {name: given[name] for name in ("azimuths", "elevation")}
         film = Film(
-            camera=make_camera_path(still, given["camera"], takes[0].num_frames, **where),
+            camera=make_camera_path(still, given["camera"], clips[0].num_frames, **where),
             layers=split_list(given["layers"]),
             container=given["container"],
             background=np.asarray(parse_numbers("background", behind, count=3) if behind else model.player.background),
@@ -195,11 +195,11 @@ def make_writers(
 
 
 def write_placed(
-    model: Restored, write: Callable[[Motion, Path], Path], take: Motion, target: Path, *, is_gltf: bool
+    model: Restored, write: Callable[[Motion, Path], Path], clip: Motion, target: Path, *, is_gltf: bool
 ) -> Path:
     """Writes a motion in the units and at the place of the user's world; in its axes, but for glTF, which is +Y up."""
     world = model.world.upright() if is_gltf else model.world
-    return write(place_motion(take, world), target)
+    return write(place_motion(clip, world), target)
 
 
 def point_to_mesh(model: Restored, chosen: Sequence[str], dataset: str) -> list[str]:
@@ -241,19 +241,19 @@ class Film:
     container: str
     background: np.ndarray  # [3]
 
-    def write(self, model: Restored, take: Motion, stem: Path) -> Path:
+    def write(self, model: Restored, clip: Motion, stem: Path) -> Path:
         """Renders and writes a motion, see `write_frames`."""
         moves = np.ndim(self.camera.world_to_camera) == 3
         cameras = [
             jax.tree.map(lambda x, t=t: np.asarray(x)[t], self.camera) if moves else self.camera
-            for t in range(take.num_frames)
+            for t in range(clip.num_frames)
         ]
         background = None if self.container == "png" else self.background
-        frames = draw_layers(model.player, take, cameras, layers=self.layers, background=background)
-        return write_frames(frames, stem, self.container, frame_rate=take.frame_rate)
+        frames = draw_layers(model.player, clip, cameras, layers=self.layers, background=background)
+        return write_frames(frames, stem, self.container, frame_rate=clip.frame_rate)
 
 
-def write_sequence(take: Motion, stem: Path, *, kind: str, frame: int | None = None) -> Path:
+def write_sequence(clip: Motion, stem: Path, *, kind: str, frame: int | None = None) -> Path:
     """Writes one file a frame of "ply", "splat" or "gltf" into `stem`_`kind`, which appears whole or not at all."""
     write: dict[str, tuple[str, Callable[..., Any]]] = {
         "ply": ("ply", write_gaussians),
@@ -264,32 +264,32 @@ def write_sequence(take: Motion, stem: Path, *, kind: str, frame: int | None = N
     folder = stem.with_name(f"{stem.name}_{kind}")
     with replace_folder(folder, owned=rf"(canonical|\d{{6,}})\.{suffix}") as temporary:
         if kind == "ply":
-            one(take.canonical, temporary / "canonical.ply")
-        for index in range(take.num_frames) if frame is None else (frame,):
-            one(take.at(index), temporary / f"{index:06d}.{suffix}")
+            one(clip.canonical, temporary / "canonical.ply")
+        for index in range(clip.num_frames) if frame is None else (frame,):
+            one(clip.at(index), temporary / f"{index:06d}.{suffix}")
     return folder
 
 
-def check_skin(take: Motion, *, geometry: str) -> None:
+def check_skin(clip: Motion, *, geometry: str) -> None:
     """Checks that a skin can show a motion.
 
     Raises:
       UserError: the run's Gaussians are not moved by its key points, as in some ablations, or none would be drawn.
     """
-    away = measure_skin(take, take.neighbors, take.weights)
+    away = measure_skin(clip, clip.neighbors, clip.weights)
     if away > LOST:
         raise UserError(
-            f"--format=glb: the skin of {take.name!r} is {away:.0%} of its size away from its Gaussians, expected a "
+            f"--format=glb: the skin of {clip.name!r} is {away:.0%} of its size away from its Gaussians, expected a "
             "run whose key points move them by linear blending (config.stage2.move, config.deform); ply holds any"
         )
-    if not find_shown(take.canonical, geometry=geometry).any():
+    if not find_shown(clip.canonical, geometry=geometry).any():
         raise UserError(f"--geometry: found {geometry}, of which none would be opaque enough, expected points")
 
 
-def write_animated(take: Motion, stem: Path, *, geometry: str, influences: int) -> Path:
+def write_animated(clip: Motion, stem: Path, *, geometry: str, influences: int) -> Path:
     """Writes the skinned Gaussians of a motion, and says how far the skin is from the model where it is."""
     path = stem.with_name(f"{stem.name}.glb")
-    away = measure_skin(take, *write_skinned_glb(take, path, geometry=geometry, num_influences=influences))
+    away = measure_skin(clip, *write_skinned_glb(clip, path, geometry=geometry, num_influences=influences))
     if away > EXACT:
-        print(f"{take.name}: skin up to {away:.1%} of its size away from the model's ({influences} influences)")
+        print(f"{clip.name}: skin up to {away:.1%} of its size away from the model's ({influences} influences)")
     return path

@@ -202,7 +202,7 @@ def import_model_file(
         hide=hide,
         test_clips=test_clips,
         timing=Timing(num_frames=num_frames, loop=loop, root_motion=root_motion),
-        studio=Turntable(
+        turntable=Turntable(
             azimuths_deg=spread_views(num_views) if num_views else parse_numbers("azimuths", azimuths),
             test_azimuths_deg=parse_numbers("test_azimuths", test_azimuths),
             elevation_deg=elevation,

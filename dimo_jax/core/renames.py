@@ -91,7 +91,7 @@ MODULES = {
     "data.raycast": "data.puppet.raycast",
     "data.recording": "data.formats.recording",
     "data.room": "runtime.room",
-    "data.studio": "cameras.turntable",
+    "data.turntable": "cameras.turntable",
     "data.sv4d": "data.formats.sv4d",
     "data.textures": "meshes.textures",
     "data.upright": "cameras.upright",

@@ -10,9 +10,6 @@ import jax.numpy as jnp
 from dimo_jax.core.types import Array
 from dimo_jax.geometry import quaternion, safe
 
-# Under this sine of the angle between two directions, their cross product in float32 is mostly rounding.
-PARALLEL_SINE = 1e-5
-
 
 def apply(q: Array, t: Array, x: Array) -> Array:
     """Moves points x [...,3]: rotate(q, x) + t."""
@@ -68,27 +65,6 @@ def to_matrix(q: Array, t: Array) -> Array:
 def from_matrix(matrix: Array) -> tuple[Array, Array]:
     """Unit rotation [...,4] with w >= 0 and translation [...,3] of rigid matrices [...,4,4] (no scale, no shear)."""
     return quaternion.from_matrix(matrix[..., :3, :3]), matrix[..., :3, 3]
-
-
-def look_at(eye: Array, target: Array, up: Array) -> Array:
-    """World-to-camera matrices [...,4,4] in OpenCV axes (x right, y down, z forward) of cameras that face a point.
-
-    Args:
-      eye: [...,3] camera centre in the world.
-      target: [...,3] point on the optical axis. Where it equals `eye`, the camera faces the world's -Z.
-      up: [...,3] direction that points up in the image, (0, 1, 0) for a level camera. Where it is zero or parallel to
-        the viewing direction, the world axis most perpendicular to that direction stands for it.
-    """
-    forward = safe.safe_normalize(target - eye)
-    dead = jnp.all(forward == 0, axis=-1, keepdims=True)
-    forward = jnp.where(dead, jnp.array([0.0, 0.0, -1.0], forward.dtype), forward)
-    sideways = jnp.cross(forward, safe.safe_normalize(up))
-    spare = jnp.eye(3, dtype=forward.dtype)[jnp.argmin(jnp.abs(forward), axis=-1)]
-    parallel = safe.safe_norm(sideways, keepdims=True) < PARALLEL_SINE
-    right = safe.safe_normalize(jnp.where(parallel, jnp.cross(forward, spare), sideways))
-    rotation = jnp.stack([right, jnp.cross(forward, right), jnp.broadcast_to(forward, right.shape)], axis=-2)
-    # A product and a sum, not a dot: accelerators round the inputs of a float32 dot.
-    return _homogeneous(rotation, -jnp.sum(rotation * eye[..., None, :], axis=-1))
 
 
 def _homogeneous(rotation: Array, translation: Array) -> Array:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dimo_jax.core.types import Gaussians
+from dimo_jax.geometry import rotations
 from dimo_jax.io.ply import find_drawable
 from dimo_jax.runtime.files import replace_file
 from dimo_jax.skinning.posing import pose
@@ -59,22 +60,11 @@ def keep_sign(quats: np.ndarray) -> np.ndarray:
     return (quats * signs[..., None]).astype(quats.dtype) if len(quats) > 1 else quats
 
 
-def to_matrices(quats: np.ndarray) -> np.ndarray:
-    """Rotation matrices [...,3,3] of unit quaternions [...,4] wxyz."""
-    w, x, y, z = np.moveaxis(quats, -1, 0)
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
-
-
 def skin_points(motion: Motion, neighbors: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """What a program that skins linearly makes of the canonical means: [T,N,3], from neighbors and weights [N,J]."""
     local = motion.canonical.means[:, None] - motion.rest[neighbors]
     moved = np.empty_like(motion.means)
-    for frame, (turns, tracks) in enumerate(zip(to_matrices(motion.turns), motion.tracks)):
+    for frame, (turns, tracks) in enumerate(zip(rotations.to_matrix(motion.turns), motion.tracks)):
         posed = np.einsum("njab,njb->nja", turns[neighbors], local) + tracks[neighbors]
         moved[frame] = np.einsum("nj,nja->na", weights, posed)
     return moved

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dimo_jax.core.types import Gaussians
+from dimo_jax.geometry import rotations
 from dimo_jax.geometry.harmonics import rotate
 from dimo_jax.geometry.world import World
 from dimo_jax.io.motion import Motion, keep_sign
@@ -26,7 +27,7 @@ def place_gaussians(gaussians: Gaussians, world: World) -> Gaussians:
             means=world.undo(gaussians.means).astype(np.float32),
             log_scales=(np.asarray(gaussians.log_scales) - np.log(world.scale)).astype(np.float32),
             quats=turn_quats(np.asarray(gaussians.quats), back),
-            sh=np.asarray(rotate(jnp.asarray(gaussians.sh), jnp.asarray(quat_of(back), jnp.float32))),
+            sh=np.asarray(rotate(jnp.asarray(gaussians.sh), jnp.asarray(rotations.from_matrix(back), jnp.float32))),
         )
 
 
@@ -55,16 +56,6 @@ def turn_quats(quats: np.ndarray, rotation: np.ndarray) -> np.ndarray:
     """Quaternions [...,4] wxyz after a rotation [3,3] of the world that they turn things in; float32."""
     if np.array_equal(rotation, np.eye(3)):
         return np.asarray(quats, np.float32)
-    w, x, y, z = quat_of(rotation)
+    w, x, y, z = rotations.from_matrix(rotation)
     product = np.array([[w, -x, -y, -z], [x, w, -z, y], [y, z, w, -x], [z, -y, x, w]])
     return (np.asarray(quats, np.float64) @ product.T).astype(np.float32)
-
-
-def quat_of(rotation: np.ndarray) -> np.ndarray:
-    """The unit quaternion [4] wxyz of a rotation [3,3], w not negative, as an eigenvector (Bar-Itzhack 2000)."""
-    m = np.asarray(rotation, np.float64)
-    k = np.empty((4, 4))
-    k[0, 0], k[1:, 1:] = np.trace(m), m + m.T - np.trace(m) * np.eye(3)
-    k[0, 1:] = k[1:, 0] = (m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1])
-    quat: np.ndarray = np.linalg.eigh(k)[1][:, -1]
-    return quat if quat[0] >= 0 else -quat

@@ -14,7 +14,7 @@ from dimo_jax.losses.total import ImageInputs, Term
 
 
 def load_networks(terms: Sequence[Term]) -> dict[str, Any]:
-    """Weights of the perceptual networks of terms, by the names that `lpips` looks for in `ImageInputs.frozen`.
+    """Weights of the perceptual networks of terms, by the names that `lpips` looks for in `ImageInputs.fixed`.
 
     Raises:
       UserError: weights that are not installed or not what they should be.
@@ -67,7 +67,7 @@ def lpips(
     stride = inputs.rgb.shape[0] // count
     chosen = slice(0, stride * count, stride)
     per_image = perceptual.lpips(
-        inputs.frozen[f"lpips_{network}"],
+        inputs.fixed[f"lpips_{network}"],
         inputs.rgb[chosen],
         inputs.true_rgb[chosen],
         network=network,

@@ -30,7 +30,7 @@ class ImageInputs(flax.struct.PyTreeNode):
     true_alpha: Array  # [B,H,W]
     novel: Array  # [B] bool: images of neither the reference view nor the first frame
     opacities: Array  # [N] in 0..1, 0 for dead slots
-    frozen: Mapping[str, Any]  # weights that are not trained: "lpips_vgg", "lpips_alex"
+    fixed: Mapping[str, Any]  # weights that are not trained: "lpips_vgg", "lpips_alex"
 
 
 @dataclass(frozen=True)

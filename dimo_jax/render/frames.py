@@ -46,7 +46,7 @@ class FrameRenderer:
 
         Where the backend's static buffers prove too small they grow, and the pictures are rendered again.
         """
-        return self._render_with_room(self._render, gaussians, cameras)
+        return self._render_with_buffers(self._render, gaussians, cameras)
 
     def film(self, gaussians: Gaussians, camera: Camera) -> np.ndarray:
         """Gaussians with a leading axis T seen by one camera, or by one per frame (leading axis T).
@@ -55,10 +55,10 @@ class FrameRenderer:
           RGB [T,H,W,3], float32 in 0..1.
         """
         if np.ndim(camera.world_to_camera) == 3:
-            return self._render_with_room(self._film, gaussians, camera)[0]
+            return self._render_with_buffers(self._film, gaussians, camera)[0]
         return self.render(gaussians, jax.tree.map(lambda x: jnp.asarray(x)[None], camera))[0][0]
 
-    def with_room(self, draw: Callable[[int | None], tuple[Result, Array]]) -> Result:
+    def with_buffers(self, draw: Callable[[int | None], tuple[Result, Array]]) -> Result:
         """Draws with static buffers of a capacity, and anew with larger ones while they overflow.
 
         `draw` takes the capacity and returns a result and how many pairs found no room.
@@ -71,12 +71,12 @@ class FrameRenderer:
             self._capacity *= 2
             logging.info("render buffers grow to %d pairs an image", self._capacity)
 
-    def _render_with_room(self, draw: Any, gaussians: Gaussians, cameras: Camera) -> tuple[np.ndarray, np.ndarray]:
+    def _render_with_buffers(self, draw: Any, gaussians: Gaussians, cameras: Camera) -> tuple[np.ndarray, np.ndarray]:
         def attempt(capacity: int | None) -> tuple[tuple[Array, Array], Array]:
             rgb, alpha, overflow = draw(gaussians, cameras, self.background, capacity=capacity)
             return (rgb, alpha), overflow
 
-        rgb, alpha = self.with_room(attempt)
+        rgb, alpha = self.with_buffers(attempt)
         return np.asarray(rgb), np.asarray(alpha)
 
 

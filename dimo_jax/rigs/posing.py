@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dimo_jax.geometry import rotations
 from dimo_jax.rigs.scene import Part, Scene, check_clips
 from dimo_jax.rigs.skeleton import CUBIC, STEP, Channel, Clip
 
@@ -72,14 +73,8 @@ def _interpolate_rotation(before: np.ndarray, after: np.ndarray, s: np.ndarray) 
 
 def compose_matrices(translation: np.ndarray, rotation: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Matrices [...,4,4] of translation [...,3], unit quaternion xyzw [...,4] and scale [...,3]."""
-    x, y, z, w = np.moveaxis(rotation, -1, 0)
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
     matrices = np.zeros((*translation.shape[:-1], 4, 4))
-    matrices[..., :3, :3] = np.stack([np.stack(row, axis=-1) for row in rows], axis=-2) * scale[..., None, :]
+    matrices[..., :3, :3] = rotations.to_matrix(np.roll(rotation, 1, axis=-1)) * scale[..., None, :]
     matrices[..., :3, 3] = translation
     matrices[..., 3, 3] = 1
     return matrices

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -38,7 +39,7 @@ FACTS_FILE = "facts.json"
 MOTION_SPACE = "dimo_jax.systems.dimo.system:Dimo"
 
 
-def save_facts(dataset: Dataset, workdir: Path, *, system: Mapping[str, Any]) -> None:
+def save_facts(dataset: Dataset, workdir: Path, *, system: Mapping[str, Any] = MappingProxyType({})) -> None:
     """Writes what later commands need to know of the data: sizes, names, one camera; and the `system`'s own facts."""
     view = [*views_in(dataset, "test"), *views_in(dataset, "train")][0]
     cameras = dataset.cameras

@@ -12,10 +12,11 @@ from dimo_jax.core.errors import UserError
 from dimo_jax.data.formats.native import read_truth
 from dimo_jax.data.formats.native_schema import read_description
 from dimo_jax.data.formats.rigged.alignment import Aligned, align_source
+from dimo_jax.geometry import rotations
 from dimo_jax.geometry.world import World
 from dimo_jax.io.gltf.mesh import pose_binding, to_source_units, write_mesh_glb
 from dimo_jax.io.gltf.scene import load_scene
-from dimo_jax.io.motion import Motion, to_matrices
+from dimo_jax.io.motion import Motion
 from dimo_jax.rigs.posing import pose_scene
 from dimo_jax.rigs.scene import Scene
 from dimo_jax.runs.motions import MotionRecorder
@@ -44,16 +45,16 @@ class BoundMesh:
             f"100 within {np.quantile(errors, 0.95):.1%}"
         )
 
-    def write(self, takes: Sequence[Motion], target: Path, *, number: str = "") -> Path:
-        """Writes the mesh, all `takes` its animations: `<name><number>_mesh.glb`, see `name_mesh`."""
-        path = target / f"{name_mesh(takes, self.object_name)}{number}_mesh.glb"
-        placed = [_place(take, self.aligned) for take in takes]
+    def write(self, clips: Sequence[Motion], target: Path, *, number: str = "") -> Path:
+        """Writes the mesh, all `clips` its animations: `<name><number>_mesh.glb`, see `name_mesh`."""
+        path = target / f"{name_mesh(clips, self.object_name)}{number}_mesh.glb"
+        placed = [_place(clip, self.aligned) for clip in clips]
         return write_mesh_glb(self.scene, self.binding, placed, path, num_influences=self.influences)
 
 
-def name_mesh(takes: Sequence[Motion], object_name: str) -> str:
+def name_mesh(clips: Sequence[Motion], object_name: str) -> str:
     """What a mesh is called after: its motion or, where there are several, the object."""
-    return takes[0].name if len(takes) == 1 else object_name
+    return clips[0].name if len(clips) == 1 else object_name
 
 
 def prepare(
@@ -132,7 +133,7 @@ def read_joints(dataset: str, names: Sequence[str], num_frames: int) -> dict[str
 def bind(scene: Scene, vertices: np.ndarray, trained: Sequence[Motion], *, influences: int) -> Binding:
     """Binds a scene by its true vertices [M,T,P,3] in training motions, which are in its units."""
     tracks = np.concatenate([motion.tracks for motion in trained]).astype(np.float64)
-    turns = np.concatenate([to_matrices(motion.turns.astype(np.float64)) for motion in trained])
+    turns = np.concatenate([rotations.to_matrix(motion.turns.astype(np.float64)) for motion in trained])
     truth = vertices.reshape(-1, *vertices.shape[2:])
     return fit_binding(pose_scene(scene, None, 0.0), truth, tracks, turns, num_influences=influences)
 

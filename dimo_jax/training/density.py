@@ -70,10 +70,10 @@ def densify(
     mean_gradient = stats.gradients / jnp.maximum(stats.images, 1)
     threshold = gradient_ratio * jnp.sum(mean_gradient * alive) / jnp.maximum(jnp.sum(alive), 1)
     wanted = alive & (mean_gradient > threshold) & (stats.images > 0)
-    room = (max_points if max_points is not None else capacity) - jnp.sum(alive)
+    free_slots = (max_points if max_points is not None else capacity) - jnp.sum(alive)
     order = jnp.argsort(jnp.where(wanted, -mean_gradient, jnp.inf))  # strongest first: the k-th parent
     free = jnp.argsort(alive, stable=True)  # dead slots first: the k-th slot
-    count = jnp.minimum(jnp.sum(wanted), jnp.maximum(room, 0))
+    count = jnp.minimum(jnp.sum(wanted), jnp.maximum(free_slots, 0))
     served = jnp.arange(capacity) < count
     slots = jnp.where(served, free, capacity)  # out of bounds: not written
     parents = jnp.where(served, order, capacity)

@@ -21,11 +21,11 @@ def composite_truth(images: Array, background: Array) -> tuple[Array, Array]:
 
 
 def compare(
-    rendering: Rendering, batch: Batch, background: Array, opacities: Array, frozen: Mapping[str, Any]
+    rendering: Rendering, batch: Batch, background: Array, opacities: Array, fixed: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The fields of `ImageInputs`: a rendering [M,V,S] beside the truth of a batch.
 
-    `opacities` [N] are those of the Gaussians, 0 for dead slots; `frozen` the weights that are not trained.
+    `opacities` [N] are those of the Gaussians, 0 for dead slots; `fixed` the weights that are not trained.
     """
 
     def flat(x: Array) -> Array:
@@ -41,7 +41,7 @@ def compare(
         true_alpha=flat(true_alpha),
         novel=batch.novel.reshape(-1),
         opacities=opacities,
-        frozen=frozen,
+        fixed=fixed,
     )
 
 

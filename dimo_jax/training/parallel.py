@@ -93,8 +93,8 @@ def parallelize(build: Callable[..., Callable[..., Any]], layout: Layout) -> Cal
     """Compiles a step for one device (`jit`) or several (`pmap`).
 
     Args:
-      build: takes `axis_name` and `accumulate` and returns the step (state, batch, frozen, key) -> (state, metrics).
-      layout: with more than one device, state and frozen weights are replicated (`replicate`) and every array of the
+      build: takes `axis_name` and `accumulate` and returns the step (state, batch, fixed, key) -> (state, metrics).
+      layout: with more than one device, state and fixed weights are replicated (`replicate`) and every array of the
         batch has a leading device axis (`place`).
 
     Returns:

@@ -104,7 +104,7 @@ class System(Protocol):
         """Capacity to spare in the render buffers for the images of `batch` as the model now stands."""
         ...
 
-    def build_step(self, stage: Stage, room: Capacity, *, axis_name: str | None, accumulate: int) -> Step:
+    def build_step(self, stage: Stage, buffers: Capacity, *, axis_name: str | None, accumulate: int) -> Step:
         """The step as a pure function (state, batch, fixed, key) -> (state, metrics); see `step.build_step`."""
         ...
 
@@ -113,7 +113,7 @@ class System(Protocol):
         ...
 
     def observe(self, stage: Stage, step: int) -> Callable[[Any, Capacity], Mapping[str, Any]] | None:
-        """What is to be learnt from (state, room) after `step`: new values for entries of `fixed`; None: nothing."""
+        """What is to be learnt from (state, buffers) after `step`: new values for entries of `fixed`; None: nothing."""
         return None
 
     def to_notes(self, fixed: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class _Phase:
     resolution: int
     until: int
     poses: Sampler  # without images, which do not matter for room
-    room: Capacity
+    buffers: Capacity
     train: Callable[..., Any]
     is_compiled: bool = False
 
@@ -102,7 +102,7 @@ class Trainer:
         """
         self.tracker.look()
         begun = self._phase is not None and self.count < self._phase.until
-        pairs = self._phase.room.pairs if begun and self._phase is not None else None
+        pairs = self._phase.buffers.pairs if begun and self._phase is not None else None
         return {**self.tracker.notes(), "pairs": pairs, **self.system.to_notes(self._host_fixed)}
 
     def next_batch(self) -> Any:
@@ -201,18 +201,18 @@ class Trainer:
         poses = dataclasses.replace(self._sampler(resolution), as_indices=True)
         # Measured where the phase began, and grown since: measured anew, an overflow would fall on other steps.
         pairs, self._pairs = self._pairs, None
-        room = Capacity(pairs) if pairs else self.system.measure(
+        buffers = Capacity(pairs) if pairs else self.system.measure(
             self.stage, self.on_host(state), jax.device_put(poses.sample(self.count))
         )  # fmt: skip
-        train = self._compile(room, resolution, self._reason)
+        train = self._compile(buffers, resolution, self._reason)
         self._reason = "new resolution"
         self.tracker.begin_phase(1 + list(self.system.stages).index(self.stage), resolution)
-        return _Phase(resolution, until, poses, room, train)
+        return _Phase(resolution, until, poses, buffers, train)
 
-    def _compile(self, room: Capacity, resolution: int, reason: str) -> Callable[..., Any]:
-        shape = f"{resolution} px" + (f", {room.pairs} pairs an image" if room.pairs is not None else "")
+    def _compile(self, buffers: Capacity, resolution: int, reason: str) -> Callable[..., Any]:
+        shape = f"{resolution} px" + (f", {buffers.pairs} pairs an image" if buffers.pairs is not None else "")
         logging.info("%s: compiling the step for %s (%s)", self.stage.name, shape, reason)
-        return parallel.parallelize(functools.partial(self.system.build_step, self.stage, room), self.layout)
+        return parallel.parallelize(functools.partial(self.system.build_step, self.stage, buffers), self.layout)
 
     def _between(self, state: Any) -> Any:
         action = self.system.between(self.stage, self.count)
@@ -223,7 +223,7 @@ class Trainer:
         if learn is not None and self._phase is not None:
             start = time.perf_counter()
             with self.pause():
-                self._learn(learn(self.on_host(state), self._phase.room))
+                self._learn(learn(self.on_host(state), self._phase.buffers))
             logging.info("looked at the state after step %d for %.1f s", self.count, time.perf_counter() - start)
         return state
 
@@ -234,8 +234,8 @@ class Trainer:
             return
         logging.warning("step %d: %d Gaussian-tile pairs found no room since the last look", self.count, self.lost)
         seen = jax.device_put(phase.poses.sample(self.count - 1))
-        phase.room = phase.room.grow(self.system.measure(self.stage, self.on_host(state), seen).pairs or 0)
-        phase.train, phase.is_compiled = self._compile(phase.room, phase.resolution, "more capacity"), False
+        phase.buffers = phase.buffers.grow(self.system.measure(self.stage, self.on_host(state), seen).pairs or 0)
+        phase.train, phase.is_compiled = self._compile(phase.buffers, phase.resolution, "more capacity"), False
 
     def _end_stage(self, state: Any) -> Any:
         ended = self.system.end(self.stage, self.on_host(state))

@@ -47,7 +47,7 @@ def expose(player: Player, motion: Motion, cameras: list[Camera]) -> dict[str, n
         camera = cameras[frame]
         gaussians = jax.tree.map(jnp.asarray, motion.at(frame))
         draw = functools.partial(_render, gaussians, camera, player.implementation)
-        drawn = player.with_room(draw)
+        drawn = player.with_buffers(draw)
         alpha = np.asarray(drawn.alpha)
         divisor = np.maximum(alpha, 1e-6)
         to_viewer = np.asarray(camera.world_to_camera)[:3, :3] * np.array([[1.0], [-1.0], [-1.0]])

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from export.textured_model import textured_model
 from PIL import Image
+from support.textured_model import textured_model
 
 from configs.dimo import get_config
 from dimo_jax.apps import export, sample, view
@@ -43,7 +43,7 @@ def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     source = textured_model(folder / "source.glb")
     data = import_gltf(
-        source, Options(timing=Timing(num_frames=4), studio=Turntable(size=16, samples=1), num_surface_points=8)
+        source, Options(timing=Timing(num_frames=4), turntable=Turntable(size=16, samples=1), num_surface_points=8)
     )
     write_dataset(data, folder / "data")
     save_facts(data, folder)

@@ -23,7 +23,7 @@ def plan(writer, tmp_path, **options):
     timing = Timing(num_frames=options.pop("num_frames", 5), **options.pop("timing", {}))
     scene = load_scene(writer.write(tmp_path / "a.glb"), hide=options.pop("hide", ()))
     chosen = plan_import(
-        scene, Options(timing=timing, studio=SMALL, num_surface_points=8, **options), report=lines.append
+        scene, Options(timing=timing, turntable=SMALL, num_surface_points=8, **options), report=lines.append
     )
     return [clip.name for clip in chosen[0].clips], [line for line in lines if "a.glb" not in line]
 

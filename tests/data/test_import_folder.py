@@ -25,8 +25,8 @@ from dimo_jax.runtime import room
 from dimo_jax.runtime.lock import hold
 
 ROOT = Path(__file__).resolve().parents[2]
-STUDIO = Turntable(size=24, azimuths_deg=(0.0, 75.0), test_azimuths_deg=(130.0,), samples=1)
-SMALL = Options(timing=Timing(num_frames=3), studio=STUDIO, num_surface_points=16)
+TURNTABLE = Turntable(size=24, azimuths_deg=(0.0, 75.0), test_azimuths_deg=(130.0,), samples=1)
+SMALL = Options(timing=Timing(num_frames=3), turntable=TURNTABLE, num_surface_points=16)
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_a_stopped_import_is_no_dataset_and_goes_on_where_it_was(walker, stopped
 
 @pytest.mark.parametrize("change", ["options", "model"])
 def test_an_import_of_something_else_begins_anew(walker, stopped, change):
-    options = replace(SMALL, studio=replace(STUDIO, fov_deg=40.0)) if change == "options" else SMALL
+    options = replace(SMALL, turntable=replace(TURNTABLE, fov_deg=40.0)) if change == "options" else SMALL
     if change == "model":
         writer = moving_square("Walk_Far", double_sided=True)
         writer.clip("SpinAround", 0, "rotation", [0.0, 2.0], np.array([[0, 0, 0, 1], [1, 0, 0, 0]]))

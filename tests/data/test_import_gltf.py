@@ -46,7 +46,7 @@ def _facing(square, pose):
 
 def test_dataset_of_a_small_model(walker):
     lines = []
-    dataset = import_gltf(walker, Options(timing=Timing(num_frames=5), studio=SMALL), report=lines.append)
+    dataset = import_gltf(walker, Options(timing=Timing(num_frames=5), turntable=SMALL), report=lines.append)
     assert dataset.frames.shape == (2, 4, 5, 32, 32, 4)
     assert dataset.names == ("Walk_Far", "SpinAround")
     assert dataset.captions == ("walk far", "spin around")
@@ -59,7 +59,7 @@ def test_dataset_of_a_small_model(walker):
 
 
 def test_surface_moves_as_the_clip_says_and_stands_where_the_pictures_show_it(walker):
-    dataset = import_gltf(walker, Options(timing=Timing(num_frames=5), studio=SMALL))
+    dataset = import_gltf(walker, Options(timing=Timing(num_frames=5), turntable=SMALL))
     walk = dataset.surface[0]
     side = np.ptp(walk[0, :, 0])  # 2 in the file, and the walk covers 1
     np.testing.assert_allclose(
@@ -91,8 +91,8 @@ def test_surface_points_are_the_vertices_and_cover_the_triangles_evenly(walker):
 
 
 def test_one_framing_keeps_all_motions_inside_and_fills_the_picture(walker):
-    studio = Turntable(size=64, margin=0.1)
-    dataset = import_gltf(walker, Options(timing=Timing(num_frames=9), studio=studio))
+    turntable = Turntable(size=64, margin=0.1)
+    dataset = import_gltf(walker, Options(timing=Timing(num_frames=9), turntable=turntable))
     pixels = _project(dataset.surface, dataset.cameras) / 64
     assert pixels.min() > 0.1 - 1e-5
     assert pixels.max() < 0.9 + 1e-5
@@ -137,7 +137,7 @@ def test_looping_clips_stop_one_step_before_their_end(walker):
 
 
 def test_clips_and_splits_by_pattern(walker):
-    chosen = Options(clips=("*a*", "t-pose"), test_clips=("spin*",), timing=Timing(num_frames=2), studio=SMALL)
+    chosen = Options(clips=("*a*", "t-pose"), test_clips=("spin*",), timing=Timing(num_frames=2), turntable=SMALL)
     dataset = import_gltf(walker, chosen)
     assert dict(zip(dataset.names, dataset.splits)) == {"Walk_Far": "train", "SpinAround": "test", "T-Pose": "train"}
 
@@ -170,7 +170,7 @@ def test_models_in_which_nothing_moves_are_refused(tmp_path):
     writer.add("nodes", {"mesh": writer.square()})
     writer.clip("Pose", 0, "translation", [0.0], np.array([[0, 0, 0]]))
     with pytest.raises(UserError, match=r"still.glb: nothing moves in any of its clips \(Pose\)"):
-        import_gltf(writer.write(tmp_path / "still.glb"), Options(studio=SMALL))
+        import_gltf(writer.write(tmp_path / "still.glb"), Options(turntable=SMALL))
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_options_out_of_range(make, message):
 
 @pytest.mark.slow
 def test_several_processes_give_the_same_dataset(walker):
-    options = Options(timing=Timing(num_frames=3), studio=SMALL)
+    options = Options(timing=Timing(num_frames=3), turntable=SMALL)
     one = import_gltf(walker, options)
     two = import_gltf(walker, options, num_workers=2)
     np.testing.assert_array_equal(one.frames, two.frames)
@@ -207,7 +207,7 @@ def test_the_knight_stays_in_the_picture_and_shows_its_colours():
             clips=("Walking_A", "Death_A", "Cheer"),
             hide=HIDE,
             timing=Timing(num_frames=3),
-            studio=Turntable(size=64, azimuths_deg=(0.0, 120.0), test_azimuths_deg=(240.0,)),
+            turntable=Turntable(size=64, azimuths_deg=(0.0, 120.0), test_azimuths_deg=(240.0,)),
         ),
         report=lines.append,
     )
@@ -235,6 +235,6 @@ def test_a_clip_of_any_length_has_a_frame_rate(tmp_path, seconds):
     writer = moving_square()
     writer.json["animations"] = []
     writer.clip("Walk", 0, "translation", [0.0, seconds], np.array([[0, 0, 0], [1, 0, 0]]))
-    options = Options(timing=Timing(num_frames=3), studio=Turntable(size=8, azimuths_deg=(0,), test_azimuths_deg=()))
+    options = Options(timing=Timing(num_frames=3), turntable=Turntable(size=8, azimuths_deg=(0,), test_azimuths_deg=()))
     dataset = import_gltf(writer.write(tmp_path / "slow.glb"), options)
     assert dataset.frame_rate == pytest.approx(2 / seconds)

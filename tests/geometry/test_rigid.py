@@ -12,7 +12,7 @@ import pytest
 from dimo_jax.geometry import rigid as eager
 
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-NAMES = "apply compose invert to_dual_quaternion from_dual_quaternion to_matrix from_matrix look_at"
+NAMES = "apply compose invert to_dual_quaternion from_dual_quaternion to_matrix from_matrix"
 rigid = types.SimpleNamespace(**{name: quick_jit(getattr(eager, name)) for name in NAMES.split()})
 
 batches = pytest.mark.parametrize("batch", [(), (1,), (3, 1, 2)], ids=str)
@@ -105,7 +105,6 @@ def test_zero_dual_quaternion_is_the_identity_with_finite_gradient():
 
 def test_leading_axes_broadcast():
     (qa, ta), (qb, tb) = random_motion(0, (3, 1)), random_motion(1, (5,))
-    up = np.array([0, 1.0, 0], np.float32)
 
     def shapes(function, *arguments):
         return jax.tree.map(jnp.shape, jax.eval_shape(function, *arguments))
@@ -114,61 +113,9 @@ def test_leading_axes_broadcast():
     assert shapes(eager.to_matrix, qa, tb) == (3, 5, 4, 4)
     assert shapes(eager.to_dual_quaternion, qa, tb) == (3, 5, 8)
     assert shapes(eager.to_dual_quaternion, qa, tb[0]) == (3, 1, 8)
-    assert shapes(eager.look_at, ta, tb, up) == (3, 5, 4, 4)
-    assert shapes(eager.look_at, ta[0, 0], tb[0], tb) == (5, 4, 4)
     np.testing.assert_allclose(
         rigid.compose(qa, ta, qb, tb)[1][2, 4], rigid.apply(qa[2, 0], ta[2, 0], tb[4]), atol=ATOL
     )
-
-
-def to_camera(matrix, point):
-    return (np.asarray(matrix) @ np.append(point, 1.0))[:3]
-
-
-def test_look_at_follows_opencv_axes():
-    # From +Z towards the origin, level: world +X is to the right, world +Y is up, that is camera -y.
-    matrix = rigid.look_at(jnp.array([0, 0, 2.0]), jnp.zeros(3), jnp.array([0, 1.0, 0]))
-    np.testing.assert_allclose(to_camera(matrix, [0, 0, 0]), [0, 0, 2], atol=ATOL)
-    np.testing.assert_allclose(to_camera(matrix, [1, 0, 0]), [1, 0, 2], atol=ATOL)
-    np.testing.assert_allclose(to_camera(matrix, [0, 1, 0]), [0, -1, 2], atol=ATOL)
-    np.testing.assert_allclose(to_camera(matrix, [0, 0, 1]), [0, 0, 1], atol=ATOL)
-    np.testing.assert_array_equal(matrix[3], [0, 0, 0, 1])
-
-
-def test_look_at_is_rigid_level_and_centred():
-    rng = np.random.default_rng(0)
-    eye, target = rng.normal(size=(2, 50, 3)).astype(np.float32)
-    up = np.array([0, 1.0, 0], np.float32)
-    matrices = np.asarray(rigid.look_at(eye, target, up))
-    rotation = matrices[:, :3, :3]
-    np.testing.assert_allclose(
-        rotation @ np.swapaxes(rotation, 1, 2), np.broadcast_to(np.eye(3), (50, 3, 3)), atol=ATOL
-    )
-    np.testing.assert_allclose(np.linalg.det(rotation), 1.0, atol=ATOL)
-    np.testing.assert_allclose(rotation[:, 0, 1], 0.0, atol=ATOL)  # the image's x axis is horizontal
-    assert np.all(rotation[:, 1, 1] < 0)  # up in the world is up in the image
-    for matrix, e, t in zip(matrices, eye, target):
-        np.testing.assert_allclose(to_camera(matrix, e), 0.0, atol=ATOL)
-        np.testing.assert_allclose(to_camera(matrix, t), [0, 0, np.linalg.norm(t - e)], atol=ATOL)
-
-
-# Eye, target, up, and the direction to face: from above, from below, eye on target, no up.
-DEGENERATE = [
-    ([0, 2, 0], [0, 0, 0], [0, 1, 0], [0, -1, 0]),
-    ([0, -2, 0], [0, 0, 0], [0, 1, 0], [0, 1, 0]),
-    ([1, 1, 1], [1, 1, 1], [0, 1, 0], [0, 0, -1]),
-    ([0, 0, 2], [0, 0, 0], [0, 0, 0], [0, 0, -1]),
-]
-
-
-def test_look_at_degenerate_cases_stay_rigid():
-    eye, target, up, facing = np.array(DEGENERATE, np.float32).transpose(1, 0, 2)
-    rotation = np.asarray(rigid.look_at(eye, target, up))[:, :3, :3]
-    np.testing.assert_allclose(rotation[:, 2], facing, atol=ATOL)
-    np.testing.assert_allclose(rotation @ np.swapaxes(rotation, 1, 2), np.broadcast_to(np.eye(3), (4, 3, 3)), atol=ATOL)
-    np.testing.assert_allclose(np.linalg.det(rotation), 1.0, atol=ATOL)
-    for jacobian in quick_jit(jax.vmap(jax.jacrev(eager.look_at, argnums=(0, 1, 2))))(eye, target, up):
-        assert np.all(np.isfinite(jacobian))
 
 
 def test_derivatives_of_the_group(check_jacobian):
@@ -186,11 +133,6 @@ def test_derivatives_of_dual_quaternions(check_jacobian):
     check_jacobian(evaluate, np.random.default_rng(0).normal(size=(3, 8)), tolerance=1e-5)
 
 
-def test_derivatives_of_look_at(check_jacobian):
-    points = np.random.default_rng(0).normal(size=(3, 9))
-    check_jacobian(lambda x: eager.look_at(x[:3], x[3:6], x[6:]), points, tolerance=1e-5)
-
-
 @pytest.mark.parametrize("x64", [False, True])
 def test_float32_stays_float32(x64):
     with jax.enable_x64(x64):
@@ -199,6 +141,5 @@ def test_float32_stays_float32(x64):
             jax.eval_shape(eager.compose, q, t, q, t),
             jax.eval_shape(lambda q, t: eager.from_dual_quaternion(eager.to_dual_quaternion(q, t)), q, t),
             jax.eval_shape(lambda q, t: eager.from_matrix(eager.to_matrix(q, t)), q, t),
-            jax.eval_shape(eager.look_at, t, t, t),
         ]
         assert {output.dtype for output in jax.tree.leaves(outputs)} == {jnp.dtype("float32")}

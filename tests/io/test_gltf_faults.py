@@ -13,7 +13,7 @@ from dimo_jax.rigs.posing import pose_scene
 
 NAN, INF = float("nan"), float("inf")
 STILL = [[1, 0, 0, 0]] * 4
-OPTIONS = Options(timing=Timing(num_frames=2), studio=Turntable(size=16, samples=1), num_surface_points=8)
+OPTIONS = Options(timing=Timing(num_frames=2), turntable=Turntable(size=16, samples=1), num_surface_points=8)
 
 
 def skinned(weights, *, joints=None, positions=SQUARE, spare=False):

@@ -297,7 +297,7 @@ def test_what_is_left_out_has_a_line_at_import(tmp_path):
     writer.json["extensionsUsed"] = ["ACME_unused", "ACME_fur"]
     lines: list[str] = []
     small = Turntable(size=8, samples=1, azimuths_deg=(0.0,), test_azimuths_deg=())
-    import_gltf(writer.write(tmp_path / "a.glb"), Options(studio=small, num_surface_points=8), report=lines.append)
+    import_gltf(writer.write(tmp_path / "a.glb"), Options(turntable=small, num_surface_points=8), report=lines.append)
     assert lines[2:] == [
         "drawn in its default colours: the file's other ones (KHR_materials_variants) are left out",
         "drawn without light that goes through: KHR_materials_transmission",

@@ -16,10 +16,10 @@ from dimo_jax.core.errors import UserError
 from dimo_jax.data.formats.rigged.alignment import align_source
 from dimo_jax.data.formats.rigged.passes import Timing, pose_clip
 from dimo_jax.data.formats.rigged.plan import Options, import_gltf
+from dimo_jax.geometry import rotations
 from dimo_jax.io.gltf.document import open_document
 from dimo_jax.io.gltf.mesh import pose_binding, write_mesh_glb
 from dimo_jax.io.gltf.scene import load_scene
-from dimo_jax.io.motion import to_matrices
 from dimo_jax.rigs.posing import pose_scene
 from dimo_jax.skinning import binding
 from dimo_jax.skinning.binding import Binding, fit_binding, minimize_on_simplex
@@ -31,10 +31,12 @@ def test_fit_finds_the_binding_that_made_the_truth(monkeypatch):
     rng = np.random.default_rng(1)
     rest_points, axes = rng.normal(size=(12, 3)), rng.normal(size=(12, 3))
     angles = 0.5 * rng.normal(size=(40, 12))
-    turns = to_matrices(turn_about(np.broadcast_to(axes, (40, 12, 3)), angles))
+    turns = rotations.to_matrix(turn_about(np.broadcast_to(axes, (40, 12, 3)), angles))
     tracks = rest_points + 0.3 * rng.normal(size=(40, 12, 3))
     # The key points' own frames are turned against the mesh, which the fit has to find out.
-    binds = np.concatenate([to_matrices(turn_about(axes[::-1], np.full(12, 0.7))), np.zeros((12, 3, 1))], axis=-1)
+    binds = np.concatenate(
+        [rotations.to_matrix(turn_about(axes[::-1], np.full(12, 0.7))), np.zeros((12, 3, 1))], axis=-1
+    )
     binds[:, :, 3] = -np.einsum("kab,kb->ka", binds[:, :, :3], rest_points)
     owners = rng.integers(0, 12, 300)
     rest = rest_points[owners] + 0.4 * rng.normal(size=(300, 3))
@@ -76,7 +78,7 @@ def test_simplex_program_agrees_with_scipy():
 def test_source_is_found_in_the_datasets_world(tmp_path, loop, root_motion):
     path = textured_model(tmp_path / "a.glb")
     timing = Timing(num_frames=5, loop=loop, root_motion=root_motion)
-    data = import_gltf(path, Options(timing=timing, studio=Turntable(size=16, samples=1), num_surface_points=8))
+    data = import_gltf(path, Options(timing=timing, turntable=Turntable(size=16, samples=1), num_surface_points=8))
     scene = load_scene(path)
     aligned = align_source(scene, dict(zip(data.names, data.joints)))
     for index, clip in enumerate(scene.clips):
@@ -107,7 +109,7 @@ def test_vtk_plays_the_bound_mesh_and_its_materials_survive(tmp_path, strip):
     rest = pose_scene(scene, None, 0.0)
     motion = make_motion(num=3, num_key_points=6, num_neighbors=4)
     rng = np.random.default_rng(0)
-    binds = np.concatenate([to_matrices(motion.turns[2]), rng.normal(size=(6, 3, 1))], axis=-1)
+    binds = np.concatenate([rotations.to_matrix(motion.turns[2]), rng.normal(size=(6, 3, 1))], axis=-1)
     weights = rng.uniform(0.1, 1, (8, 4))
     bound = Binding(
         binds, np.stack([rng.permutation(6)[:4] for _ in range(8)]), weights / weights.sum(1, keepdims=True)

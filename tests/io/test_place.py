@@ -6,16 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from export.made_motion import as_jax, make_motion
+from support.made_motion import as_jax, make_motion
 
 from dimo_jax.cameras.orbits import orbit
 from dimo_jax.cameras.upright import turn_to_y
 from dimo_jax.data.world import place_cameras
-from dimo_jax.geometry import quaternion
+from dimo_jax.geometry import quaternion, rotations
 from dimo_jax.geometry.harmonics import evaluate, rotate
 from dimo_jax.geometry.world import World
 from dimo_jax.io.motion import skin_points
-from dimo_jax.io.place import place_gaussians, place_motion, quat_of
+from dimo_jax.io.place import place_gaussians, place_motion
 from dimo_jax.render import render
 from dimo_jax.skinning.weights import rbf_weights, rbf_weights_authors
 
@@ -53,10 +53,10 @@ def test_colours_turn_with_what_they_colour():
     sh, directions = rng.normal(size=(16, 3)), rng.normal(size=(20, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     for rotation in random_rotations():
-        turned = rotate(jnp.asarray(sh, jnp.float32), jnp.asarray(quat_of(rotation), jnp.float32))
+        turned = rotate(jnp.asarray(sh, jnp.float32), jnp.asarray(rotations.from_matrix(rotation), jnp.float32))
         found = evaluate(jnp.asarray(turned, jnp.float32), jnp.asarray(directions @ rotation.T, jnp.float32))
         np.testing.assert_allclose(found, evaluate(jnp.asarray(sh, jnp.float32), jnp.asarray(directions)), atol=1e-5)
-        quat = quat_of(rotation)
+        quat = rotations.from_matrix(rotation)
         np.testing.assert_allclose(quaternion.to_matrix(jnp.asarray(quat, jnp.float32)), rotation, atol=1e-6)
 
 

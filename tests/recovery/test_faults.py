@@ -37,15 +37,15 @@ from dimo_jax.training.trainer import Trainer
 
 
 class Steps:
-    """Steps that only count, in place of compiled ones; remembers each one's number and room."""
+    """Steps that only count, in place of compiled ones; remembers each one's number and buffers."""
 
     def __init__(self):
         self.taken, self.overflow, self.nan_at, self.after = [], {}, None, lambda step: None
 
-    def compile(self, trainer, room, resolution, reason):
-        def train(state, batch, frozen, key):
+    def compile(self, trainer, buffers, resolution, reason):
+        def train(state, batch, fixed, key):
             step = int(state.step) + 1
-            self.taken.append((step, room.pairs))
+            self.taken.append((step, buffers.pairs))
             self.after(step)
             loss = jnp.float32(np.nan if step == self.nan_at else 1)
             lost = jnp.int32(self.overflow.get(step, 0))
@@ -94,7 +94,7 @@ def test_signal_saves_the_step_at_hand(tmp_path, steps, number):
 
 
 def test_resumed_run_has_the_room_and_the_reports_of_the_unbroken_one(tmp_path, steps):
-    """Overflow is looked at every 5 steps, then the room grows; what was lost before a stop is not forgotten."""
+    """Overflow is looked at every 5 steps, then the buffers grows; what was lost before a stop is not forgotten."""
     config = make_config(checkpoint_every=1000)
     config.render.capacity = 8
     steps.overflow = {3: 1, 6: 2, 12: 3}

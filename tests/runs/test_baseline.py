@@ -108,11 +108,11 @@ class Stub:
         self.rooms, self.loss, self.needed = [], loss, needed
 
     def parallelize(self, build, layout):
-        _, room = build.args
-        pairs = room.pairs
+        _, buffers = build.args
+        pairs = buffers.pairs
         self.rooms.append(pairs)
 
-        def step(state, batch, frozen, key):
+        def step(state, batch, fixed, key):
             lost = jnp.int32(max(self.needed - pairs, 0))
             return state, Metrics(jnp.float32(self.loss), {}, jnp.float32(0), lost, jnp.zeros(()))
 

@@ -11,8 +11,8 @@ from dimo_jax.apps import evaluate
 from dimo_jax.apps.reconstruct import mean_scores
 from dimo_jax.cameras.orbits import orbit
 from dimo_jax.data.dataset import Dataset, held_out_frames, motions_in, train_frames, views_in
+from dimo_jax.metrics import scores as score_module
 from dimo_jax.metrics import videos as video_scores
-from dimo_jax.runs import evaluation
 from dimo_jax.runs.evaluation import find_worst, score
 from dimo_jax.runtime.files import write_json
 from dimo_jax.training.images import composite_truth
@@ -65,7 +65,7 @@ def seen(monkeypatch):
         labels.extend(read_labels(truth))
         return jnp.full(len(images), 0.25)
 
-    monkeypatch.setattr(evaluation, "lpips", lpips)
+    monkeypatch.setattr(score_module, "lpips", lpips)
     return labels
 
 

@@ -28,23 +28,21 @@ def slow_batches():
 
 @pytest.mark.parametrize(("ready", "share"), [(True, 1.0), (False, 0.0)])
 def test_only_an_idle_device_waits(ready, share):
-    waiting = DataWait()
-    batches = waiting.over(slow_batches())
-    assert next(batches) == "batch"
-    waiting.take_share()  # the first batch comes before the first step
+    wait, batches = DataWait(), slow_batches()
+    assert wait.next(lambda: next(batches)) == "batch"
+    wait.take_share()  # the first batch comes before the first step
     for _ in range(3):
-        waiting.dispatched(Output(ready))
-        next(batches)
-    assert waiting.take_share() == pytest.approx(share, abs=0.3)
-    assert waiting.take_share() == 0
-    assert ("0.0%" in waiting.describe()) == (share == 0)
+        wait.dispatched(Output(ready))
+        wait.next(lambda: next(batches))
+    assert wait.take_share() == pytest.approx(share, abs=0.3)
+    assert wait.take_share() == 0
+    assert ("0.0%" in wait.describe()) == (share == 0)
 
 
 def test_the_host_runs_a_few_steps_ahead():
-    waiting = DataWait()
-    batches = waiting.over(iter(range(100)))
+    wait, batches = DataWait(), iter(range(100))
     outputs = [Output(False) for _ in range(10)]
     for output in outputs:
-        next(batches)
-        waiting.dispatched(output)
+        wait.next(lambda: next(batches))
+        wait.dispatched(output)
     assert [output.waited_for for output in outputs] == [True] * (10 - MAX_AHEAD) + [False] * MAX_AHEAD

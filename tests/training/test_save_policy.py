@@ -36,35 +36,35 @@ def kept():
     return Kept()
 
 
-def make_keeper(kept, **options):
+def make_policy(kept, **options):
     return SavePolicy(kept, Tracker(), stop=lambda: kept.reason, clock=lambda: kept.now, **options)
 
 
 def test_steps_and_minutes(kept):
-    keeper = make_keeper(kept, every=10, minutes=2)
+    policy = make_policy(kept, every=10, minutes=2)
     saved = []
     for step in range(1, 31):
         kept.now += 25.0
-        if keeper.is_due(step):
-            keeper.save(step, make_state())
+        if policy.is_due(step):
+            policy.save(step, make_state())
             saved.append(step)
     assert saved == [5, 10, 15, 20, 25, 30] == kept.steps
     assert kept.waits == 0
 
 
 def test_clock_can_be_left_out(kept):
-    keeper = make_keeper(kept, every=10, minutes=0)
+    policy = make_policy(kept, every=10, minutes=0)
     kept.now = 1e9
-    assert [step for step in range(1, 31) if keeper.is_due(step)] == [10, 20, 30]
+    assert [step for step in range(1, 31) if policy.is_due(step)] == [10, 20, 30]
 
 
 def test_request_saves_and_stops(kept):
-    keeper = make_keeper(kept, every=10, minutes=0)
-    assert not keeper.is_due(3)
+    policy = make_policy(kept, every=10, minutes=0)
+    assert not policy.is_due(3)
     kept.reason = "SIGTERM"
-    assert keeper.is_due(3)
+    assert policy.is_due(3)
     with pytest.raises(Stopped, match="SIGTERM after step 3, which is saved; the same command goes on from there"):
-        keeper.save(3, make_state())
+        policy.save(3, make_state())
     assert (kept.steps, kept.waits) == ([3], 1)
 
 
@@ -73,16 +73,16 @@ def test_signal_to_another_process_stops_this_one_after_the_same_step(kept, monk
     wishes = []
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(module, "agree", lambda wish: wishes.append(wish) or 2)
-    keeper = make_keeper(kept, every=3, minutes=0, agree_every=4)
-    assert [step for step in range(1, 5) if keeper.is_due(step)] == [3, 4]
+    policy = make_policy(kept, every=3, minutes=0, agree_every=4)
+    assert [step for step in range(1, 5) if policy.is_due(step)] == [3, 4]
     assert wishes == [0]
     with pytest.raises(Stopped, match="a signal to another process after step 4"):
-        keeper.save(4, make_state())
+        policy.save(4, make_state())
 
 
 def test_nan_is_never_saved(kept):
-    keeper = make_keeper(kept, every=10, minutes=0)
+    policy = make_policy(kept, every=10, minutes=0)
     says = r"step 10: 3 of 3 numbers of optimizer\.mu\.means are NaN, though its loss is finite"
     with pytest.raises(LossNotFinite, match=says):
-        keeper.save(10, make_state(np.nan))
+        policy.save(10, make_state(np.nan))
     assert kept.steps == []

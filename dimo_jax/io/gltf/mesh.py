@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from dimo_jax.geometry import rotations
 from dimo_jax.io.gltf.document import Document, open_document, read_accessor
 from dimo_jax.io.gltf.faults import Faults
 from dimo_jax.io.gltf.geometry import read_primitive, unit_range
@@ -20,7 +21,7 @@ from dimo_jax.io.gltf.images import KTX2_MAGIC, image_bytes
 from dimo_jax.io.gltf.plain import make_plain
 from dimo_jax.io.gltf.skinned import add_animation, add_influences, add_joints
 from dimo_jax.io.gltf.write import INDICES, VERTICES, GlbBuilder
-from dimo_jax.io.motion import Motion, limit_influences, to_matrices
+from dimo_jax.io.motion import Motion, limit_influences
 from dimo_jax.rigs.posing import pose_nodes, pose_scene
 from dimo_jax.rigs.scene import Part, Scene
 from dimo_jax.skinning.binding import Binding
@@ -249,4 +250,4 @@ def to_source_units(motion: Motion, scale: float, center: np.ndarray) -> Motion:
 
 def pose_binding(binding: Binding, rest: np.ndarray, motion: Motion) -> np.ndarray:
     """What the written file shows at its key times: [T,P,3] from rest [P,3] and a motion in the source's units."""
-    return np.stack([binding.pose(rest, *each) for each in zip(motion.tracks, to_matrices(motion.turns))])
+    return np.stack([binding.pose(rest, *each) for each in zip(motion.tracks, rotations.to_matrix(motion.turns))])

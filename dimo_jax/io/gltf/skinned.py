@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from dimo_jax.core.types import Gaussians
+from dimo_jax.geometry import rotations
 from dimo_jax.io.gltf.gaussians import add_unlit_material, linear_colors
 from dimo_jax.io.gltf.write import INDICES, POINTS, TRIANGLES, VERTICES, GlbBuilder
-from dimo_jax.io.motion import Motion, limit_influences, to_matrices
+from dimo_jax.io.motion import Motion, limit_influences
 from dimo_jax.io.ply import find_drawable
 from dimo_jax.io.splat import base_colors, unit_quats
 
@@ -158,7 +159,7 @@ def write_skinned_glb(
 
 def _octahedra(motion: Motion, keep: np.ndarray, spread: float) -> tuple[np.ndarray, np.ndarray]:
     """Vertices [6n,3] and triangles [8n,3] of canonical Gaussians."""
-    axes = to_matrices(unit_quats(motion.canonical)[keep])
+    axes = rotations.to_matrix(unit_quats(motion.canonical)[keep])
     scales = spread * np.exp(np.asarray(motion.canonical.log_scales, np.float32)[keep])
     corners = np.einsum("nab,nb,cb->nca", axes, scales, OCTAHEDRON) + np.asarray(motion.canonical.means)[keep][:, None]
     first = np.arange(len(corners), dtype=np.uint32) * len(OCTAHEDRON)

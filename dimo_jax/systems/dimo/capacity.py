@@ -43,6 +43,6 @@ def measure(state: TrainState, components: Components, options: StepOptions, bat
     return Capacity(measure_capacity(splats(batch), height=height, width=width, implementation=options.implementation))
 
 
-def with_room(options: StepOptions, room: Capacity) -> StepOptions:
-    """The options of a step whose buffers hold `room`."""
-    return replace(options, capacity=room.pairs)
+def with_buffers(options: StepOptions, buffers: Capacity) -> StepOptions:
+    """The options of a step whose buffers hold `buffers`."""
+    return replace(options, capacity=buffers.pairs)

@@ -34,8 +34,8 @@ def estimate_hours(config: ConfigDict, dataset: Dataset) -> tuple[float, float]:
     limit = dataset.cameras.height
     measured = min(resolution_at(first.config["phases"], 0), limit)
     batch = jax.device_put(Sampler(dataset, **batch_sizes(config), resolution=measured).sample(0))
-    room = capacity.measure(state, components, first.options, batch)
-    options = capacity.with_room(first.options, room)
+    buffers = capacity.measure(state, components, first.options, batch)
+    options = capacity.with_buffers(first.options, buffers)
     step = jax.jit(build_step(components, options))
     arguments = (state, batch, load_fixed(first.options.terms, turns=turns.no_turns(**sizes)), jax.random.key(0))
     jax.block_until_ready(step(*arguments))

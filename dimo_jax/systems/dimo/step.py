@@ -73,14 +73,14 @@ def _control_points(params: Params, options: StepOptions) -> tuple[Array, Array]
 
 
 def _project_sentences(
-    params: Params, batch: Batch, frozen: Mapping[str, Any], key: Array, components: Components, options: StepOptions
+    params: Params, batch: Batch, fixed: Mapping[str, Any], key: Array, components: Components, options: StepOptions
 ) -> ProjectedSentences | None:
     """What the projector makes of the sentences of a batch's motions; None where it is not trained with the latents."""
-    if not isinstance(params, JointParams) or options.points_are_controls or "sentences" not in frozen:
+    if not isinstance(params, JointParams) or options.points_are_controls or "sentences" not in fixed:
         return None
     assert components.projector is not None
-    known = jnp.any(frozen["sentences"].weights > 0, axis=1)
-    sentences = jax.tree.map(lambda x: x[batch.motions], frozen["sentences"])
+    known = jnp.any(fixed["sentences"].weights > 0, axis=1)
+    sentences = jax.tree.map(lambda x: x[batch.motions], fixed["sentences"])
     keys = jax.vmap(lambda motion: jax.random.fold_in(jax.random.fold_in(key, motion), 1))(batch.motions)
     noise = jax.vmap(lambda k: jax.random.normal(k, sentences.inputs.shape[1:]))(keys)
     seen = sentences.inputs + options.text_noise * noise
@@ -93,11 +93,11 @@ def _project_sentences(
     )
 
 
-def _turns(batch: Batch, frames: Array, frozen: Mapping[str, Any]) -> Turns | None:
+def _turns(batch: Batch, frames: Array, fixed: Mapping[str, Any]) -> Turns | None:
     """Those of a batch's motions at its `frames` [M,F]; None where they are not searched for."""
-    if "turns" not in frozen:
+    if "turns" not in fixed:
         return None
-    known: Turns = frozen["turns"]
+    known: Turns = fixed["turns"]
     at = batch.motions[:, None], frames
     return Turns(rotations=known.rotations[at], shifts=known.shifts[at], found=known.found[batch.motions])
 
@@ -127,7 +127,7 @@ def _loss(
     probe: Array,
     state: TrainState,
     batch: Batch,
-    frozen: Mapping[str, Any],
+    fixed: Mapping[str, Any],
     key: Array,
     components: Components,
     options: StepOptions,
@@ -156,7 +156,7 @@ def _loss(
 
     opacities = jax.nn.sigmoid(shaped.gaussians.logit_opacities)
     inputs = LossInputs(
-        **compare(rendering, batch, jnp.asarray(options.background), opacities, frozen),
+        **compare(rendering, batch, jnp.asarray(options.background), opacities, fixed),
         controls=moved.controls,
         rotations=moved.rotations,
         canonical=canonical,
@@ -166,8 +166,8 @@ def _loss(
         reference=reference,
         latents=latents,
         random_controls=_at_random_times(components, shaped, canonical, z, keys, options),
-        turns=_turns(batch, frames, frozen),
-        sentences=_project_sentences(shaped, batch, frozen, key, components, options),
+        turns=_turns(batch, frames, fixed),
+        sentences=_project_sentences(shaped, batch, fixed, key, components, options),
     )
     total, values = evaluate(options.terms, inputs, state.step - options.first_step)
     return total, report(inputs, total, values, jnp.sum(rendering.overflow))

@@ -89,9 +89,9 @@ class Dimo:
         """See `training.system.System`."""
         return capacity.measure(state, self.components, self.options(stage), batch)
 
-    def build_step(self, stage: Stage, room: Capacity, *, axis_name: str | None, accumulate: int) -> Step:
+    def build_step(self, stage: Stage, buffers: Capacity, *, axis_name: str | None, accumulate: int) -> Step:
         """See `training.system.System`."""
-        options = capacity.with_room(self.options(stage), room)
+        options = capacity.with_buffers(self.options(stage), buffers)
         return build_step(self.components, options, axis_name=axis_name, accumulate=accumulate)
 
     def between(self, stage: Stage, step: int) -> Callable[[TrainState, Array], TrainState] | None:
@@ -119,8 +119,8 @@ class Dimo:
             return None
         find = resolve(self.config.turns, key="turns")
         held_out_every = self.config.data.held_out_every
-        return lambda state, room: dict(
-            turns=find(state, capacity.with_room(options, room), self.dataset, held_out_every=held_out_every)
+        return lambda state, buffers: dict(
+            turns=find(state, capacity.with_buffers(options, buffers), self.dataset, held_out_every=held_out_every)
         )
 
     def to_notes(self, fixed: Mapping[str, Any]) -> dict[str, Any]:

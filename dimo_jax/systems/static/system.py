@@ -87,9 +87,9 @@ class Static(System):
         splats = jax.jit(jax.vmap(jax.vmap(see)))(batch.cameras)
         return Capacity(measure_capacity(splats, implementation=self._implementation, **size))
 
-    def build_step(self, stage: Stage, room: Capacity, *, axis_name: str | None, accumulate: int) -> Step:
+    def build_step(self, stage: Stage, buffers: Capacity, *, axis_name: str | None, accumulate: int) -> Step:
         """See `training.system.System`."""
-        differentiate = functools.partial(self._differentiate, room)
+        differentiate = functools.partial(self._differentiate, buffers)
         return build_step(differentiate, self._update, axis_name=axis_name, accumulate=accumulate)
 
     def between(self, stage: Stage, step: int) -> Callable[[StillState, Array], StillState] | None:
@@ -103,10 +103,10 @@ class Static(System):
         return dict(opacity=np.asarray(jax.nn.sigmoid(points.logit_opacities)), scale=np.exp(points.log_scales))
 
     def _loss(
-        self, params: StillParams, probe: Array, state: StillState, batch: Batch, fixed: Any, room: Capacity
+        self, params: StillParams, probe: Array, state: StillState, batch: Batch, fixed: Any, buffers: Capacity
     ) -> tuple[Array, Metrics]:
         background, still = jnp.asarray(self._background), mask_dead(params.gaussians, state.alive)
-        how = dict(background=background, implementation=self._implementation, capacity=room.pairs)
+        how = dict(background=background, implementation=self._implementation, capacity=buffers.pairs)
         see: Callable[..., Any] = functools.partial(render_probed, still, **how)
         seen = jax.vmap(jax.vmap(see))(batch.cameras, probe)
         repeated = jax.tree.map(lambda x: jnp.repeat(x[:, :, None], batch.images.shape[2], axis=2), seen)
@@ -116,11 +116,11 @@ class Static(System):
         return total, report(inputs, total, values, jnp.sum(seen.overflow))
 
     def _differentiate(
-        self, room: Capacity, state: StillState, batch: Batch, fixed: Any, key: Array
+        self, buffers: Capacity, state: StillState, batch: Batch, fixed: Any, key: Array
     ) -> tuple[Part, Array]:
         probe = jnp.zeros((*batch.images.shape[:2], len(state.alive), 2))
         loss = jax.value_and_grad(self._loss, argnums=(0, 1), has_aux=True)
-        (_, metrics), (gradients, felt) = loss(state.params, probe, state, batch, fixed, room)
+        (_, metrics), (gradients, felt) = loss(state.params, probe, state, batch, fixed, buffers)
         size = batch.cameras.height, batch.cameras.width
         stats = density.accumulate(density.init_stats(len(state.alive)), felt, size)
         means = (gradients, stats.gradients, metrics.terms, metrics.psnr)

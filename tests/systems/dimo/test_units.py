@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from dimo_jax.systems.dimo.loop import fit
 
 from configs.dimo import get_config
 from dimo_jax.data.formats.native import write_dataset
@@ -12,6 +11,8 @@ from dimo_jax.data.puppet.dataset import make_puppet
 from dimo_jax.data.sources import load
 from dimo_jax.data.world import place_cameras
 from dimo_jax.geometry.world import World
+from dimo_jax.runs.build import build_system
+from dimo_jax.training.loop import fit
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -33,7 +34,8 @@ def test_centimetres_off_the_origin_train_like_metres(watcher, tmp_path):
         write_dataset(dataset, tmp_path / name)
         config.data.path = str(tmp_path / name)
         watcher.rows.clear()
-        fit(config, load(config.data), watcher, watcher)
+        placed = load(config.data)
+        fit(config, build_system(config, placed), placed, watcher, watcher)
         losses.append([row["loss"] for _, row in watcher.rows])
     assert len(losses[0]) == 6
     np.testing.assert_allclose(losses[1][:4], losses[0][:4], rtol=1e-3)

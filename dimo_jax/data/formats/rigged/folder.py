@@ -178,11 +178,11 @@ def _check_room(
     """Says what the import will take, and checks that the disk has as much; what lies in `staging` is there already."""
     num_views, num_frames = dataset.num_views, dataset.num_frames
     first = pose_clip(scene, plan.clips[0], timing=options.timing)[0][:1]
-    frames = render_view(plan.framing.apply(first), scene, dataset.cameras, 0, samples=options.studio.samples)
+    frames = render_view(plan.framing.apply(first), scene, dataset.cameras, 0, samples=options.turntable.samples)
     views = [(name, view) for name in dataset.names for view in dataset.view_names]
     missing = [pair for pair in views if staging is None or not staging.joinpath(*pair).is_dir()]
     needed = png_bytes(next(frames)) * num_frames * len(missing)
-    size = options.studio.size
+    size = options.turntable.size
     report(
         f"{dataset.num_motions} motions x {num_views} views x {num_frames} frames of {size}x{size}: "
         f"{in_bytes(dataset.frames.size)} of pictures as uint8, about {in_bytes(needed)} on disk"
@@ -213,7 +213,7 @@ def _render(
         timing=options.timing,
         cameras=dataset.cameras,
         framing=plan.framing,
-        samples=options.studio.samples,
+        samples=options.turntable.samples,
         folders=folders,
         view_names=dataset.view_names,
     )

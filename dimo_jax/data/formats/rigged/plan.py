@@ -94,7 +94,7 @@ class Options:
     hide: str | tuple[str, ...] = ()  # nodes to leave out, see `load_scene`
     test_clips: str | tuple[str, ...] = ()  # those whose split is "test"
     timing: Timing = field(default_factory=Timing)
-    studio: Turntable = field(default_factory=Turntable)
+    turntable: Turntable = field(default_factory=Turntable)
     repair: bool = False  # settles NaN that something drawn needs, see `load_scene`
     num_surface_points: int = 8192  # whose trajectories are kept as `surface`, see `choose_surface`
     double_sided: bool = False  # draws both sides of every surface, whatever the file says
@@ -149,7 +149,7 @@ def plan_import(
         )  # a pattern that matches nothing is said before the work
     _report_scene(scene, report)
     _check_memory(scene, chosen, options, num_workers=num_workers)
-    normals, offsets = border_planes(options.studio.cameras(), margin=options.studio.margin)
+    normals, offsets = border_planes(options.turntable.cameras(), margin=options.turntable.margin)
     points = choose_surface(scene, num_points=options.num_surface_points)
     measure = partial(measure_clip, timing=options.timing, normals=normals, points=points, probes=choose_probes(scene))
     measures = list(each_clip(measure, scene, chosen, num_workers=num_workers, label="posing"))
@@ -168,11 +168,11 @@ def plan_import(
 
 def describe_motions(scene: Scene, clips: Sequence[Clip], options: Options, framing: Framing) -> Dataset:
     """The dataset of an import but for its truth and its pictures: its frames are blank and take no memory."""
-    cameras, studio = options.studio.cameras(), options.studio
+    cameras, turntable = options.turntable.cameras(), options.turntable
     num_views = len(cameras.world_to_camera)
     # Of all clips, so that a motion has the same name whichever others are chosen.
     names = dict(zip((clip.name for clip in scene.clips), name_motions(scene.clips)))
-    shape = (len(clips), num_views, options.timing.num_frames, studio.size, studio.size, 4)
+    shape = (len(clips), num_views, options.timing.num_frames, turntable.size, turntable.size, 4)
     held_out = {clip.name for clip in select_clips(scene, options.test_clips)} if options.test_clips else set()
     return Dataset(
         frames=np.broadcast_to(np.uint8(0), shape),
@@ -181,7 +181,7 @@ def describe_motions(scene: Scene, clips: Sequence[Clip], options: Options, fram
         captions=tuple(humanize(clip.name) for clip in clips),
         splits=tuple("test" if clip.name in held_out else "train" for clip in clips),
         view_names=tuple(f"view_{index:02d}" for index in range(num_views)),
-        view_splits=("train",) * len(studio.azimuths_deg) + ("test",) * len(studio.test_azimuths_deg),
+        view_splits=("train",) * len(turntable.azimuths_deg) + ("test",) * len(turntable.test_azimuths_deg),
         frame_rate=_frame_rate(clips, options.timing),
         object_name=scene.path.stem,
         world=World(scale=framing.scale, center=framing.center, of="model"),
@@ -219,7 +219,7 @@ def import_gltf(
         timing=options.timing,
         cameras=blank.cameras,
         framing=plan.framing,
-        samples=options.studio.samples,
+        samples=options.turntable.samples,
     )
     size = blank.frames.size
     check_memory(size, f"{scene.path}: {in_bytes(size)} of pictures", otherwise="or import to a folder")
