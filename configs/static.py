@@ -1,7 +1,7 @@
 """A static object of Gaussians from posed pictures: a dataset folder, or one with a transforms.json.
 
     python launch.py --config=configs/static.py --config.data.path=data/lego --workdir=runs/lego
-    python launch.py --config=configs/static.py                # the embedded character, standing still
+    python launch.py --config=configs/static.py --workdir=runs/still        # the embedded character, standing still
 
 Presets, chosen as in `configs/static.py:smoke`:
 
