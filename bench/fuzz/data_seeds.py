@@ -198,6 +198,33 @@ def write_sv4d(folder: Path) -> None:
         write_video(draw(shift=0.02 * view)[..., :3], folder / "four" / name, frame_rate=10)
 
 
+def write_transforms(folder: Path) -> None:
+    """Posed pictures: NeRF's two files with alpha, and nerfstudio's one with masks and a lens in pixels."""
+    found = orbit((0, 90, 180), (10, 20, 30), radius=2.0, fov_deg=40, height=SIZE, width=SIZE)
+    turn = np.array([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1.0]])  # +Y up to +Z up
+    poses = turn @ np.linalg.inv(np.asarray(found.world_to_camera, np.float64)) @ np.diag([1.0, -1, -1, 1])
+    pictures = draw()
+    for split, views in (("train", (0, 1)), ("test", (2,))):
+        (folder / "nerf" / split).mkdir(parents=True)
+        frames = [{"file_path": f"./{split}/r_{v}", "transform_matrix": poses[v].tolist()} for v in views]
+        for v in views:
+            Image.fromarray(cut_out(pictures)[v]).save(folder / "nerf" / split / f"r_{v}.png")
+        table = {"camera_angle_x": 0.7, "frames": frames}
+        (folder / "nerf" / f"transforms_{split}.json").write_text(json.dumps(table))
+    root = folder / "studio"
+    frames = []
+    for name in ("images", "masks"):
+        (root / name).mkdir(parents=True)
+    for v in range(3):
+        Image.fromarray(pictures[v, ..., :3]).save(root / "images" / f"{v}.jpg")
+        Image.fromarray(cut_out(pictures)[v, ..., 3]).save(root / "masks" / f"{v}.png")
+        paths = {"file_path": f"images/{v}.jpg", "mask_path": f"masks/{v}.png"}
+        frames.append({**paths, "transform_matrix": poses[v].tolist(), "fl_x": 33.0, "cx": 12.0})
+    lens = {"camera_model": "OPENCV", "w": SIZE, "h": SIZE, "fl_x": 33.0, "fl_y": 33.0, "cy": 12.0, "k1": 0, "p1": 0.0}
+    lists = {"train_filenames": ["images/0.jpg", "images/1.jpg"], "test_filenames": ["images/2.jpg"]}
+    (root / "transforms.json").write_text(json.dumps({**lens, **lists, "up": [0, 0, 1], "frames": frames}))
+
+
 def write_benchmark(folder: Path) -> None:
     """Predictions and truth in the layout of Consistent4D."""
     for side in ("gt", "pred"):
@@ -217,7 +244,7 @@ def write_store(folder: Path) -> None:
 
 def write_checked(folder: Path) -> None:
     """One of every layout."""
-    for write in (write_native, write_authors, write_recordings, write_sv4d):
+    for write in (write_native, write_authors, write_recordings, write_sv4d, write_transforms):
         write(folder)
 
 

@@ -158,6 +158,8 @@ READERS = (
     Reader("authors", import_recording, data_seeds.write_authors),
     Reader("videos", import_recording, data_seeds.write_recordings, weight=3),
     Reader("sv4d", import_recording, data_seeds.write_sv4d),
+    Reader("transforms", import_recording, data_seeds.write_transforms),
+    Reader("posed", read_native, data_seeds.write_transforms),
     Reader("check", check_folder, data_seeds.write_checked, leaves=True, weight=2),
     Reader("benchmark", read_benchmark, data_seeds.write_benchmark, weight=0.6),
     Reader("cache", read_store, data_seeds.write_store, leaves=True, weight=0.6),

@@ -1,9 +1,9 @@
 """Turns data of other programs into a dataset folder: `python launch.py --app=import_data --source=... --out=FOLDER`.
 
 The kind of the source is detected and said: a rigged glTF or GLB, the authors' layout, an output folder of SV4D,
-videos beside a `cameras.json`, or the authors' trained model (which becomes a workdir). `--check=FOLDER` looks for
-mistakes in a dataset instead. Formats: docs/data.md. For the knight of the development data, which carries all its
-swords and shields at once:
+videos beside a `cameras.json`, pictures with NeRF's `transforms.json`, or the authors' trained model (which becomes a
+workdir). `--check=FOLDER` looks for mistakes in a dataset instead. Formats: docs/data.md. For the knight of the
+development data, which carries all its swords and shields at once:
 
     python launch.py --app=import_data --source=../shared/data/knight.glb --out=knight \
         --clips='Walking_A,Running_A,Jump_Full_Short,1H_Melee_Attack_*,Cheer,Death_B,Sit_*_Down' \
@@ -41,6 +41,7 @@ KINDS = {
     "authors_model": "the authors' trained model",
     "videos": "videos with a camera file",
     "sv4d": "output of SV4D",
+    "transforms": "posed pictures with a transforms.json",
 }
 
 
@@ -114,6 +115,7 @@ def run(
         "authors": import_videos.import_authors,
         "videos": import_videos.import_videos,
         "sv4d": import_videos.import_sv4d,
+        "transforms": import_videos.import_transforms,
     }
     reader = readers[kind]
     _refuse(options, reader, KINDS[kind])

@@ -20,6 +20,7 @@ from dimo_jax.data.formats.native import find_sources, read_truths, stream_video
 from dimo_jax.data.formats.native_schema import read_description
 from dimo_jax.data.formats.recording import Recording, build_cameras, collect
 from dimo_jax.data.formats.sv4d import describe_sv4d
+from dimo_jax.data.formats.transforms import choose_matte, describe_transforms
 from dimo_jax.data.sources import detect
 from dimo_jax.data.world import describe_world, place_cameras
 from dimo_jax.geometry.world import World
@@ -50,7 +51,7 @@ def inspect_folder(folder: Path) -> Findings:
     """Reads everything in a dataset folder, or in a folder that can be imported.
 
     Args:
-      folder: native, in the authors' layout, videos with a camera file, or of SV4D.
+      folder: native, in the authors' layout, videos with a camera file, with a `transforms.json`, or of SV4D.
 
     Raises:
       UserError: it is none of them, or the file that describes it is so wrong that nothing else can be looked at.
@@ -58,12 +59,14 @@ def inspect_folder(folder: Path) -> Findings:
     kind = detect(folder)
     if kind == "native":
         return _inspect_native(folder)
-    describe = {"authors": describe_authors, "videos": describe_videos, "sv4d": describe_sv4d}.get(kind)
+    readers = {"authors": describe_authors, "videos": describe_videos, "transforms": describe_transforms}
+    describe = (readers | {"sv4d": describe_sv4d}).get(kind)
     if describe is None:
         raise UserError(f"{folder}: no dataset, expected a folder with videos or images")
     problems: list[str] = []
     recording = describe(folder, problems=problems)
-    matte = {"authors": WHITE, "videos": Matte(), "sv4d": Matte(how="key", color=(255, 255, 255))}[kind]
+    mattes = {"authors": WHITE, "videos": Matte(), "sv4d": Matte(how="key", color=(255, 255, 255))}
+    matte = mattes.get(kind) or choose_matte(recording)
     return _inspect_recording(recording, matte, problems)
 
 
@@ -119,6 +122,7 @@ def _inspect_recording(recording: Recording, matte: Matte, problems: list[str]) 
     height, width = sizes[0] if sizes else (1, 1)
     cameras = build_cameras(recording.lenses, height, width)
     findings = Findings(recording.names, recording.view_names, recording.view_splits, cameras, problems=problems)
+    findings.notes += recording.notes
     lengths: dict[tuple[int, int], int] = {}
 
     def look(m: int, v: int) -> int:
@@ -140,7 +144,8 @@ def _inspect_recording(recording: Recording, matte: Matte, problems: list[str]) 
             findings.boxes[m, v] = _few(boxes)
             if not isinstance(clock, int) and not clock.is_steady:
                 findings.notes.append(f"{clip.path}: its frames are not evenly spaced; importing needs --frame_rate")
-            _note_pictures(findings, shares, str((mask or clip).path), has_ground=True)
+            has_ground = shares.has_ground or not recording.may_fill
+            _note_pictures(findings, shares, str((mask or clip).path), has_ground=has_ground)
         return 1
 
     _look_at_all(findings, look, recording.object_name)

@@ -19,6 +19,7 @@ from dimo_jax.data.formats import authors, camera_file, native_schema
 from dimo_jax.data.formats.authors import read_authors
 from dimo_jax.data.formats.native import read_dataset
 from dimo_jax.data.formats.sv4d import is_sv4d
+from dimo_jax.data.formats.transforms import is_transforms, read_transforms
 from dimo_jax.geometry.world import World
 from dimo_jax.io.gltf.document import GLB_MAGIC
 
@@ -30,7 +31,8 @@ def detect(source: Path) -> str:
     """What kind of data a path holds, by its files' names.
 
     Returns:
-      "gltf", "native", "authors" (their data), "authors_model", "videos" (with a camera file) or "sv4d".
+      "gltf", "native", "authors" (their data), "authors_model", "videos" (with a camera file), "transforms"
+      (of NeRF) or "sv4d".
 
     Raises:
       UserError: none of them.
@@ -54,24 +56,33 @@ def detect(source: Path) -> str:
             return kind
     if any(path for folder in (source, source / "s2") for path in folder.glob("timenet*.pth")):
         return "authors_model"
+    if is_transforms(source):
+        return "transforms"
     if is_sv4d(source):
         return "sv4d"
     raise UserError(
-        f"{source}: found none of {', '.join(files.values())}, timenet.pth and NNNNNN_vVVV.mp4, expected one of the "
-        "kinds of data that docs/data.md lists"
+        f"{source}: found none of {', '.join(files.values())}, transforms.json, timenet.pth and NNNNNN_vVVV.mp4, "
+        "expected one of the kinds of data that docs/data.md lists"
     )
 
 
+<<<<<<< HEAD
 def load_dataset(folder: str | os.PathLike[str], *, store: str = "memory") -> Dataset:
     """Reads a native dataset folder, or one in the authors' layout, as it is.
+=======
+def read_folder(folder: str | os.PathLike[str], *, store: str = "memory") -> Dataset:
+    """Reads a native dataset folder, one in the authors' layout, or one with a `transforms.json`, as it is.
+>>>>>>> w_transforms
 
     `store` is where the frames are kept, see `read_dataset`.
 
     Raises:
-      UserError: it is neither, or damaged.
+      UserError: it is none of them, or damaged.
     """
     if (Path(folder) / authors.FILE).is_file() and not (Path(folder) / native_schema.FILE).exists():
         return read_authors(Path(folder), store=store)
+    if is_transforms(Path(folder)) and not (Path(folder) / native_schema.FILE).exists():
+        return read_transforms(Path(folder), store=store)
     return read_dataset(folder, store=store)
 
 
@@ -79,7 +90,7 @@ def load(config: Mapping[str, Any], *, move: Callable[[Dataset], Dataset] | None
     """Loads the dataset of `config.data` and brings it to the method's size and place, see `data.extent`.
 
     Args:
-      config: `path`, a dataset folder (native, or in the authors' layout), wins where it
+      config: `path`, a dataset folder (native, in the authors' layout, or with a `transforms.json`), wins where it
         is not empty (`store`: see `read_dataset`); otherwise `source`, a component such as
         `dict(fn="dimo_jax.data.puppet.dataset:make_puppet", num_motions=16)`, is called and returns the Dataset.
         `motions`, where it is given, are the indices of the motions to keep.

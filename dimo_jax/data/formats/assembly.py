@@ -102,7 +102,11 @@ def plan_recording(recording: Recording, *, sampling: Sampling | None = None, ma
             f"{recording.clips[odd].path}: {len(keep[odd])} frames, expected {len(keep[keys[0]])} as in "
             f"{recording.clips[keys[0]].path} (or --num_frames to take as many from all)"
         )
-    notes = (*_note_clocks(recording, clocks, keep, rates), *_note_lengths(recording, clocks, sampling))
+    notes = (
+        *recording.notes,
+        *_note_clocks(recording, clocks, keep, rates),
+        *_note_lengths(recording, clocks, sampling),
+    )
     rate = _common_rate(recording, list(rates.values()))
     return Plan(recording, matte or Matte(), height, width, keep, rate, notes)
 
@@ -187,7 +191,7 @@ def _each_clip(
         take(key, watched())
         mask = recording.masks.get(key) if plan.matte.how in ("auto", "masks") else None
         where = str((mask or recording.clips[key]).path)
-        notes[key] = shares.check(where, kept_ground=plan.matte.how == "none")
+        notes[key] = shares.check(where, kept_ground=plan.matte.how == "none" or recording.may_fill)
         return num_frames
 
     keys = sorted(plan.keep)

@@ -41,10 +41,15 @@ FILE = "cameras.json"
 SCHEMA_VERSION = 1
 MAX_SIDE = 8192
 _ORBIT = ("azimuth_deg", "elevation_deg", "radius")
-_FLIP = np.diag([1.0, -1.0, -1.0, 1.0])  # OpenGL's camera looks along -z with y up, OpenCV's along +z with y down
+FLIP = np.diag([1.0, -1.0, -1.0, 1.0])  # OpenGL's camera looks along -z with y up, OpenCV's along +z with y down
 
 
-def _number(table: Any, key: str, where: str, low: float, high: float, *, default: float | None = None) -> float:
+def get_number(table: Any, key: str, where: str, low: float, high: float, *, default: float | None = None) -> float:
+    """A number of `low` to `high` in field `key`.
+
+    Raises:
+      UserError: none, or out of range.
+    """
     absent: dict[str, Any] = {} if default is None else {"default": default}
     value = float(get_field(table, key, (int, float), where, **absent))
     if not low <= value <= high:
@@ -61,9 +66,9 @@ def _parse_pose(view: Any, where: str) -> np.ndarray:
             "azimuth_deg"
         )
     if given[0] == "azimuth_deg":
-        azimuth = _number(view, "azimuth_deg", where, -1e6, 1e6)
-        elevation = _number(view, "elevation_deg", where, -90, 90, default=0.0)
-        radius = _number(view, "radius", where, 1e-6, 1e9, default=2.0)
+        azimuth = get_number(view, "azimuth_deg", where, -1e6, 1e6)
+        elevation = get_number(view, "elevation_deg", where, -90, 90, default=0.0)
+        radius = get_number(view, "radius", where, 1e-6, 1e9, default=2.0)
         return np.asarray(orbit([azimuth], elevation, radius=radius, fov_deg=45, height=1, width=1).world_to_camera[0])
     axes = get_field(view, "axes", str, where, default="opencv")
     if axes not in ("opencv", "opengl"):
@@ -72,7 +77,7 @@ def _parse_pose(view: Any, where: str) -> np.ndarray:
     check_rigid(pose, given[0], where)
     if given[0] == "camera_to_world":
         pose = np.linalg.inv(pose)
-    return _FLIP @ pose if axes == "opengl" else pose
+    return FLIP @ pose if axes == "opengl" else pose
 
 
 def _parse_lens(view: Any, image: tuple[int, int] | None, where: str) -> Lens:
@@ -80,7 +85,7 @@ def _parse_lens(view: Any, image: tuple[int, int] | None, where: str) -> Lens:
     if "fov_deg" in view and "focal" in view:
         raise UserError(f"{where}: found both fov_deg and focal, expected one of them")
     if "focal" not in view:
-        return lens_of_fov(pose, _number(view, "fov_deg", where, 0.1, 170))
+        return lens_of_fov(pose, get_number(view, "fov_deg", where, 0.1, 170))
     if image is None:
         raise UserError(f"{where}: focal needs the size that it is for, expected image with width and height")
     width, height = image
@@ -95,8 +100,12 @@ def _parse_lens(view: Any, image: tuple[int, int] | None, where: str) -> Lens:
     )
 
 
-def _inside(root: Path, text: Any, where: str) -> Path:
-    """A path of the file, which must stay in its folder."""
+def find_inside(root: Path, text: Any, where: str) -> Path:
+    """A path that a file names, which must stay in the folder `root`.
+
+    Raises:
+      UserError: no such path; `where` names file and field.
+    """
     if not isinstance(text, str) or not text:
         raise UserError(f"{where}: found {str(text)[:60]!r}, expected a path inside the folder")
     pure = PurePosixPath(text)
@@ -124,14 +133,16 @@ def _listed_motions(table: Any, root: Path, where: str) -> list[dict[str, Any]]:
 def _find_clip(root: Path, motion: Any, view: str, stem: Path, where: str) -> Path | None:
     """The clip of a view: as the file says, or where it lies by default."""
     table = get_field(motion, "clips", dict, where, default={})
-    return _inside(root, table[view], f"{where}: clips of {view}") if view in table else find_clip(stem)
+    return find_inside(root, table[view], f"{where}: clips of {view}") if view in table else find_clip(stem)
 
 
 def _find_masks(root: Path, motion: Any, view: str, stem: Path, clip: Clip, where: str) -> Clip | None:
     """Likewise its masks."""
     table = get_field(motion, "masks", dict, where, default={})
     return (
-        open_mask(_inside(root, table[view], f"{where}: masks of {view}")) if view in table else find_masks(stem, clip)
+        open_mask(find_inside(root, table[view], f"{where}: masks of {view}"))
+        if view in table
+        else find_masks(stem, clip)
     )
 
 
@@ -181,7 +192,7 @@ def describe_videos(folder: str | Path, *, problems: list[str] | None = None) ->
         splits=tuple(motion_splits),
         clips=clips,
         masks=masks,
-        frame_rate=_number(table, "frame_rate", where, 1e-3, 1000) if "frame_rate" in table else None,
+        frame_rate=get_number(table, "frame_rate", where, 1e-3, 1000) if "frame_rate" in table else None,
         up=up,
     )
 

@@ -1,4 +1,4 @@
-"""Recordings as datasets: the authors' layout, output folders of SV4D, and videos with a camera file."""
+"""Recordings as datasets: the authors' layout, SV4D's output, videos with a camera file, NeRF's posed pictures."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from dimo_jax.data.formats.camera_file import describe_videos
 from dimo_jax.data.formats.native_schema import read_framing
 from dimo_jax.data.formats.recording import Recording
 from dimo_jax.data.formats.sv4d import FOV_DEG, RADIUS, describe_sv4d
+from dimo_jax.data.formats.transforms import choose_matte, describe_transforms
 from dimo_jax.data.world import bring_into, place_dataset
 from dimo_jax.geometry.world import World
 from dimo_jax.io.clocks import Sampling
@@ -133,6 +134,35 @@ def import_authors(
     print("positive elevations of info.json are below the horizon, as in the authors' code")
     chosen = Matte(how=matte, color=parse_color(key_color), tolerance=key_tolerance, enclosed=key_enclosed)
     return _write(recording, target, sampling, chosen, framing=_known_framing(framing))
+
+
+def import_transforms(
+    source: str,
+    target: Path,
+    *,
+    size: int | None = None,
+    matte: str = "",
+    key_color: str = "auto",
+    key_tolerance: float = 12.0,
+    key_enclosed: bool = False,
+    up: str = "",
+    framing: str = "",
+) -> Dataset:
+    """Posed pictures with a `transforms.json`, a motion of one frame; arguments as in `import_videos`.
+
+    `matte` is by default "masks" where the file names masks, else "alpha", which leaves pictures without it opaque.
+
+    Raises:
+      UserError: bad input.
+    """
+    recording = describe_transforms(source)
+    chosen = choose_matte(recording)
+    if matte:
+        chosen = Matte(how=matte, color=parse_color(key_color), tolerance=key_tolerance, enclosed=key_enclosed)
+    if up and framing:
+        raise UserError(f"--up: found {up} beside --framing={framing}, which tells what is up; expected one of them")
+    known = _known_framing(framing)
+    return _write(recording, target, Sampling(size=size), chosen, up=up or recording.up, framing=known)
 
 
 def _known_framing(folder: str) -> World | None:

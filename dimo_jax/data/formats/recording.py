@@ -62,6 +62,8 @@ class Recording:
     masks: Mapping[tuple[int, int], Clip] = field(default_factory=dict)
     frame_rate: float | None = None  # of clips whose files do not say theirs
     up: str = "y"  # of the world in which the lenses stand, see `data.upright.choose_turn`
+    may_fill: bool = False  # whether pictures may be opaque everywhere, as those of a scene are
+    notes: tuple[str, ...] = ()  # what is unusual, a line each
 
 
 def is_same_shape(first: tuple[int, int], second: tuple[int, int]) -> bool:
