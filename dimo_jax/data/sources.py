@@ -66,13 +66,8 @@ def detect(source: Path) -> str:
     )
 
 
-<<<<<<< HEAD
 def load_dataset(folder: str | os.PathLike[str], *, store: str = "memory") -> Dataset:
-    """Reads a native dataset folder, or one in the authors' layout, as it is.
-=======
-def read_folder(folder: str | os.PathLike[str], *, store: str = "memory") -> Dataset:
     """Reads a native dataset folder, one in the authors' layout, or one with a `transforms.json`, as it is.
->>>>>>> w_transforms
 
     `store` is where the frames are kept, see `read_dataset`.
 
