@@ -13,7 +13,7 @@ from dimo_jax.core.errors import UserError
 from dimo_jax.data.formats.native import read_dataset
 from dimo_jax.data.formats.transforms import describe_transforms
 from dimo_jax.data.inspection import inspect_folder
-from dimo_jax.data.sources import detect, load, read_folder
+from dimo_jax.data.sources import detect, load, load_dataset
 
 WIDTH, HEIGHT = 40, 32
 TO_Z_UP = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]])  # our (x, y, z) is (x, -z, y) in a world with +Z up
@@ -86,7 +86,7 @@ def test_nerfs_folders_project_as_nerf_does(tmp_path):
     folder = write_file(tmp_path, poses[:7], name="transforms_train.json", stem="./train/r_{}", camera_angle_x=0.69)
     write_file(tmp_path, poses[7:], name="transforms_test.json", stem="./test/r_{}", camera_angle_x=0.69)
     write_file(tmp_path, poses[:2], name="transforms_val.json", stem="./val/r_{}", camera_angle_x=0.69)
-    dataset = read_folder(folder)
+    dataset = load_dataset(folder)
     assert detect(folder) == "transforms"
     assert dataset.frames.shape == (1, 10, 1, HEIGHT, WIDTH, 4)
     assert (dataset.names, dataset.splits) == (("still",), ("train",))
@@ -116,7 +116,9 @@ def test_lenses_in_pixels_of_a_file_or_of_a_frame(tmp_path):
     poses = ring(3)
     entries = [{}, {"fl_x": 70.0, "fl_y": 60.0, "cx": 17.5}, {"camera_angle_x": 0.8, "camera_angle_y": 0.5}]
     lens = {"fl_x": 100.0, "fl_y": 110.0, "cx": 42.0, "cy": 30.0, "w": 2 * WIDTH, "h": 2 * HEIGHT, "k1": 0.0}
-    dataset = read_folder(write_file(tmp_path, poses, entries=entries, camera_angle_x=9, camera_model="OPENCV", **lens))
+    dataset = load_dataset(
+        write_file(tmp_path, poses, entries=entries, camera_angle_x=9, camera_model="OPENCV", **lens)
+    )
     angles = (0.5 * WIDTH / np.tan(0.4), 0.5 * HEIGHT / np.tan(0.25))
     # The pictures are half as large as what the lens is for.
     truth = [((50, 55), (21, 15)), ((35, 30), (8.75, 15)), (angles, (21, 15))]
@@ -153,7 +155,7 @@ def test_every_eighth_picture_of_a_single_file_tests_or_what_its_lists_say(tmp_p
 
 def test_alpha_masks_and_opaque_pictures(tmp_path, caplog):
     opaque = write_single(tmp_path / "opaque", alpha=False)
-    assert (read_folder(opaque).frames[..., 3] == 255).all()
+    assert (load_dataset(opaque).frames[..., 3] == 255).all()
     assert "2 of 2 pictures have neither alpha nor mask_path" in describe_transforms(opaque).notes[0]
     entries = [{"mask_path": f"masks/{index}.png"} for index in range(2)]
     masked = write_single(tmp_path / "masked", alpha=False, entries=entries)
@@ -161,7 +163,7 @@ def test_alpha_masks_and_opaque_pictures(tmp_path, caplog):
     cover = picture()[..., 3]
     for index in range(2):
         Image.fromarray(cover).save(masked / "masks" / f"{index}.png")
-    dataset = read_folder(masked)
+    dataset = load_dataset(masked)
     np.testing.assert_array_equal(dataset.frames[0, 1, 0, ..., 3], cover)
     assert describe_transforms(masked).notes == ()
 
@@ -210,7 +212,7 @@ def shift(pose):
 def test_what_is_wrong_is_said_in_one_line(tmp_path, change, message):
     folder = write_single(tmp_path, **change)
     with pytest.raises(UserError) as error:
-        read_folder(folder)
+        load_dataset(folder)
     assert message in str(error.value)
     assert str(tmp_path) in str(error.value)
     assert "\n" not in str(error.value)
@@ -220,9 +222,9 @@ def test_pictures_have_one_size_and_some_lens(tmp_path):
     folder = write_single(tmp_path / "sizes")
     Image.fromarray(picture(width=20)).save(folder / "images/001.png")
     with pytest.raises(UserError, match=r"001.png: picture of 20x32, expected 40x32 as .*000.png"):
-        read_folder(folder)
+        load_dataset(folder)
     with pytest.raises(UserError, match="found neither fl_x nor camera_angle_x"):
-        read_folder(write_file(tmp_path / "lens", ring(1)))
+        load_dataset(write_file(tmp_path / "lens", ring(1)))
     for text, message in (
         ("[]", "expected an object"),
         ('{"frames": []}', "0 frames"),
@@ -230,7 +232,7 @@ def test_pictures_have_one_size_and_some_lens(tmp_path):
     ):
         (folder / "transforms.json").write_text(text)
         with pytest.raises(UserError, match=message):
-            read_folder(folder)
+            load_dataset(folder)
 
 
 def test_a_written_orbit_is_read_back(tmp_path):
@@ -238,5 +240,5 @@ def test_a_written_orbit_is_read_back(tmp_path):
     eye = np.eye(4)
     eye[:3, :3] = TO_Z_UP
     poses = eye @ np.linalg.inv(np.asarray(ours.world_to_camera, np.float64)) @ np.diag([1.0, -1, -1, 1])
-    dataset = read_folder(write_file(tmp_path, poses, fl_x=float(np.asarray(ours.focal).ravel()[0])))
+    dataset = load_dataset(write_file(tmp_path, poses, fl_x=float(np.asarray(ours.focal).ravel()[0])))
     np.testing.assert_allclose(dataset.cameras.world_to_camera, ours.world_to_camera, atol=1e-6)
