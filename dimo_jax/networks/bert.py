@@ -16,7 +16,7 @@ import numpy as np
 
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.types import Array
-from third_party.bert import BertFiles, minilm, read_folder
+from dimo_jax.third_party.bert import BertFiles, minilm, read_folder
 
 POOLINGS = ("auto", "mean", "cls", "pooler")
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
