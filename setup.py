@@ -131,6 +131,7 @@ setup(
             "pytest",
             "pytest-xdist",
             "scikit-image",
+            "setuptools>=77",  # builds the wheel that a test installs
             "jaxlie",
             "vtk",
             "gsply",
