@@ -26,7 +26,9 @@ def run(*command, cwd, **variables):
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """A folder into which a wheel was installed, alone; it was built from a copy, as building leaves files behind."""
-    pytest.importorskip("setuptools", minversion="77", reason="a wheel is built with setuptools (pip install setuptools)")
+    pytest.importorskip(
+        "setuptools", minversion="77", reason="a wheel is built with setuptools (pip install setuptools)"
+    )
     pytest.importorskip("pip", reason="a wheel is installed with pip, which is not here")
     folder = tmp_path_factory.mktemp("wheel")
     (folder / "source").mkdir()
