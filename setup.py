@@ -11,6 +11,7 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 NATIVE = Path("dimo_jax/native")
+INSIDE = ("configs", "third_party")
 
 
 class OptionalBuild(build_ext):
@@ -87,12 +88,19 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["dimo_jax", "dimo_jax.*", "third_party", "third_party.*"]),
-    package_data={"dimo_jax": ["py.typed"]},
+    # Beside the package in a checkout, inside it once installed, where their own names are too common. What stands in
+    # dimo_jax/ under these names leads there, and is left out of a wheel.
+    package_dir={f"dimo_jax.{name}": name for name in INSIDE},
+    packages=[
+        *find_packages(include=["dimo_jax", "dimo_jax.*"]),
+        *(f"dimo_jax.{found}" for name in INSIDE for found in find_packages(include=[f"{name}.*"])),
+    ],
+    package_data={"dimo_jax": ["py.typed"], "dimo_jax.third_party": ["*/README.md"]},
+    entry_points={"console_scripts": ["dimo-jax = dimo_jax.cli.main:main"]},
     ext_modules=[native],
     cmdclass={"build_ext": OptionalBuild},
     install_requires=[
-        "jax>=0.10,<0.12",
+        "jax>=0.10,<0.13",
         "flax",
         "optax",
         "orbax-checkpoint",
@@ -123,6 +131,7 @@ setup(
             "pytest",
             "pytest-xdist",
             "scikit-image",
+            "setuptools>=77",  # builds the wheel that a test installs
             "jaxlie",
             "vtk",
             "gsply",

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from configs.dimo import get_config
+from dimo_jax.configs.dimo import get_config
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.puppet.dataset import make_puppet
 from dimo_jax.data.store import open_frames

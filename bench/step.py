@@ -22,7 +22,7 @@ import numpy as np
 from absl import app, flags
 
 from bench.timing import compile_for, count_cost, count_memory, median_ms
-from configs.dimo import get_config
+from dimo_jax.configs.dimo import get_config
 from dimo_jax.core.types import Batch
 from dimo_jax.data.sampler import Sampler, batch_sizes
 from dimo_jax.data.sources import load

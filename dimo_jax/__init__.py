@@ -14,7 +14,6 @@ The names below are all that most programs need (docs/library.md); each is impor
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -64,11 +63,6 @@ __all__ = [
     "render",
     "write_ply",
 ]
-
-# In a checkout, configs/ and third_party/ stand beside the package; a wheel has them inside it.
-_CHECKOUT = Path(__file__).resolve().parents[1]
-if (_CHECKOUT / "setup.py").exists() and (_CHECKOUT / "third_party/__init__.py").exists():
-    __path__.append(str(_CHECKOUT))
 
 
 def __getattr__(name: str) -> Any:

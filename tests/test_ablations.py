@@ -26,7 +26,7 @@ from dimo_jax.training.images import composite_truth
 from dimo_jax.training.loop import fit
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = sorted((ROOT / "configs/ablations").glob("*.py"))
+FILES = sorted((ROOT / "configs/ablations").glob("[!_]*.py"))
 STRINGS = {"no_joint_training": ["smoke@1"], "no_latent_space": ["smoke", "smoke@none"]}
 SPECS = [f"{path}:{string}" for path in FILES for string in STRINGS.get(path.stem, ["smoke"])]
 # Those that change what a stage does, not only a function in it.

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-from configs.dimo import get_config
 from dimo_jax.cli import command_line
 from dimo_jax.cli import flags as app_flags
+from dimo_jax.configs.dimo import get_config
 from dimo_jax.data.puppet.dataset import choose_motions
 from dimo_jax.io.gltf.scene import load_scene
 

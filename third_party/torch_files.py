@@ -3,7 +3,7 @@
 Two formats: the zip archive that torch.save writes since version 1.6 (`<name>/data.pkl`, and `<name>/data/<key>` for
 each storage), and the one before it, a row of pickles followed by the storages. In both, a pickle holds the containers
 and, for each tensor, a call of `torch._utils._rebuild_tensor_v2` on a storage that lies elsewhere in the file. Pickles
-go through `third_party.restricted`, so that nothing but these calls can be made; sizes are checked against the file
+go through `restricted`, so that nothing but these calls can be made; sizes are checked against the file
 before memory is taken.
 
 Facts of the formats: torch/serialization.py, torch/_utils.py (https://github.com/pytorch/pytorch, BSD-3-Clause).
@@ -24,7 +24,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from dimo_jax.core.errors import UserError
-from third_party.restricted import RestrictedUnpickler
+
+from .restricted import RestrictedUnpickler
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from bench.fuzz.data_seeds import ROOT, draw, make_dataset
-from configs.dimo import get_config
+from dimo_jax.configs.dimo import get_config
 from dimo_jax.core.types import Gaussians
 from dimo_jax.io.metrics_log import MetricsLog
 from dimo_jax.io.ply import write_gaussians
@@ -25,10 +25,10 @@ from dimo_jax.runtime.files import write_json
 from dimo_jax.runtime.status import write_status
 from dimo_jax.systems.dimo import stages
 from dimo_jax.systems.dimo.model import build_components
+from dimo_jax.third_party import bert, clip
 from dimo_jax.training.checkpoints import Checkpoints, save_config, to_plain
 from dimo_jax.training.model_file import write_model
 from dimo_jax.views.trajectories import write_trajectories
-from third_party import bert, clip
 
 AUTHORS_MODEL = ROOT / "tests/third_party/authors_model"
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "it", "walk", "##s", ".")
@@ -187,7 +187,7 @@ def write_bert(folder: Path) -> None:
 def write_clip(folder: Path) -> None:
     """CLIP's vision tower."""
     (folder / "clip").mkdir()
-    config = clip.VisionConfig(**CLIP)  # type: ignore[arg-type]
+    config = clip.VisionConfig(**CLIP)
     save_file(_random(clip.expected_shapes(config)), folder / "clip" / "model.safetensors")
     whole = {"model_type": "clip", "projection_dim": 3, "vision_config": CLIP}
     (folder / "clip" / "config.json").write_text(json.dumps(whole))

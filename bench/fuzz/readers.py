@@ -11,8 +11,8 @@ import numpy as np
 
 from bench.fuzz import data_seeds, file_seeds
 from bench.fuzz.cases import Reader
-from configs.dimo import get_config
 from dimo_jax.apps import import_data, status
+from dimo_jax.configs.dimo import get_config
 from dimo_jax.data.formats import consistent4d
 from dimo_jax.data.formats.authors import describe_authors
 from dimo_jax.data.formats.camera_file import describe_videos
@@ -31,10 +31,10 @@ from dimo_jax.priors.manifest import Manifest
 from dimo_jax.runs import objects
 from dimo_jax.runs.motions import read_codes
 from dimo_jax.runs.restore import restore
+from dimo_jax.third_party.restricted import load_arrays
+from dimo_jax.third_party.torch_files import load_tensors
 from dimo_jax.training.checkpoints import load_config
 from dimo_jax.views.trajectories import read_trajectories
-from third_party.restricted import load_arrays
-from third_party.torch_files import load_tensors
 
 _SMALL = dict(num_frames=3, size=16, azimuths="0", test_azimuths="", samples=1, num_surface_points=16, num_workers=1)
 

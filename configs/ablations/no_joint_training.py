@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from configs import dimo
+from dimo_jax.configs import dimo
 from dimo_jax.data.dataset import motions_in
 from dimo_jax.data.sources import load
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from configs import dimo
+from dimo_jax.configs import dimo
 
 
 def get_config(preset: str = "auto") -> ConfigDict:

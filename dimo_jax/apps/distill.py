@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from dimo_jax.configs.distill import get_config
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.flag_values import check_folder
 from dimo_jax.priors.chain import find_missing, run_chain
@@ -14,8 +14,6 @@ from dimo_jax.priors.manifest import FILE
 from dimo_jax.priors.plan import describe_plan
 from dimo_jax.priors.prompts import read_prompts
 from dimo_jax.priors.video_steps import read_image
-
-CONFIG = Path(__file__).resolve().parents[2] / "configs" / "distill.py"
 
 
 def run(*, image: str, out: str, config: ConfigDict | None = None, prompts: str = "", dry_run: bool = False) -> None:
@@ -52,15 +50,6 @@ def run(*, image: str, out: str, config: ConfigDict | None = None, prompts: str 
 
 
 def load_default() -> ConfigDict:
-    """The config of configs/distill.py beside launch.py.
-
-    Raises:
-      UserError: it is not there, as in an installation without the repository.
-    """
-    spec = importlib.util.spec_from_file_location("dimo_jax_distill_config", CONFIG)
-    if spec is None or spec.loader is None or not CONFIG.is_file():
-        raise UserError(f"--config: not given, and found no {CONFIG}, expected --config=configs/distill.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config: ConfigDict = module.get_config()
+    """The config of configs/distill.py, as it comes with the package."""
+    config: ConfigDict = get_config()
     return config

@@ -10,6 +10,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
+from dimo_jax.cli.config_files import use_packaged_config
 from dimo_jax.core.errors import UserError
 from dimo_jax.runtime import hosts
 
@@ -24,6 +25,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         that cannot be reached.
     """
     _prepare_devices(argv)
+    argv = use_packaged_config(argv)
     path = _find_config(argv)
     if path is not None and not Path(path.split(":", 1)[0]).is_file():
         raise UserError(f"--config={path}: no such file, expected a config file such as configs/dimo.py")

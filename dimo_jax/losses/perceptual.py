@@ -1,7 +1,7 @@
 """LPIPS, the learned perceptual distance between images, on VGG16 or AlexNet features (paper Eq. 8).
 
 Source: Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR 2018, version 0.1.
-The weights come from `third_party.lpips`; the networks are written here as plain convolutions.
+The weights come from `dimo_jax.third_party.lpips`; the networks are written here as plain convolutions.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+import dimo_jax.third_party.lpips as lpips_weights
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.types import Array
 from dimo_jax.geometry.safe import safe_sqrt
-from third_party import lpips as lpips_weights
 
 # LPIPS's own input normalization, for images in -1..1.
 _SHIFT = (-0.030, -0.088, -0.188)

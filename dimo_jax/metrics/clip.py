@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from dimo_jax.core.types import Array
-from third_party import clip as clip_weights
-from third_party.clip import VisionConfig
+from dimo_jax.third_party import clip as clip_weights
+from dimo_jax.third_party.clip import VisionConfig
 
 # OpenAI's normalization of RGB in 0..1.
 MEAN = (0.48145466, 0.4578275, 0.40821073)

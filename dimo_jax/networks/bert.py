@@ -16,7 +16,7 @@ import numpy as np
 
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.types import Array
-from third_party.bert import BertFiles, load_dataset, minilm
+from dimo_jax.third_party.bert import BertFiles, minilm, read_folder
 
 POOLINGS = ("auto", "mean", "cls", "pooler")
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -207,7 +207,7 @@ def build_params(files: BertFiles) -> BertParams:
         return Dense(kernel=np.ascontiguousarray(weights[f"{name}.weight"].T), bias=weights[f"{name}.bias"])  # type: ignore[arg-type]
 
     def norm(name: str) -> Norm:
-        return Norm(scale=weights[f"{name}.weight"], bias=weights[f"{name}.bias"])  # type: ignore[arg-type]
+        return Norm(scale=weights[f"{name}.weight"], bias=weights[f"{name}.bias"])
 
     def layer(index: int) -> Layer:
         prefix = f"encoder.layer.{index}"
@@ -224,8 +224,8 @@ def build_params(files: BertFiles) -> BertParams:
 
     layers = [layer(index) for index in range(files.config["num_hidden_layers"])]
     params = BertParams(
-        words=weights["embeddings.word_embeddings.weight"],  # type: ignore[arg-type]
-        positions=weights["embeddings.position_embeddings.weight"],  # type: ignore[arg-type]
+        words=weights["embeddings.word_embeddings.weight"],
+        positions=weights["embeddings.position_embeddings.weight"],
         kind=weights["embeddings.token_type_embeddings.weight"][0],
         norm=norm("embeddings.LayerNorm"),
         layers=jax.tree.map(lambda *arrays: np.stack(arrays), *layers),
@@ -249,7 +249,7 @@ def load_encoder(folder: str | os.PathLike[str] = "", *, pooling: str = "auto") 
     if pooling not in POOLINGS:
         raise UserError(f"config.text.pooling: found {pooling!r}, expected one of {', '.join(POOLINGS)}")
     path = Path(folder) if str(folder) else minilm.find()
-    files = load_dataset(path)
+    files = read_folder(path)
     activation = files.config.get("hidden_act", "gelu")
     if not isinstance(activation, str) or activation not in _ACTIVATIONS:
         raise UserError(

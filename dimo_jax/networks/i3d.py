@@ -1,7 +1,7 @@
 """I3D, the video network whose outputs FVD compares: RGB stream, Kinetics-400, 400 logits.
 
 Source: Carreira and Zisserman, "Quo Vadis, Action Recognition? A New Model and the Kinetics Dataset", CVPR 2017. The
-weights come from `third_party.i3d`; the network is written here as plain convolutions.
+weights come from `dimo_jax.third_party.i3d`; the network is written here as plain convolutions.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+import dimo_jax.third_party.i3d as i3d_weights
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.types import Array
-from third_party import i3d as i3d_weights
 
 SIDE = 224  # pixels of the network's input
 MIN_FRAMES = 9  # time is halved three times, rounding up, and the last pooling takes two steps

@@ -30,9 +30,9 @@ from dimo_jax.systems.dimo import model as dimo
 from dimo_jax.systems.dimo import stages
 from dimo_jax.systems.dimo.model import build_components
 from dimo_jax.systems.dimo.state import TrainState
+from dimo_jax.third_party.dimo import MotionModel, find_file, read_motion_model
 from dimo_jax.training import density
 from dimo_jax.training.checkpoints import Checkpoints, save_config
-from third_party.dimo import MotionModel, find_file, read_motion_model
 
 PICTURE = 512  # pixels of the camera that later commands take where no data is named
 KEY_POINT_FIELDS = ("c_x", "c_y", "c_z", "c_radius")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from configs.dimo import get_config
 from dimo_jax.apps.train import PRESETS, describe_preset
+from dimo_jax.configs.dimo import get_config
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 from support.textured_model import textured_model
 
-from configs.dimo import get_config
 from dimo_jax.apps import export, sample, view
 from dimo_jax.cameras.turntable import Turntable
 from dimo_jax.cameras.upright import turn_to_y
+from dimo_jax.configs.dimo import get_config
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.flag_values import join_names
 from dimo_jax.data.formats.native import write_dataset

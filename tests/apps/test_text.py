@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.dimo import get_config
 from dimo_jax.apps import text
+from dimo_jax.configs.dimo import get_config
 from dimo_jax.core.errors import UserError
 from dimo_jax.data.puppet.catalog import MOTIONS
 from dimo_jax.data.puppet.sentences import MORE, TEST

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from configs.dimo import get_config
 from dimo_jax.apps import interpolate, reconstruct, sample, train
+from dimo_jax.configs.dimo import get_config
 from dimo_jax.core.errors import UserError
 from dimo_jax.data.dataset import select_motions
 from dimo_jax.data.formats.native import write_dataset

@@ -2,7 +2,6 @@
 
 import io
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -13,14 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support import bert_folder, browser
 
 from dimo_jax.io.ply import read_gaussians
 from tests.apps.view_run import write_run
-from tests.support import bert_folder
 
 ROOT = Path(__file__).resolve().parents[2]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-WEBGL = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox"]
 PATIENCE = 120  # seconds, for machines that do much else
 # The middle of the window: notes stand left of it, the panel right.
 MIDDLE = dict(x=320, y=190, width=370, height=450)
@@ -28,13 +25,9 @@ MIDDLE = dict(x=320, y=190, width=370, height=450)
 
 @pytest.fixture(scope="module")
 def chromium():
-    """The path of a browser."""
-    pytest.importorskip("viser", reason="viser is not installed (pip install 'dimo_jax[view]')")
-    pytest.importorskip("playwright", reason="playwright is not installed (pip install playwright)")
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"no browser found: none of {', '.join(BROWSERS)} (Debian: apt-get install chromium)")
-    return found
+    """A browser, or a skip."""
+    pytest.importorskip("viser", reason="no browser test without viser (pip install 'dimo_jax[view]')")
+    return browser.find_browser()
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +57,11 @@ def page(chromium):
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=WEBGL)
-        page = browser.new_page(viewport=dict(width=1100, height=700))
+        chrome = browser.launch(playwright)
+        page = chrome.new_page(viewport=dict(width=1100, height=700))
         page.set_default_timeout(1000 * PATIENCE)
         yield page
-        browser.close()
+        chrome.close()
 
 
 def wait_for(look, accepts, what):

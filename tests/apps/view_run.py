@@ -3,7 +3,7 @@
 import json
 
 from bench.view import make_facts, random_state
-from configs.dimo import get_config
+from dimo_jax.configs.dimo import get_config
 from dimo_jax.runs.restore import FACTS_FILE
 from dimo_jax.training.checkpoints import Checkpoints, save_config
 

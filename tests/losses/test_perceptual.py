@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import third_party.lpips as lpips_weights
+import dimo_jax.third_party.lpips as lpips_weights
 from dimo_jax.core.errors import UserError
 from dimo_jax.losses.perceptual import _extract_features, _pool, load_lpips, lpips
 

@@ -10,7 +10,7 @@ from scipy.special import erf, softmax
 
 from dimo_jax.core.errors import UserError
 from dimo_jax.metrics.clip import MEAN, STD, clip_f, clip_i, embed_images, load_clip, preprocess
-from third_party.clip import expected_shapes, read_config
+from dimo_jax.third_party.clip import expected_shapes, read_config
 
 VISION = dict(
     hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, image_size=32, patch_size=8

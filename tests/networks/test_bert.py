@@ -9,8 +9,8 @@ from support.bert_folder import CONFIG, WORDS, oracle, random_weights, write_fol
 
 from dimo_jax.core.errors import UserError
 from dimo_jax.networks.bert import encode, load_encoder
-from third_party.bert import minilm, read_config, read_weights
-from third_party.bert.minilm import fetch
+from dimo_jax.third_party.bert import minilm, read_config, read_weights
+from dimo_jax.third_party.bert.minilm import fetch
 
 SENTENCES = ["it waves the left hand.", "it", "jumping, jumping, jumping, the left and the right.", "A wave"]
 

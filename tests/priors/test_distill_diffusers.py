@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from stand_ins import read_manifest
 
-from configs.distill import get_config
+from dimo_jax.configs.distill import get_config
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.resolve import resolve
 from dimo_jax.data.formats.native import read_dataset

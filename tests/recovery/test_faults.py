@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import tiny
 
-from configs.dimo import get_config
 from dimo_jax.apps import replay, train
+from dimo_jax.configs.dimo import get_config
 from dimo_jax.core.errors import Stopped, UserError, WriteFailed
 from dimo_jax.io.metrics_log import read_metrics
 from dimo_jax.runs import disk_space

@@ -5,9 +5,9 @@ import hashlib
 import jax
 import numpy as np
 
-from configs.dimo import get_config
 from dimo_jax.apps.train import learn
 from dimo_jax.cameras.orbits import orbit
+from dimo_jax.configs.dimo import get_config
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.runs.build import build_system
 from dimo_jax.runs.lifecycle import occupy

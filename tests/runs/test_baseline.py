@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.dimo import get_config
 from dimo_jax.cameras.orbits import orbit
+from dimo_jax.configs.dimo import get_config
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.losses.terms import load_networks
 from dimo_jax.losses.total import build_terms

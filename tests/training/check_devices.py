@@ -9,8 +9,8 @@ import sys
 import jax
 import numpy as np
 
-from configs.dimo import get_config
 from dimo_jax.cameras.orbits import orbit
+from dimo_jax.configs.dimo import get_config
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.runs.build import build_system
 from dimo_jax.training.loop import fit

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.dimo import get_config
+from dimo_jax.configs.dimo import get_config
 from dimo_jax.core.errors import UserError
 from dimo_jax.data.sampler import Sampler, Share
 from dimo_jax.training import parallel

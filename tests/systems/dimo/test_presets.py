@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs.dimo import get_config
+from dimo_jax.configs.dimo import get_config
 from dimo_jax.data.sources import load
 from dimo_jax.runs.build import build_system
 from dimo_jax.systems.dimo import stages

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.dimo import get_config
 from dimo_jax.cameras.orbits import orbit
+from dimo_jax.configs.dimo import get_config
 from dimo_jax.core.errors import UserError
 from dimo_jax.io.images import to_uint8
 from dimo_jax.render import render

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.dimo import get_config
 from dimo_jax.cameras.orbits import orbit
+from dimo_jax.configs.dimo import get_config
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.sampler import Sampler, Share
 from dimo_jax.systems.dimo import stages

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from configs.dimo import get_config
+from dimo_jax.configs.dimo import get_config
 from dimo_jax.systems.dimo import terms
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from configs.dimo import get_config
 from dimo_jax.cameras.orbits import orbit
+from dimo_jax.configs.dimo import get_config
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.types import Turns
 from dimo_jax.data.dataset import Dataset, train_frames

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from configs.dimo import get_config
+from dimo_jax.configs.dimo import get_config
 from dimo_jax.data.formats.native import write_dataset
 from dimo_jax.data.puppet.dataset import make_puppet
 from dimo_jax.data.sources import load

@@ -1,0 +1,1 @@
+"""Presets: one file a system, and one a variation of it."""

@@ -1,0 +1,1 @@
+"""The ablations of the paper's Table 5, and the other ways of its equations."""
