@@ -89,6 +89,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["dimo_jax", "dimo_jax.*", "third_party", "third_party.*"]),
     package_data={"dimo_jax": ["py.typed"]},
+    entry_points={"console_scripts": ["dimo-jax = dimo_jax.cli.main:main"]},
     ext_modules=[native],
     cmdclass={"build_ext": OptionalBuild},
     install_requires=[
