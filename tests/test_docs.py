@@ -1,10 +1,6 @@
 """The Python snippets of README and docs run, their commands can be typed, and the files they link to exist."""
 
-import copy
 import dataclasses
-import functools
-import importlib
-import inspect
 import re
 import runpy
 import shlex
@@ -13,8 +9,9 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-from dimo_jax.cli import command_line
-from dimo_jax.cli import flags as app_flags
+from dimo_jax.cli.command_line import find_missing_key
+from dimo_jax.cli.flags import APP, HOSTS, define
+from dimo_jax.cli.parameters import list_apps, read_app
 from dimo_jax.configs.dimo import get_config
 from dimo_jax.data.puppet.dataset import choose_motions
 from dimo_jax.io.gltf.scene import load_scene
@@ -80,11 +77,11 @@ class Command:
         return self.value("workdir", "runs/dimo")
 
 
-def find_commands(path):
+def find_commands(page, text):
     """All commands that a page tells to type, in code blocks and between backticks, in their order."""
     # A backslash continues a line (two in a docstring's source), as does a flag at the beginning of one in YAML.
-    text = re.sub(r"\\{1,2}\n\s*|\n\s+(?=--)", " ", path.read_text())
-    lines = re.findall(r"python launch\.py((?: +--[^`\n]*)?)", text)
+    text = re.sub(r"\\{1,2}\n\s*|\n\s+(?=--)", " ", text)
+    lines = re.findall(r"(?:python launch\.py|\bdimo-jax)((?: +--[^`\n]*)?)", text)
     commands = []
     for line in lines:
         line = re.split(r"\s#|\s&", line)[0]  # comments, and what shells do with a command
@@ -93,11 +90,12 @@ def find_commands(path):
         except ValueError:  # the quote that ends the command of another program
             flags = shlex.split(line.rstrip('"'))
         if flags:
-            commands.append(Command(path.name, tuple(flags)))
+            commands.append(Command(page, tuple(flags)))
     return commands
 
 
-TYPED = {page.name: find_commands(page) for page in [*PAGES, *(ROOT / "configs").rglob("*.py")]}
+TYPED = {page.name: find_commands(page.name, page.read_text()) for page in [*PAGES, *(ROOT / "configs").rglob("*.py")]}
+TYPED |= {f"help of {app}": find_commands(f"help of {app}", read_app(app).example) for app in list_apps()}
 COMMANDS = [pytest.param(each, id=f"{page}-{i}") for page in TYPED for i, each in enumerate(TYPED[page])]
 # What differs between the hosts of a run or the shares of a list, or may between two starts.
 ANEW = (
@@ -112,39 +110,29 @@ ANEW = (
 )
 
 
-@pytest.fixture(scope="module")
-def known_flags():
-    """What `launch.py` defines, away from the flags of this process."""
+def parse(app, arguments):
+    """The flags of an app, as `launch.py` defines and parses them, but configs are not loaded."""
     values = flags.FlagValues()
-    with pytest.MonkeyPatch.context() as patch:
-        for kind in ("string", "enum", "integer", "float", "bool"):
-            define = functools.partial(getattr(flags, f"DEFINE_{kind}"), flag_values=values)
-            patch.setattr(flags, f"DEFINE_{kind}", define)
-        app_flags.define_flags()
-        flags.DEFINE_string("config", None, "")
-        flags.DEFINE_string("workdir", "runs/dimo", "")
-        flags.DEFINE_enum("app", "train", sorted(app_flags.APPS), "")
-    command_line.define_early_flags(values)
+    for parameter in (APP, *(HOSTS if app == "train" else ()), *read_app(app).parameters.values()):
+        is_config = parameter.name == "config"
+        define(dataclasses.replace(parameter, kind="str", default=None) if is_config else parameter, values)
+    assert values(["launch.py", *arguments]) == ["launch.py"]
     return values
 
 
 def test_commands_are_found():
     assert len(TYPED["README.md"]) > 15
     assert sum(map(len, TYPED.values())) > 50
+    assert [app for app in list_apps() if not TYPED[f"help of {app}"]] == []
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_command_parses(command, known_flags):
-    """Every flag exists, has a value of its kind, and is one of the app's; config keys exist."""
+def test_command_parses(command):
+    """Every flag is one of the app's and has a value of its kind; config keys exist."""
     own = [flag for flag in command.flags if not flag.startswith("--config.")]
     shell = [flag for flag in own if "$" in flag or "FOLDER" in flag]
-    values = copy.deepcopy(known_flags)
-    rest = values(["launch.py", *(flag for flag in own if flag not in shell)])
-    assert rest == ["launch.py"]
-    run = importlib.import_module(app_flags.APPS[values.app]).run
-    takes = {*inspect.signature(run).parameters, "config", "workdir", "app"}
-    takes |= {"coordinator", "num_processes", "process_id"} if values.app == "train" else set()
-    assert {flag.split("=")[0].removeprefix("--") for flag in own} <= takes
+    values = parse(command.app, [flag for flag in own if flag not in shell])
+    assert {flag.split("=")[0].removeprefix("--") for flag in shell} <= {*values}
     keys = [flag.split("=")[0] for flag in command.flags if flag.startswith("--config.")]
     if not keys:
         return
@@ -152,7 +140,7 @@ def test_command_parses(command, known_flags):
     get_config = runpy.run_path(str(ROOT / path))["get_config"]
     config = get_config(preset) if preset else get_config()
     for key in keys:
-        assert not command_line._find_missing_key(key.removeprefix("--"), config), key
+        assert not find_missing_key(key.removeprefix("--"), config), key
 
 
 def trainings(*pages):

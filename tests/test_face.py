@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import dimo_jax as dj
-from configs.dimo import get_config
 from dimo_jax.apps import train
+from dimo_jax.configs.dimo import get_config
 from dimo_jax.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]

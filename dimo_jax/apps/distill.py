@@ -17,14 +17,19 @@ from dimo_jax.priors.video_steps import read_image
 
 
 def run(*, image: str, out: str, config: ConfigDict | None = None, prompts: str = "", dry_run: bool = False) -> None:
-    """Prompts, videos, filters, framing, novel views, dataset; stopped at any time, the same command goes on.
+    """Makes a dataset of one picture: prompts, videos, filters, framing, novel views.
+
+    Stopped at any time, the same command goes on.
 
     Args:
       image: the picture of the object: on white, with alpha, or any where `config.mask` has a function that finds it.
       out: the folder to work in; the dataset is `out`/dataset, what was done `out`/manifest.jsonl.
-      config: from configs/distill.py, which is the default.
+      config: which models are asked and how; default: configs/distill.py.
       prompts: text file with one motion a line, instead of a language model's.
       dry_run: only prints what would be done, what it costs, and what is missing.
+
+    Example:
+      python launch.py --app=distill --image=photo.png --out=data/thing --dry_run
 
     Raises:
       UserError: bad flags, something missing, or a step that failed; the manifest says what.

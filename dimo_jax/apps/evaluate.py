@@ -1,8 +1,4 @@
-"""`--app=evaluate`: all figures of a trained run, or of two folders of pictures.
-
-python launch.py --app=evaluate --workdir=runs/dimo
-python launch.py --app=evaluate --gt=gt --pred=pred --out=scores
-"""
+"""`--app=evaluate`: all figures of a trained run, or of two folders of pictures."""
 
 from __future__ import annotations
 
@@ -24,6 +20,7 @@ from dimo_jax.metrics.means import summarize
 from dimo_jax.metrics.motion import joint_error, trajectory_diversity, trajectory_error
 from dimo_jax.metrics.subsets import draw_evenly
 from dimo_jax.metrics.videos import VideoScores, check_packages
+from dimo_jax.runs.choice import Checkpoint
 from dimo_jax.runs.codes import draw_samples
 from dimo_jax.runs.evaluation import choose_gaussians, measure_surface_distance, play_motions, score
 from dimo_jax.runs.restore import load_data, restore, results_folder
@@ -48,23 +45,27 @@ def run(
     num_videos: int = 0,
     num_samples: int = 8,
     seed: int = 0,
-    checkpoint: str = "last",
+    checkpoint: Checkpoint = "last",
     overwrite: bool = False,
 ) -> None:
     """Scores the run in `workdir`, or the pictures in `pred` against those in `gt`; prints a table.
 
     Args:
-      workdir: of a training run; not read where `gt` and `pred` are given.
+      workdir: folder of a training run; not read where `gt` and `pred` are given.
       out: folder for `evaluation.json`; default: `workdir`, and with `gt` and `pred` no file.
       gt: true pictures, `<object>/eval_<view>/<frame>.png`.
       pred: pictures to score, in the same layout.
       clip: Hugging Face CLIP folder; without it CLIP-I and CLIP-F are reported as missing.
       num_lpips_images: LPIPS is computed on so many images, drawn evenly over motions, views and frames; 0 takes all.
       num_videos: FVD is computed on so many videos, drawn evenly over motions and views; 0 takes all.
-      num_samples: motions drawn for the diversity, at least 2.
-      seed: of that draw.
+      num_samples: how many motions are drawn for the diversity, at least 2.
+      seed: of the draw of these motions.
       checkpoint: "last", or "best" as training batches went.
       overwrite: replaces an `evaluation.json` that is there; else a new one gets a number.
+
+    Example:
+      python launch.py --app=evaluate --workdir=runs/dimo --num_videos=16
+      python launch.py --app=evaluate --gt=data/gt --pred=data/pred --out=scores
 
     Raises:
       UserError: bad input; nothing has been written.

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -25,7 +25,7 @@ from dimo_jax.io.ply import write_gaussians
 from dimo_jax.io.splat import write_splat
 from dimo_jax.io.video import MAX_GIF_RATE
 from dimo_jax.runs import retarget
-from dimo_jax.runs.choice import SPREAD, VIDEO_SIZE, Choice
+from dimo_jax.runs.choice import SPREAD, VIDEO_SIZE, CameraPath, Checkpoint, Choice, Line, Prior
 from dimo_jax.runs.motions import MotionRecorder, choose_codes
 from dimo_jax.runs.restore import Restored, restore, results_folder
 from dimo_jax.runtime.files import replace_folder
@@ -49,44 +49,53 @@ def run(
     motions: str = "",
     prompt: str = "",
     code: str = "",
-    prior: str = "data",
+    prior: Prior = "data",
     around: str = "",
     spread: float = SPREAD,
     seed: int = 0,
-    path: str = "linear",
+    path: Line = "linear",
     share: float | None = None,
     bert: str = "",
     num_frames: int = 0,
     frame_rate: float = 0.0,
     frame: int | None = None,
-    geometry: str = "ellipsoids",
-    influences: int = 0,
+    geometry: Literal["ellipsoids", "points"] = "ellipsoids",
+    influences: Literal[0, 4, 8] = 0,
     source: str = "",
     hide: str = "",
     repair: bool = False,
     dataset: str = "",
     layers: str = "color",
-    container: str = "mp4",
+    container: Literal["mp4", "gif", "png"] = "mp4",
     background: str = "",
-    camera: str = "fixed",
+    camera: CameraPath = "fixed",
     azimuths: str = "",
     elevation: float | None = None,
     size: int = VIDEO_SIZE,
-    checkpoint: str = "last",
+    checkpoint: Checkpoint = "last",
     overwrite: bool = False,
 ) -> None:
     """Writes motions of the run in `workdir` in one format or several.
 
+    Which motions: one of `motion`, `num_samples`, `motions`, `prompt` and `code`.
+
     Args:
-      workdir: of a training run, or a file written with `format`=checkpoint.
-      format: some of `FORMATS`, separated by commas: see docs/export.md.
+      workdir: folder of a training run, or a file written with `format`=checkpoint.
+      format: some of ply, splat, gltf, glb, mesh, video, npz and checkpoint, separated by commas: see docs/export.md.
       out: folder for the files; default: `workdir`/exports.
       motion: names or indices of training motions, separated by commas.
-      num_samples, prior, around, spread, seed: new motions, as for `sample`.
-      motions, path: names of two or more training motions to walk between, as for `interpolate`.
-      share: place on that walk, 0 to 1; without it the motion morphs from the first to the last while its time runs.
-      prompt, bert: a sentence, as for `text`.
+      num_samples: how many new motions to draw.
+      motions: names of two or more training motions to walk between, separated by commas.
+      prompt: a sentence that says what the object shall do.
       code: an npz with latent codes `z`, as `reconstruct` writes them.
+      prior: of `num_samples`: "data", the Gaussian fitted to the codes of the training motions, or "standard", N(0, I).
+      around: of `num_samples`: name of a training motion to vary; empty draws from the prior.
+      spread: width of the draw `around` a motion; 0 gives the motion itself, 1 the prior's full width.
+      seed: of the draw of `num_samples`.
+      path: of `motions`: "linear" or "spherical", the line between codes.
+      share: place on that walk, 0 to 1; without it the motion morphs from the first to the last while its time runs.
+      bert: of `prompt`: folder of a Hugging Face BERT; default: `config.text.bert`, or all-MiniLM-L6-v2, downloaded
+        once.
       num_frames: frames of each motion (time is continuous); default: as in training.
       frame_rate: frames a second; default: so that the motion takes as long as in training.
       frame: writes this one frame of ply, splat and gltf; default: all.
@@ -99,10 +108,16 @@ def run(
       layers: of video, some of color, key_points, depth, normals, separated by commas; shown side by side.
       container: of video, "mp4", "gif", or "png" for numbered pictures with alpha.
       background: of video, "R,G,B" in 0..1; default: the run's. Pictures with alpha have none.
-      camera, azimuths, elevation: of video, as for `sample`.
+      camera: of video: "fixed" is a camera of the data, "orbit" circles at its distance and with its field of view.
+      azimuths: of video: "FROM,TO" in degrees of the orbit; default: once around, from the data's camera.
+      elevation: of video: degrees of the orbit above the horizon; default: that of the data's camera.
       size: of video, height of the pictures in pixels, as of the viewer's.
       checkpoint: "last", or "best" as training batches went.
       overwrite: replaces files and folders of the same names; else new ones get a number.
+
+    Example:
+      python launch.py --app=export --workdir=runs/dimo --motion=walk --format=glb,video
+      python launch.py --app=export --workdir=runs/knight --num_samples=1 --seed=4 --format=mesh --source=knight.glb
 
     Raises:
       UserError: bad flags, an unknown motion, no finished run there, or a motion that the format cannot hold.

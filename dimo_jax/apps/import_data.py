@@ -1,13 +1,8 @@
-"""Turns data of other programs into a dataset folder: `python launch.py --app=import_data --source=... --out=FOLDER`.
+"""`--app=import_data`: turns data of other programs into a dataset folder, or looks for mistakes in one.
 
 The kind of the source is detected and said: a rigged glTF or GLB, the authors' layout, an output folder of SV4D,
 videos beside a `cameras.json`, pictures with NeRF's `transforms.json`, or the authors' trained model (which becomes a
-workdir). `--check=FOLDER` looks for mistakes in a dataset instead. Formats: docs/data.md. For the knight of the
-development data, which carries all its swords and shields at once:
-
-    python launch.py --app=import_data --source=../shared/data/knight.glb --out=knight \
-        --clips='Walking_A,Running_A,Jump_Full_Short,1H_Melee_Attack_*,Cheer,Death_B,Sit_*_Down' \
-        --hide='1H_Sword_Offhand,2H_Sword,Badge_Shield,Rectangle_Shield,Spike_Shield'
+workdir). Formats: docs/data.md.
 """
 
 from __future__ import annotations
@@ -16,11 +11,10 @@ import inspect
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ml_collections import ConfigDict
 
-from dimo_jax.apps.check_data import check_data
 from dimo_jax.cameras.turntable import Turntable, spread_views
 from dimo_jax.cli.flag_checks import check_flags
 from dimo_jax.core.errors import UserError
@@ -33,6 +27,7 @@ from dimo_jax.data.formats.rigged.passes import Timing
 from dimo_jax.data.formats.rigged.plan import Options
 from dimo_jax.data.sources import detect
 from dimo_jax.runs.authors_model import import_model
+from dimo_jax.views.dataset_check import check_dataset
 
 KINDS = {
     "gltf": "a glTF model",
@@ -65,30 +60,67 @@ def run(
     fov_deg: float | None = None,
     margin: float | None = None,
     samples: int | None = None,
-    root_motion: str | None = None,
+    root_motion: Literal["keep", "remove"] | None = None,
     repair: bool | None = None,
     loop: bool | None = None,
     num_surface_points: int | None = None,
     double_sided: bool | None = None,
     num_workers: int | None = None,
-    matte: str | None = None,
+    matte: Literal["auto", "alpha", "masks", "key", "none"] | None = None,
     key_color: str | None = None,
     key_tolerance: float | None = None,
     key_enclosed: bool | None = None,
-    up: str | None = None,
+    up: Literal["auto", "x", "y", "z", "-x", "-y", "-z", "cameras"] | None = None,
     framing: str | None = None,
     dataset: str | None = None,
     step: int | None = None,
 ) -> None:
     """Imports data, says what it found, and writes a dataset folder (or a workdir); or checks a dataset.
 
+    The kind of the source is detected: a rigged glTF or GLB, the authors' layout, an output folder of SV4D, videos
+    beside a cameras.json, or the authors' trained model. A flag that a kind has no use for is refused.
+
+    See docs/data.md.
+
     Args:
       source: a .glb or .gltf file, or a folder of one of the kinds above.
       out: the folder to write; it must not exist, or be empty. With `check`, the folder for the pictures.
       check: a dataset folder to look for mistakes in, instead of importing.
-      config: for the authors' model alone.
-      clips, hide, ...: each kind takes some of the others, see `import_model_file`, `import_videos` and `import_model`;
-        one that the kind does not take is refused.
+      config: of the authors' model: configs/dimo.py:official.
+      clips: of glTF: clips by name or pattern, separated by commas; default: every clip that moves.
+      hide: of glTF: nodes to leave out, by name or pattern, separated by commas.
+      test_clips: of glTF: clips kept from training, by name or pattern, separated by commas.
+      num_frames: frames of every motion; default: 21 of glTF and the authors' model, all of videos.
+      frame_rate: of videos: frames a second to take instead; of the authors' layout, which has none: only noted.
+      size: side or height of the pictures in pixels; default: 128 of glTF, else that of the videos.
+      azimuths: degrees of the cameras that train, separated by commas; default: 0,30,75,120,165,210,255,300,330 of
+        glTF, as SV4D has them of its folders.
+      num_views: of glTF: so many cameras that train, evenly around, instead of `azimuths`.
+      test_azimuths: degrees of the cameras held out, separated by commas; default: 50,190 of glTF, else none.
+      elevation: degrees of all cameras above the horizon; default: 10 of glTF, 0 of SV4D.
+      radius: distance of the cameras; default: 2.
+      fov_deg: field of view in degrees; default: 33.9.
+      margin: of glTF: share of the picture that stays free at each border; default: 0.04.
+      samples: of glTF: samples a pixel along each axis; default: 2.
+      root_motion: of glTF: "remove" keeps a clip that travels in place; default: keep.
+      repair: of glTF: settles NaN, infinite and negative numbers that something drawn needs; default: false.
+      loop: of glTF: whether the clips repeat, so that the last frame lies before a clip's end; default: false.
+      num_surface_points: of glTF: true surface points kept for evaluation; default: 8192.
+      double_sided: of glTF: draws both sides of every surface, whatever the file says; default: false.
+      num_workers: of glTF: processes that render; default: one a processor core.
+      matte: of videos: what makes the background transparent; default: key of SV4D, else auto.
+      key_color: of videos: the background's colour, such as white, #00ff00, or auto; default: auto beside a
+        cameras.json, else white.
+      key_tolerance: of videos: how far from that colour, of 255, the background may be; default: 12.
+      key_enclosed: of videos: also removes that colour where the object encloses it; default: false.
+      up: of videos beside a cameras.json: what is up for the cameras; default: as that file says.
+      framing: a dataset folder of the same source, to scale and place as it is.
+      dataset: of the authors' model: the folder of the data that it was trained on.
+      step: of the authors' model: an intermediate checkpoint; default: the final one.
+
+    Example:
+      python launch.py --app=import_data --source=character.glb --out=data/character --clips='Walk*,Run*,Jump*'
+      python launch.py --app=import_data --check=data/character
 
     Raises:
       UserError: bad input; nothing has been written.
@@ -98,8 +130,8 @@ def run(
     for name in ("source", "out", "check"):
         options.pop(name)
     if check:
-        _refuse(({"source": source} if source else {}) | options, check_data, "a check")
-        check_data(check, out=out)
+        _refuse(({"source": source} if source else {}) | options, check_dataset, "a check")
+        check_dataset(check, out=out)
         return
     target = _check_paths(source, out)
     kind = detect(Path(source))

@@ -1,4 +1,4 @@
-"""`--app=interpolate`: walks between motions of a trained model, as a grid of videos and as one that morphs."""
+"""`--app=interpolate`: walks between motions of a trained model, as a grid of videos and one that morphs."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from dimo_jax.core.types import Array, Gaussians
 from dimo_jax.io.images import to_uint8, upscale
 from dimo_jax.io.video import write_video
 from dimo_jax.metrics import shape
+from dimo_jax.runs.choice import CameraPath, Checkpoint, Line
 from dimo_jax.runs.codes import LINES
 from dimo_jax.runs.restore import Restored, restore, results_folder
 from dimo_jax.runtime.files import write_json
@@ -37,15 +38,15 @@ def run(
     workdir: str,
     motions: str,
     out: str = "",
-    path: str = "linear",
+    path: Line = "linear",
     num_steps: int = 5,
     num_frames: int = 0,
     frame_rate: float = 0.0,
     size: int = 0,
-    camera: str = "fixed",
+    camera: CameraPath = "fixed",
     azimuths: str = "",
     elevation: float | None = None,
-    checkpoint: str = "last",
+    checkpoint: Checkpoint = "last",
     overwrite: bool = False,
 ) -> None:
     """Walks between motions of the run in `workdir`.
@@ -54,7 +55,7 @@ def run(
     from 0 to 1, the code walks from the first motion to the last) and `<names>_<path>.json` (see `measure_walk`).
 
     Args:
-      workdir: of a training run.
+      workdir: folder of a training run.
       motions: names of two or more training motions, separated by commas.
       out: folder for the files; default: `workdir`/interpolations.
       path: "linear" or "spherical", the line between codes.
@@ -62,9 +63,15 @@ def run(
       num_frames: frames of every video; default: as in training for the grid, twice as many for the morph.
       frame_rate: frames a second; default: as in training.
       size: height of the pictures in pixels; default: as in training.
-      camera, azimuths, elevation: of the morph, as for `sample`; the grid has the data's camera.
+      camera: of the morph: "fixed" is a camera of the data, which the grid has in any case, "orbit" circles at its
+        distance and with its field of view.
+      azimuths: "FROM,TO" in degrees of the orbit; default: once around, from the data's camera.
+      elevation: degrees of the orbit above the horizon; default: that of the data's camera.
       checkpoint: "last", or "best" as training batches went.
       overwrite: replaces files of the same names; else new ones get a number.
+
+    Example:
+      python launch.py --app=interpolate --workdir=runs/dimo --motions=walk,star_jump,squat --path=spherical
 
     Raises:
       UserError: bad flags, an unknown motion, or no finished run there; nothing is written.

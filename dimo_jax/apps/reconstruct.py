@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import flax.traverse_util
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from dimo_jax.io.video import write_video
 from dimo_jax.metrics.means import pool, summarize
 from dimo_jax.metrics.psnr import psnr, psnr_foreground
 from dimo_jax.metrics.subsets import draw_evenly
+from dimo_jax.runs.choice import Checkpoint
 from dimo_jax.runs.restore import Restored, load_data, restore, results_folder
 from dimo_jax.runs.unseen import blank_psnr, judge_start, read_unseen, training_psnr
 from dimo_jax.runtime.files import replace_file, write_json
@@ -49,11 +50,11 @@ def run(
     views: str = "",
     out: str = "",
     steps: int = 300,
-    start: str = "nearest",
+    start: Literal["nearest", "mean"] = "nearest",
     finetune_decoder: int = 0,
     fit_size: int = 0,
     seed: int = 0,
-    checkpoint: str = "last",
+    checkpoint: Checkpoint = "last",
     overwrite: bool = False,
 ) -> None:
     """Fits the latent code of unseen motions; decoder, key points and Gaussians stay as they are.
@@ -63,19 +64,22 @@ def run(
     best start fits far worse than training did is warned of, there as well.
 
     Args:
-      workdir: of a training run.
+      workdir: folder of a training run.
       source: a native dataset folder with the motions' videos; default: the data of the run.
       motion: names, separated by commas; default: all motions there with the split "test".
       views: indices of the views to fit, separated by commas; default: those that train. One is enough.
       out: folder for the results; default: `workdir`/reconstructions.
-      steps: of the latent code.
+      steps: in which the latent code learns.
       start: "nearest", the training code whose pictures look most like the motion's, or "mean" of those codes.
       finetune_decoder: steps in which the decoder, too, learns at a small rate, afterwards and on a copy of it, which
         is saved as `<motion>_decoder.npz`; the comparison is then the fine-tuned one.
       fit_size: height of the pictures that are fitted; default: the data's, at most 128.
-      seed: of the batches.
+      seed: of the draw of batches.
       checkpoint: "last", or "best" as training batches went.
       overwrite: replaces files of the same names; else new ones get a number.
+
+    Example:
+      python launch.py --app=reconstruct --workdir=runs/knight --motion=Cheer --views=0,3
 
     Raises:
       UserError: bad flags, no such motion or view, or no finished run there; nothing is written.

@@ -1,4 +1,4 @@
-"""`--app=replay`: runs again up to a step that ended training with NaN, looking at the state after every step."""
+"""`--app=replay`: runs again up to a step that ended training with NaN, to find the first."""
 
 from __future__ import annotations
 
@@ -65,8 +65,11 @@ def run(*, workdir: str, step: int = 0) -> None:
     """Prints the first step at which a loss or a number of the state is NaN, and what its batch was.
 
     Args:
-      workdir: of a run that ended so.
-      step: the one whose batch was saved; 0: the last such.
+      workdir: folder of a run that ended with NaN.
+      step: whose batch was saved; default: the last such.
+
+    Example:
+      python launch.py --app=replay --workdir=runs/dimo
 
     Raises:
       UserError: no batch of that step was saved.

@@ -18,7 +18,7 @@ from dimo_jax.core.names import shorten
 from dimo_jax.core.types import Array, Camera
 from dimo_jax.io.video import write_video
 from dimo_jax.render import choose_backend
-from dimo_jax.runs.choice import SPREAD
+from dimo_jax.runs.choice import SPREAD, CameraPath, Checkpoint, Prior
 from dimo_jax.runs.codes import draw_codes
 from dimo_jax.runs.restore import restore, results_folder
 from dimo_jax.runtime.files import replace_folder
@@ -33,17 +33,17 @@ def run(
     workdir: str,
     out: str = "",
     num_samples: int = 4,
-    prior: str = "data",
+    prior: Prior = "data",
     around: str = "",
     spread: float = SPREAD,
     num_frames: int = 0,
     frame_rate: float = 0.0,
     seed: int = 0,
     size: int = 0,
-    camera: str = "fixed",
+    camera: CameraPath = "fixed",
     azimuths: str = "",
     elevation: float | None = None,
-    checkpoint: str = "last",
+    checkpoint: Checkpoint = "last",
     overwrite: bool = False,
 ) -> None:
     """Draws motions from the latent space of the run in `workdir`, writes them as videos and prints what they cost.
@@ -52,14 +52,14 @@ def run(
     choose the draw, its camera or the checkpoint, the names say so.
 
     Args:
-      workdir: of a training run.
+      workdir: folder of a training run.
       out: folder for the videos; default: `workdir`/samples.
       num_samples: how many motions.
       prior: "data", the Gaussian fitted to the codes of the training motions, or "standard", N(0, I) as in the paper.
       around: name of a training motion to vary; empty draws from the prior. Its code mu is drawn around with the
         prior's covariance: z = mu + spread * noise, where noise is a draw of the prior without its mean. The learned
         sigma of a motion is far smaller, about that of one motion seen twice.
-      spread: see there; 0 gives the motion itself, 1 the prior's full width.
+      spread: width of the draw `around` a motion; 0 gives the motion itself, 1 the prior's full width.
       num_frames: frames of each (time is continuous); default: as in training.
       frame_rate: frames a second of the video; default: so that the motion takes as long as in training.
       seed: of the draw.
@@ -69,6 +69,9 @@ def run(
       azimuths: "FROM,TO" in degrees of the orbit; default: once around, from the data's camera.
       elevation: degrees of the orbit above the horizon; default: that of the data's camera.
       overwrite: replaces videos of the same name; else new ones get a number.
+
+    Example:
+      python launch.py --app=sample --workdir=runs/dimo --num_samples=6 --seed=1 --num_frames=42
 
     Raises:
       UserError: bad flags, an unknown motion, or no finished run there; nothing is written.

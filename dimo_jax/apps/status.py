@@ -1,4 +1,7 @@
-"""`--app=status`: the state of a running or finished run, from its folder alone and without loading jax."""
+"""`--app=status`: the state of a running or finished run, from its folder alone.
+
+Without loading jax, as it is asked again and again.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,12 @@ def run(*, workdir: str) -> None:
     motions.
 
     Of a folder in which an `--object_list` is trained it prints a line for each object that has begun.
+
+    Args:
+      workdir: folder of a training run, or of the runs of a list.
+
+    Example:
+      python launch.py --app=status --workdir=runs/dimo
 
     Raises:
       UserError: there is no run.

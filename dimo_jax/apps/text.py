@@ -1,11 +1,11 @@
-"""`--app=text`: a sentence to a motion, and how well sentences are understood that training never saw."""
+"""`--app=text`: a sentence to a motion, and how well unseen sentences are understood."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from dimo_jax.core.errors import UserError
 from dimo_jax.networks.bert import TextEncoder, load_encoder
 from dimo_jax.runs import captions
 from dimo_jax.runs.captions import Speaker
+from dimo_jax.runs.choice import Checkpoint
 from dimo_jax.runs.codes import file_name
 from dimo_jax.runs.restore import Restored, restore, results_folder, run_folder
 from dimo_jax.runtime.files import replace_file
@@ -36,12 +37,12 @@ def run(
     *,
     workdir: str,
     prompt: str = "",
-    evaluate_captions: str = "",
+    evaluate_captions: Literal["", "held_out", "leave_one_out"] = "",
     bert: str = "",
     out: str = "",
     num_frames: int = 0,
     size: int = 0,
-    checkpoint: str = "last",
+    checkpoint: Checkpoint = "last",
     overwrite: bool = False,
 ) -> None:
     """Generates the motion that a sentence describes, or evaluates sentences whose motion is known.
@@ -49,7 +50,7 @@ def run(
     The first call on a run trains the projector from sentences to latent codes, in seconds, and keeps it in `workdir`.
 
     Args:
-      workdir: of a training run.
+      workdir: folder of a training run.
       prompt: what the object shall do; prints the training captions that are most like it.
       evaluate_captions: "held_out" asks for the held-out paraphrases of the data; "leave_one_out" for training
         paraphrases, each from a projector trained without it, of a run whose codes were (not with `text.joint`).
@@ -59,6 +60,9 @@ def run(
       size: side of the pictures in pixels; default: as in training.
       checkpoint: "last", or "best" as training batches went.
       overwrite: replaces a file of the same name; else a new one gets a number.
+
+    Example:
+      python launch.py --app=text --workdir=runs/dimo --prompt="waves the left hand"
 
     Raises:
       UserError: neither or both of prompt and evaluation, or what `restore` and `load_speaker` raise.

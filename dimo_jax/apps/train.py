@@ -1,4 +1,4 @@
-"""`--app=train`: learns a motion space and shows it: checkpoints, scores, pictures and `report.html` in the workdir."""
+"""`--app=train`: learns a motion space and shows it: scores, pictures and `report.html` in the workdir."""
 
 from __future__ import annotations
 
@@ -62,8 +62,17 @@ class Silent:
 def run(*, config: ConfigDict, workdir: str, object_list: str = "", shard: str = "") -> None:
     """Trains by `config` in `workdir`, or continues there; then evaluates, draws and reports.
 
-    With `object_list`, a file, it does so for each of its objects, or for the share `shard`, I/N, of them, in folders
-    of `workdir` (`objects.train_objects`).
+    With `object_list` it does so for each of its objects, or for a share of them, in folders of `workdir`.
+
+    Args:
+      config: a file such as configs/dimo.py, or configs/dimo.py:demo for one of its presets.
+      workdir: folder of the run: checkpoints, metrics, pictures, report.
+      object_list: a file that names a dataset folder, and a name for it, on every line.
+      shard: I/N, to train every N-th object of the list from the I-th (0...) on.
+
+    Example:
+      python launch.py --config=configs/dimo.py --workdir=runs/dimo
+      python launch.py --config=configs/dimo.py --config.data.path=data/character --workdir=runs/character
 
     Raises:
       UserError: bad data, a config that does not fit it, a workdir of another run or one in use, or too little room.

@@ -13,6 +13,7 @@ from absl import logging
 
 from dimo_jax.cli.flag_checks import check_flags
 from dimo_jax.core.errors import UserError
+from dimo_jax.runs.choice import Checkpoint
 from dimo_jax.runs.restore import restore, run_folder
 from dimo_jax.views.viewer.loop import Viewer
 from dimo_jax.views.viewer.panel import Panel
@@ -31,18 +32,21 @@ def run(
     out: str = "",
     bert: str = "",
     size: int = 512,
-    checkpoint: str = "last",
+    checkpoint: Checkpoint = "last",
 ) -> None:
     """Serves an interactive viewer of the run in `workdir` until it is interrupted; prints its address.
 
     Args:
-      workdir: of a training run.
+      workdir: folder of a training run.
       host: address to listen on. Who reaches it can use every control, so the default is this machine alone.
-      port: to listen on; 0 takes the first free one from 8080 on.
+      port: to listen on; default: the first free one from 8080 on.
       out: folder for exports; default: `workdir`/view.
       bert: folder of a Hugging Face BERT for prompts; default as for `--app=text`.
       size: height in pixels of exported videos.
       checkpoint: "last", or "best" as training batches went.
+
+    Example:
+      python launch.py --app=view --workdir=runs/dimo
 
     Raises:
       UserError: viser is not installed, the address cannot be listened on, bad flags, or no finished run there.

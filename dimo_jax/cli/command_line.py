@@ -1,9 +1,9 @@
-"""Turns what absl and ml_collections say of a bad command line into one line that a user can act on."""
+"""Parses the command line: help where it is asked for, and one line that a user can act on where something is wrong."""
 
 from __future__ import annotations
 
-import difflib
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,59 +11,73 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from dimo_jax.cli.config_files import use_packaged_config
+from dimo_jax.cli.flags import APP, HOSTS, define, define_flags
+from dimo_jax.cli.parameters import App, Parameter, list_apps, owners_of, read_app
+from dimo_jax.cli.usage import describe_app, describe_apps
 from dimo_jax.core.errors import UserError
+from dimo_jax.core.flag_values import check_among, find_nearest
 from dimo_jax.runtime import hosts
 
 _KINDS = {"int": "an integer", "float": "a number", "bool": "true or false", "string": "text"}
+_EARLY = (*HOSTS, APP, Parameter("object_list", "str", None), Parameter("help", "bool", False))
+_HELP = {"-h": "--help", "-?": "--help", "--helpshort": "--help"}
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-    """Parses the flags of `argv`; returns what is left. Joins the other hosts of a run where the flags say so.
+def parse_flags(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
+    """Defines and parses the flags of the app that `argv` chooses; returns what is left.
+
+    Joins the other hosts of a run where the flags say so.
 
     Raises:
-      UserError: an unknown flag or config key, a value of the wrong type, a config file that is missing or fails, hosts
-        that cannot be reached.
+      UserError: an unknown app, flag or config key, a value of the wrong type, a config file that is missing or fails,
+        hosts that cannot be reached.
+      SystemExit: help was asked for, and has been printed (0); or nothing was, so that nothing has been done (2).
     """
-    _prepare_devices(argv)
+    early = _parse_early(argv)
+    if len(argv) < 2:
+        print(describe_apps(), file=sys.stderr)
+        sys.exit(UserError.exit_code)
+    check_among(list_apps(), app=early.app)
+    if early.help:
+        print(describe_app(early.app) if early["app"].present else describe_apps())
+        sys.exit(0)
+    app = read_app(early.app)
+    define_flags(app, values)
+    _prepare_devices(early)
     argv = use_packaged_config(argv)
     path = _find_config(argv)
-    if path is not None and not Path(path.split(":", 1)[0]).is_file():
+    if path is not None and "config" in app.parameters and not Path(path.split(":", 1)[0]).is_file():
         raise UserError(f"--config={path}: no such file, expected a config file such as configs/dimo.py")
     try:
-        rest: list[str] = flags.FLAGS(argv)
+        rest: list[str] = values(argv)
     except UserError:
         raise
     # A config file is a program, so what it may raise is open.
     except Exception as error:
-        config = None if path is None else _load_config(path)
-        raise UserError(_explain(error, argv, config)) from error
+        if isinstance(error, flags.UnrecognizedFlagError):
+            raise UserError(_explain_unknown(error.flagname, app)) from error
+        config = None if path is None or "config" not in values else _load_config(path, values)
+        raise UserError(_explain(error, argv, config, values)) from error
     if path is not None:
-        _check_loaded(flags.FLAGS["config"].value, path)
+        _check_loaded(values["config"].value, path)
     return rest
 
 
-def define_early_flags(values: flags.FlagValues = flags.FLAGS) -> None:
-    """Flags that count before a config is read, as a config may ask for the devices."""
-    flags.DEFINE_string(
-        "coordinator",
-        None,
-        "HOST:PORT of process 0 of a run on several hosts; auto: as the cluster's environment says",
-        flag_values=values,
-    )
-    flags.DEFINE_integer("num_processes", None, "Number of hosts' processes", flag_values=values)
-    flags.DEFINE_integer("process_id", None, "Index of this process, from 0", flag_values=values)
-
-
-def _prepare_devices(argv: list[str]) -> None:
-    """Joins the other hosts, or leaves the accelerators to the processes that train the objects of a list."""
+def _parse_early(argv: list[str]) -> flags.FlagValues:
+    """The flags that count before those of an app are known."""
     early = flags.FlagValues()
-    define_early_flags(early)
-    flags.DEFINE_string("app", "train", "", flag_values=early)
-    flags.DEFINE_string("object_list", None, "", flag_values=early)
+    early.set_gnu_getopt()  # else the value of an unknown flag, written after a blank, would end the search
+    for parameter in _EARLY:
+        define(parameter, early)
     try:
-        early(argv, known_only=True)
-    except flags.Error:
-        return  # the whole parse says what is wrong
+        early([_HELP.get(argument, argument) for argument in argv], known_only=True)
+    except (flags.Error, ValueError) as error:
+        raise UserError(_explain(error, argv, None, early)) from error
+    return early
+
+
+def _prepare_devices(early: flags.FlagValues) -> None:
+    """Joins the other hosts, or leaves the accelerators to the processes that train the objects of a list."""
     if early.object_list is not None:
         if early.coordinator is not None:
             raise UserError("--object_list: found --coordinator beside it, expected one of them")
@@ -87,10 +101,10 @@ def _find_config(argv: list[str]) -> str | None:
     return None
 
 
-def _load_config(path: str) -> Any:
+def _load_config(path: str, values: flags.FlagValues) -> Any:
     """The config of a file without overrides, to tell its own failures from those of the overrides."""
     try:
-        config = flags.FLAGS["config"].parser.parse(path)
+        config = values["config"].parser.parse(path)
     except UserError:
         raise
     except Exception as error:
@@ -117,38 +131,44 @@ def _name(error: BaseException) -> str:
     return type(error).__name__
 
 
-def _explain(error: Exception, argv: list[str], config: Any) -> str:
-    if isinstance(error, flags.UnrecognizedFlagError):
-        return _explain_unknown(error.flagname)
+def _explain(error: Exception, argv: list[str], config: Any, values: flags.FlagValues) -> str:
     for argument in argv[1:]:
         name = argument.partition("=")[0].lstrip("-")
-        missing = _find_missing_key(name, config) if name.startswith("config.") and "[" not in name else None
-        if missing:
+        missing = find_missing_key(name, config) if name.startswith("config.") and "[" not in name else None
+        if missing and config is not None:
             return f"--{name}: {missing}"
     illegal = re.match(r"flag --([^=]+)=(.*?): (.*)", str(error), re.DOTALL)
     if isinstance(error, flags.IllegalFlagValueError) and illegal:
         name, value, reason = illegal.groups()
-        kind = flags.FLAGS[name].parser.flag_type() if name in flags.FLAGS else ""
-        expected = _KINDS.get(kind) or " ".join(reason.split()).removeprefix("value should be ")
-        return f"--{name}: found {value!r}, expected {expected}"
+        kind = values[name].parser.flag_type() if name in values else ""
+        return f"--{name}: found {value!r}, expected {_KINDS.get(kind) or ' '.join(reason.split())}"
     return f"command line: {' '.join(str(error).split()) or _name(error)}"
 
 
-def _explain_unknown(name: str) -> str:
-    if name.startswith("config."):
+def _explain_unknown(name: str, app: App) -> str:
+    """What is wrong with a flag that an app does not take."""
+    takes = [*app.parameters]
+    if name.startswith("config.") and "config" in takes:
         return f"--{name}: no --config=FILE stands before it, expected one such as --config=configs/dimo.py"
-    near = difflib.get_close_matches(name, list(flags.FLAGS), n=1)
-    return f"--{name}: no such flag, expected " + (f"--{near[0]}?" if near else "one of those that --help lists")
+    near = find_nearest(name, [*takes, *(parameter.name for parameter in _EARLY)])
+    meant = f"did you mean --{near}?"
+    owners = owners_of(name.partition(".")[0]) or owners_of(name.removeprefix("no"))
+    if not owners:
+        listed = f"expected one of those that --app={app.name} --help lists"
+        return f"--{name}: no such flag, {meant if near else listed}"
+    known = ", ".join(f"--{each}" for each in takes)
+    found = f"--{name}: found a flag of {', '.join(owners)} that --app={app.name} does not take"
+    return f"{found}, expected some of {known}" + (f"; {meant}" if near else "")
 
 
-def _find_missing_key(name: str, config: Any) -> str | None:
+def find_missing_key(name: str, config: Any) -> str | None:
     """What is wrong with "config.a.b" as a key of `config`; None where nothing is."""
     path = "config"
     for key in name.split(".")[1:]:
         keys = list(config) if hasattr(config, "keys") else []
         if key not in keys:
-            near = difflib.get_close_matches(key, keys, n=1)
-            expected = f"{near[0]!r}?" if near else f"one of {', '.join(sorted(keys))}" if keys else "no key below it"
+            near = find_nearest(key, keys)
+            expected = f"{near!r}?" if near else f"one of {', '.join(sorted(keys))}" if keys else "no key below it"
             return f"{path} has no key {key!r}, expected {expected}"
         path, config = f"{path}.{key}", config[key]
     return None

@@ -1,5 +1,8 @@
 """The values of flags, checked before an app is imported: a mistake is said at once, not after jax has loaded.
 
+That a value is of its kind, and one of its choices, follows from the app's signature; here stand ranges, paths, and
+what flags mean together.
+
 Each app's `run` calls `check_flags` too, for those who call it from Python. Nothing here may import jax.
 """
 
@@ -10,21 +13,23 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from dimo_jax.cli.flags import APPS
-from dimo_jax.cli.parameters import parameters_of
+from dimo_jax.cli.parameters import read_app
 from dimo_jax.core.errors import UserError
-from dimo_jax.core.flag_values import check_among, check_between, check_folder, check_least, check_use, parse_numbers
+from dimo_jax.core.flag_values import (
+    check_among,
+    check_between,
+    check_folder,
+    check_least,
+    check_use,
+    describe_choices,
+    parse_numbers,
+)
 from dimo_jax.core.names import split_list
 from dimo_jax.runs import objects
-from dimo_jax.runs.choice import LINES, PATHS, PRIORS, SPREAD, Choice
+from dimo_jax.runs.choice import PATHS, SPREAD, Choice
 
 FORMATS = ("ply", "splat", "gltf", "glb", "mesh", "video", "npz", "checkpoint")
-GEOMETRIES = ("ellipsoids", "points")
 LAYERS = ("color", "key_points", "depth", "normals")
-CONTAINERS = ("mp4", "gif", "png")
-STARTS = ("nearest", "mean")
-EVALUATIONS = ("held_out", "leave_one_out")
-CHECKPOINTS = ("last", "best")
 GLTF_SUFFIXES = (".glb", ".gltf")
 _OF_MOTIONS = tuple(name for name in FORMATS if name != "checkpoint")
 # Flags of export that mean something with some formats alone.
@@ -44,12 +49,15 @@ def check_flags(app: str, given: Given) -> None:
     """Checks the values of an app's flags, by themselves and with each other, and that the paths they name are there.
 
     Args:
-      app: a key of `APPS`.
+      app: its name.
       given: values of all keywords of its `run`; others are ignored.
 
     Raises:
       UserError: the first that is wrong, in one line that names the flag, or the file.
     """
+    for name, parameter in read_app(app).parameters.items():
+        if parameter.choices and given[name] != parameter.default:
+            check_among(parameter.choices, **{name: given[name]})
     check = _CHECKS.get(app)
     if check is not None:
         check(given)
@@ -80,7 +88,6 @@ def _least(given: Given, least: float, *names: str) -> None:
 
 def _check_run(given: Given) -> None:
     """The flags of all apps that read a run and write a folder."""
-    check_among(CHECKPOINTS, checkpoint=given["checkpoint"])
     if given["out"]:
         check_folder(given["out"], "out")
     if not Path(given["workdir"]).exists():
@@ -90,7 +97,6 @@ def _check_run(given: Given) -> None:
 def _check_sample(given: Given) -> None:
     _least(given, 1, "num_samples")
     _least(given, 0, "num_frames", "frame_rate", "size", "spread", "seed")
-    check_among(PRIORS, prior=given["prior"])
     if not given["around"]:
         check_use(given, {"spread": SPREAD}, needs="--around=NAME")
     check_orbit(given["camera"], azimuths=given["azimuths"], elevation=given["elevation"])
@@ -100,7 +106,6 @@ def _check_sample(given: Given) -> None:
 def _check_interpolate(given: Given) -> None:
     _least(given, 2, "num_steps")
     _least(given, 0, "num_frames", "frame_rate", "size")
-    check_among(LINES, path=given["path"])
     check_orbit(given["camera"], azimuths=given["azimuths"], elevation=given["elevation"])
     if "," not in given["motions"]:  # what names it holds is only known of a run
         raise UserError(f"--motions: found {given['motions']!r}, expected two names or more, separated by commas")
@@ -109,15 +114,12 @@ def _check_interpolate(given: Given) -> None:
 
 def _check_reconstruct(given: Given) -> None:
     _least(given, 0, "steps", "finetune_decoder", "fit_size", "seed")
-    check_among(STARTS, start=given["start"])
     _check_run(given)
     _check_path(given, "source", "a dataset folder")
 
 
 def _check_text(given: Given) -> None:
     prompt, evaluation = given["prompt"], given["evaluate_captions"]
-    if evaluation:
-        check_among(EVALUATIONS, evaluate_captions=evaluation)
     if bool(prompt.strip()) == bool(evaluation):
         found = "both" if evaluation else f"--prompt={prompt!r}"
         raise UserError(f'--prompt: found {found}, expected --prompt="words", or --evaluate_captions alone')
@@ -138,8 +140,8 @@ def _check_evaluate(given: Given) -> None:
     if not gt:
         _check_run(given)
         return
-    defaults = parameters_of(APPS["evaluate"])
-    own = {name: defaults[name] for name in ("num_samples", "seed", "checkpoint")}
+    defaults = read_app("evaluate").parameters
+    own = {name: defaults[name].default for name in ("num_samples", "seed", "checkpoint")}
     check_use(given, own, needs="a run, not --gt and --pred,")
     if given["out"]:
         check_folder(given["out"], "out")
@@ -148,7 +150,6 @@ def _check_evaluate(given: Given) -> None:
 def _check_view(given: Given) -> None:
     _least(given, 1, "size")
     check_between(0, 65_535, port=given["port"])
-    check_among(CHECKPOINTS, checkpoint=given["checkpoint"])
     if given["out"]:
         check_folder(given["out"], "out")
 
@@ -157,18 +158,15 @@ def _check_export(given: Given) -> None:
     chosen = split_list(given["format"])
     _check_some("format", chosen, FORMATS)
     _least(given, 0, "num_frames", "frame_rate", "size", "frame")
-    check_among(GEOMETRIES, geometry=given["geometry"])
-    check_among(CONTAINERS, container=given["container"])
-    check_among((0, 4, 8), influences=given["influences"])
     _check_some("layers", split_list(given["layers"]), LAYERS)
     check_orbit(given["camera"], azimuths=given["azimuths"], elevation=given["elevation"])
     behind = given["background"]
     if behind and not all(0 <= x <= 1 for x in parse_numbers("background", behind, count=3)):
         raise UserError(f"--background: found {behind!r}, expected three numbers from 0 to 1")
-    defaults = parameters_of(APPS["export"])
+    defaults = read_app("export").parameters
     for name, formats in ONLY_WITH.items():
         if not {*formats} & {*chosen}:
-            check_use(given, {name: defaults[name]}, needs=f"--format={' or '.join(formats)}")
+            check_use(given, {name: defaults[name].default}, needs=f"--format={' or '.join(formats)}")
     if "mesh" in chosen and not Path(given["source"]).is_file():
         raise UserError(f"--source: found {given['source']!r}, expected the .glb or .gltf file of the run's dataset")
     if set(chosen) != {"checkpoint"}:
@@ -180,7 +178,7 @@ def _check_export(given: Given) -> None:
 def _check_some(flag: str, chosen: tuple[str, ...], known: tuple[str, ...]) -> None:
     for name in chosen or ("",):
         if name not in known:
-            raise UserError(f"--{flag}: found {name!r}, expected some of {', '.join(known)}")
+            raise UserError(f"--{flag}: found {name!r}, expected {describe_choices(known, name, how='some of')}")
 
 
 def _check_import_data(given: Given) -> None:

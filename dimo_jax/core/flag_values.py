@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -46,7 +47,27 @@ def check_among(known: Sequence[Any], **values: Any) -> None:
     """Raises UserError for the first value that is not `known`; the values go by the names of their flags."""
     for name, value in values.items():
         if value not in known:
-            raise UserError(f"--{name}: found {value!r}, expected one of {', '.join(map(str, known))}")
+            raise UserError(f"--{name}: found {value!r}, expected {describe_choices(known, value)}")
+
+
+def describe_choices(known: Sequence[Any], found: Any, *, how: str = "one of") -> str:
+    """What was expected in place of a wrong value: "one of a, b", and the nearest where one is near.
+
+    Args:
+      known: all values there are; "" among them, which stands for none, is not told.
+      found: the wrong value.
+      how: "one of", or "some of" where several may be given.
+    """
+    names = [str(choice) for choice in known if choice != ""]
+    near = find_nearest(str(found), names)
+    return f"{how} {', '.join(names)}" + (f"; did you mean {near!r}?" if near else "")
+
+
+def find_nearest(found: str, known: Sequence[str]) -> str:
+    """The known name that is most like a mistyped one, whatever their case; "" where none is like it."""
+    folded = {name.casefold(): name for name in known}
+    near = difflib.get_close_matches(found.casefold(), [*folded], n=1)
+    return folded[near[0]] if near else ""
 
 
 def check_between(least: float, most: float, **values: float) -> None:

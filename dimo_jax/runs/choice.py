@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from dimo_jax.core.errors import UserError
-from dimo_jax.core.flag_values import check_least, check_use
+from dimo_jax.core.flag_values import check_among, check_least, check_use
 
-PRIORS = ("data", "standard")
-PATHS = ("fixed", "orbit")  # of the camera
-LINES = ("linear", "spherical")  # between codes
+# Choices that several apps have. Their flags take them from these names, which are read without an import.
+Prior = Literal["data", "standard"]
+CameraPath = Literal["fixed", "orbit"]
+Line = Literal["linear", "spherical"]  # between codes
+Checkpoint = Literal["last", "best"]
+PRIORS, PATHS, LINES = get_args(Prior), get_args(CameraPath), get_args(Line)
 SPREAD = 0.5  # around a motion
 VIDEO_SIZE = 512  # pixels
 
@@ -52,9 +56,8 @@ class Choice:
             raise UserError(
                 f"--motion: found {' and '.join(f'--{name}' for name in given) or 'no motion'}, expected {expected}"
             )
-        for name, value, known in (("prior", self.prior, PRIORS), ("path", self.path, LINES)):
-            if value not in known:
-                raise UserError(f"--{name}: found {value!r}, expected one of {', '.join(known)}")
+        check_among(PRIORS, prior=self.prior)
+        check_among(LINES, path=self.path)
         if self.share is not None and not 0 <= self.share <= 1:
             raise UserError(f"--share: found {self.share:g}, expected 0 to 1, with --motions=A,B")
         for way, (names, needs) in ONLY_WITH.items():

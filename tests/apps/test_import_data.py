@@ -3,16 +3,20 @@
 import inspect
 import json
 import os
+import re
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dimo_jax.apps.import_data import run
-from dimo_jax.cli.flags import define_flags
+from dimo_jax.apps.import_data import import_model, import_model_file, import_videos, run
+from dimo_jax.cameras.upright import CHOICES as UP
+from dimo_jax.cli.parameters import read_app
 from dimo_jax.core.errors import UserError
 from dimo_jax.data.formats.native import read_dataset
+from dimo_jax.io.matte import HOW
+from dimo_jax.views.dataset_check import check_dataset
 
 SMALL = {"num_frames": 3, "size": 16, "azimuths": "0, 75", "test_azimuths": "130", "num_workers": 1}
 
@@ -142,7 +146,23 @@ def test_a_failure_while_writing_leaves_no_dataset_and_the_next_call_ends_it(mod
     assert sorted(os.listdir(tmp_path)) == ["in", "out"]
 
 
+READERS = (import_model_file, import_videos.import_videos, import_videos.import_sv4d, import_videos.import_authors)
+
+
 def test_every_option_of_an_import_is_a_flag():
-    defined = inspect.getsource(define_flags)
-    missing = [name for name in inspect.signature(run).parameters if f'"{name}"' not in defined]
-    assert missing == ["config"]  # which launch.py defines for all apps
+    flags = read_app("import_data").parameters
+    for reader in (*READERS, import_model, check_dataset):
+        options = {*inspect.signature(reader).parameters} - {"target", "folder"}
+        assert options <= {*flags}, reader.__name__
+    assert flags["matte"].choices == HOW
+    assert flags["up"].choices == UP
+
+
+@pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.__name__)
+def test_help_tells_the_defaults_of_the_readers(reader):
+    """Whose options are None in `run`, as each kind of data has its own."""
+    flags = read_app("import_data").parameters
+    for name, option in inspect.signature(reader).parameters.items():
+        if (isinstance(option.default, str | float | int) and option.default not in ("", 0)) or option.default is False:
+            told = flags[name].doc.partition("default: ")[2]
+            assert re.search(rf"\b{str(option.default).lower().removesuffix('.0')}\b", told), name

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs.static import get_config
 from dimo_jax.apps import train
+from dimo_jax.configs.static import get_config
 from dimo_jax.core.errors import UserError
 from dimo_jax.io.ply import read_gaussians
 from dimo_jax.runs.restore import restore

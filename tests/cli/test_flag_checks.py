@@ -1,7 +1,6 @@
 """Flags' values are checked in the first second: without jax, in every app, by the rules that `run` has itself."""
 
 import importlib
-import inspect
 import os
 import subprocess
 import sys
@@ -11,22 +10,22 @@ import pytest
 
 from dimo_jax.cli import flag_checks
 from dimo_jax.cli.flag_checks import check_flags
-from dimo_jax.cli.flags import APPS
-from dimo_jax.cli.parameters import REQUIRED, parameters_of
+from dimo_jax.cli.parameters import REQUIRED, list_apps, read_app
 from dimo_jax.core.errors import UserError
 from dimo_jax.runs.choice import LINES
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("app", APPS)
-def test_parameters_are_those_of_the_function(app):
-    run = inspect.signature(importlib.import_module(APPS[app]).run)
-    assert dict(parameters_of(APPS[app])) == {name: each.default for name, each in run.parameters.items()}
+def defaults_of(app):
+    return {name: parameter.default for name, parameter in read_app(app).parameters.items()}
 
 
 def test_choices_are_those_of_the_modules_that_serve_them():
-    assert importlib.import_module("dimo_jax.io.gltf.skinned").GEOMETRIES == flag_checks.GEOMETRIES
+    assert (
+        read_app("export").parameters["geometry"].choices
+        == importlib.import_module("dimo_jax.io.gltf.skinned").GEOMETRIES
+    )
     assert tuple(importlib.import_module("dimo_jax.apps.interpolate").LINES) == LINES
     assert importlib.import_module("dimo_jax.data.sources").GLTF_SUFFIXES == flag_checks.GLTF_SUFFIXES
 
@@ -85,16 +84,16 @@ def place(tmp_path, monkeypatch):
     ids=lambda value: str(value)[:40],
 )
 def test_values_are_refused_in_one_line(app, flags, says, place):
-    given = dict(parameters_of(APPS[app])) | {"workdir": "run"} | flags
+    given = defaults_of(app) | {"workdir": "run"} | flags
     with pytest.raises(UserError) as error:
         check_flags(app, given)
     assert says in str(error.value)
     assert sorted(os.listdir(place)) == ["a.glb", "run", "taken"]
 
 
-@pytest.mark.parametrize("app", [app for app in APPS if app not in ("status", "export", "text", "interpolate")])
+@pytest.mark.parametrize("app", [app for app in list_apps() if app not in ("status", "export", "text", "interpolate")])
 def test_defaults_are_fine(app, place):
-    given = dict(parameters_of(APPS[app]))
+    given = defaults_of(app)
     check_flags(app, {name: "run" if value is REQUIRED else value for name, value in given.items()})
 
 
@@ -105,7 +104,14 @@ def test_a_bad_value_is_said_before_jax_is_loaded(place):
     for flags, says in (
         (["--app=export", "--format=fbx"], "error: --format: found 'fbx', expected some of ply, "),
         (["--app=sample", "--num_samples=0"], "error: --num_samples: found 0, expected at least 1"),
-        (["--app=sample", "--clips=Walk"], "error: --clips: found a flag that this app does not take"),
+        (
+            ["--app=sample", "--clips=Walk"],
+            "error: --clips: found a flag of import_data that --app=sample does not take",
+        ),
+        (
+            ["--app=interpolate", "--path=sperical"],
+            "error: --path: found 'sperical', expected one of linear, spherical; ",
+        ),
         (["--app=interpolate"], "error: --motions: not given, expected --motions=..."),
     ):
         command = [sys.executable, str(ROOT / "launch.py"), *flags]

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs.static import get_config
+from dimo_jax.configs.static import get_config
 from dimo_jax.data.sources import load
 from dimo_jax.runs.build import make_trainer
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.static import get_config
 from dimo_jax.cameras.orbits import orbit, select_cameras
+from dimo_jax.configs.static import get_config
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.types import Gaussians
 from dimo_jax.data.dataset import Dataset

@@ -1,4 +1,4 @@
-"""`--app=import_data --check=FOLDER`: what is wrong with a dataset, file by file, and what its cameras see."""
+"""What is wrong with a dataset, file by file, and what its cameras see: `--app=import_data --check=FOLDER`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dimo_jax.geometry.world import World
 from dimo_jax.views.camera_drawings import draw_contact_sheet, draw_rig
 
 
-def check_data(folder: str, *, out: str = "") -> None:
+def check_dataset(folder: str, *, out: str = "") -> None:
     """Reads all of a dataset, prints what it found, and draws its cameras and the first frame of each view.
 
     Args:
