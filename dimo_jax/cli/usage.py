@@ -19,7 +19,7 @@ _LAUNCH = "python launch.py"
 def describe_apps(*, width: int | None = None) -> str:
     """All apps with a line each, and how to go on; lines of `width` characters, or as the terminal is."""
     program, columns = program_name(), width or _find_width()
-    lines = _wrap(f"{dimo_jax.__doc__}", "", columns)
+    lines = _wrap(f"{dimo_jax.__doc__}".partition("\n\n")[0], "", columns)
     lines += ["", f"  {program} --config=configs/dimo.py", "      trains"]
     lines += [f"  {program} --app=NAME --help", "      tells what an app does, its flags, and an example", "", "apps:"]
     names = list_apps()
