@@ -1,7 +1,7 @@
 """A motion decoder that is a linear motion basis: D(z, p, t) = sum_r c_r(z, t) b_r(p) (another form of paper Eq. 4).
 
-What the paper's decoder spans is a low-rank motion basis; here it is one by construction. Wide layers run on the points
-once and on the codes and times once, instead of on every point at every time: of a step of the demo 152 rows, not 3,072.
+The paper calls its key points a low-rank motion basis; here what moves them is one too. Wide layers run on the points
+once and on codes and times once, instead of on every point at every time: of the demo's step 152 rows, not 3,072.
 """
 
 from __future__ import annotations
