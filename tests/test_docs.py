@@ -113,6 +113,7 @@ ANEW = (
 def parse(app, arguments):
     """The flags of an app, as `launch.py` defines and parses them, but configs are not loaded."""
     values = flags.FlagValues()
+    flags.DEFINE_bool("help", False, "", flag_values=values)
     for parameter in (APP, *(HOSTS if app == "train" else ()), *read_app(app).parameters.values()):
         is_config = parameter.name == "config"
         define(dataclasses.replace(parameter, kind="str", default=None) if is_config else parameter, values)
@@ -147,7 +148,7 @@ def trainings(*pages):
     """Workdirs of the trainings on some pages, each with all the settings that it is trained with."""
     found = {}
     for command in (each for page in pages for each in TYPED[page]):
-        if command.app == "train":
+        if command.app == "train" and "--help" not in command.flags:
             settings = [flag for flag in command.flags if flag.split("=")[0].removeprefix("--") not in ANEW]
             found.setdefault(command.workdir, set()).add(frozenset(settings))
     return found
