@@ -42,7 +42,7 @@ from dimo_jax.metrics.means import mean_defined
 from dimo_jax.metrics.scores import Scores
 from dimo_jax.runtime.files import replace_file
 from dimo_jax.systems.dimo.player import Player
-from dimo_jax.training.checkpoints import config_sha256
+from dimo_jax.training.config_file import config_sha256
 from dimo_jax.training.images import composite_truth
 
 TABLE_5 = ("no_factorization", "no_latent_space", "no_pretraining", "no_joint_training")

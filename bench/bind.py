@@ -24,7 +24,7 @@ from dimo_jax.runs.motions import MotionRecorder
 from dimo_jax.runs.restore import restore
 from dimo_jax.runs.retarget import bind, measure_binding, place_trained, read_joints
 from dimo_jax.skinning.binding import Binding
-from dimo_jax.training.checkpoints import load_config
+from dimo_jax.training.config_file import load_config
 
 THINNING = 16  # every so many vertices stand for all where many frames are tried
 

@@ -3,12 +3,12 @@
     python -m bench.quality --budget=300 --seeds=3 --data=../shared/data --out=quality.json
     python -m bench.quality --subjects=puppet --config=my_config.py:demo --runs=runs/other
 
-Subjects: `puppet` (embedded, the preset's own 16 motions), `knight` (the 15 clips of examples/knight at 128 px), and two
-rigs of other shapes, `fox` (four legs) and `spider`. Those whose file is not in `--data` are left out, and named.
+Subjects: `puppet` (embedded, the preset's own 16 motions), `knight` (15 clips at 128 px), and two rigs of other shapes,
+`fox` (four legs) and `spider`. Those whose file is not in `--data` are left out, and named.
 
-The budget is seconds of training of both stages on this machine as it is now, compilation left out: a short run tells the
-pace of each phase, and all schedules are stretched alike to fill the budget. What differs between configs is therefore
-compared at equal time. Every run is a process of its own; what has finished is not run again.
+The budget is seconds of training of both stages on this machine as it is now, compilation left out: a short run tells
+the pace of each phase, and all schedules are stretched alike to fill the budget. What differs between configs is
+therefore compared at equal time. Every run is a process of its own; what has finished is not run again.
 
 Figures: PSNR over the frame and the figure, LPIPS (VGG, on 64 pictures drawn evenly) and sharpness (high-frequency
 energy as a share of the truth's) on held-out views, PSNR on held-out frames, and the centres' distance from the surface
@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,9 +105,7 @@ def measure_pace(rows: list[dict[str, Any]], config: ConfigDict) -> Pace:
         for (first, size), end in zip(stage.phases, ends, strict=True):
             rates = [row["steps_per_second"] for row in rows if (row["stage"], row["resolution"]) == (name, size)]
             if not rates:
-                raise UserError(
-                    f"bench.quality: the short run says nothing of {name} at {size} px, expected a row of it"
-                )
+                raise UserError(f"bench.quality: found no row of {name} at {size} px, expected one of each phase")
             seconds += (end - first) / float(np.median(rates[1:] or rates))
     return Pace(seconds)
 
@@ -136,7 +134,7 @@ def run_one(subject: str, seed: int, folder: Path) -> dict[str, Any]:
     player = Player(config, trained.system.components, trained.state, num_frames=dataset.num_frames)
     figures: dict[str, Any] = {"seconds": sum(trained.seconds.values()), "stretched_by": share}
     every = config.data.held_out_every
-    common = dict(background=player.background, num_lpips_images=NUM_LPIPS)
+    common: dict[str, Any] = dict(background=player.background, num_lpips_images=NUM_LPIPS)
     views, frames = views_in(dataset, "test"), train_frames(dataset, every)
     seen = score(dataset, play_motions(player, dataset, views, frames), views=views, frames=frames, **common)
     figures |= dict(psnr=seen["psnr"], psnr_foreground=seen["psnr_foreground"], lpips=seen["lpips_vgg"])
@@ -170,7 +168,7 @@ def launch(subject: str, seed: int, folder: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text()))
 
 
-def summarize(runs: list[Mapping[str, Any]]) -> dict[str, Any]:
+def summarize(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean and spread over seeds of every figure."""
     found: dict[str, Any] = {"runs": [dict(run) for run in runs]}
     for name in FIGURES:
@@ -183,10 +181,14 @@ def summarize(runs: list[Mapping[str, Any]]) -> dict[str, Any]:
 def describe(subject: str, found: Mapping[str, Any]) -> str:
     """A row of the table."""
     digits = dict(lpips=4, sharpness=3, surface=4, seconds=0)
-    cells = [
-        "-" if found[name] is None else f"{found[name]:.{digits.get(name, 2)}f} ± {found[f'{name}_spread']:.{digits.get(name, 2)}f}"
-        for name in FIGURES
-    ]  # fmt: skip
+
+    def show(name: str) -> str:
+        if found[name] is None:
+            return "-"
+        count = digits.get(name, 2)
+        return f"{found[name]:.{count}f} ± {found[f'{name}_spread']:.{count}f}"
+
+    cells = [show(name) for name in FIGURES]
     return f"| {subject} | {' | '.join(cells)} |"
 
 

@@ -37,7 +37,8 @@ from dimo_jax.systems.dimo.model import build_components
 from dimo_jax.systems.dimo.state import TrainState
 from dimo_jax.systems.dimo.step import build_step
 from dimo_jax.systems.dimo.terms import LossInputs
-from dimo_jax.training.checkpoints import Checkpoints, load_config
+from dimo_jax.training.checkpoints import Checkpoints
+from dimo_jax.training.config_file import load_config
 from dimo_jax.training.gaussians import mask_dead
 from dimo_jax.training.images import composite_truth
 

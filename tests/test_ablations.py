@@ -21,7 +21,7 @@ from dimo_jax.systems.dimo.fixed_inputs import load_fixed
 from dimo_jax.systems.dimo.model import build_components
 from dimo_jax.systems.dimo.player import Player
 from dimo_jax.systems.dimo.step import build_step
-from dimo_jax.training.checkpoints import config_sha256
+from dimo_jax.training.config_file import config_sha256
 from dimo_jax.training.images import composite_truth
 from dimo_jax.training.loop import fit
 

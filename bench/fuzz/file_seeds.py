@@ -26,7 +26,8 @@ from dimo_jax.runtime.status import write_status
 from dimo_jax.systems.dimo import stages
 from dimo_jax.systems.dimo.model import build_components
 from dimo_jax.third_party import bert, clip
-from dimo_jax.training.checkpoints import Checkpoints, save_config, to_plain
+from dimo_jax.training.checkpoints import Checkpoints
+from dimo_jax.training.config_file import save_config, to_plain
 from dimo_jax.training.model_file import write_model
 from dimo_jax.views.trajectories import write_trajectories
 

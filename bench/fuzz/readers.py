@@ -33,7 +33,7 @@ from dimo_jax.runs.motions import read_codes
 from dimo_jax.runs.restore import restore
 from dimo_jax.third_party.restricted import load_arrays
 from dimo_jax.third_party.torch_files import load_tensors
-from dimo_jax.training.checkpoints import load_config
+from dimo_jax.training.config_file import load_config
 from dimo_jax.views.trajectories import read_trajectories
 
 _SMALL = dict(num_frames=3, size=16, azimuths="0", test_azimuths="", samples=1, num_surface_points=16, num_workers=1)

@@ -28,7 +28,7 @@ from dimo_jax.runtime.files import write_json
 from dimo_jax.runtime.naming import free_number
 from dimo_jax.runtime.progress import track
 from dimo_jax.systems.dimo.player import Player
-from dimo_jax.training.checkpoints import load_config
+from dimo_jax.training.config_file import load_config
 from dimo_jax.training.images import composite_truth
 
 STEM = "evaluation"  # of the file

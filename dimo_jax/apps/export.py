@@ -11,7 +11,6 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from dimo_jax.apps.sample import make_camera_path
 from dimo_jax.cli.flag_checks import check_flags
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.flag_values import parse_numbers
@@ -31,8 +30,9 @@ from dimo_jax.runs.restore import Restored, restore, results_folder
 from dimo_jax.runtime.files import replace_folder
 from dimo_jax.runtime.naming import free_number
 from dimo_jax.systems.dimo.stages import frame_times
-from dimo_jax.training.checkpoints import load_config, to_plain
+from dimo_jax.training.config_file import load_config, to_plain
 from dimo_jax.training.model_file import write_model
+from dimo_jax.views.camera_path import make_camera_path
 from dimo_jax.views.film import draw_layers, write_frames
 
 EXACT = 1e-3  # of the motion's extent: a skin within it shows what the model does

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from dimo_jax.apps.sample import make_camera_path
 from dimo_jax.cli.flag_checks import check_flags
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.flag_values import join_names
@@ -27,6 +26,7 @@ from dimo_jax.runtime.progress import track
 from dimo_jax.systems.dimo import latents
 from dimo_jax.systems.dimo.player import Player
 from dimo_jax.systems.dimo.stages import frame_times
+from dimo_jax.views.camera_path import make_camera_path
 from dimo_jax.views.gallery import write_latents
 
 NUM_ANCHORS = 1_000  # surface points whose neighbours are watched

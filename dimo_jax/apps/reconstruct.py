@@ -33,7 +33,7 @@ from dimo_jax.runtime.progress import track
 from dimo_jax.systems.dimo.player import Player
 from dimo_jax.systems.dimo.reconstruct import FitOptions, Fitted, fit_code
 from dimo_jax.systems.dimo.stages import frame_times
-from dimo_jax.training.checkpoints import load_config
+from dimo_jax.training.config_file import load_config
 from dimo_jax.training.images import composite_truth
 from dimo_jax.views.gallery import compare_code
 

@@ -16,7 +16,8 @@ from dimo_jax.runs.build import build_system
 from dimo_jax.runs.lifecycle import FAILURES, named_arrays
 from dimo_jax.runs.restore import load_data, read_facts
 from dimo_jax.runtime.files import read_json
-from dimo_jax.training.checkpoints import Checkpoints, load_config
+from dimo_jax.training.checkpoints import Checkpoints
+from dimo_jax.training.config_file import load_config
 from dimo_jax.training.loop import fit
 from dimo_jax.training.system import State
 from dimo_jax.training.tracker import LossNotFinite

@@ -11,9 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from dimo_jax.cameras.orbits import orbit_like, place_on_orbit
-from dimo_jax.cli.flag_checks import check_flags, check_orbit
-from dimo_jax.core.flag_values import parse_numbers
+from dimo_jax.cli.flag_checks import check_flags
 from dimo_jax.core.names import shorten
 from dimo_jax.core.types import Array, Camera
 from dimo_jax.io.video import write_video
@@ -25,6 +23,7 @@ from dimo_jax.runtime.files import replace_folder
 from dimo_jax.runtime.naming import free_number
 from dimo_jax.systems.dimo.player import Player
 from dimo_jax.systems.dimo.stages import frame_times
+from dimo_jax.views.camera_path import make_camera_path
 from dimo_jax.views.gallery import film_latents, tile
 
 
@@ -114,23 +113,6 @@ def write_draw(videos: np.ndarray, folder: Path, stem: str, *, labels: list[str]
     path = folder / f"{stem}.mp4"
     write_video(tile(videos, labels), path, frame_rate=rate)
     return path
-
-
-def make_camera_path(
-    camera: Camera, kind: str, num_frames: int, *, azimuths: str = "", elevation: float | None = None
-) -> Camera:
-    """The camera itself ("fixed"), or one a frame on an orbit like it ("orbit"); other arguments as in `run`.
-
-    Raises:
-      UserError: a range that is none, or one given to a camera that stands still.
-    """
-    check_orbit(kind, azimuths=azimuths, elevation=elevation)
-    if kind == "fixed":
-        return camera
-    azimuth, own_elevation, _ = place_on_orbit(camera)
-    first, last = parse_numbers("azimuths", azimuths, count=2) if azimuths else (azimuth, azimuth + 360.0)
-    degrees = np.linspace(first, last, num_frames, endpoint=bool(azimuths))  # a whole turn ends before its beginning
-    return orbit_like(camera, degrees, own_elevation if elevation is None else elevation)
 
 
 def describe_cost(player: Player, z: Array, num_frames: int, camera: Camera, *, repeats: int = 3) -> str:

@@ -27,7 +27,7 @@ from dimo_jax.runtime.strict_json import encode
 from dimo_jax.systems.dimo import model as dimo
 from dimo_jax.systems.dimo.sentences import Sentences, read_sentences, text_options
 from dimo_jax.systems.dimo.stages import frame_times
-from dimo_jax.training.checkpoints import load_config
+from dimo_jax.training.config_file import load_config
 from dimo_jax.views.gallery import write_latents
 
 NUM_NEAREST = 3

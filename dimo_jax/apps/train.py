@@ -34,7 +34,8 @@ from dimo_jax.runtime.files import write_json
 from dimo_jax.runtime.signals import Signals
 from dimo_jax.runtime.status import SHOWING, write_status
 from dimo_jax.systems.dimo.estimate import estimate_hours
-from dimo_jax.training.checkpoints import Checkpoints, config_sha256, save_config
+from dimo_jax.training.checkpoints import Checkpoints
+from dimo_jax.training.config_file import config_sha256, save_config
 from dimo_jax.training.loop import Trained, Watcher, fit
 from dimo_jax.training.system import System
 from dimo_jax.training.tracker import LossNotFinite

@@ -5,6 +5,8 @@ Saved configs and model files name functions by their modules; `resolve` and `lo
 
 from __future__ import annotations
 
+from typing import Any
+
 # Module before -> module now, both without "dimo_jax.".
 MODULES = {
     "apps.baseline": "runs.baseline",
@@ -12,7 +14,7 @@ MODULES = {
     "apps.checks": "runs.checks",
     "apps.choice": "runs.choice",
     "apps.command_line": "cli.command_line",
-    "apps.doubts": "systems.dimo.doubts",
+    "apps.doubts": "systems.dimo.caption_checks",
     "apps.endings": "runs.lifecycle",
     "apps.evaluation": "runs.evaluation",
     "apps.film": "views.film",
@@ -90,7 +92,7 @@ MODULES = {
     "data.puppet_sentences": "data.puppet.sentences",
     "data.raycast": "data.puppet.raycast",
     "data.recording": "data.formats.recording",
-    "data.room": "runtime.room",
+    "data.room": "runtime.capacity_checks",
     "data.turntable": "cameras.turntable",
     "data.sv4d": "data.formats.sv4d",
     "data.textures": "meshes.textures",
@@ -195,3 +197,15 @@ def current_name(name: str) -> str:
         return name
     known = FUNCTIONS.get(f"{rest}:{function}")
     return f"dimo_jax.{known or f'{MODULES.get(rest, rest)}:{function}'}"
+
+
+def rename_functions(config: Any) -> Any:
+    """A config with every `fn` under its present name."""
+    if isinstance(config, list):
+        return [rename_functions(each) for each in config]
+    if not isinstance(config, dict):
+        return config
+    return {
+        key: current_name(value) if key == "fn" and isinstance(value, str) else rename_functions(value)
+        for key, value in config.items()
+    }

@@ -17,8 +17,8 @@ from dimo_jax.metrics.psnr import GROWN_BY
 def sharpness(pred: Array, truth: Array, mask: Array, *, grow: int = GROWN_BY) -> Array:
     """Energy of each picture's high frequencies over the object, as a share of the truth's.
 
-    The high frequencies are what a mean over 3x3 pixels takes away. 1 is as sharp as the truth, 0 perfectly blurred; above
-    1 is noise or ringing that the truth does not have.
+    The high frequencies are what a mean over 3x3 pixels takes away. 1 is as sharp as the truth, 0 perfectly blurred;
+    above 1 is noise or ringing that the truth does not have.
 
     Args:
       pred, truth: [B,H,W,3] in 0..1.

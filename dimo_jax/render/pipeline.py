@@ -1,4 +1,4 @@
-"""`render`: Gaussians and a camera to an image, the whole way (DESIGN section 4)."""
+"""`render`: Gaussians and a camera to an image, the whole way."""
 
 from __future__ import annotations
 

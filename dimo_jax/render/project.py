@@ -28,7 +28,7 @@ Vector = tuple[Array, Array, Array]
 
 
 def project(gaussians: Gaussians, camera: Camera, *, implementation: str | None = None) -> Splats:
-    """Projects N Gaussians into one image (DESIGN section 4).
+    """Projects N Gaussians into one image.
 
     Differentiable in the Gaussians and in the camera's pose, focal length and centre; `depths` and `extents` carry no
     gradient. A Gaussian with a parameter that is not finite (a log scale may be -inf, a logit opacity infinite), with a

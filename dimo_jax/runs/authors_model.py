@@ -32,7 +32,8 @@ from dimo_jax.systems.dimo.model import build_components
 from dimo_jax.systems.dimo.state import TrainState
 from dimo_jax.third_party.dimo import MotionModel, find_file, read_motion_model
 from dimo_jax.training import density
-from dimo_jax.training.checkpoints import Checkpoints, save_config
+from dimo_jax.training.checkpoints import Checkpoints
+from dimo_jax.training.config_file import save_config
 
 PICTURE = 512  # pixels of the camera that later commands take where no data is named
 KEY_POINT_FIELDS = ("c_x", "c_y", "c_z", "c_radius")

@@ -25,7 +25,7 @@ from dimo_jax.core.resolve import resolve
 from dimo_jax.networks.bert import TextEncoder
 from dimo_jax.runs.restore import Restored, run_folder
 from dimo_jax.runtime.files import replace_file
-from dimo_jax.systems.dimo import doubts
+from dimo_jax.systems.dimo import caption_checks
 from dimo_jax.systems.dimo.projector import (
     Projector,
     Scaling,
@@ -35,7 +35,7 @@ from dimo_jax.systems.dimo.projector import (
     unit,
 )
 from dimo_jax.systems.dimo.sentences import Sentences, read_sentences, text_options
-from dimo_jax.training.checkpoints import CONFIG_FILE, load_config
+from dimo_jax.training.config_file import CONFIG_FILE, load_config
 
 FILE = "text_projector.npz"
 
@@ -68,8 +68,8 @@ class Speaker:
     def doubt(self, embedding: np.ndarray) -> str:
         """What speaks against the motion of a sentence with this embedding [E]; "" where nothing does."""
         cosine, _, nearest = self.nearest(embedding, num=1)[0]
-        least = doubts.find_least_likeness(self.embeddings, self.owners)
-        return doubts.doubt_sentence(cosine, least, nearest, len(set(self.owners)), self.file)
+        least = caption_checks.find_least_likeness(self.embeddings, self.owners)
+        return caption_checks.doubt_sentence(cosine, least, nearest, len(set(self.owners)), self.file)
 
     def ask(self, prompt: str) -> np.ndarray:
         """The embedding [1,E] of a prompt; what speaks against its motion is logged."""
@@ -106,11 +106,11 @@ def speak_for(
       UserError: what `read_sentences` and `load_speaker` raise.
     """
     is_run = (Path(workdir) / CONFIG_FILE).is_file()  # a model file that somebody sends names no file of ours
-    file = doubts.captions_file(load_config(Path(workdir))) if is_run else None
+    file = caption_checks.captions_file(load_config(Path(workdir))) if is_run else None
     trained = getattr(model.player.params, "projector", None)
     # A projector that was trained with the latents knows the sentences of then.
-    sentences = read_sentences(model.facts if trained else doubts.refresh_captions(model.facts, file))
-    _warn(doubts.doubt_captions(sentences.names, sentences.train, file))
+    sentences = read_sentences(model.facts if trained else caption_checks.refresh_captions(model.facts, file))
+    _warn(caption_checks.doubt_captions(sentences.names, sentences.train, file))
     codes = sentence_codes(model, sentences)
     speaker = load_speaker(options, encoder, sentences, codes, run_folder(workdir), trained=trained)
     return dataclasses.replace(speaker, file=file), sentences

@@ -25,8 +25,8 @@ from dimo_jax.runs.build import check_system
 from dimo_jax.runtime import lock
 from dimo_jax.runtime.files import is_temporary
 from dimo_jax.runtime.status import STATUS_FILE
-from dimo_jax.training.checkpoints import config_sha256, load_config
 from dimo_jax.training.checks import check_engine
+from dimo_jax.training.config_file import config_sha256, load_config
 from dimo_jax.training.system import System
 
 # What says on which devices a run computes, and not what.

@@ -26,7 +26,7 @@ from dimo_jax.systems.dimo import model as dimo
 from dimo_jax.systems.dimo.model import Components
 from dimo_jax.systems.dimo.sentences import text_options
 from dimo_jax.systems.dimo.stages import frame_times
-from dimo_jax.training.checkpoints import load_config
+from dimo_jax.training.config_file import load_config
 
 
 def choose_codes(model: Restored, workdir: str, choice: Choice, num_frames: int) -> list[tuple[str, Array]]:

@@ -32,8 +32,9 @@ from dimo_jax.runtime.files import write_json
 from dimo_jax.systems.dimo import stages
 from dimo_jax.systems.dimo.model import build_components
 from dimo_jax.systems.dimo.player import Player
-from dimo_jax.training.checkpoints import CONFIG_FILE, Checkpoints, load_config, load_model_file
-from dimo_jax.training.model_file import restore_params
+from dimo_jax.training.checkpoints import Checkpoints
+from dimo_jax.training.config_file import CONFIG_FILE, load_config
+from dimo_jax.training.model_file import load_model_file, restore_params
 
 FACTS_FILE = "facts.json"
 MOTION_SPACE = "dimo_jax.systems.dimo.system:Dimo"

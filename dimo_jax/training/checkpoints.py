@@ -1,4 +1,4 @@
-"""Checkpoints: written by orbax in a thread, complete or absent, checked when read; and models in one file.
+"""Checkpoints: written by orbax in a thread, complete or absent, checked when read.
 
 workdir/checkpoints/<step>/default/        the state, as orbax writes it
 workdir/checkpoints/<step>/notes.json      what the loop remembers beside the state
@@ -8,14 +8,10 @@ workdir/damaged/<step>/                    checkpoints that could not be read wh
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import json
 import os
 import shutil
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,141 +19,14 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
-from ml_collections import ConfigDict
 
 from dimo_jax.core.errors import UserError, WriteFailed
-from dimo_jax.core.renames import current_name
-from dimo_jax.io.npz import read_npz
 from dimo_jax.runtime import manifest
 from dimo_jax.runtime.files import read_json, write_json
 
-CONFIG_FILE = "config.json"
-MODEL_VERSION = 1
-MAX_MODEL_BYTES = 4 << 30  # of a model file, after decompression
-# Packages that a config's slots may name where it comes from outside.
-_COMPONENTS = tuple(
-    f"dimo_jax.{name}." for name in ("data.puppet", "losses", "metrics", "render", "skinning", "systems", "training")
-)
 NOTES_FILE = "notes.json"
 _STATE, _PART = "default", ".{}.part"
 _ORBAX_METADATA = "_CHECKPOINT_METADATA"  # in folders that orbax's own manager wrote, for runs without manifests
-
-
-def config_sha256(config: ConfigDict) -> str:
-    """Hash of everything that a config says, independent of the order of its fields."""
-    return hashlib.sha256(json.dumps(to_plain(config), sort_keys=True).encode()).hexdigest()
-
-
-def to_plain(config: Any) -> Any:
-    """A config as plain dicts and lists, as JSON holds them."""
-    if isinstance(config, (ConfigDict, Mapping)):
-        return {key: to_plain(value) for key, value in config.items()}
-    if isinstance(config, (tuple, list)):
-        return [to_plain(value) for value in config]
-    return config
-
-
-def save_config(config: ConfigDict, workdir: Path) -> None:
-    """Writes the config into `workdir`, atomically."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_json(to_plain(config), workdir / CONFIG_FILE)
-
-
-def load_config(workdir: Path) -> ConfigDict:
-    """Reads the config that trained the model in `workdir`, a run's folder or a model file.
-
-    Raises:
-      UserError: no such folder or file, or no readable config in it.
-    """
-    if Path(workdir).is_file():
-        return load_model_file(Path(workdir)).config
-    path = Path(workdir) / CONFIG_FILE
-    if not Path(workdir).is_dir():
-        raise UserError(f"--workdir={workdir}: no such folder, expected the workdir of a training run")
-    try:
-        return ConfigDict(_rename_functions(dict(json.loads(path.read_text()))))
-    except FileNotFoundError as error:
-        raise UserError(
-            f"--workdir={workdir}: no {CONFIG_FILE} in it, expected the workdir of a training run"
-        ) from error
-    except (ValueError, TypeError, OSError, RecursionError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error}), expected a run's config") from error
-
-
-@dataclass(frozen=True)
-class ModelFile:
-    """What `export.model_file.write_model` wrote."""
-
-    config: ConfigDict
-    facts: dict[str, Any]
-    step: int
-    arrays: dict[str, np.ndarray]  # "params/..." by path, and "alive"
-
-
-def load_model_file(path: Path) -> ModelFile:
-    """Reads a trained model from one file; nothing in it is unpickled.
-
-    Raises:
-      UserError: not such a file, too large, or its config names a function outside of dimo_jax: a model that somebody
-        sends must not choose what is run.
-    """
-    expected = "one of --app=export --format=checkpoint"
-    arrays = read_npz(path, f"a model file, {expected}", max_bytes=MAX_MODEL_BYTES)
-    try:
-        version, step = int(arrays.pop("version")), int(arrays.pop("step"))
-        config, facts = (json.loads(str(arrays.pop(name))) for name in ("config", "facts"))
-        if not isinstance(config, dict) or not isinstance(facts, dict):
-            raise ValueError("config and facts are not objects")
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise UserError(f"{path}: not a model file ({reason}), expected {expected}") from error
-    if version != MODEL_VERSION:
-        raise UserError(f"{path}: found a model file of version {version}, expected {MODEL_VERSION}")
-    config = _rename_functions(config)
-    for key, name in _find_functions(config, "config"):
-        if not _is_component(name):
-            raise UserError(
-                f"{path}: {key} names {str(name)[:80]!r}, expected a function of dimo_jax in a model file; models with "
-                "components of your own are used from the run's folder"
-            )
-    return ModelFile(ConfigDict(config), facts, step, arrays)
-
-
-def _rename_functions(config: Any) -> Any:
-    """A config with every `fn` under its present name."""
-    if isinstance(config, list):
-        return [_rename_functions(each) for each in config]
-    if not isinstance(config, dict):
-        return config
-    return {
-        key: current_name(value) if key == "fn" and isinstance(value, str) else _rename_functions(value)
-        for key, value in config.items()
-    }
-
-
-def _is_component(name: Any) -> bool:
-    """Whether `name` is "module:function" of a package with components, defined there and not imported from elsewhere.
-
-    What a module imports is its attribute, too: through it a config could write files.
-    """
-    module, _, function = str(name).partition(":")
-    if not module.startswith(_COMPONENTS):
-        return False
-    try:
-        found = getattr(importlib.import_module(module), function, None)
-    except (ImportError, ValueError):
-        return False
-    return getattr(found, "__module__", "") == module
-
-
-def _find_functions(config: Any, key: str) -> list[tuple[str, Any]]:
-    """All `fn` of a config, with the keys that lead there."""
-    if isinstance(config, list):
-        return [found for index, each in enumerate(config) for found in _find_functions(each, f"{key}[{index}]")]
-    if not isinstance(config, dict):
-        return []
-    own = [(f"{key}.fn", config["fn"])] if "fn" in config else []
-    return own + [found for name, each in config.items() for found in _find_functions(each, f"{key}.{name}")]
 
 
 class Checkpoints:

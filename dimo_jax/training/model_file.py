@@ -8,8 +8,10 @@ state is left out, so a model file plays and fits codes, and training goes on fr
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,59 @@ import flax.serialization
 import flax.traverse_util
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from dimo_jax.core.errors import UserError
+from dimo_jax.core.renames import rename_functions
 from dimo_jax.core.types import Array, Params
+from dimo_jax.io.npz import read_npz
 from dimo_jax.runtime.files import replace_file
-from dimo_jax.training.checkpoints import MODEL_VERSION, ModelFile
+
+MODEL_VERSION = 1
+MAX_MODEL_BYTES = 4 << 30  # of a model file, after decompression
+# Packages that a config's slots may name where it comes from outside.
+_COMPONENTS = tuple(
+    f"dimo_jax.{name}." for name in ("data.puppet", "losses", "metrics", "render", "skinning", "systems", "training")
+)
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """What `write_model` wrote."""
+
+    config: ConfigDict
+    facts: dict[str, Any]
+    step: int
+    arrays: dict[str, np.ndarray]  # "params/..." by path, and "alive"
+
+
+def load_model_file(path: Path) -> ModelFile:
+    """Reads a trained model from one file; nothing in it is unpickled.
+
+    Raises:
+      UserError: not such a file, too large, or its config names a function outside of dimo_jax: a model that somebody
+        sends must not choose what is run.
+    """
+    expected = "one of --app=export --format=checkpoint"
+    arrays = read_npz(path, f"a model file, {expected}", max_bytes=MAX_MODEL_BYTES)
+    try:
+        version, step = int(arrays.pop("version")), int(arrays.pop("step"))
+        config, facts = (json.loads(str(arrays.pop(name))) for name in ("config", "facts"))
+        if not isinstance(config, dict) or not isinstance(facts, dict):
+            raise ValueError("config and facts are not objects")
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise UserError(f"{path}: not a model file ({reason}), expected {expected}") from error
+    if version != MODEL_VERSION:
+        raise UserError(f"{path}: found a model file of version {version}, expected {MODEL_VERSION}")
+    config = rename_functions(config)
+    for key, name in _find_functions(config, "config"):
+        if not _is_component(name):
+            raise UserError(
+                f"{path}: {key} names {str(name)[:80]!r}, expected a function of dimo_jax in a model file; models with "
+                "components of your own are used from the run's folder"
+            )
+    return ModelFile(ConfigDict(config), facts, step, arrays)
 
 
 def write_model(
@@ -86,3 +136,28 @@ def restore_params(file: ModelFile, template: Params, path: Path | str) -> tuple
     nested = flax.traverse_util.unflatten_dict({name: jnp.asarray(value) for name, value in found.items()}, sep="/")
     params: Params = flax.serialization.from_state_dict(template, nested["params"])
     return params, jnp.asarray(alive)
+
+
+def _is_component(name: Any) -> bool:
+    """Whether `name` is "module:function" of a package with components, defined there and not imported from elsewhere.
+
+    What a module imports is its attribute, too: through it a config could write files.
+    """
+    module, _, function = str(name).partition(":")
+    if not module.startswith(_COMPONENTS):
+        return False
+    try:
+        found = getattr(importlib.import_module(module), function, None)
+    except (ImportError, ValueError):
+        return False
+    return getattr(found, "__module__", "") == module
+
+
+def _find_functions(config: Any, key: str) -> list[tuple[str, Any]]:
+    """All `fn` of a config, with the keys that lead there."""
+    if isinstance(config, list):
+        return [found for index, each in enumerate(config) for found in _find_functions(each, f"{key}[{index}]")]
+    if not isinstance(config, dict):
+        return []
+    own = [(f"{key}.fn", config["fn"])] if "fn" in config else []
+    return own + [found for name, each in config.items() for found in _find_functions(each, f"{key}.{name}")]

@@ -32,9 +32,10 @@ from dimo_jax.runs.motions import find_motions, read_codes
 from dimo_jax.runs.restore import restore, save_facts
 from dimo_jax.systems.dimo import stages
 from dimo_jax.systems.dimo.model import build_components
-from dimo_jax.training.checkpoints import load_model_file, to_plain
-from dimo_jax.training.model_file import write_model
+from dimo_jax.training.config_file import to_plain
+from dimo_jax.training.model_file import load_model_file, write_model
 from dimo_jax.views import gallery
+from dimo_jax.views.camera_path import make_camera_path
 
 
 @pytest.fixture(scope="module")
@@ -298,7 +299,7 @@ def test_videos_by_container_layer_and_camera(model, tmp_path):
     assert pictures[:, 0, 0, 3].max() == 0
     # Straight alpha over white is what the player renders over white.
     model_ = restore_once(model / "model.npz")
-    camera = sample.make_camera_path(model_.camera(32), "orbit", 4, azimuths="0,90")
+    camera = make_camera_path(model_.camera(32), "orbit", 4, azimuths="0,90")
     clip = model_.player.play(model_.player.latent(0), stages.frame_times(4))
     truth = model_.player.film(clip.gaussians, camera)
     alpha = pictures[:, :, :32, 3:] / 255

@@ -14,10 +14,10 @@ from dimo_jax.core.errors import UserError
 from dimo_jax.data.puppet.catalog import MOTIONS
 from dimo_jax.data.puppet.sentences import MORE, TEST
 from dimo_jax.runs import captions
-from dimo_jax.systems.dimo import doubts
+from dimo_jax.systems.dimo import caption_checks
 from dimo_jax.systems.dimo.projector import build_projector, stack_sentences
 from dimo_jax.systems.dimo.sentences import DEFAULTS, read_sentences
-from dimo_jax.training.checkpoints import save_config
+from dimo_jax.training.config_file import save_config
 
 FACTS = dict(
     names=["walk", "wave", "jump"],
@@ -149,11 +149,11 @@ def test_edited_captions_count_at_the_next_prompt(tmp_path, caplog):
 def test_an_encoder_to_which_all_is_alike_is_not_taken_at_its_word():
     rng = np.random.default_rng(0)
     alike = np.ones(64) + 0.3 * rng.normal(size=(12, 64))
-    least = doubts.find_least_likeness(alike, np.repeat(np.arange(4), 3))
+    least = caption_checks.find_least_likeness(alike, np.repeat(np.arange(4), 3))
     assert 0.85 < least < 0.97
     apart = rng.normal(size=(12, 64))
-    assert doubts.find_least_likeness(apart, np.repeat(np.arange(4), 3)) == doubts.LEAST_LIKE
-    assert doubts.find_least_likeness(apart[:3], np.zeros(3, int)) == doubts.LEAST_LIKE
+    assert caption_checks.find_least_likeness(apart, np.repeat(np.arange(4), 3)) == caption_checks.LEAST_LIKE
+    assert caption_checks.find_least_likeness(apart[:3], np.zeros(3, int)) == caption_checks.LEAST_LIKE
 
 
 def test_leave_one_out_needs_two_sentences():

@@ -26,7 +26,7 @@ from dimo_jax.runs import captions
 from dimo_jax.runs.restore import restore
 from dimo_jax.systems.dimo.sentences import text_options
 from dimo_jax.systems.dimo.stages import frame_times
-from dimo_jax.training.checkpoints import load_config
+from dimo_jax.training.config_file import load_config
 from dimo_jax.views.trajectories import read_trajectories
 from dimo_jax.views.viewer import exports, loop, prompts
 from dimo_jax.views.viewer.session import Session, Source

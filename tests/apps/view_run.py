@@ -5,7 +5,8 @@ import json
 from bench.view import make_facts, random_state
 from dimo_jax.configs.dimo import get_config
 from dimo_jax.runs.restore import FACTS_FILE
-from dimo_jax.training.checkpoints import Checkpoints, save_config
+from dimo_jax.training.checkpoints import Checkpoints
+from dimo_jax.training.config_file import save_config
 
 SIZES = dict(num_motions=3, num_frames=6)
 NAMES = ["wave", "jump", "left"]

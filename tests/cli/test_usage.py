@@ -146,9 +146,9 @@ def test_help_takes_less_than_half_a_second_of_processor_time():
 
 
 def test_the_console_script_finds_configs_and_components_of_the_working_folder(tmp_path):
-    (tmp_path / "configs").mkdir()
-    (tmp_path / "configs/base.py").write_text("START = 'nothing'\n")
-    (tmp_path / "configs/own.py").write_text("from configs import base\n\n\ndef get_config():\n    return base.START\n")
-    done = start("dimo-jax", "--config=configs/own.py", folder=tmp_path)
+    (tmp_path / "mylab").mkdir()
+    (tmp_path / "mylab/base.py").write_text("START = 'nothing'\n")
+    (tmp_path / "mylab/own.py").write_text("from mylab import base\n\n\ndef get_config():\n    return base.START\n")
+    done = start("dimo-jax", "--config=mylab/own.py", folder=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == "error: --config=configs/own.py: found str from get_config, expected a ConfigDict\n"
+    assert done.stderr == "error: --config=mylab/own.py: found str from get_config, expected a ConfigDict\n"

@@ -17,7 +17,7 @@ from dimo_jax.data.formats.native import read_dataset, write_dataset
 from dimo_jax.data.sources import load
 from dimo_jax.io.clocks import Sampling
 from dimo_jax.io.matte import Matte
-from dimo_jax.runtime import room
+from dimo_jax.runtime import capacity_checks
 
 VIEWS = [{"name": name, "azimuth_deg": azimuth, "fov_deg": 33.9} for name, azimuth in (("front", 0), ("side", 90))]
 
@@ -83,7 +83,7 @@ def test_an_import_that_fails_late_leaves_nothing(tmp_path, kind):
 
 def test_a_disk_that_is_too_small_is_said_before_anything_is_written(tmp_path, monkeypatch):
     folder = write_set(tmp_path / "set")
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(capacity_checks.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     with pytest.raises(UserError, match=r"out: found 1 kB free on its disk, expected .* kB \(--size or --num_frames"):
         run(source=str(folder), out=str(tmp_path / "out"))
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
@@ -94,7 +94,7 @@ def test_data_larger_than_memory_is_said_or_kept_on_the_disk(tmp_path, monkeypat
     folder = write_authors(tmp_path / "set")
     whole = load({"path": str(folder), "store": "memory"}).frames
     write_dataset(load({"path": str(folder)}), tmp_path / "native")
-    monkeypatch.setattr(room, "free_memory", lambda: 30_000.0)
+    monkeypatch.setattr(capacity_checks, "free_memory", lambda: 30_000.0)
     for path in (folder, tmp_path / "native"):
         with pytest.raises(UserError, match=r"of frames do not fit into memory, of which 30 kB are free"):
             load({"path": str(path), "store": "memory"})
@@ -108,8 +108,8 @@ def test_data_larger_than_memory_is_said_or_kept_on_the_disk(tmp_path, monkeypat
 
 
 def test_limits_of_memory_are_read():
-    free = room.free_memory()
+    free = capacity_checks.free_memory()
     assert 1e6 < free < float("inf")
-    room.check_memory(free / 2, "x", otherwise="y")
+    capacity_checks.check_memory(free / 2, "x", otherwise="y")
     with pytest.raises(UserError, match=r"x do not fit into memory, of which .* are free, expected .* \(y\)"):
-        room.check_memory(2 * free, "x", otherwise="y")
+        capacity_checks.check_memory(2 * free, "x", otherwise="y")

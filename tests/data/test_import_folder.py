@@ -21,7 +21,7 @@ from dimo_jax.data.formats.rigged import passes
 from dimo_jax.data.formats.rigged.folder import import_folder, staging_of
 from dimo_jax.data.formats.rigged.passes import Timing
 from dimo_jax.data.formats.rigged.plan import Options, import_gltf
-from dimo_jax.runtime import room
+from dimo_jax.runtime import capacity_checks
 from dimo_jax.runtime.lock import hold
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,10 +78,10 @@ def test_folder_holds_what_the_import_in_memory_returns(walker, tmp_path):
 @pytest.mark.parametrize("short", ["memory", "disk"])
 def test_a_model_that_does_not_fit_is_said_before_anything_is_written(walker, tmp_path, monkeypatch, short):
     if short == "memory":
-        monkeypatch.setattr(room, "free_memory", lambda: 1e3)
+        monkeypatch.setattr(capacity_checks, "free_memory", lambda: 1e3)
         message = r"walker\.glb: \d clips of 3 frames of \d+ vertices do not fit into memory, of which 1 kB are free"
     else:
-        monkeypatch.setattr(room.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 100}))
+        monkeypatch.setattr(capacity_checks.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 100}))
         message = r"out: found 0\.1 kB free on its disk, expected .* kB \(--size, --num_frames or --clips"
     target = tmp_path / "new/out"
     with pytest.raises(UserError, match=message):

@@ -12,7 +12,7 @@ from dimo_jax.data.dataset import Dataset
 from dimo_jax.runs.build import build_system
 from dimo_jax.runs.lifecycle import occupy
 from dimo_jax.runtime.signals import Signals
-from dimo_jax.training.checkpoints import save_config
+from dimo_jax.training.config_file import save_config
 
 SIZES = dict(num_motions=2, num_frames=4)
 

@@ -24,8 +24,8 @@ from dimo_jax.data.formats.recording import Recording, choose_size, outline
 from dimo_jax.io.clocks import Clock, Sampling, pick_frames, steady_clock
 from dimo_jax.io.cutting import Shares, cut_frames
 from dimo_jax.io.matte import Matte
+from dimo_jax.runtime.capacity_checks import check_disk, check_memory, in_bytes
 from dimo_jax.runtime.jobs import run_all
-from dimo_jax.runtime.room import check_disk, check_memory, in_bytes
 
 MAX_WORKERS = 4
 _SAME_PACE = 0.01  # share by which clips' rates may differ: 29.97 and 30

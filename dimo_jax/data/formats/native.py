@@ -33,8 +33,8 @@ from dimo_jax.io.clips import open_clip
 from dimo_jax.io.npz import read_npz
 from dimo_jax.io.pictures import read_image
 from dimo_jax.runtime.caches import cache_root
+from dimo_jax.runtime.capacity_checks import check_memory, in_bytes
 from dimo_jax.runtime.jobs import one_line, run_all
-from dimo_jax.runtime.room import check_memory, in_bytes
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".gif")
 MIN_STORED_BYTES = 1 << 30  # of frames, from which on they are kept on disk

@@ -16,7 +16,7 @@ LEFT, RIGHT = ("left",), ("right",)
 
 
 class Motion(NamedTuple):
-    """One motion: `curves(u)` maps [T] in 0..1 to channels of `puppet_body.pose`; the first sentence is the caption."""
+    """One motion: `curves(u)` maps [T] in 0..1 to channels of `body.pose`; the first sentence is the caption."""
 
     name: str
     family: str

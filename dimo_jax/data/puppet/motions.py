@@ -1,7 +1,7 @@
 """The embedded character's motions: families of curves over time, one function each.
 
 Every function takes `u`, [T] in 0..1 from the first frame to the last, and options, and returns channel curves of
-`puppet_body.pose`: degrees relative to the rest pose (body units for root.x, root.z and root.lift). All curves are 0
+`body.pose`: degrees relative to the rest pose (body units for root.x, root.z and root.lift). All curves are 0
 at u = 0, so every motion starts from the same pose.
 """
 

@@ -1,4 +1,4 @@
-"""More of the embedded character's motions: dances, sports, falls and whole-body moves; see `puppet_motions`."""
+"""More of the embedded character's motions: dances, sports, falls and whole-body moves; see `motions`."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ DEFAULT_TILE = 16  # pixels, of a backend that does not name its own `TILE`
 def rasterize(
     splats: Splats, *, height: int, width: int, capacity: int | None = None, implementation: str | None = None
 ) -> tuple[Array, Array, Array]:
-    """Composites splats front to back into one image (DESIGN section 4).
+    """Composites splats front to back into one image.
 
     Args:
       splats: N projected Gaussians, N may be 0.

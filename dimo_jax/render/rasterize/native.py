@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from dimo_jax.core.types import Array, Camera, Gaussians, Splats
 from dimo_jax.native.library import load_library
-from dimo_jax.render.rasterize import native_project
+from dimo_jax.render import project_native
 
 _FORWARD = "dimo_rasterize_forward"
 _BACKWARD = "dimo_rasterize_backward"
@@ -47,7 +47,7 @@ def project(gaussians: Gaussians, camera: Camera) -> Splats:
     library = load_library()
     if isinstance(library, str):
         raise RuntimeError(library)
-    return native_project.project(gaussians, camera)
+    return project_native.project(gaussians, camera)
 
 
 def rasterize(splats: Splats, *, height: int, width: int, capacity: int | None) -> tuple[Array, Array, Array]:

@@ -49,7 +49,7 @@ def why_unavailable() -> str | None:
 
 
 def rasterize(splats: Splats, *, height: int, width: int, capacity: int | None = None) -> Outputs:
-    """Composites splats front to back into one image; see `dimo_jax.core.types.Rasterize` and DESIGN section 4.
+    """Composites splats front to back into one image; see `dimo_jax.core.types.Rasterize`.
 
     Args:
       splats: N projected Gaussians; N may be 0.

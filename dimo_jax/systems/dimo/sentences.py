@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from dimo_jax.core.errors import UserError
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.networks.bert import load_encoder
-from dimo_jax.systems.dimo import doubts
+from dimo_jax.systems.dimo import caption_checks
 from dimo_jax.systems.dimo.projector import SentenceInputs, stack_sentences
 
 # For runs whose config knows nothing of `text` yet.
@@ -73,7 +73,7 @@ def read_joint_sentences(config: ConfigDict, dataset: Dataset) -> SentenceInputs
     )
     encoder = load_encoder(options["bert"], pooling=options["pooling"])
     embeddings = [encoder.embed(each) for each in sentences.train]
-    doubt = doubts.doubt_captions(sentences.names, sentences.train, doubts.captions_file(config))
+    doubt = caption_checks.doubt_captions(sentences.names, sentences.train, caption_checks.captions_file(config))
     if doubt:
         logging.warning("%s", doubt)
     return stack_sentences(embeddings, sentences.motions, num_motions=dataset.num_motions)

@@ -13,7 +13,7 @@ from dimo_jax.runs import captions
 from dimo_jax.runs.captions import Speaker
 from dimo_jax.runs.restore import Restored
 from dimo_jax.systems.dimo.sentences import Sentences, text_options
-from dimo_jax.training.checkpoints import load_config
+from dimo_jax.training.config_file import load_config
 from dimo_jax.views.viewer.session import Source
 
 

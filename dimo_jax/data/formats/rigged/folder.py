@@ -30,9 +30,9 @@ from dimo_jax.data.formats.rigged.passes import each_clip, pose_clip, render_vie
 from dimo_jax.data.formats.rigged.plan import Options, Plan, describe_motions, plan_import
 from dimo_jax.io.gltf.scene import load_scene
 from dimo_jax.rigs.scene import Scene
+from dimo_jax.runtime.capacity_checks import check_disk, in_bytes
 from dimo_jax.runtime.files import write_json
 from dimo_jax.runtime.lock import LOCK_FILE, hold
-from dimo_jax.runtime.room import check_disk, in_bytes
 
 VERSION = 3  # of pictures and names: another one does not go on with what an older version of this program has drawn
 PLAN = ".plan.json"

@@ -32,7 +32,7 @@ from dimo_jax.rigs.facing import describe_inside_out
 from dimo_jax.rigs.posing import pose_scene
 from dimo_jax.rigs.scene import Scene, check_clips
 from dimo_jax.rigs.skeleton import Clip
-from dimo_jax.runtime.room import check_memory, in_bytes
+from dimo_jax.runtime.capacity_checks import check_memory, in_bytes
 
 _POSED_BYTES = 4 * 24  # of a vertex: posed, without its travel, those that are drawn, and framed
 _TRUTH_BYTES = 24 + 24 + 24 + 12  # of a point: as it was measured, stacked, framed, and as float32
