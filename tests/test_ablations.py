@@ -119,13 +119,13 @@ def test_number_codes_tell_sixty_motions_apart():
 
 def test_budget_scales_every_schedule():
     config = load_config(f"{ROOT}/configs/dimo.py:demo", 0.25)
-    assert (config.stage1.num_steps, config.stage2.num_steps) == (300, 300)
-    assert config.stage1.phases == ((0, 32), (108, 64))
-    assert config.stage2.rates.means.num_steps == 300
-    assert config.stage2.prune_every == 50
-    assert config.stage1.anneal_every == 108
+    assert (config.stage1.num_steps, config.stage2.num_steps) == (400, 525)
+    assert config.stage1.phases == ((0, 32), (143, 64))
+    assert config.stage2.rates.means.num_steps == 525
+    assert config.stage2.prune_every == 88
+    assert config.stage1.anneal_every == 143
     turn = config.stage1.losses.turn
-    assert (turn.start, turn.stop) == (108, 215)
+    assert (turn.start, turn.stop) == (143, 287)
     check_config(config)
     check_config(load_config(f"{ROOT}/configs/dimo.py:demo", 1e-4))
 

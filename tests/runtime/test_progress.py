@@ -101,7 +101,7 @@ def test_short_work_and_work_that_others_tell_of_say_nothing(caplog, capsys, inf
 SCRIPT = """
 import sys, time, warnings
 from absl import app, logging
-from dimo_jax import progress
+from dimo_jax.runtime import progress
 
 def main(_):
     logging.set_verbosity(logging.INFO)
