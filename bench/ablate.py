@@ -19,20 +19,20 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib.util
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict
 
+from bench.presets import load_module, scale_steps
 from dimo_jax.apps.train import train
 from dimo_jax.cameras.orbits import select_cameras
 from dimo_jax.core.errors import UserError
@@ -49,7 +49,6 @@ TABLE_5 = ("no_factorization", "no_latent_space", "no_pretraining", "no_joint_tr
 DEFAULT = ["configs/dimo.py:demo", *(f"configs/ablations/{name}.py:demo" for name in TABLE_5)]
 IMAGE_SCORES = ("psnr", "psnr_foreground", "ssim", "lpips_alex")
 FILE = "ablation.npz"
-STEPS = ("_from", "_until", "_every")
 
 CONFIGS = flags.DEFINE_list("configs", DEFAULT, "config files with their config strings, separated by commas")
 OUT = flags.DEFINE_string("out", "runs/ablations", "folder of all runs and of table.md")
@@ -92,23 +91,6 @@ def parse_plan(text: str, *, budget: float, changes: Sequence[str] = ()) -> Plan
     return Plan(text, budget, tuple(changes))
 
 
-def load_module(spec: str) -> tuple[Any, str]:
-    """The module of a config file "path.py:string" and its config string.
-
-    Raises:
-      UserError: no such file.
-    """
-    path, _, preset = spec.partition(":")
-    if not Path(path).is_file():
-        raise UserError(f"--configs: no file {path!r}, expected config files such as configs/dimo.py:demo")
-    loader = importlib.util.spec_from_file_location(Path(path).stem, path)
-    assert loader is not None
-    assert loader.loader is not None
-    module = importlib.util.module_from_spec(loader)
-    loader.loader.exec_module(module)
-    return module, preset
-
-
 def load_config(plan: Plan) -> ConfigDict:
     """The config of a plan, with its steps scaled by the budget."""
     module, preset = load_module(plan.spec)
@@ -135,33 +117,6 @@ def _change(config: ConfigDict, change: str) -> None:
         config[last] = value
     except (KeyError, TypeError) as error:
         raise UserError(f"--set={change}: {error.args[0]}; expected KEY=VALUE of a key of the config") from error
-
-
-def scale_steps(config: ConfigDict, share: float) -> ConfigDict:
-    """The config with all that counts steps multiplied by `share`: lengths, phases, schedules and density control.
-
-    0 stays 0, anything else stays at least 1; the motion graph is refreshed, and the run logged and saved, as often as
-    before. Changes `config` and returns it.
-    """
-    if share == 1:
-        return config
-
-    def scaled(steps: int) -> int:
-        return max(1, round(share * steps)) if steps else 0
-
-    for stage in (config.stage1, config.stage2):
-        starts: dict[int, int] = {scaled(first): size for first, size in stage.phases}
-        stage.phases = tuple(sorted(starts.items()))
-        for name in stage:
-            if name == "num_steps" or (name.endswith(STEPS) and name != "refresh_every"):
-                stage[name] = scaled(stage[name])
-        for spec in (*stage.rates.values(), *stage.losses.values()):
-            for name in ("num_steps", "warmup_steps", "start"):
-                if isinstance(spec, ConfigDict) and name in spec:
-                    spec[name] = scaled(spec[name])
-            if isinstance(spec, ConfigDict) and spec.get("stop") is not None:
-                spec.stop = max(scaled(spec.stop), spec.get("start", 0) + 1)
-    return config
 
 
 def expand(plan: Plan) -> list[Plan]:

@@ -17,6 +17,7 @@ as a share of the height; mean and spread (half of largest less smallest) over t
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -26,10 +27,10 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags, logging
+from absl import logging
 from ml_collections import ConfigDict
 
-from bench.ablate import load_module, scale_steps
+from bench.presets import load_module, scale_steps
 from dimo_jax.apps import import_data
 from dimo_jax.apps.train import train
 from dimo_jax.core.errors import UserError
@@ -38,7 +39,9 @@ from dimo_jax.io.metrics_log import read_metrics
 from dimo_jax.metrics.means import mean_defined
 from dimo_jax.metrics.sharpness import sharpness
 from dimo_jax.runs.evaluation import measure_surface_distance, play_motions, score
+from dimo_jax.runtime.compiler import leave_reductions_to_xla
 from dimo_jax.runtime.files import write_json
+from dimo_jax.runtime.memory import keep_freed_memory
 from dimo_jax.systems.dimo.player import Player
 from dimo_jax.training.images import composite_truth
 
@@ -53,14 +56,18 @@ SOURCES: dict[str, dict[str, Any]] = {
 }
 FIGURES = ("psnr_foreground", "psnr", "lpips", "sharpness", "frames_foreground", "frames", "surface", "seconds")
 
-CONFIG = flags.DEFINE_string("config", "configs/dimo.py:demo", "config file with its config string")
-BUDGET = flags.DEFINE_float("budget", 300.0, "seconds of training", lower_bound=1.0)
-SEEDS = flags.DEFINE_integer("seeds", 3, "runs of each subject", lower_bound=1)
-SUBJECTS = flags.DEFINE_list("subjects", ["puppet", *SOURCES], "what to train")
-DATA = flags.DEFINE_string("data", "../shared/data", "folder with knight.glb and rigs/")
-RUNS = flags.DEFINE_string("runs", "runs/quality", "folder of all runs")
-OUT = flags.DEFINE_string("out", None, "JSON file for the figures")
-ONE = flags.DEFINE_string("one", None, "SUBJECT:SEED to run in this process, into --runs")
+
+class Settings(NamedTuple):
+    """What the command line says."""
+
+    config: str = "configs/dimo.py:demo"
+    budget: float = 300.0
+    seeds: int = 3
+    subjects: tuple[str, ...] = ("puppet", *SOURCES)
+    data: str = "../shared/data"
+    runs: str = "runs/quality"
+    out: str = ""
+    one: str = ""
 
 
 class Pace(NamedTuple):
@@ -69,26 +76,26 @@ class Pace(NamedTuple):
     seconds: float  # of all steps, without compilation
 
 
-def load_config(subject: str, seed: int) -> ConfigDict:
+def load_config(subject: str, seed: int, settings: Settings) -> ConfigDict:
     """The config of a subject's run, at its own length."""
-    module, preset = load_module(CONFIG.value)
+    module, preset = load_module(settings.config)
     config: ConfigDict = module.get_config(preset) if preset else module.get_config()
     config.seed = seed
     if subject != "puppet":
-        config.data.path = str(Path(RUNS.value) / "data" / subject)
+        config.data.path = str(Path(settings.runs) / "data" / subject)
     return config
 
 
-def prepare(subject: str) -> bool:
+def prepare(subject: str, settings: Settings) -> bool:
     """Imports a subject's data; False where its file is not there."""
     source = SOURCES.get(subject)
     if source is None:
         return True
-    path = Path(DATA.value) / source["file"]
+    path = Path(settings.data) / source["file"]
     if not path.is_file():
         return False
     options = {name: value for name, value in source.items() if name != "file"}
-    import_data.run(source=str(path), out=str(Path(RUNS.value) / "data" / subject), size=128, **options)
+    import_data.run(source=str(path), out=str(Path(settings.runs) / "data" / subject), size=128, **options)
     return True
 
 
@@ -120,14 +127,14 @@ def find_sharpness(player: Player, dataset: Dataset, views: np.ndarray, frames: 
     return mean_defined(np.concatenate(found)).value
 
 
-def run_one(subject: str, seed: int, folder: Path) -> dict[str, Any]:
+def run_one(subject: str, seed: int, folder: Path, settings: Settings) -> dict[str, Any]:
     """Trains and scores one run; returns its figures."""
-    whole = load_config(subject, seed)
-    probe = scale_steps(load_config(subject, seed), PROBE)
+    whole = load_config(subject, seed, settings)
+    probe = scale_steps(load_config(subject, seed, settings), PROBE)
     probe.log_every, probe.image_every = 4, 0
     dataset, _ = train(probe, folder / "probe")
     pace = measure_pace(read_metrics(folder / "probe/metrics.jsonl"), whole)
-    share = BUDGET.value / pace.seconds
+    share = settings.budget / pace.seconds
     logging.info("%s: a whole run would take %.0f s, so all schedules are stretched by %.2f", subject, *pace, share)
     config = scale_steps(whole, share)
     dataset, trained = train(config, folder / "run")
@@ -148,18 +155,18 @@ def run_one(subject: str, seed: int, folder: Path) -> dict[str, Any]:
     return figures
 
 
-def launch(subject: str, seed: int, folder: Path) -> dict[str, Any]:
+def launch(subject: str, seed: int, folder: Path, settings: Settings) -> dict[str, Any]:
     """The figures of a run, in a process of its own where it has not finished before.
 
     Raises:
       UserError: the run failed.
     """
     path = folder / "figures.json"
-    wanted = dict(config=CONFIG.value, budget=BUDGET.value)
+    wanted = dict(config=settings.config, budget=settings.budget)
     if path.exists() and {name: json.loads(path.read_text()).get(name) for name in wanted} == wanted:
         return dict(json.loads(path.read_text()))
-    command = [sys.executable, "-m", "bench.quality", f"--one={subject}:{seed}", f"--runs={RUNS.value}"]
-    command += [f"--config={CONFIG.value}", f"--budget={BUDGET.value}", f"--data={DATA.value}"]
+    command = [sys.executable, "-m", "bench.quality", f"--one={subject}:{seed}", f"--runs={settings.runs}"]
+    command += [f"--config={settings.config}", f"--budget={settings.budget}", f"--data={settings.data}"]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log.txt").open("w") as file:
         done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
@@ -192,28 +199,55 @@ def describe(subject: str, found: Mapping[str, Any]) -> str:
     return f"| {subject} | {' | '.join(cells)} |"
 
 
-def main(argv: list[str]) -> None:
+def read_settings(arguments: Sequence[str] | None = None) -> Settings:
+    """Parses the command line (default: that of the process)."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    usual = Settings()
+    parser.add_argument("--config", default=usual.config, help="config file with its config string")
+    parser.add_argument("--budget", type=float, default=usual.budget, help="seconds of training")
+    parser.add_argument("--seeds", type=int, default=usual.seeds, help="runs of each subject")
+    parser.add_argument("--subjects", type=lambda text: tuple(text.split(",")), default=usual.subjects)
+    parser.add_argument("--data", default=usual.data, help="folder with knight.glb and rigs/")
+    parser.add_argument("--runs", default=usual.runs, help="folder of all runs")
+    parser.add_argument("--out", default=usual.out, help="JSON file for the figures")
+    parser.add_argument("--one", default=usual.one, help="SUBJECT:SEED to run in this process, into --runs")
+    settings = Settings(**vars(parser.parse_args(arguments)))
+    for subject in settings.subjects:
+        if subject not in usual.subjects:
+            parser.error(f"--subjects: found {subject!r}, expected some of {', '.join(usual.subjects)}")
+    if settings.budget <= 0 or settings.seeds < 1:
+        parser.error("--budget, --seeds: expected more than 0 seconds and at least 1 seed")
+    return settings
+
+
+def main(settings: Settings) -> None:
     """Runs all subjects and seeds, prints the table, writes the JSON."""
-    del argv
     logging.set_verbosity(logging.INFO)
-    if ONE.value:
-        subject, _, seed = ONE.value.partition(":")
-        folder = Path(RUNS.value) / f"{subject}_{seed}"
-        figures = run_one(subject, int(seed), folder)
-        write_json(figures | dict(config=CONFIG.value, budget=BUDGET.value), folder / "figures.json")
+    if settings.one:
+        subject, _, seed = settings.one.partition(":")
+        folder = Path(settings.runs) / f"{subject}_{seed}"
+        figures = run_one(subject, int(seed), folder, settings)
+        write_json(figures | dict(config=settings.config, budget=settings.budget), folder / "figures.json")
         return
     results: dict[str, Any] = {}
     print(f"| subject | {' | '.join(FIGURES)} |\n|---|{'---|' * len(FIGURES)}", flush=True)
-    for subject in SUBJECTS.value:
-        if not prepare(subject):
-            print(f"{subject}: left out, {Path(DATA.value) / SOURCES[subject]['file']} is not there", flush=True)
+    for subject in settings.subjects:
+        if not prepare(subject, settings):
+            print(f"{subject}: left out, {Path(settings.data) / SOURCES[subject]['file']} is not there", flush=True)
             continue
-        runs = [launch(subject, seed, Path(RUNS.value) / f"{subject}_{seed}") for seed in range(SEEDS.value)]
+        runs = [
+            launch(subject, seed, Path(settings.runs) / f"{subject}_{seed}", settings) for seed in range(settings.seeds)
+        ]
         results[subject] = summarize(runs)
         print(describe(subject, results[subject]), flush=True)
-    if OUT.value:
-        write_json(dict(config=CONFIG.value, budget=BUDGET.value, seeds=SEEDS.value, subjects=results), Path(OUT.value))
+    if settings.out:
+        write_json(
+            dict(config=settings.config, budget=settings.budget, seeds=settings.seeds, subjects=results),
+            Path(settings.out),
+        )
 
 
 if __name__ == "__main__":
-    app.run(main)
+    keep_freed_memory()
+    leave_reductions_to_xla()
+    main(read_settings())

@@ -101,3 +101,44 @@ def test_nothing_imports_by_a_name_that_only_a_checkout_has():
 
 def test_launch_is_short():
     assert len((ROOT / "launch.py").read_text().splitlines()) < 60
+
+
+def module_of(path):
+    return ".".join(("dimo_jax", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def find_cycle(graph):
+    """Modules of one cycle of a graph (name -> names), or []."""
+    state, trail = {}, []
+
+    def visit(name):
+        state[name] = "open"
+        trail.append(name)
+        for other in sorted(graph.get(name, ())):
+            if state.get(other) == "open":
+                return trail[trail.index(other) :]
+            if other not in state and (found := visit(other)):
+                return found
+        state[name] = "done"
+        trail.pop()
+        return []
+
+    for name in sorted(graph):
+        if name not in state and (found := visit(name)):
+            return found
+    return []
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    paths = {module_of(path): path for path in PACKAGE.rglob("*.py")}
+    graph = {}
+    for name, path in paths.items():
+        tree = ast.parse(path.read_text())
+        tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]  # not in functions
+        found = {module for module in imported_modules(path, tree) if module in paths}
+        found |= {module.rpartition(".")[0] for module in imported_modules(path, tree)} & set(paths)
+        graph[name] = {other for other in found if other != name and not name.startswith(f"{other}.")}
+    assert sum(map(len, graph.values())) > 1000
+    # A package's own __init__ gathers its modules, which may import each other beside it.
+    assert find_cycle(graph) == []
+    assert find_cycle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == ["a", "b", "c"]
