@@ -24,7 +24,7 @@ def load_object(path: str | Path, *, repair: bool = False) -> ObjectMesh:
       repair: settles NaN and infinite numbers of a glTF file, and says so in `notes`.
 
     Raises:
-      UserError: the file is missing, malformed, of another kind, has no triangles, or holds numbers that are not finite.
+      UserError: the file is missing, malformed, of another kind, has no triangles, or holds NaN or infinite numbers.
     """
     path = Path(path)
     if not path.is_file():

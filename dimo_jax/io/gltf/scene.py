@@ -51,8 +51,8 @@ def load_scene(
       animated: whether a file without any animation is refused.
 
     Raises:
-      UserError: the file is malformed, has nothing to draw or no animation (`animated`), needs what is not supported, or a pattern
-        matches no node.
+      UserError: the file is malformed, has nothing to draw or no animation (`animated`), needs what is not supported,
+        or a pattern matches no node.
     """
     document = open_document(path)
     try:
