@@ -80,7 +80,7 @@ def snap(
     for prior, guess, on_line in options[:MEASURED]:
         if prior - guess.cost / scale.temper < free[0] - 1.0:
             break
-        held = refine_course(evidence, guess.course, steps=3, hold_axis=True, hold_place=on_line)
+        held = refine_course(evidence, guess.course, steps=2, hold_axis=True, hold_place=on_line)
         if prior - held.cost / scale.temper > free[0]:
             return held, float(prior - held.cost / scale.temper)
     return free[1], free[0]

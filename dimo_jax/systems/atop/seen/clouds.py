@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from dimo_jax.systems.atop.seen.evidence import Slopes, move_pivots
 
 MAX_DISCS = 4096
-NEIGHBORS = 20  # discs that explain a point: those within 2.5 standard deviations, when their spacing is one
+NEIGHBORS = 16  # discs that explain a point: those within 2.2 standard deviations, when their spacing is 1.4 of them
 FAR = 5.0  # standard deviations from which a point is taken for a stray one
 
 
@@ -86,10 +86,11 @@ class Clouds:
 
     @cached_property
     def _discs(self) -> _Discs:
-        count = int(np.clip(0.7 * self.surface.area / self.noise**2, 64, min(MAX_DISCS, len(self.surface.points))))
-        points, normals = self.surface.points[:count], self.surface.normals[:count]
+        count = int(np.clip(0.5 * self.surface.area / self.noise**2, 48, min(MAX_DISCS, len(self.surface.points))))
+        points = self.surface.points[:count].astype(np.float32)
+        normals = self.surface.normals[:count].astype(np.float32)
         tree = cKDTree(points)
-        around = tree.query(points, k=NEIGHBORS if count > 256 else 64)[1]
+        around = tree.query(points, k=NEIGHBORS if count > 256 else min(48, count))[1]
         return _Discs(points, normals, tree, around, 0.2 * self.surface.area / count)
 
     def thin(self, count: int) -> Clouds:
@@ -118,6 +119,10 @@ class Clouds:
         """How far the points of a frame are from the surface at rest [n]."""
         return np.asarray(self._discs.tree.query(self.points[frame])[0])
 
+    def _precisions(self) -> tuple[float, float]:
+        """Inverse variances of a disc across and along its plane; Python's floats leave arrays in float32."""
+        return float(1 / self.noise**2), float(1 / (self.noise**2 + self._discs.spread))
+
     def _match(self, poses: np.ndarray, frames: np.ndarray) -> _Match:
         discs = self._discs
         owner = np.repeat(np.arange(len(frames)), [len(self.points[frame]) for frame in frames])
@@ -125,28 +130,29 @@ class Clouds:
         turns, shifts = poses[owner, :3, :3], poses[owner, :3, 3]
         at_rest = ((seen - shifts)[:, None] @ turns)[:, 0]
         near = discs.around[discs.tree.query(at_rest)[1]]
+        at_rest = at_rest.astype(np.float32)
         offsets = [at_rest[:, i, None] - discs.points[:, i][near] for i in range(3)]
         normals = [discs.normals[:, i][near] for i in range(3)]
         across = offsets[0] * normals[0] + offsets[1] * normals[1] + offsets[2] * normals[2]
         squares = offsets[0] ** 2 + offsets[1] ** 2 + offsets[2] ** 2
-        sharp, flat = 1 / self.noise**2, 1 / (self.noise**2 + discs.spread)
+        sharp, flat = self._precisions()
         exponents = -0.5 * flat * squares - 0.5 * (sharp - flat) * across**2
         stray = -0.5 * FAR**2
         top = np.maximum(exponents.max(1), stray)
         shares = np.exp(exponents - top[:, None])
         total = shares.sum(1) + np.exp(stray - top)
-        return _Match(owner, seen, turns, top + np.log(total), shares / total[:, None], offsets, normals, across)
+        return _Match(owner, seen, turns, (top + np.log(total)).astype(np.float64), shares / total[:, None], offsets, normals, across)
 
     def _explain(self, poses: np.ndarray, frames: np.ndarray, *, slopes: bool) -> Slopes:
         match, count = self._match(poses, frames), len(frames)
         cost = -np.bincount(match.owner, match.likelihoods, count) / self.temper
         if not slopes:
             return Slopes(cost, np.zeros((count, 6)), np.zeros((count, 6, 6)))
-        sharp, flat = 1 / self.noise**2, 1 / (self.noise**2 + self._discs.spread)
+        sharp, flat = self._precisions()
         pulls = [flat * d + (sharp - flat) * match.across * n for d, n in zip(match.offsets, match.normals)]
         shared = [match.shares * pull for pull in pulls]
         weighted = [(sharp - flat) * match.shares * n for n in match.normals]
-        pull = np.stack([each.sum(1) for each in shared], axis=-1)
+        pull = np.stack([each.sum(1) for each in shared], axis=-1).astype(np.float64)
         stiff = pull[:, :, None] * pull[:, None] + (flat * match.shares.sum(1))[:, None, None] * np.eye(3)
         for i in range(3):
             for j in range(i, 3):

@@ -10,14 +10,16 @@ import numpy as np
 from dimo_jax.geometry.joint import PRISMATIC, REVOLUTE
 from dimo_jax.systems.atop.seen.choose import Scale, snap, weigh
 from dimo_jax.systems.atop.seen.clouds import Clouds
-from dimo_jax.systems.atop.seen.course import Course, orient, slide_to, to_poses
-from dimo_jax.systems.atop.seen.evidence import Evidence, move_pivots
+from dimo_jax.systems.atop.seen.course import Course, orient, slide_to
+from dimo_jax.systems.atop.seen.evidence import Evidence
+from dimo_jax.systems.atop.seen.pictures import Pictures, with_noise
 from dimo_jax.systems.atop.seen.refine import Fit, refine_course, refine_poses
 from dimo_jax.systems.atop.seen.track import Tracked, fit_screw, summarize, track_poses, value_on
 
 BEST = 3  # starts of a type that are refined against the data
 NEAR = 10.0  # nats: starts that fit about as well as the best one are refined too
-FOLLOWED, REFINED = 200, 400  # points a frame while following the part, and while refining
+CLEAR = 300.0  # nats by which one type has to fit better for the other not to be looked at again
+FOLLOWED, REFINED = 150, 300  # points a frame while following the part, and while refining
 
 
 @dataclass(frozen=True)
@@ -42,16 +44,16 @@ def fit_clouds(
       snapping: whether to prefer `lines` and `directions`.
 
     Returns:
-      An answer of either type, the more probable first.
+      An answer of either type that may be, the more probable first.
     """
     thin = clouds.blur(max(_first_noise(clouds), clouds.noise))
     poses = track_poses(thin.thin(FOLLOWED))
     thin = thin.thin(REFINED)
-    for _ in range(3):
+    for _ in range(2):
         thin = _settle(thin, poses)
-        poses, free_cost = refine_poses(thin, poses, np.arange(thin.num_frames), steps=6)
-    whole = replace(clouds, noise=thin.noise)
-    return choose_course(thin, whole, poses, lines, directions, size=size, snapping=snapping)
+        poses, _ = refine_poses(thin, poses, np.arange(thin.num_frames), steps=5)
+    tracked, whole = summarize(thin, poses), replace(clouds, noise=thin.noise)
+    return choose_course(thin, whole, tracked, lines, directions, size=size, snapping=snapping)
 
 
 def _first_noise(clouds: Clouds) -> float:
@@ -67,41 +69,53 @@ def _settle(clouds: Clouds, poses: np.ndarray) -> Clouds:
     return clouds
 
 
+def fit_pictures(
+    levels: Sequence[Pictures], lines: Sequence[Course], directions: np.ndarray, *, size: float, snapping: bool = True
+) -> list[Answer]:
+    """The joint that videos show.
+
+    Args:
+      levels: the same videos, small ones first; the part is followed in the first, and the result is of the last.
+      lines, directions, size, snapping: see `fit_clouds`.
+
+    Returns:
+      See `fit_clouds`.
+    """
+    poses = track_poses(levels[0], steps=8)
+    frames = np.arange(levels[0].num_frames)
+    for level in levels[1:]:
+        level = with_noise(level, level.estimate_noise(poses))
+        poses, _ = refine_poses(level, poses, frames, steps=4)
+    fine = with_noise(levels[-1], levels[-1].estimate_noise(poses))
+    tracked = summarize(fine, poses)  # choosing among starts by its curvature: every look at pictures is slow
+    return choose_course(tracked, fine, tracked, lines, directions, size=size, snapping=snapping)
+
+
 def choose_course(
     coarse: Evidence,
     fine: Evidence,
-    poses: np.ndarray,
+    tracked: Tracked,
     lines: Sequence[Course],
     directions: np.ndarray,
     *,
     size: float,
     snapping: bool,
 ) -> list[Answer]:
-    """From tracked poses [T,4,4] to an answer of either type, the more probable first.
+    """From tracked poses to an answer of either type, the more probable first.
 
     Args:
       coarse: evidence that is fast, for choosing among starts.
       fine: the same with all data, for what is returned.
-      poses: free rigid poses that fit the evidence.
+      tracked: free rigid poses that minimize `coarse`.
       lines, directions, size, snapping: see `fit_clouds`.
     """
-    tracked = summarize(coarse, poses)
-    points = coarse.pivot + 0.3 * size * np.concatenate([np.eye(3), -np.eye(3)])
-    starts = [*fit_screw(tracked, points), *(value_on(line, tracked, points) for line in lines)]
-    ideal = float(tracked.cost.sum())
-    fits = []
-    for kind in (PRISMATIC, REVOLUTE):
-        quick = [refine_course(tracked, start, steps=12) for start in starts if start.type == kind]
-        quick.sort(key=lambda fit: fit.cost)
-        quick = [fit for fit in quick[:BEST] if fit.cost < quick[0].cost + max(NEAR, 0.1 * abs(quick[0].cost - ideal))]
-        chosen = [refine_course(coarse, fit.course, steps=12) for fit in quick]
-        if chosen:
-            best = min(chosen, key=lambda fit: fit.cost)
-            centered = slide_to(best.course, coarse.pivot)
-            fits.append(refine_course(fine, centered, steps=5))
-    scale = Scale(size, fine.pivot, _temper(fine, fits))
+    fits = _fit_types(coarse, tracked, lines, size=size)
+    scale = Scale(size, fine.pivot, _temper(fits, float(tracked.cost.sum()), tracked.num_frames))
+    if len(fits) == 2 and abs(fits[0].cost - fits[1].cost) > CLEAR * scale.temper:
+        fits = [min(fits, key=lambda fit: fit.cost)]  # no need to look closer at what does not fit at all
     answers = []
     for fit in fits:
+        fit = refine_course(fine, slide_to(fit.course, coarse.pivot), steps=3)
         probability = weigh(fit, scale)
         if snapping:
             fit, probability = snap(fine, fit, directions, lines, scale)
@@ -109,11 +123,25 @@ def choose_course(
     return sorted(answers, key=lambda answer: -answer.log_probability)
 
 
-def _temper(evidence: Evidence, fits: Sequence[Fit]) -> float:
-    """How much farther single rigid poses are from the best course than noise explains: 1 where it is all noise."""
+def _fit_types(evidence: Evidence, tracked: Tracked, lines: Sequence[Course], *, size: float) -> list[Fit]:
+    """The best fit of either type from what the poses suggest and from the candidates."""
+    points = tracked.pivot + 0.3 * size * np.concatenate([np.eye(3), -np.eye(3)])
+    starts = [*fit_screw(tracked, points), *(value_on(line, tracked, points) for line in lines)]
+    free, fits = float(tracked.cost.sum()), []
+    for kind in (PRISMATIC, REVOLUTE):
+        quick = [refine_course(tracked, start, steps=12) for start in starts if start.type == kind]
+        quick.sort(key=lambda fit: fit.cost)
+        far = quick[0].cost + max(NEAR, 0.1 * abs(quick[0].cost - free))
+        chosen = [refine_course(evidence, fit.course, steps=12) for fit in quick[:BEST] if fit.cost < far]
+        fits.append(min(chosen, key=lambda fit: fit.cost))
+    return fits
+
+
+def _temper(fits: Sequence[Fit], free: float, num_frames: int) -> float:
+    """How much farther single rigid poses are from the best course than noise explains: 1 where it is all noise.
+
+    Drift and bending move whole frames away from any joint; their points do not err independently.
+    """
     best = min(fits, key=lambda fit: fit.cost)
-    frames = np.arange(evidence.num_frames)
-    _, free = refine_poses(evidence, to_poses(best.course), frames, steps=3)
-    surplus = best.cost - free.sum()
-    expected = 0.5 * (6 * len(frames) - len(frames) - best.course.num_shared)
-    return float(max(surplus / expected, 1.0))
+    expected = 0.5 * (6 * num_frames - num_frames - best.course.num_shared)
+    return float(max((best.cost - free) / expected, 1.0))

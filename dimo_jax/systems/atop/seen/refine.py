@@ -48,7 +48,7 @@ def refine_poses(evidence: Evidence, poses: np.ndarray, frames: np.ndarray, *, s
             np.where(better[:, None, None], found.curvature, slopes.curvature),
         )
         damping = np.clip(damping * np.where(better, GAIN, LOSS), 1e-9, 1e6)
-        if (gained < 1e-3).all() and (better | (damping > 1e3)).all():
+        if (gained < 0.1).all() and (better | (damping > 1.0)).all():
             break
     return poses, cost
 

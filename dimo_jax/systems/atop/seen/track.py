@@ -13,26 +13,24 @@ from dimo_jax.systems.atop.seen.evidence import Evidence, Slopes, move_pivots
 from dimo_jax.systems.atop.seen.refine import refine_poses
 
 
-def track_poses(evidence: Evidence, *, start: np.ndarray | None = None, steps: int = 12) -> np.ndarray:
+def track_poses(evidence: Evidence, *, steps: int = 9) -> np.ndarray:
     """Follows the part from rest through all frames -> poses [T,4,4].
 
-    Every frame starts at the pose before it, and at where the step before that leads; the better minimum stays.
+    Every frame starts at the pose before it, or at where the step before that leads, whichever fits better.
 
     Args:
       evidence: T frames, the first of them near rest.
-      start: [T,4,4], poses to begin each frame with besides; None: none.
       steps: of Gauss-Newton a frame.
     """
     poses = [np.eye(4)]
     before = np.eye(4)
     for frame in range(evidence.num_frames):
         here = poses[-1]
-        guesses = [here] if frame < 2 else [here, here @ np.linalg.inv(before) @ here]
-        if start is not None:
-            guesses.append(start[frame])
-        found, cost = refine_poses(evidence, np.stack(guesses), np.full(len(guesses), frame), steps=steps)
+        guesses = np.stack([here] if frame < 2 else [here, here @ np.linalg.inv(before) @ here])
+        cost = evidence.measure(guesses, np.full(len(guesses), frame)) if len(guesses) > 1 else np.zeros(1)
+        start = guesses[np.argmin(cost)]
         before = here
-        poses.append(found[np.argmin(cost)])
+        poses.append(refine_poses(evidence, start[None], np.array([frame]), steps=steps)[0][0])
     return np.stack(poses[1:])
 
 
