@@ -24,7 +24,7 @@ class Obstacle:
         self.normals = cross / np.maximum(np.linalg.norm(cross, axis=1), 1e-30)[:, None]
 
     def first_hits(self, starts: np.ndarray, moves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """First triangle on the way from `starts` [N,3] by `moves` [N,3]: index [N] (-1: free), share [N] of the way."""
+        """First triangle between `starts` [N,3] and `starts + moves`: index [N] (-1: none), share [N] of the way."""
         length = np.linalg.norm(moves, axis=1)
         safe = np.maximum(length, 1e-12)
         found = self._scene.run(

@@ -17,7 +17,7 @@ class Mirror(NamedTuple):
 
 
 def mirror_residual(tree: cKDTree, points: np.ndarray, normal: np.ndarray, center: np.ndarray) -> float:
-    """Mean distance of mirrored points [N,3] from the points of `tree`, less their own spacing, over the shape's size."""
+    """Mean distance of mirrored points [N,3] from those of `tree`, less their spacing, over the shape's size."""
     size = float(np.sqrt(((points - points.mean(axis=0)) ** 2).sum(axis=1).mean()))
     off = tree.query(reflect(points, normal, center))[0]
     spacing = float(np.median(tree.query(tree.data[::8], k=2)[0][:, 1]))

@@ -15,8 +15,8 @@ from scipy.spatial import cKDTree
 from dimo_jax.geometry.joint import REVOLUTE, rotation_about
 from dimo_jax.meshes.boxes import frame_around
 from dimo_jax.meshes.revolution import revolution_residual
-from dimo_jax.meshes.symmetry import mirror_residual
 from dimo_jax.meshes.sweeps import blocked_shares
+from dimo_jax.meshes.symmetry import mirror_residual
 from dimo_jax.systems.atop.candidates import Candidate, panel_of
 from dimo_jax.systems.atop.setting import Setting, surface_distance
 
@@ -127,7 +127,7 @@ def move(points: np.ndarray, turns: bool, axis: np.ndarray, origin: np.ndarray, 
 
 
 def _free_travel(blocked: np.ndarray, turns: np.ndarray) -> np.ndarray:
-    """[C,2]: the last step before the share of blocked points exceeds BLOCKED, with the part of a step that it goes on."""
+    """[C,2]: how far it goes until the share of blocked points exceeds BLOCKED, between steps on a straight line."""
     values = np.where(turns[:, None], ANGLES, SLIDES)  # [C,K]
     over = blocked > BLOCKED
     first = np.where(over.any(axis=2), over.argmax(axis=2), blocked.shape[2])

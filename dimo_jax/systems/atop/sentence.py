@@ -38,7 +38,8 @@ _VERBS = {
 # Nouns of the part.
 _NOUNS = {
     "door gate hatch shutter": {"hinge": 0.85, "slide": 0.14},
-    "flap lid cover cap visor trunk hood bonnet laptop screen display tailgate clamshell": {"hinge": 0.85, "spin": 0.05, "slide": 0.05, "pull": 0.03},
+    "flap lid cover visor trunk hood bonnet laptop screen display tailgate clamshell": {"hinge": 0.9, "slide": 0.05},
+    "cap": {"hinge": 0.3, "spin": 0.4, "pull": 0.25},
     "page leaf book blade wing arm jaw leg seat": {"hinge": 0.7, "lever": 0.25},
     "drawer tray rack shelf crate bin": {"pull": 0.92, "hinge": 0.05, "slide": 0.03},
     "basket plunger piston bolt pin plug": {"pull": 0.75, "press": 0.12, "slide": 0.12},
@@ -109,17 +110,16 @@ def read_sentence(sentence: str, encode: Callable[[Sequence[str]], np.ndarray] |
     text = " " + " ".join(re.findall(r"[a-z]+", sentence.lower().replace("anti-clockwise", "counterclockwise"))) + " "
     text = text.replace(" anticlockwise ", " counterclockwise ").replace(" counter clockwise ", " counterclockwise ")
     words = [_stem(word) for word in text.split()]
-    votes, known = [], []
+    votes: list[dict[str, float]] = []
     verb = next((word for word in words if _look_up(_VERBS, word)), None)
     noun = _part_noun(words)
     phrase = next((chances for pattern, chances in _PHRASES.items() if re.search(pattern, text)), None)
     if phrase is not None:
-        votes, known = [phrase], ["phrase"]  # it says more than its words
+        votes = [phrase]  # it says more than its words
     else:
         for word, table in ((verb, _VERBS), (noun, _NOUNS)):
             if word is not None:
                 votes.append(_look_up(table, word) or {})
-                known.append(word)
     if votes:
         chances = _multiply(votes)
     else:
@@ -129,7 +129,7 @@ def read_sentence(sentence: str, encode: Callable[[Sequence[str]], np.ndarray] |
         hinge=_find_hinge(words),
         directions=frozenset(word for word in words if word in _DIRECTIONS),
         closes=bool({"close", "shut"} & set(words)),
-        words=tuple(known),
+        words=tuple(word for word in words if _look_up(_VERBS, word) or _look_up(_NOUNS, word)),
     )
 
 

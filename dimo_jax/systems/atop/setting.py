@@ -65,7 +65,10 @@ class Setting:
     @property
     def tip(self) -> np.ndarray:
         """Middle [3] of the tenth of the part's surface that is farthest from the body: a lever's free end."""
-        return self.part.points[np.argsort(-self.gap)[: len(self.gap) // 10]].mean(axis=0)
+        nearest = self.body_tree.query(self.part.points)[1]
+        height = np.einsum("nd,nd->n", self.part.points - self.body.points[nearest], self.body.normals[nearest])
+        signed = np.where(height < 0, -self.gap, self.gap)  # what lies inside of the body is no free end
+        return self.part.points[np.argsort(-signed)[: len(signed) // 10]].mean(axis=0)
 
     @property
     def part_center(self) -> np.ndarray:
@@ -135,7 +138,7 @@ def surface_distance(tree: cKDTree, samples: Samples, points: np.ndarray) -> np.
 
 
 def _without_inside(thing: ObjectMesh) -> np.ndarray:
-    """[F] bool: triangles of pieces that are not closed, each edge shared by two triangles that run along it opposed."""
+    """[F] bool: triangles of pieces that are not closed, where edges lack a triangle that runs along them opposed."""
     corners = weld_vertices(thing.vertices)[thing.triangles]
     pieces = connected_pieces(thing.vertices, thing.triangles)
     edges = np.concatenate([corners[:, [0, 1]], corners[:, [1, 2]], corners[:, [2, 0]]]).astype(np.int64)
