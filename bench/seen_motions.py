@@ -13,9 +13,9 @@ from dimo_jax.core.types import Camera
 from dimo_jax.geometry.joint import Joint, move_joint, move_points, transform
 from dimo_jax.meshes.objects import ObjectMesh, bounds, join_objects, move_object
 from dimo_jax.meshes.renderer import render_mesh
+from dimo_jax.systems.atop.seen.clouds import surface_of
 from dimo_jax.systems.atop.seen.layers import split_cameras
 from dimo_jax.systems.atop.seen.motion import CloudMotion, VideoMotion
-from dimo_jax.systems.atop.seen.surface import sample_surface
 
 AZIMUTHS, ELEVATION, FOV = (45, 135, 225, 315), 20.0, 33.9
 HALF_TURN = float(np.pi)  # a wheel's motion is cut here: ten frames of more tell nothing more
@@ -43,9 +43,7 @@ class Case:
         return float(np.linalg.norm(moved - self.part.vertices, axis=-1).max() / self.size)
 
 
-def make_case(
-    name: str, body: ObjectMesh, part: ObjectMesh, joint: Joint, *, seed: int, num_frames: int = 10
-) -> Case:
+def make_case(name: str, body: ObjectMesh, part: ObjectMesh, joint: Joint, *, seed: int, num_frames: int = 10) -> Case:
     """Turns an object at random; its part goes from rest to the farther limit (the upper one of two alike)."""
     turn = np.eye(4)
     turn[:3, :3] = Rotation.random(random_state=np.random.default_rng(seed)).as_matrix()
@@ -58,7 +56,13 @@ def make_case(
 
 
 def make_points(
-    case: Case, *, seed: int, noise: float = 0.0, drift: float = 0.0, bend: float = 0.0, missing: float = 0.0,
+    case: Case,
+    *,
+    seed: int,
+    noise: float = 0.0,
+    drift: float = 0.0,
+    bend: float = 0.0,
+    missing: float = 0.0,
     count: int = 2048,
 ) -> CloudMotion:
     """Unordered surface points of the part, drawn anew in every frame.
@@ -78,7 +82,7 @@ def make_points(
     sides = np.linalg.svd(case.part.vertices - middle, full_matrices=False)[2]
     reach = np.abs((case.part.vertices - middle) @ sides[0]).max()
     for frame, value in enumerate(case.values):
-        points = sample_surface(case.part, count, seed=int(rng.integers(1 << 31))).points
+        points = surface_of(case.part, count, seed=int(rng.integers(1 << 31))).points
         if missing:
             far = np.linalg.norm(points - points[rng.integers(len(points))], axis=-1)
             points = points[np.argsort(far)[int(missing * len(points)) :]]

@@ -14,6 +14,8 @@ from functools import cached_property
 import numpy as np
 from scipy.spatial import cKDTree
 
+from dimo_jax.meshes.objects import ObjectMesh
+from dimo_jax.meshes.sampling import sample_surface, triangle_areas
 from dimo_jax.systems.atop.seen.evidence import Slopes, move_pivots
 
 MAX_DISCS = 4096
@@ -38,6 +40,25 @@ class Surface:
     def radius(self) -> float:
         """Root mean square distance of the points from their mean."""
         return float(np.sqrt(((self.points - self.center) ** 2).sum(1).mean()))
+
+
+def surface_of(thing: ObjectMesh, count: int, *, seed: int = 0) -> Surface:
+    """Points drawn from a mesh.
+
+    Args:
+      thing: what the points lie on.
+      count: how many.
+      seed: of the drawing and the order.
+
+    Raises:
+      ValueError: the mesh has no area.
+    """
+    areas, _ = triangle_areas(thing.corners)
+    if not areas.sum() > 0:
+        raise ValueError("the surface has no area")
+    drawn = sample_surface(thing.corners, count, seed=seed)
+    order = np.random.default_rng(seed).permutation(count)
+    return Surface(drawn.points[order], drawn.normals[order], float(areas.sum()))
 
 
 @dataclass(frozen=True)
@@ -141,7 +162,16 @@ class Clouds:
         top = np.maximum(exponents.max(1), stray)
         shares = np.exp(exponents - top[:, None])
         total = shares.sum(1) + np.exp(stray - top)
-        return _Match(owner, seen, turns, (top + np.log(total)).astype(np.float64), shares / total[:, None], offsets, normals, across)
+        return _Match(
+            owner,
+            seen,
+            turns,
+            (top + np.log(total)).astype(np.float64),
+            shares / total[:, None],
+            offsets,
+            normals,
+            across,
+        )
 
     def _explain(self, poses: np.ndarray, frames: np.ndarray, *, slopes: bool) -> Slopes:
         match, count = self._match(poses, frames), len(frames)

@@ -68,7 +68,9 @@ def split_cameras(cameras: Camera) -> list[Camera]:
     count = len(cameras.world_to_camera)
     focal = np.broadcast_to(np.asarray(cameras.focal), (count, 2))
     return [
-        replace(cameras, world_to_camera=np.asarray(cameras.world_to_camera)[i], focal=focal[i], center=cameras.center[i])
+        replace(
+            cameras, world_to_camera=np.asarray(cameras.world_to_camera)[i], focal=focal[i], center=cameras.center[i]
+        )
         for i in range(count)
     ]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +16,15 @@ from dimo_jax.data.world import place_cameras
 from dimo_jax.geometry.joint import Joint, make_joint
 from dimo_jax.io.npz import read_npz
 from dimo_jax.io.objects import load_object
+from dimo_jax.meshes.boxes import smallest_box
 from dimo_jax.meshes.objects import ObjectMesh, bounds, join_objects
-from dimo_jax.systems.atop.seen.boxes import fit_box, propose_lines
 from dimo_jax.systems.atop.seen.choose import main_directions
-from dimo_jax.systems.atop.seen.clouds import make_clouds
+from dimo_jax.systems.atop.seen.clouds import make_clouds, surface_of
 from dimo_jax.systems.atop.seen.course import Course
 from dimo_jax.systems.atop.seen.fit import Answer, fit_clouds, fit_pictures
 from dimo_jax.systems.atop.seen.layers import Draw, draw_mesh
+from dimo_jax.systems.atop.seen.paper import propose_lines
 from dimo_jax.systems.atop.seen.pictures import make_pictures
-from dimo_jax.systems.atop.seen.surface import sample_surface
 
 MESHES = (".glb", ".gltf", ".obj", ".ply")
 CLOUD_POINTS = 2048
@@ -71,7 +71,7 @@ def read_motion(path: str | Path, *, motion: int = 0) -> Motion:
         if len(meshes) < 2:
             raise UserError(f"{path}: has one mesh, expected one for each of at least two frames")
         return CloudMotion(
-            tuple(sample_surface(load_object(mesh), CLOUD_POINTS, seed=i).points for i, mesh in enumerate(meshes))
+            tuple(surface_of(load_object(mesh), CLOUD_POINTS, seed=i).points for i, mesh in enumerate(meshes))
         )
     kind = detect(path)
     if kind not in ("native", "authors"):
@@ -133,19 +133,19 @@ def answer_motion(
     snapping: bool = True,
 ) -> list[Answer]:
     """As `joint_from_motion`, with the value in every frame."""
-    box, size = fit_box(part.vertices), bounds(join_objects([body, part]).vertices)[2]
+    box, size = smallest_box(part.vertices), bounds(join_objects([body, part]).vertices)[2]
     directions = np.concatenate([box.axes, main_directions(part.corners), main_directions(body.corners)])
-    surface = sample_surface(part, 8192)
+    surface = surface_of(part, 8192)
     if isinstance(motion, CloudMotion):
         candidates = [*propose_lines(box, len(motion.points)), *lines]
         clouds = make_clouds(surface, motion.points, noise=0.05 * surface.radius)
         return fit_clouds(clouds, candidates, directions, size=size, snapping=snapping)
 
-    def for_cameras(cameras: Camera) -> Draw:
-        return make_draw(body, part, dataclasses.replace(cameras))
-
     candidates = [*propose_lines(box, motion.frames.shape[1]), *lines]
-    levels = [make_pictures(motion.frames, motion.cameras, for_cameras, surface.center, side=side) for side in SIDES]
+    levels = [
+        make_pictures(motion.frames, motion.cameras, partial(make_draw, body, part), surface.center, side=side)
+        for side in SIDES
+    ]
     return fit_pictures(levels, candidates, directions, size=size, snapping=snapping)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from dimo_jax.geometry.joint import PRISMATIC, REVOLUTE
+from dimo_jax.meshes.boxes import Box
 from dimo_jax.systems.atop.seen.course import Course, find_tangents, orient, slide_to, step, to_poses
 from dimo_jax.systems.atop.seen.evidence import Slopes, move_pivots
 
@@ -56,7 +57,9 @@ class Chamfer:
         for i, (pose, frame) in enumerate(zip(poses, frames)):
             cost[i], moved, targets, weights = self._pair(pose, int(frame))
             arms = moved - pivots[i]
-            levers = np.concatenate([np.cross(arms[:, None], np.eye(3)), np.tile(np.eye(3), (len(arms), 1, 1))], axis=-1)
+            levers = np.concatenate(
+                [np.cross(arms[:, None], np.eye(3)), np.tile(np.eye(3), (len(arms), 1, 1))], axis=-1
+            )
             rows = 2 * weights[:, None, None] * levers
             gradient[i] = np.einsum("ni,nij->j", moved - targets, rows)
             curvature[i] = np.einsum("nia,nib->ab", levers, rows)
@@ -71,6 +74,22 @@ class Chamfer:
         cost = float((there**2).mean() + (back**2).mean())
         weights = np.concatenate([np.full(len(moved), 1 / len(moved)), np.full(len(cloud), 1 / len(cloud))])
         return cost, np.concatenate([moved, moved[own]]), np.concatenate([cloud[nearest], cloud]), weights
+
+
+def propose_lines(box: Box, num_frames: int) -> list[Course]:
+    """The paper's 7 x 6 candidates of both types, with values of zero.
+
+    Its six signed directions are three lines here, whose values have a sign; the seven origins of a direction lie on
+    five lines; where a part slides has no place.
+    """
+    rest, lines = np.zeros(num_frames), []
+    for i, axis in enumerate(box.axes):
+        lines.append(Course(PRISMATIC, axis, box.center, rest))
+        lines.append(Course(REVOLUTE, axis, box.center, rest))
+        for j in sorted({0, 1, 2} - {i}):
+            arm = box.half[j] * box.axes[j]
+            lines += [Course(REVOLUTE, axis, box.center + arm, rest), Course(REVOLUTE, axis, box.center - arm, rest)]
+    return lines
 
 
 def make_chamfer(rest: np.ndarray, points: Sequence[np.ndarray], *, count: int = 160, seed: int = 0) -> Chamfer:

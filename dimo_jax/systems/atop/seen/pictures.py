@@ -96,7 +96,9 @@ class Pictures:
         focal = np.broadcast_to(np.asarray(self.cameras.focal[view], np.float64), (2,))
         x, y, z = (moved @ camera[:3, :3].T + camera[:3, 3]).T
         zero = np.zeros_like(z)
-        project = np.stack([focal[0] / z, zero, -focal[0] * x / z**2, zero, focal[1] / z, -focal[1] * y / z**2], axis=-1)
+        project = np.stack(
+            [focal[0] / z, zero, -focal[0] * x / z**2, zero, focal[1] / z, -focal[1] * y / z**2], axis=-1
+        )
         shift = project.reshape(-1, 2, 3) @ camera[:3, :3]  # [N,2,3] per unit of length in the world
         return np.concatenate([np.cross(arms[:, None], shift), shift], axis=-1)
 

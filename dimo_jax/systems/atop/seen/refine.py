@@ -22,7 +22,9 @@ class Fit:
     information: np.ndarray  # [S,S] of the shared parameters of `course.step`, the values eliminated
 
 
-def refine_poses(evidence: Evidence, poses: np.ndarray, frames: np.ndarray, *, steps: int) -> tuple[np.ndarray, np.ndarray]:
+def refine_poses(
+    evidence: Evidence, poses: np.ndarray, frames: np.ndarray, *, steps: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Free rigid poses [F,4,4] of single frames, each moved to a minimum of its own cost.
 
     Returns:
