@@ -115,7 +115,7 @@ def search_candidates(chamfer: Chamfer, lines: Sequence[Course]) -> list[Course]
 
 
 def _follow(chamfer: Chamfer, line: Course) -> tuple[float, Course]:
-    """Values of a candidate, frame after frame, by trying some around the frame before and a parabola's lowest point."""
+    """Values of a candidate, frame after frame: some around the frame before are tried, then a parabola's lowest."""
     reach = REACH if line.type == REVOLUTE else REACH * chamfer.radius
     offsets = np.linspace(-reach, reach, TRIED)
     values, total, value = [], 0.0, 0.0
