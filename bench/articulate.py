@@ -1,6 +1,6 @@
 """How often the joint of a part is found, on objects whose makers gave them one, each turned at random.
 
-python -m bench.articulate --data=FOLDER --source=geometry --seeds=3 --out=FILE
+python -m bench.articulate --data=FOLDER --source=geometry|points|video --seeds=3 --out=FILE
 
 FOLDER holds NAME/object.glb (nodes `body` and `part`, +Y up) and NAME/truth.json. Every object is turned by a random
 rotation for each seed, because axes of such objects lie along the world's and a method could snap to them, and is
@@ -16,6 +16,7 @@ import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,6 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from bench.seen import DRAWS, METHODS, Seen, find_from_points, find_from_video, make_trial_case
+from bench.seen_motions import Case
 from dimo_jax.core.errors import UserError
 from dimo_jax.geometry.joint import Joint, from_json, move_joint, to_json
 from dimo_jax.io.objects import load_object
@@ -43,6 +46,7 @@ class Trial:
     up: np.ndarray | None
     truth: Joint
     seed: int
+    seen: Seen
 
 
 def from_geometry(trial: Trial) -> list[Joint]:
@@ -50,7 +54,27 @@ def from_geometry(trial: Trial) -> list[Joint]:
     return find_joints(trial.body, trial.part, trial.sentence, trial.up)
 
 
-SOURCES: dict[str, Callable[[Trial], list[Joint]]] = {"geometry": from_geometry}
+def from_points(trial: Trial) -> list[Joint]:
+    """A point cloud of the moving part a frame."""
+    return find_from_points(case_of(trial), trial.seen, trial.seed)
+
+
+def from_video(trial: Trial) -> list[Joint]:
+    """Four videos of the moving part."""
+    return find_from_video(case_of(trial), trial.seen, trial.seed)
+
+
+def case_of(trial: Trial) -> Case:
+    return make_trial_case(trial.name, trial.body, trial.part, trial.truth, trial.seen)
+
+
+SOURCES: dict[str, Callable[[Trial], list[Joint]]] = {
+    "geometry": from_geometry,
+    "points": from_points,
+    "video": from_video,
+}
+LEAST_TRAVEL = 0.02
+USING_UP = ("geometry",)  # the others do not look at what is up: one trial stands for both
 
 
 def random_rotation(seed: int, name: str) -> np.ndarray:
@@ -71,7 +95,7 @@ def read_truth(folder: Path) -> tuple[Joint, dict[str, Any]]:
     return from_json({**fields, "type": fields["joint"]}), fields
 
 
-def try_object(folder: Path, source: str, seeds: int) -> dict[str, Any]:
+def try_object(folder: Path, source: str, seeds: int, seen: Seen) -> dict[str, Any]:
     """All trials of one object."""
     truth, fields = read_truth(folder)
     thing = load_object(folder / "object.glb")
@@ -85,7 +109,10 @@ def try_object(folder: Path, source: str, seeds: int) -> dict[str, Any]:
         goal = move_joint(truth, turn)
         low, high, _ = bounds(moved[1].vertices)
         for up in (turn[:3, 1], None):
-            trial = Trial(folder.name, moved[0], moved[1], fields.get("prompt", ""), up, goal, seed)
+            if up is None and source not in USING_UP:
+                runs.append({**runs[-1], "up": False})
+                continue
+            trial = Trial(folder.name, moved[0], moved[1], fields.get("prompt", ""), up, goal, seed, seen)
             start, cpu = time.perf_counter(), time.process_time()
             found = SOURCES[source](trial)
             spent, used = time.perf_counter() - start, time.process_time() - cpu
@@ -203,6 +230,32 @@ def find_objects(data: Path) -> list[Path]:
     return found
 
 
+def moves_enough(folder: Path, seen: Seen) -> bool:
+    """Whether the motion that is shown moves some point by 2 % of the diagonal: less is hardly a motion."""
+    truth, fields = read_truth(folder)
+    thing = load_object(folder / "object.glb")
+    body, part = split_object(thing, thing.triangle_nodes == thing.node_names.index(fields.get("part_node", "part")))
+    return make_trial_case(folder.name, body, part, truth, seen).travel >= LEAST_TRAVEL
+
+
+def add_seen_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of `--source=points` and `--source=video`, named as the fields of `Seen`."""
+    group = parser.add_argument_group("motions that are seen")
+    group.add_argument("--names", default="", help="only these objects, by comma")
+    group.add_argument("--method", default="ours", choices=METHODS)
+    group.add_argument("--draw", default="mesh", choices=sorted(DRAWS), help="what explains a video")
+    group.add_argument("--num_frames", type=int, default=10)
+    group.add_argument("--snapping", type=int, default=1, help="0: never prefers candidates")
+    for name, said in (
+        ("noise", "of points as a share of the diagonal, of video channels in 0..1"),
+        ("drift", "of whole clouds, a share of the diagonal"),
+        ("bend", "of the part in the last frame, a share of the diagonal"),
+        ("missing", "share of the points that is left out of every cloud"),
+        ("blur", "of videos, pixels"),
+    ):
+        group.add_argument(f"--{name}", type=float, default=0.0, help=said)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path)
@@ -210,10 +263,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="random rotations of every object")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--out", type=Path, help="JSON file")
+    add_seen_flags(parser)
     options = parser.parse_args()
     try:
         folders = find_objects(options.data)
-        task = partial(try_object, source=options.source, seeds=options.seeds)
+        seen = Seen(**{each.name: getattr(options, each.name) for each in dataclass_fields(Seen)})
+        if options.source != "geometry":
+            folders = [folder for folder in folders if moves_enough(folder, seen)]
+        if options.names:
+            folders = [folder for folder in folders if folder.name in options.names.split(",")]
+        task = partial(try_object, source=options.source, seeds=options.seeds, seen=seen)
         if options.jobs > 1:
             with get_context("spawn").Pool(options.jobs) as pool:
                 rows = pool.map(task, folders, chunksize=1)

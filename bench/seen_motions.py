@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from dimo_jax.cameras.orbits import orbit
 from dimo_jax.core.types import Camera
-from dimo_jax.geometry.joint import Joint, move_joint, move_points, transform
+from dimo_jax.geometry.joint import REVOLUTE, Joint, move_joint, move_points, transform
 from dimo_jax.meshes.objects import ObjectMesh, bounds, join_objects, move_object
 from dimo_jax.meshes.renderer import render_mesh
 from dimo_jax.systems.atop.seen.clouds import surface_of
@@ -44,15 +44,18 @@ class Case:
 
 
 def make_case(name: str, body: ObjectMesh, part: ObjectMesh, joint: Joint, *, seed: int, num_frames: int = 10) -> Case:
-    """Turns an object at random; its part goes from rest to the farther limit (the upper one of two alike)."""
+    """An object turned at random, with the values of `shown_values`."""
     turn = np.eye(4)
     turn[:3, :3] = Rotation.random(random_state=np.random.default_rng(seed)).as_matrix()
+    moved = move_joint(joint, turn)
+    return Case(name, move_object(body, turn), move_object(part, turn), moved, shown_values(moved, num_frames))
+
+
+def shown_values(joint: Joint, num_frames: int) -> np.ndarray:
+    """Values [T] from rest to the farther limit (the upper one of two alike), half a turn at most."""
     low, high = joint.range
     far = high if abs(high) >= abs(low) - 1e-6 else low
-    if joint.type == "revolute":
-        far = float(np.clip(far, -HALF_TURN, HALF_TURN))
-    moved = move_joint(joint, turn)
-    return Case(name, move_object(body, turn), move_object(part, turn), moved, np.linspace(0.0, far, num_frames))
+    return np.linspace(0.0, float(np.clip(far, -HALF_TURN, HALF_TURN)) if joint.type == REVOLUTE else far, num_frames)
 
 
 def make_points(
