@@ -1,0 +1,266 @@
+"""Convex pieces that stand for a part in collisions.
+
+Every connected piece of the surface that fills its convex hull is that hull. A hollow one, such as a cabinet without
+its door, is cut into the slabs that its surface occupies in a coarse grid, and each slab is the hull of the surface in
+it: the opening stays open. Slabs whose common hull adds next to nothing are joined again, as HACD does (Mamou & Ghorbel
+2009), until there are few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.spatial import ConvexHull, QhullError
+
+from dimo_jax.meshes.solids import label_components, weld
+
+Piece = tuple[np.ndarray, np.ndarray]  # vertices [p,3] and triangles [f,3], closed, turned outwards
+FULL = 0.85  # of its hull's volume, from which on a piece of the surface is taken for convex
+GRIDS = (20, 10)  # cells along the longest side; the coarser one where the finer gives too many slabs
+MANY_SLABS = 40
+MANY_COMPONENTS = 64  # of which the smaller ones go with the nearest of the others
+WASTE = 0.05  # of the volume of the whole hull, which joining two slabs may add
+MAX_PIECES = 24
+_THICKNESS = 1e-3  # of the diagonal, that a flat piece is given
+
+
+def hull_of(points: np.ndarray, *, thickness: float) -> Piece:
+    """The convex hull of points [p,3]; flat ones are thickened to `thickness`."""
+    center = points.mean(0)
+    _, axes = np.linalg.eigh(np.cov((points - center).T) if len(points) > 1 else np.eye(3))
+    local = (points - center) @ axes
+    extent = np.ptp(local, axis=0)
+    for axis in np.flatnonzero(extent < thickness):
+        step = np.zeros(3)
+        step[axis] = thickness / 2
+        local = np.concatenate([local - step, local + step])
+    points = local @ axes.T + center
+    try:
+        hull = ConvexHull(points)
+    except QhullError:
+        return _box(points, thickness)
+    used, triangles = np.unique(hull.simplices, return_inverse=True)
+    triangles = triangles.reshape(-1, 3)
+    vertices = points[used]
+    a, b, c = (vertices[triangles[:, corner]] for corner in range(3))
+    inwards = (np.cross(b - a, c - a) * hull.equations[:, :3]).sum(1) < 0
+    triangles[inwards] = triangles[inwards][:, ::-1]
+    return vertices, triangles.astype(np.int32)
+
+
+def _box(points: np.ndarray, thickness: float) -> Piece:
+    low, high = points.min(0) - thickness / 2, points.max(0) + thickness / 2
+    corners = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)])
+    return hull_of(low + corners * (high - low), thickness=0.0)
+
+
+def volume_of(piece: Piece) -> float:
+    """The volume of a closed surface."""
+    vertices, triangles = piece
+    return float(np.linalg.det(vertices[triangles] - vertices.mean(0)).sum() / 6)
+
+
+def find_pieces(vertices: np.ndarray, triangles: np.ndarray, *, hull_only: bool = False) -> list[Piece]:
+    """Convex pieces that cover a surface.
+
+    Args:
+      vertices: [P,3].
+      triangles: [F,3].
+      hull_only: one hull around all of it.
+
+    Returns:
+      At most `MAX_PIECES` closed convex surfaces; none where there is no triangle.
+    """
+    places, faces = weld(np.asarray(vertices, np.float64), triangles)
+    if not len(faces):
+        return []
+    diagonal = float(np.linalg.norm(np.ptp(places[np.unique(faces)], axis=0)))
+    thickness = _THICKNESS * diagonal
+    if hull_only:
+        return [hull_of(places[np.unique(faces)], thickness=thickness)]
+    pieces: list[Piece] = []
+    for own in _split_components(places, faces):
+        whole = hull_of(places[np.unique(own)], thickness=thickness)
+        if np.linalg.norm(np.ptp(whole[0], axis=0)) < 0.1 * diagonal or _fills(places, own, volume_of(whole)):
+            pieces.append(whole)
+        else:
+            pieces += _cut_into_slabs(places, own, thickness)
+    return _join(pieces, thickness)
+
+
+def _split_components(places: np.ndarray, faces: np.ndarray) -> list[np.ndarray]:
+    """The connected pieces of a surface, each as triangles; of very many, the small ones join a large one nearby."""
+    labels = label_components(faces, len(places))
+    groups = np.split(np.argsort(labels, kind="stable"), np.flatnonzero(np.diff(np.sort(labels))) + 1)
+    if len(groups) > MANY_COMPONENTS:
+        corners = [places[faces[members]].reshape(-1, 3) for members in groups]
+        order = np.argsort([-np.linalg.norm(np.ptp(each, axis=0)) for each in corners])
+        large, small = order[:MANY_COMPONENTS], order[MANY_COMPONENTS:]
+        centers = np.stack([each.mean(0) for each in corners])
+        home = large[np.linalg.norm(centers[small, None] - centers[large], axis=2).argmin(1)]
+        groups = [np.concatenate([groups[k], *(groups[s] for s in small[home == k])]) for k in large]
+    return [faces[members] for members in groups]
+
+
+def _fills(places: np.ndarray, faces: np.ndarray, hull_volume: float) -> bool:
+    """Whether the surface encloses most of its hull; a sheet of no volume counts by how flat its hull is."""
+    corners = places[faces]
+    volume = float(np.linalg.det(corners - corners.mean((0, 1))).sum() / 6)
+    area = float(np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1).sum())
+    extent = float(np.linalg.norm(np.ptp(corners.reshape(-1, 3), axis=0)))
+    return abs(volume) >= FULL * hull_volume or hull_volume <= 0.02 * extent * area / 4
+
+
+def _cut_into_slabs(places: np.ndarray, faces: np.ndarray, thickness: float) -> list[Piece]:
+    """Hulls of the surface in boxes of a grid's cells, the grid along the surface's own axes."""
+    corners = places[faces]
+    axes = _own_axes(corners)
+    local = corners @ axes
+    for grid in GRIDS:
+        cell = float(np.ptp(local.reshape(-1, 3), axis=0).max()) / grid
+        small = _subdivide(local, 0.5 * cell)
+        which = _number_slabs(small, cell)
+        if which.max() <= MANY_SLABS:
+            break
+    return [
+        hull_of(small[which == slab].reshape(-1, 3) @ axes.T, thickness=thickness) for slab in range(1, which.max() + 1)
+    ]
+
+
+def _number_slabs(corners: np.ndarray, cell: float) -> np.ndarray:
+    """Which box of grid cells each small triangle [F,3,3] lies in -> [F], from 1."""
+    low = corners.reshape(-1, 3).min(0)
+    cells = np.floor((corners.mean(1) - low) / cell * (1 - 1e-9)).astype(np.int64)
+    shape = cells.max(0) + 1
+    flat = np.ravel_multi_index(tuple(cells.T), tuple(shape))
+    occupied = np.zeros(shape, bool)
+    occupied.reshape(-1)[flat] = True
+    return _cover_with_boxes(occupied).reshape(-1)[flat]
+
+
+def _own_axes(corners: np.ndarray) -> np.ndarray:
+    """Columns [3,3]: the commonest normal of the faces [F,3,3], by area, the commonest across it, and the third."""
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    areas = np.linalg.norm(normals, axis=1)
+    kept = areas > 1e-12 * areas.max()
+    normals, areas = normals[kept] / areas[kept, None], areas[kept]
+    tried = np.argsort(-areas)[:200]
+    votes = (areas * (np.abs(normals[tried] @ normals.T) > 0.999)).sum(1)
+    first = normals[tried[votes.argmax()]]
+    across = np.abs(normals[tried] @ first) < 0.05
+    if across.any():
+        second = normals[tried[across][votes[across].argmax()]]
+    else:
+        second = np.eye(3)[np.abs(first).argmin()]
+    second = second - first * (first @ second)
+    second /= np.linalg.norm(second)
+    return np.stack([first, second, np.cross(first, second)], axis=1)
+
+
+def _subdivide(corners: np.ndarray, longest: float) -> np.ndarray:
+    """Triangles [F,3,3] cut at the middle of their longest edges until none is longer."""
+    done = []
+    for _ in range(24):
+        edges = np.linalg.norm(corners - np.roll(corners, -1, axis=1), axis=2)  # [F,3]: corner i to i+1
+        long = edges.max(1) > longest
+        done.append(corners[~long])
+        corners = corners[long]
+        if not len(corners):
+            break
+        turn = (edges[long].argmax(1)[:, None] + np.arange(3)) % 3
+        a, b, c = np.moveaxis(np.take_along_axis(corners, turn[:, :, None], axis=1), 1, 0)
+        middle = (a + b) / 2
+        corners = np.concatenate([np.stack([a, middle, c], axis=1), np.stack([middle, b, c], axis=1)])
+    return np.concatenate([*done, corners])
+
+
+def _cover_with_boxes(occupied: np.ndarray) -> np.ndarray:
+    """Numbers occupied cells [X,Y,Z] by disjoint boxes full of them, each time the largest that grows from a cell."""
+    free, numbers, number = occupied.copy(), np.zeros(occupied.shape, np.int64), 0
+    while free.any():
+        number += 1
+        best: tuple[slice, ...] = ()
+        size = 0
+        seeds = np.argwhere(free)
+        for seed in seeds[np.linspace(0, len(seeds) - 1, min(len(seeds), 24)).astype(int)]:
+            for order in ((0, 1, 2), (1, 2, 0), (2, 0, 1), (0, 2, 1), (2, 1, 0), (1, 0, 2)):
+                box = _grow(free, seed, order)
+                volume = int(np.prod([side.stop - side.start for side in box]))
+                if volume > size:
+                    best, size = box, volume
+        numbers[best] = number
+        free[best] = False
+    return numbers
+
+
+def _grow(free: np.ndarray, seed: np.ndarray, order: tuple[int, ...]) -> tuple[slice, ...]:
+    """The box of free cells that grows from a cell to both sides along one axis after the other."""
+    sides = [slice(int(place), int(place) + 1) for place in seed]
+    for axis in order:
+        for step in (-1, 1):
+            while True:
+                side = sides[axis]
+                edge = side.start - 1 if step < 0 else side.stop
+                if not 0 <= edge < free.shape[axis]:
+                    break
+                layer = list(sides)
+                layer[axis] = slice(edge, edge + 1)
+                if not free[tuple(layer)].all():
+                    break
+                sides[axis] = slice(edge, side.stop) if step < 0 else slice(side.start, edge + 1)
+    return tuple(sides)
+
+
+def _join(pieces: list[Piece], thickness: float) -> list[Piece]:
+    """Joins the two pieces whose common hull wastes least, while it wastes little or there are too many."""
+    whole = volume_of(hull_of(np.concatenate([vertices for vertices, _ in pieces]), thickness=thickness))
+    volumes = [volume_of(piece) for piece in pieces]
+    waste = _Waste(pieces, volumes, thickness)
+    while len(pieces) > 1:
+        (first, second), least = waste.least()
+        if len(pieces) <= MAX_PIECES and least > WASTE * whole * min(1.0, len(pieces) / MAX_PIECES) * 0.1:
+            break
+        waste.join(first, second)
+    return waste.pieces
+
+
+class _Waste:
+    """What joining each two pieces would add to their volume, kept up to date."""
+
+    def __init__(self, pieces: list[Piece], volumes: list[float], thickness: float) -> None:
+        self.pieces, self._volumes, self._thickness = pieces, volumes, thickness
+        count = len(pieces)
+        self._table = np.full((count, count), np.inf)
+        measure: Callable[[int, int], float] = self._measure
+        # Of very many pieces each is compared with its nearest alone: hulls of far ones waste most.
+        centers = np.stack([vertices.mean(0) for vertices, _ in pieces])
+        nearest = np.argsort(np.linalg.norm(centers[:, None] - centers, axis=2), axis=1)[:, 1:9]
+        for i in range(count):
+            for j in nearest[i]:
+                low, high = min(i, j), max(i, j)
+                if np.isinf(self._table[low, high]):
+                    self._table[low, high] = measure(low, high)
+
+    def _measure(self, i: int, j: int) -> float:
+        both = hull_of(np.concatenate([self.pieces[i][0], self.pieces[j][0]]), thickness=self._thickness)
+        return volume_of(both) - self._volumes[i] - self._volumes[j]
+
+    def least(self) -> tuple[tuple[int, int], float]:
+        """The two pieces to join next, and what it wastes."""
+        place = int(self._table.argmin())
+        return divmod(place, len(self.pieces)), float(self._table.reshape(-1)[place])  # type: ignore[return-value]
+
+    def join(self, i: int, j: int) -> None:
+        """Puts the hull of pieces i < j in the place of i, and takes j out."""
+        both = hull_of(np.concatenate([self.pieces[i][0], self.pieces[j][0]]), thickness=self._thickness)
+        near = np.isfinite(np.minimum(self._table, self._table.T))[[i, j]].any(0)
+        self.pieces[i], self._volumes[i] = both, volume_of(both)
+        self._table = np.delete(np.delete(self._table, j, 0), j, 1)
+        near = np.delete(near, j)
+        del self.pieces[j], self._volumes[j]
+        for other in np.flatnonzero(near):
+            if other != i:
+                self._table[min(i, other), max(i, other)] = self._measure(min(i, int(other)), max(i, int(other)))
+        if not np.isfinite(self._table).any() and len(self.pieces) > 1:
+            self._table[0, 1] = self._measure(0, 1)
