@@ -32,6 +32,7 @@ class Material:
     double_sided: bool = True  # else only the side is drawn from which corners turn counter-clockwise
     emission: np.ndarray | None = None  # [3] linear RGB, multiplies its texture; added to the lit colour
     emission_texture: Texture | None = None
+    name: str = ""
 
     @property
     def opaque(self) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dimo_jax.core.names import to_text
 from dimo_jax.io.gltf.document import Document
 from dimo_jax.io.gltf.extensions import TEXTURES
 from dimo_jax.io.gltf.images import read_image
@@ -44,6 +45,7 @@ def read_material(document: Document, index: int, textures: dict[int, Texture]) 
         double_sided=bool(entry.get("doubleSided", False)),
         emission=emission if shines else None,
         emission_texture=_share_texture(document, emissive_texture(entry), textures) if shines else None,
+        name=to_text(str(entry.get("name", ""))),
     )
 
 
