@@ -19,9 +19,11 @@ Piece = tuple[np.ndarray, np.ndarray]  # vertices [p,3] and triangles [f,3], clo
 FULL = 0.85  # of its hull's volume, from which on a piece of the surface is taken for convex
 GRIDS = (20, 10)  # cells along the longest side; the coarser one where the finer gives too many slabs
 MANY_SLABS = 40
+MANY_PLANES, LARGE_FACE = 10, 0.03  # at most so many faces a direction, of at least that share of the box's side
 MANY_COMPONENTS = 64  # of which the smaller ones go with the nearest of the others
-WASTE = 0.05  # of the volume of the whole hull, which joining two slabs may add
+WASTE, WASTE_IN_ALL = 0.02, 0.1  # of the volume of all pieces, which joining two, and all joining, may add
 MAX_PIECES = 24
+MANY_HOLLOW = 6  # the largest connected pieces, which alone are cut into slabs
 _THICKNESS = 1e-3  # of the diagonal, that a flat piece is given
 
 
@@ -80,9 +82,10 @@ def find_pieces(vertices: np.ndarray, triangles: np.ndarray, *, hull_only: bool 
     if hull_only:
         return [hull_of(places[np.unique(faces)], thickness=thickness)]
     pieces: list[Piece] = []
-    for own in _split_components(places, faces):
+    components = _split_components(places, faces)
+    for rank, own in enumerate(components):
         whole = hull_of(places[np.unique(own)], thickness=thickness)
-        if np.linalg.norm(np.ptp(whole[0], axis=0)) < 0.1 * diagonal or _fills(places, own, volume_of(whole)):
+        if rank >= MANY_HOLLOW or np.linalg.norm(np.ptp(whole[0], axis=0)) < 0.1 * diagonal or _fills(places, own, volume_of(whole)):
             pieces.append(whole)
         else:
             pieces += _cut_into_slabs(places, own, thickness)
@@ -90,17 +93,17 @@ def find_pieces(vertices: np.ndarray, triangles: np.ndarray, *, hull_only: bool 
 
 
 def _split_components(places: np.ndarray, faces: np.ndarray) -> list[np.ndarray]:
-    """The connected pieces of a surface, each as triangles; of very many, the small ones join a large one nearby."""
+    """The connected pieces of a surface, each as triangles, the largest first; of very many, the small ones join a large one nearby."""
     labels = label_components(faces, len(places))
     groups = np.split(np.argsort(labels, kind="stable"), np.flatnonzero(np.diff(np.sort(labels))) + 1)
+    corners = [places[faces[members]].reshape(-1, 3) for members in groups]
+    order = np.argsort([-np.linalg.norm(np.ptp(each, axis=0)) for each in corners], kind="stable")
     if len(groups) > MANY_COMPONENTS:
-        corners = [places[faces[members]].reshape(-1, 3) for members in groups]
-        order = np.argsort([-np.linalg.norm(np.ptp(each, axis=0)) for each in corners])
         large, small = order[:MANY_COMPONENTS], order[MANY_COMPONENTS:]
         centers = np.stack([each.mean(0) for each in corners])
         home = large[np.linalg.norm(centers[small, None] - centers[large], axis=2).argmin(1)]
-        groups = [np.concatenate([groups[k], *(groups[s] for s in small[home == k])]) for k in large]
-    return [faces[members] for members in groups]
+        return [faces[np.concatenate([groups[k], *(groups[s] for s in small[home == k])])] for k in large]
+    return [faces[groups[k]] for k in order]
 
 
 def _fills(places: np.ndarray, faces: np.ndarray, hull_volume: float) -> bool:
@@ -118,9 +121,9 @@ def _cut_into_slabs(places: np.ndarray, faces: np.ndarray, thickness: float) -> 
     axes = _own_axes(corners)
     local = corners @ axes
     for grid in GRIDS:
-        cell = float(np.ptp(local.reshape(-1, 3), axis=0).max()) / grid
-        small = _subdivide(local, 0.5 * cell)
-        which = _number_slabs(small, cell)
+        planes = [_choose_planes(local, axis, grid) for axis in range(3)]
+        small = _cut_at_planes(local, planes)
+        which = _number_slabs(small, planes)
         if which.max() <= MANY_SLABS:
             break
     return [
@@ -128,12 +131,58 @@ def _cut_into_slabs(places: np.ndarray, faces: np.ndarray, thickness: float) -> 
     ]
 
 
-def _number_slabs(corners: np.ndarray, cell: float) -> np.ndarray:
+def _choose_planes(corners: np.ndarray, axis: int, grid: int) -> np.ndarray:
+    """Where the grid cuts triangles [F,3,3] across an axis [n]: at large flat faces, so that a board of any thickness
+    is a layer of its own, and evenly between them; both ends included."""
+    places, extent = corners[..., axis], np.ptp(corners.reshape(-1, 3), axis=0)
+    cell = float(extent.max()) / grid
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    flat = np.abs(normals[:, axis]) > 0.999 * np.linalg.norm(normals, axis=1)
+    step = cell / 16
+    steps, which = np.unique(np.rint(places[flat].mean(1) / step), return_inverse=True)
+    areas = np.bincount(which.reshape(-1), np.abs(normals[flat, axis]) / 2, len(steps))
+    large = np.sort(np.argsort(-areas)[:MANY_PLANES])
+    large = large[areas[large] > LARGE_FACE * np.prod(np.delete(extent, axis))]
+    exact = [float(places[flat][which.reshape(-1) == each].mean()) for each in large]
+    low, high = float(places.min()), float(places.max())
+    ends = [low, *(x for x in exact if low + step < x < high - step), high]
+    between = [np.linspace(a, b, max(1, int(np.ceil((b - a) / cell - 0.01))) + 1)[:-1] for a, b in zip(ends, ends[1:])]
+    return np.r_[np.concatenate(between), high] if high > low else np.array([low - step, low + step])
+
+
+def _cut_at_planes(corners: np.ndarray, planes: list[np.ndarray]) -> np.ndarray:
+    """Triangles [F,3,3] cut where they cross planes of a grid; the pieces of each lie in one cell."""
+    for axis, places in enumerate(planes):
+        tolerance = 1e-6 * (places[-1] - places[0])
+        for place in places[1:-1]:
+            for _ in range(2):  # a cut leaves pieces that cross at one more edge at most
+                sides = corners[..., axis] - place
+                signs = np.where(np.abs(sides) <= tolerance, 0, np.sign(sides))
+                crossing = signs * np.roll(signs, -1, axis=1) < 0  # edge from corner i to i+1
+                cut = crossing.any(axis=1)
+                if not cut.any():
+                    break
+                turn = (crossing[cut].argmax(1)[:, None] + np.arange(3)) % 3
+                a, b, c = np.moveaxis(np.take_along_axis(corners[cut], turn[:, :, None], axis=1), 1, 0)
+                share = (place - a[:, axis]) / (b[:, axis] - a[:, axis])
+                middle = a + share[:, None] * (b - a)
+                middle[:, axis] = place
+                halves = [np.stack([a, middle, c], axis=1), np.stack([middle, b, c], axis=1)]
+                corners = np.concatenate([corners[~cut], *halves])
+    return corners
+
+
+def _number_slabs(corners: np.ndarray, planes: list[np.ndarray]) -> np.ndarray:
     """Which box of grid cells each small triangle [F,3,3] lies in -> [F], from 1."""
-    low = corners.reshape(-1, 3).min(0)
-    cells = np.floor((corners.mean(1) - low) / cell * (1 - 1e-9)).astype(np.int64)
-    shape = cells.max(0) + 1
-    flat = np.ravel_multi_index(tuple(cells.T), tuple(shape))
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
+    cells = []
+    for axis, places in enumerate(planes):
+        # A face that lies in a plane belongs to the cell behind it, which is inside.
+        inside = corners[:, :, axis].mean(1) - normals[:, axis] * 1e-4 * (places[-1] - places[0])
+        cells.append(np.clip(np.searchsorted(places, inside, side="right") - 1, 0, len(places) - 2))
+    shape = tuple(len(places) - 1 for places in planes)
+    flat = np.ravel_multi_index(tuple(cells), shape)
     occupied = np.zeros(shape, bool)
     occupied.reshape(-1)[flat] = True
     return _cover_with_boxes(occupied).reshape(-1)[flat]
@@ -156,23 +205,6 @@ def _own_axes(corners: np.ndarray) -> np.ndarray:
     second = second - first * (first @ second)
     second /= np.linalg.norm(second)
     return np.stack([first, second, np.cross(first, second)], axis=1)
-
-
-def _subdivide(corners: np.ndarray, longest: float) -> np.ndarray:
-    """Triangles [F,3,3] cut at the middle of their longest edges until none is longer."""
-    done = []
-    for _ in range(24):
-        edges = np.linalg.norm(corners - np.roll(corners, -1, axis=1), axis=2)  # [F,3]: corner i to i+1
-        long = edges.max(1) > longest
-        done.append(corners[~long])
-        corners = corners[long]
-        if not len(corners):
-            break
-        turn = (edges[long].argmax(1)[:, None] + np.arange(3)) % 3
-        a, b, c = np.moveaxis(np.take_along_axis(corners, turn[:, :, None], axis=1), 1, 0)
-        middle = (a + b) / 2
-        corners = np.concatenate([np.stack([a, middle, c], axis=1), np.stack([middle, b, c], axis=1)])
-    return np.concatenate([*done, corners])
 
 
 def _cover_with_boxes(occupied: np.ndarray) -> np.ndarray:
@@ -214,13 +246,14 @@ def _grow(free: np.ndarray, seed: np.ndarray, order: tuple[int, ...]) -> tuple[s
 
 def _join(pieces: list[Piece], thickness: float) -> list[Piece]:
     """Joins the two pieces whose common hull wastes least, while it wastes little or there are too many."""
-    whole = volume_of(hull_of(np.concatenate([vertices for vertices, _ in pieces]), thickness=thickness))
     volumes = [volume_of(piece) for piece in pieces]
+    most, left = WASTE * sum(volumes), WASTE_IN_ALL * sum(volumes)
     waste = _Waste(pieces, volumes, thickness)
     while len(pieces) > 1:
         (first, second), least = waste.least()
-        if len(pieces) <= MAX_PIECES and least > WASTE * whole * min(1.0, len(pieces) / MAX_PIECES) * 0.1:
+        if len(pieces) <= MAX_PIECES and least > min(most, left):
             break
+        left -= max(least, 0.0)
         waste.join(first, second)
     return waste.pieces
 
