@@ -25,6 +25,9 @@ CONTAINERS = ("mp4", "gif", "png")
 STARTS = ("nearest", "mean")
 EVALUATIONS = ("held_out", "leave_one_out")
 CHECKPOINTS = ("last", "best")
+UPS = ("x", "y", "z", "-x", "-y", "-z", "unknown")
+BASES = ("fixed", "free")
+COLLISIONS = ("pieces", "hull")
 GLTF_SUFFIXES = (".glb", ".gltf")
 _OF_MOTIONS = tuple(name for name in FORMATS if name != "checkpoint")
 # Flags of export that mean something with some formats alone.
@@ -218,6 +221,14 @@ def _check_train(given: Given) -> None:
         check_folder(given["workdir"], "workdir")
 
 
+def _check_articulate(given: Given) -> None:
+    check_among(UPS, up=given["up"])
+    check_among(BASES, base=given["base"])
+    check_among(COLLISIONS, collision=given["collision"])
+    if given["out"]:
+        check_folder(given["out"], "out")
+
+
 def _check_path(given: Given, flag: str, expected: str) -> None:
     if given[flag] and not Path(given[flag]).exists():
         raise UserError(f"--{flag}={given[flag]}: no such file or folder, expected {expected}")
@@ -234,5 +245,6 @@ _CHECKS: dict[str, Callable[[Given], None]] = {
     "evaluate": _check_evaluate,
     "view": _check_view,
     "export": _check_export,
+    "articulate": _check_articulate,
     "replay": lambda given: _least(given, 0, "step"),
 }

@@ -23,6 +23,7 @@ NAMES = (
     "export",
     "status",
     "replay",
+    "articulate",
 )
 APPS = {name: f"dimo_jax.apps.{name}" for name in NAMES}
 
@@ -54,6 +55,16 @@ def define_flags() -> None:
     flags.DEFINE_string("key_color", None, "import_data: the background's colour, such as white, #00ff00, or auto")
     flags.DEFINE_float("key_tolerance", None, "import_data: how far from that colour, of 255, the background may be")
     flags.DEFINE_bool("key_enclosed", None, "import_data: also remove that colour where the object encloses it")
+    flags.DEFINE_string("part", None, "articulate: what moves, see --list_parts")
+    flags.DEFINE_string("parts", None, "articulate: JSON file with several parts, each with part, sentence and parent")
+    flags.DEFINE_bool("list_parts", None, "articulate: only says which parts there are, and draws them into --out")
+    flags.DEFINE_integer("candidate", None, "articulate: which of the ranked joints to write, from 0")
+    flags.DEFINE_enum("base", None, ["fixed", "free"], "articulate: whether the body is held, or stands on a floor")
+    flags.DEFINE_float("density", None, "articulate: kg per cubic metre")
+    flags.DEFINE_float("damping", None, "articulate: of every joint, N m s/rad or N s/m")
+    flags.DEFINE_float("friction", None, "articulate: dry friction of every joint, N m or N")
+    flags.DEFINE_enum("collision", None, ["pieces", "hull"], "articulate: convex pieces of each part, or one hull")
+    flags.DEFINE_bool("usd", None, "articulate: writes object.usda as well, which needs usd-core")
     flags.DEFINE_string(
         "up", None, "import_data: what is up for the cameras: x, y, z, -x, -y, -z, cameras, or auto (as they see it)"
     )

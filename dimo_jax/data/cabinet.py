@@ -6,7 +6,9 @@ parts move, so that whatever finds joints can be checked with nothing downloaded
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -31,7 +33,7 @@ _Box = tuple[Sequence[float], Sequence[float]]
 
 
 def make_cabinet() -> ObjectMesh:
-    """The cabinet with nodes `body`, `door`, `knob`, `drawer` and materials `wood`, `front`, `metal`."""
+    """The cabinet with nodes `body`, `door` with `knob` below it, `drawer`, and materials `wood`, `front`, `metal`."""
     wood, front = _wood((0.55, 0.36, 0.2), seed=1), _wood((0.82, 0.72, 0.56), seed=2)
     materials = (
         Material(np.ones(4), wood, double_sided=False, name="wood"),
@@ -102,7 +104,7 @@ def _knob(num_sides: int = 24) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
     circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     profile = [(0.0, 0.0), (0.012, 0.0), (0.012, 0.015), (0.025, 0.02), (0.025, 0.03), (0.0, 0.03)]
     vertices, triangles, groups = [], [], []
-    for number, ((r0, z0), (r1, z1)) in enumerate(zip(profile, profile[1:])):
+    for number, ((r0, z0), (r1, z1)) in enumerate(itertools.pairwise(profile)):
         first = len(vertices) * 2 * num_sides
         rings = [np.concatenate([r * circle, np.full((num_sides, 1), z)], axis=1) for r, z in ((r0, z0), (r1, z1))]
         vertices.append(np.concatenate(rings))
@@ -138,7 +140,7 @@ def _assemble(pieces: Sequence[tuple[tuple[np.ndarray, ...], int, str]], materia
         smooth_groups=np.concatenate([arrays[3] + g for (arrays, _, _), g in zip(pieces, groups)]).astype(np.int32),
     )
     nodes = np.repeat([names.index(node) for _, _, node in pieces], counts).astype(np.int32)
-    return ObjectMesh(vertices, mesh, nodes, names, (-1,) * len(names))
+    return ObjectMesh(vertices, mesh, nodes, names, (-1, -1, names.index("door"), -1), Path(NAME))
 
 
 def _wood(color: Sequence[float], *, seed: int, size: int = 128) -> Texture:

@@ -29,7 +29,10 @@ class Surface:
     file: str  # inside `FOLDER`
     material: str  # its name, one of its own in the whole object
     rgba: tuple[float, ...]  # [4] sRGB, multiplies the texture
+    linear: tuple[float, ...]  # [4] the same in linear light
     texture: str | None  # PNG inside `FOLDER`
+    index: int  # of the material in the link's mesh
+    texcoords: np.ndarray  # [f,3,2] of the corners of its triangles, in their order; v points down
 
 
 @dataclass
@@ -76,7 +79,8 @@ class MeshFolder:
         label = f"{name}_material"
         self._write_text(f"{name}.mtl", _material_lines(label, rgba, picture, material))
         self._write_text(f"{name}.obj", _obj_lines(link, faces, name, label, texcoords, corners))
-        return Surface(f"{name}.obj", label, rgba, picture)
+        linear = (*np.clip(factor[:3], 0, 1).tolist(), rgba[3])
+        return Surface(f"{name}.obj", label, rgba, linear, picture, index, texcoords[corners])
 
     def _write_texture(self, texture: Texture) -> str:
         key = id(texture.pixels)
@@ -127,9 +131,7 @@ def _make_palette(colors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return texels.reshape(side, side, 4), places, which.reshape(-1)
 
 
-def _material_lines(
-    label: str, rgba: tuple[float, ...], picture: str | None, material: Material
-) -> list[str]:
+def _material_lines(label: str, rgba: tuple[float, ...], picture: str | None, material: Material) -> list[str]:
     red, green, blue, alpha = rgba
     lines = [f"newmtl {label}", f"Kd {red:.6g} {green:.6g} {blue:.6g}", "Ka 0 0 0", "Ks 0 0 0", "illum 1"]
     if alpha < 1:
@@ -156,10 +158,7 @@ def _obj_lines(
         *_rows("vt", flipped),
         *_rows("vn", normals),
         f"usemtl {label}",
-        *(
-            f"f {a}/{u}/{a} {b}/{v}/{b} {c}/{w}/{c}"
-            for (a, b, c), (u, v, w) in zip(local.tolist(), places.tolist())
-        ),
+        *(f"f {a}/{u}/{a} {b}/{v}/{b} {c}/{w}/{c}" for (a, b, c), (u, v, w) in zip(local.tolist(), places.tolist())),
     ]
 
 

@@ -97,9 +97,7 @@ def _fill_body(
         element.set("damping", numbers([physics.damping[index - 1]]))
         element.set("frictionloss", numbers([physics.friction[index - 1]]))
     inertia = mass.inertia[[0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]]
-    _add(
-        body, "inertial", pos=numbers(mass.center + shift), mass=numbers([mass.mass]), fullinertia=numbers(inertia)
-    )
+    _add(body, "inertial", pos=numbers(mass.center + shift), mass=numbers([mass.mass]), fullinertia=numbers(inertia))
     for surface in surfaces:
         mesh = {"class": VISUAL, "mesh": PurePath(surface.file).stem, "material": surface.material}
         _add(body, "geom", mesh | {"pos": numbers(shift)})

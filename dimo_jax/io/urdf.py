@@ -61,9 +61,7 @@ def format_urdf(
         _add_origin(base, np.zeros(3), turn=stand)
         ElementTree.SubElement(base, "parent", link=WORLD)
         ElementTree.SubElement(base, "child", link=articulation.links[0].name)
-    for index, (joint, damping, friction) in enumerate(
-        zip(articulation.joints, physics.damping, physics.friction), 1
-    ):
+    for index, (joint, damping, friction) in enumerate(zip(articulation.joints, physics.damping, physics.friction), 1):
         _add_joint(robot, articulation, index, joint, damping, friction)
     ElementTree.indent(robot)
     return '<?xml version="1.0"?>\n' + ElementTree.tostring(robot, encoding="unicode") + "\n"

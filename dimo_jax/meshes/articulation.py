@@ -98,7 +98,7 @@ def pose_links(articulation: Articulation, values: Sequence[float] | np.ndarray)
 
 
 def stand_up(up: np.ndarray) -> np.ndarray:
-    """The rotation [3,3] by the least angle that brings the direction `up` [3] of an object to +Z, as simulators have it.
+    """The rotation [3,3] by the least angle that brings the direction `up` [3] of an object to the +Z of simulators.
 
     Opposite directions turn about x.
     """
@@ -124,6 +124,15 @@ def turn_articulation(articulation: Articulation, rotation: np.ndarray) -> Artic
             for link in articulation.links
         )
     )
+
+
+def turn_physics(physics: Physics, rotation: np.ndarray) -> Physics:
+    """The same of an object turned by a rotation [3,3] about its frame's origin."""
+    bodies = []
+    for body in physics.bodies:
+        mass = replace(body.mass, center=rotation @ body.mass.center, inertia=rotation @ body.mass.inertia @ rotation.T)
+        bodies.append(Body(tuple((vertices @ rotation.T, faces) for vertices, faces in body.pieces), mass))
+    return replace(physics, bodies=tuple(bodies))
 
 
 def add_physics(

@@ -8,6 +8,7 @@ it: the opening stays open. Slabs whose common hull adds next to nothing are joi
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -23,6 +24,7 @@ MANY_PLANES, LARGE_FACE = 10, 0.03  # at most so many faces a direction, of at l
 MANY_COMPONENTS = 64  # of which the smaller ones go with the nearest of the others
 WASTE, WASTE_IN_ALL = 0.02, 0.1  # of the volume of all pieces, which joining two, and all joining, may add
 MAX_PIECES = 24
+MANY_FACES, COARSE = 100_000, 0.004  # from which on vertices are first joined within that share of the extent
 MANY_HOLLOW = 6  # the largest connected pieces, which alone are cut into slabs
 _THICKNESS = 1e-3  # of the diagonal, that a flat piece is given
 
@@ -75,6 +77,8 @@ def find_pieces(vertices: np.ndarray, triangles: np.ndarray, *, hull_only: bool 
       At most `MAX_PIECES` closed convex surfaces; none where there is no triangle.
     """
     places, faces = weld(np.asarray(vertices, np.float64), triangles)
+    if len(faces) > MANY_FACES:
+        places, faces = weld(places, faces, tolerance=COARSE)
     if not len(faces):
         return []
     diagonal = float(np.linalg.norm(np.ptp(places[np.unique(faces)], axis=0)))
@@ -85,7 +89,11 @@ def find_pieces(vertices: np.ndarray, triangles: np.ndarray, *, hull_only: bool 
     components = _split_components(places, faces)
     for rank, own in enumerate(components):
         whole = hull_of(places[np.unique(own)], thickness=thickness)
-        if rank >= MANY_HOLLOW or np.linalg.norm(np.ptp(whole[0], axis=0)) < 0.1 * diagonal or _fills(places, own, volume_of(whole)):
+        if (
+            rank >= MANY_HOLLOW
+            or np.linalg.norm(np.ptp(whole[0], axis=0)) < 0.1 * diagonal
+            or _fills(places, own, volume_of(whole))
+        ):
             pieces.append(whole)
         else:
             pieces += _cut_into_slabs(places, own, thickness)
@@ -93,7 +101,7 @@ def find_pieces(vertices: np.ndarray, triangles: np.ndarray, *, hull_only: bool 
 
 
 def _split_components(places: np.ndarray, faces: np.ndarray) -> list[np.ndarray]:
-    """The connected pieces of a surface, each as triangles, the largest first; of very many, the small ones join a large one nearby."""
+    """The connected pieces of a surface, as triangles, the largest first; of very many, small ones join a large one."""
     labels = label_components(faces, len(places))
     groups = np.split(np.argsort(labels, kind="stable"), np.flatnonzero(np.diff(np.sort(labels))) + 1)
     corners = [places[faces[members]].reshape(-1, 3) for members in groups]
@@ -126,6 +134,10 @@ def _cut_into_slabs(places: np.ndarray, faces: np.ndarray, thickness: float) -> 
         which = _number_slabs(small, planes)
         if which.max() <= MANY_SLABS:
             break
+    left = which > MANY_SLABS  # crumbs, which go with the slab that is nearest
+    if left.any() and not left.all():
+        slabs = [small[which == slab].mean((0, 1)) for slab in range(1, MANY_SLABS + 1)]
+        which[left] = 1 + np.linalg.norm(small[left].mean(1)[:, None] - np.stack(slabs), axis=2).argmin(1)
     return [
         hull_of(small[which == slab].reshape(-1, 3) @ axes.T, thickness=thickness) for slab in range(1, which.max() + 1)
     ]
@@ -146,7 +158,9 @@ def _choose_planes(corners: np.ndarray, axis: int, grid: int) -> np.ndarray:
     exact = [float(places[flat][which.reshape(-1) == each].mean()) for each in large]
     low, high = float(places.min()), float(places.max())
     ends = [low, *(x for x in exact if low + step < x < high - step), high]
-    between = [np.linspace(a, b, max(1, int(np.ceil((b - a) / cell - 0.01))) + 1)[:-1] for a, b in zip(ends, ends[1:])]
+    between = [
+        np.linspace(a, b, max(1, int(np.ceil((b - a) / cell - 0.01))) + 1)[:-1] for a, b in itertools.pairwise(ends)
+    ]
     return np.r_[np.concatenate(between), high] if high > low else np.array([low - step, low + step])
 
 
@@ -185,7 +199,7 @@ def _number_slabs(corners: np.ndarray, planes: list[np.ndarray]) -> np.ndarray:
     flat = np.ravel_multi_index(tuple(cells), shape)
     occupied = np.zeros(shape, bool)
     occupied.reshape(-1)[flat] = True
-    return _cover_with_boxes(occupied).reshape(-1)[flat]
+    return _cover_with_boxes(occupied, MANY_SLABS).reshape(-1)[flat]
 
 
 def _own_axes(corners: np.ndarray) -> np.ndarray:
@@ -198,31 +212,33 @@ def _own_axes(corners: np.ndarray) -> np.ndarray:
     votes = (areas * (np.abs(normals[tried] @ normals.T) > 0.999)).sum(1)
     first = normals[tried[votes.argmax()]]
     across = np.abs(normals[tried] @ first) < 0.05
-    if across.any():
-        second = normals[tried[across][votes[across].argmax()]]
-    else:
-        second = np.eye(3)[np.abs(first).argmin()]
+    second = normals[tried[across][votes[across].argmax()]] if across.any() else np.eye(3)[np.abs(first).argmin()]
     second = second - first * (first @ second)
     second /= np.linalg.norm(second)
     return np.stack([first, second, np.cross(first, second)], axis=1)
 
 
-def _cover_with_boxes(occupied: np.ndarray) -> np.ndarray:
-    """Numbers occupied cells [X,Y,Z] by disjoint boxes full of them, each time the largest that grows from a cell."""
-    free, numbers, number = occupied.copy(), np.zeros(occupied.shape, np.int64), 0
-    while free.any():
-        number += 1
+def _cover_with_boxes(occupied: np.ndarray, most: int) -> np.ndarray:
+    """Numbers occupied cells [X,Y,Z] by disjoint boxes full of them, each time the largest that grows from a cell.
+
+    After `most` boxes, what is left has the number `most + 1`, or 0 where nothing is.
+    """
+    free, numbers = occupied.copy(), np.zeros(occupied.shape, np.int64)
+    for number in range(1, most + 1):
+        seeds = np.argwhere(free)
+        if not len(seeds):
+            break
         best: tuple[slice, ...] = ()
         size = 0
-        seeds = np.argwhere(free)
-        for seed in seeds[np.linspace(0, len(seeds) - 1, min(len(seeds), 24)).astype(int)]:
-            for order in ((0, 1, 2), (1, 2, 0), (2, 0, 1), (0, 2, 1), (2, 1, 0), (1, 0, 2)):
+        for seed in seeds[np.linspace(0, len(seeds) - 1, min(len(seeds), 8)).astype(int)]:
+            for order in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
                 box = _grow(free, seed, order)
                 volume = int(np.prod([side.stop - side.start for side in box]))
                 if volume > size:
                     best, size = box, volume
         numbers[best] = number
         free[best] = False
+    numbers[free] = most + 1
     return numbers
 
 

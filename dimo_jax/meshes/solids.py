@@ -33,8 +33,8 @@ class Mass:
         return float(axis @ self.inertia @ axis + self.mass * (arm @ arm - (arm @ axis) ** 2))
 
 
-def weld(vertices: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Joins vertices at one place (to 1e-6 of the extent), which textures and normals split.
+def weld(vertices: np.ndarray, triangles: np.ndarray, *, tolerance: float = 1e-6) -> tuple[np.ndarray, np.ndarray]:
+    """Joins vertices at one place (within `tolerance` of the extent), which textures and normals split.
 
     Returns:
       Places [Q,3], and triangles [F',3] of those that keep three different corners.
@@ -42,7 +42,7 @@ def weld(vertices: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.nd
     if not len(vertices):
         return vertices, triangles
     low = vertices.min(0)
-    step = max(float((vertices.max(0) - low).max()) * 1e-6, 1e-30)
+    step = max(float((vertices.max(0) - low).max()) * tolerance, 1e-30)
     _, first, which = np.unique(
         np.rint((vertices - low) / step).astype(np.int64), axis=0, return_index=True, return_inverse=True
     )

@@ -22,7 +22,7 @@ _KEYS = 24  # from rest to a limit; of a whole turn each is well under half a tu
 
 
 def write_articulated_glb(articulation: Articulation, path: Path | str) -> Path:
-    """Writes the object at rest with an animation `open_and_close` of all joints, and one for each where there are more.
+    """Writes the object at rest with an animation `open_and_close` of all joints, and of each where there are more.
 
     Returns:
       `path`. Written atomically.
@@ -51,14 +51,21 @@ def write_articulated_glb(articulation: Articulation, path: Path | str) -> Path:
 
 
 def write_object_glb(thing: ObjectMesh, path: Path | str) -> Path:
-    """Writes a static object with its nodes of triangles, each under its own name. Returns `path`. Atomic."""
+    """Writes a static object with its nodes, each under its own name and parent. Returns `path`. Atomic."""
     builder = GlbBuilder()
     looks = LooksWriter(builder)
-    for index in np.unique(thing.triangle_nodes):
+    roots = []
+    for index, (name, parent) in enumerate(zip(thing.node_names, thing.node_parents)):
         own = select_faces(thing, thing.triangle_nodes == index)
-        name = thing.node_names[index]
-        builder.add("nodes", {"name": name, "mesh": looks.add_mesh(name, own.vertices, own.mesh)})
-    builder.json |= {"scene": 0, "scenes": [{"nodes": list(range(len(builder.json["nodes"])))}]}
+        builder.add("nodes", {"name": name})
+        if len(own.triangles):
+            builder.json["nodes"][index]["mesh"] = looks.add_mesh(name, own.vertices, own.mesh)
+        if parent < 0:
+            roots.append(index)
+    for index, parent in enumerate(thing.node_parents):
+        if parent >= 0:
+            builder.json["nodes"][parent].setdefault("children", []).append(index)
+    builder.json |= {"scene": 0, "scenes": [{"nodes": roots}]}
     return builder.write(path)
 
 
