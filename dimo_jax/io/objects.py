@@ -9,6 +9,8 @@ import numpy as np
 
 from dimo_jax.core.errors import UserError
 from dimo_jax.io.gltf.scene import load_scene
+from dimo_jax.io.mesh_ply import read_mesh_ply
+from dimo_jax.io.obj import read_obj
 from dimo_jax.meshes.objects import ObjectMesh
 from dimo_jax.rigs.posing import pose_nodes, pose_vertices
 from dimo_jax.rigs.scene import Scene
@@ -32,6 +34,10 @@ def load_object(path: str | Path, *, repair: bool = False) -> ObjectMesh:
     ending = path.suffix.lower()
     if ending in (".glb", ".gltf"):
         thing = from_scene(load_scene(path, repair=repair, animated=False))
+    elif ending == ".obj":
+        thing = read_obj(path)
+    elif ending == ".ply":
+        thing = read_mesh_ply(path)
     else:
         raise UserError(f"{path}: ends in {ending or 'nothing'!r}, expected .glb, .gltf, .obj or .ply")
     return _check(thing, path)

@@ -1,0 +1,233 @@
+"""How often the joint of a part is found, on objects whose makers gave them one, each turned at random.
+
+python -m bench.articulate --data=FOLDER --source=geometry --seeds=3 --out=FILE
+
+FOLDER holds NAME/object.glb (nodes `body` and `part`, +Y up) and NAME/truth.json. Every object is turned by a random
+rotation for each seed, because axes of such objects lie along the world's and a method could snap to them, and is
+tried with its up direction known and unknown. Figures: see `metrics/joints.py`. `success` leaves out which way is
+positive, which `direction_of_successes` and `success_with_direction` tell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dimo_jax.core.errors import UserError
+from dimo_jax.geometry.joint import Joint, from_json, move_joint, to_json
+from dimo_jax.io.objects import load_object
+from dimo_jax.meshes.objects import ObjectMesh, bounds, move_object, split_object
+from dimo_jax.metrics.joints import JointErrors, compare_joints, summarize_joints
+from dimo_jax.runtime.files import replace_file
+from dimo_jax.systems.atop.rank import find_joints
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One object, turned."""
+
+    name: str
+    body: ObjectMesh
+    part: ObjectMesh
+    sentence: str
+    up: np.ndarray | None
+    truth: Joint
+    seed: int
+
+
+def from_geometry(trial: Trial) -> list[Joint]:
+    """Shape and sentence alone."""
+    return find_joints(trial.body, trial.part, trial.sentence, trial.up)
+
+
+SOURCES: dict[str, Callable[[Trial], list[Joint]]] = {"geometry": from_geometry}
+
+
+def random_rotation(seed: int, name: str) -> np.ndarray:
+    """A rotation [4,4] that depends on the seed and the object's name alone, evenly over all of them."""
+    w, x, y, z = (q := np.random.default_rng([seed, zlib.crc32(name.encode())]).normal(size=4)) / np.linalg.norm(q)
+    matrix = np.eye(4)
+    matrix[:3, :3] = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return matrix
+
+
+def read_truth(folder: Path) -> tuple[Joint, dict[str, Any]]:
+    """The joint of an object, and the fields of its file."""
+    fields = json.loads((folder / "truth.json").read_text())
+    return from_json({**fields, "type": fields["joint"]}), fields
+
+
+def try_object(folder: Path, source: str, seeds: int) -> dict[str, Any]:
+    """All trials of one object."""
+    truth, fields = read_truth(folder)
+    thing = load_object(folder / "object.glb")
+    mask = thing.triangle_nodes == thing.node_names.index(fields.get("part_node", "part"))
+    body, part = split_object(thing, mask)
+    diagonal = bounds(thing.vertices)[2]
+    runs = []
+    for seed in range(seeds):
+        turn = random_rotation(seed, folder.name)
+        moved = [move_object(each, turn) for each in (body, part)]
+        goal = move_joint(truth, turn)
+        low, high, _ = bounds(moved[1].vertices)
+        for up in (turn[:3, 1], None):
+            trial = Trial(folder.name, moved[0], moved[1], fields.get("prompt", ""), up, goal, seed)
+            start, cpu = time.perf_counter(), time.process_time()
+            found = SOURCES[source](trial)
+            spent, used = time.perf_counter() - start, time.process_time() - cpu
+            errors = compare_joints(found[0], goal, (low + high) / 2, diagonal)
+            among = [compare_joints(each, goal, (low + high) / 2, diagonal).success for each in found]
+            runs.append(
+                {
+                    "seed": seed,
+                    "up": up is not None,
+                    **errors._asdict(),
+                    "confidence": found[0].confidence,
+                    "seconds": spent,
+                    "cpu_seconds": used,
+                    "rank_of_truth": among.index(True) if True in among else None,
+                    "found": to_json(move_joint(found[0], turn.T)),
+                }
+            )
+    return {"name": folder.name, "category": fields.get("category", ""), "joint": truth.type, "runs": runs}
+
+
+def summarize(rows: list[dict[str, Any]], up: bool) -> dict[str, Any]:
+    """Figures over all trials of some objects with up known, or unknown."""
+    runs = [run for row in rows for run in row["runs"] if run["up"] == up]
+    errors = [JointErrors(*(run[name] for name in JointErrors._fields)) for run in runs]
+    figures = summarize_joints(errors, [run["confidence"] for run in runs], [run["seconds"] for run in runs])
+    figures["cpu_seconds_median"] = float(np.median([run["cpu_seconds"] for run in runs]))
+    return figures
+
+
+def report(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the file holds."""
+    categories = sorted({row["category"] for row in rows})
+    groups = {name: [row for row in rows if row["category"] == name] for name in categories}
+    result: dict[str, Any] = {"all": summarize(rows, True), "all_without_up": summarize(rows, False)}
+    result["by_category"] = {
+        name: {**summarize(group, True), "without_up": summarize(group, False)} for name, group in groups.items()
+    }
+    for key, up in (("all", True), ("all_without_up", False)):
+        means = [summarize(group, up)["success"] for group in groups.values()]
+        result[key]["success_mean_of_categories"] = float(np.mean(means))
+        result[key]["confusion"] = confusion(rows, up)
+        result[key]["calibration"] = calibration(rows, up)
+    result["objects"] = [{**row, **first_figures(row)} for row in rows]
+    return clean(result)
+
+
+def first_figures(row: dict[str, Any]) -> dict[str, Any]:
+    """Means of one object's trials."""
+    known, unknown = summarize([row], True), summarize([row], False)
+    keys = ("type_accuracy", "success", "mae_deg", "line_distance", "mpe", "range_error", "seconds_median")
+    figures = {key: known[key] for key in keys}
+    return {**figures, "confidence": known["mean_confidence"], "success_without_up": unknown["success"]}
+
+
+def confusion(rows: list[dict[str, Any]], up: bool) -> dict[str, dict[str, int]]:
+    """How often each true type was found as which."""
+    table = {true: {"revolute": 0, "prismatic": 0} for true in ("revolute", "prismatic")}
+    for row in rows:
+        for run in row["runs"]:
+            if run["up"] == up:
+                table[row["joint"]][run["found"]["type"]] += 1
+    return table
+
+
+def calibration(rows: list[dict[str, Any]], up: bool) -> list[dict[str, Any]]:
+    """Success of trials by their confidence."""
+    runs = [run for row in rows for run in row["runs"] if run["up"] == up]
+    result = []
+    for low in (0.0, 0.2, 0.4, 0.6, 0.8):
+        mine = [run for run in runs if low <= run["confidence"] < low + 0.2 + (low == 0.8)]
+        success = float(np.mean([run["success"] for run in mine])) if mine else None
+        confidence = float(np.mean([run["confidence"] for run in mine])) if mine else None
+        result.append({"from": low, "count": len(mine), "confidence": confidence, "success": success})
+    return result
+
+
+def clean(value: Any) -> Any:
+    """The same without NaN, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: clean(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [clean(each) for each in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def print_tables(result: dict[str, Any]) -> None:
+    keys = ("count", "type_accuracy", "success", "success_with_direction", "mae_deg", "line_distance", "mpe")
+    keys += ("range_error", "range_within_25", "confident_half_success", "seconds_median", "cpu_seconds_median")
+    for key in keys:
+        known, unknown = result["all"][key], result["all_without_up"][key]
+        print(f"{key:24s} {show(known)} {show(unknown)}")
+    print(f"\n{'category':18s} {'n':>4s} {'type':>6s} {'success':>8s} {'no up':>6s} {'deg':>6s} {'line':>6s}")
+    for name, each in result["by_category"].items():
+        numbers = (each["type_accuracy"], each["success"], each["without_up"]["success"])
+        print(
+            f"{name:18s} {each['count']:4d} " + " ".join(map(show, (*numbers, each["mae_deg"], each["line_distance"])))
+        )
+    print("\ntrue -> found, up known:", json.dumps(result["all"]["confusion"]))
+    for each in result["all"]["calibration"]:
+        print(f"confidence from {each['from']:.1f}: {each['count']:4d} trials, success {show(each['success'])}")
+    worst = [row for row in result["objects"] if row["success"] < 1 or row["success_without_up"] < 1]
+    for row in sorted(worst, key=lambda row: row["success"]):
+        print(f"not always: {row['name']:32s} {show(row['success'])} {show(row['success_without_up'])}")
+
+
+def show(value: float | int | None) -> str:
+    return f"{'-':>8s}" if value is None else f"{value:8.3f}" if isinstance(value, float) else f"{value:8d}"
+
+
+def find_objects(data: Path) -> list[Path]:
+    """The folders of objects, in order."""
+    found = sorted(each.parent for each in data.glob("*/truth.json") if (each.parent / "object.glb").is_file())
+    if not found:
+        raise UserError(f"--data={data}: found no NAME/object.glb with NAME/truth.json, expected at least one")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, type=Path)
+    parser.add_argument("--source", default="geometry", choices=sorted(SOURCES))
+    parser.add_argument("--seeds", type=int, default=3, help="random rotations of every object")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--out", type=Path, help="JSON file")
+    options = parser.parse_args()
+    try:
+        folders = find_objects(options.data)
+        task = partial(try_object, source=options.source, seeds=options.seeds)
+        if options.jobs > 1:
+            with get_context("spawn").Pool(options.jobs) as pool:
+                rows = pool.map(task, folders, chunksize=1)
+        else:
+            rows = [task(folder) for folder in folders]
+        result = report(rows)
+        if options.out:
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            with replace_file(options.out) as path:
+                Path(path).write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None
+    print_tables(result)
+
+
+if __name__ == "__main__":
+    main()

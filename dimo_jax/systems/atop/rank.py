@@ -1,0 +1,106 @@
+"""The joint of a part from its shape and a sentence alone: candidates, scored, ranked, with calibrated confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dimo_jax.geometry.joint import PRISMATIC, REVOLUTE, Joint, make_joint
+from dimo_jax.meshes.objects import ObjectMesh
+from dimo_jax.systems.atop.candidates import propose
+from dimo_jax.systems.atop.evidence import Evidence, find_handle, gather
+from dimo_jax.systems.atop.limits import find_range
+from dimo_jax.systems.atop.scores import View, score_all, trust
+from dimo_jax.systems.atop.sentence import KINDS, Meaning, read_sentence
+from dimo_jax.systems.atop.setting import Setting, make_setting
+
+TEMPERATURE = 1.0
+SAME_ANGLE, SAME_LINE = 0.25, 0.05  # radians, of the diagonal: joints that count as one
+
+
+def find_joints(
+    body: ObjectMesh,
+    part: ObjectMesh,
+    sentence: str = "",
+    up: np.ndarray | None = None,
+    *,
+    encode: Callable[[Sequence[str]], np.ndarray] | None = None,
+    most: int = 10,
+) -> list[Joint]:
+    """Ranked joints, the best first, in the coordinates of the meshes.
+
+    Args:
+      body: what stands still.
+      part: what moves, at rest.
+      sentence: what shall happen, such as "open the door"; may be empty.
+      up: [3] the direction against gravity, where it is known.
+      encode: a sentence encoder, used where no word of the sentence is known.
+      most: length of the list.
+
+    Raises:
+      UserError: body or part has no area or numbers that are not finite.
+    """
+    setting = make_setting(body, part, up)
+    found = propose(setting)
+    evidence = gather(setting, found)
+    view = View(setting, evidence, find_handle(setting), read_sentence(sentence, encode), trust(found))
+    ranked = rank(view)[:most]
+    return [
+        make_joint(
+            REVOLUTE if evidence.turns[each.row] else PRISMATIC,
+            (1 - 2 * each.side) * evidence.axes[each.row],
+            setting.center + setting.scale * evidence.origins[each.row],
+            find_range(view, each.row, each.side, KINDS[each.kind]),
+            confidence=each.confidence,
+            source=f"{KINDS[each.kind]}: {found[each.row].source}",
+        )
+        for each in ranked
+    ]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One entry of the ranking."""
+
+    row: int  # of the candidates
+    side: int  # 0 along its axis, 1 against it
+    kind: int  # of KINDS
+    score: float
+    confidence: float
+
+
+def rank(view: View) -> list[Ranked]:
+    """The best motion of each group of joints that count as one, with the chance of the whole group."""
+    scores = score_all(view)
+    flat = np.argsort(-scores, axis=None)
+    order = np.stack(np.unravel_index(flat, scores.shape), axis=1)
+    values = scores.reshape(-1)[flat]
+    keep = values > values[0] - 12
+    order, values = order[keep], values[keep]
+    weights = np.exp((values - values[0]) / TEMPERATURE)
+    ranked: list[Ranked] = []
+    taken = np.zeros(len(order), bool)
+    while not taken.all() and len(ranked) < 20:
+        lead = int((~taken).argmax())
+        row, side, kind = (int(each) for each in order[lead])
+        same = ~taken & alike(view.setting, view.evidence, row, order[:, 0])
+        taken |= same
+        ranked.append(Ranked(row, side, kind, float(values[lead]), float(weights[same].max())))
+    total = sum(each.confidence for each in ranked)
+    return [Ranked(each.row, each.side, each.kind, each.score, each.confidence / total) for each in ranked]
+
+
+def alike(setting: Setting, evidence: Evidence, row: int, rows: np.ndarray) -> np.ndarray:
+    """[n] bool: which candidates `rows` [n] are the same joint as `row`, within the tolerances of success."""
+    e = evidence
+    same = (e.turns[rows] == e.turns[row]) & (np.abs(e.axes[rows] @ e.axes[row]) > np.cos(SAME_ANGLE))
+    if e.turns[row]:
+        same &= np.linalg.norm(e.origins[rows] - e.origins[row], axis=1) < SAME_LINE
+    return same
+
+
+def understood(sentence: str) -> Meaning:
+    """What a sentence was taken to mean, for messages."""
+    return read_sentence(sentence)
