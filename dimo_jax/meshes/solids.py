@@ -15,7 +15,9 @@ from scipy.sparse.csgraph import connected_components
 
 VOLUME, PIECES, SHEET = "volume", "convex pieces", "sheet"
 SHEET_THICKNESS = 0.005  # of the diagonal
-_THIN = 1e-4  # a body's volume over that of a cube of its diagonal, below which it is a sheet
+# A body's volume over that of a cube of its diagonal, below which it is a sheet: if closed, and if of pieces, which are
+# given a thickness themselves.
+_THIN, _THIN_PIECES = 1e-7, 1e-3
 
 
 @dataclass(frozen=True)
@@ -88,14 +90,14 @@ def measure_mass(
       ValueError: the part has no surface at all.
     """
     places, faces = weld(np.asarray(vertices, np.float64), triangles)
-    least = _THIN * float(np.linalg.norm(np.ptp(places, axis=0))) ** 3 if len(places) else 0.0
+    cube = float(np.linalg.norm(np.ptp(places, axis=0))) ** 3 if len(places) else 0.0
     # Of closed pieces one inside another with faces turned inwards is a cavity, which a signed sum takes away.
     if is_closed(faces):
         mass = _integrate([(places, faces)], density, VOLUME)
-        if mass is not None and mass.mass > least * density:
+        if mass is not None and mass.mass > _THIN * cube * density:
             return mass
     mass = _integrate(pieces, density, PIECES)
-    if mass is not None and mass.mass > least * density:
+    if mass is not None and mass.mass > _THIN_PIECES * cube * density:
         return mass
     return _measure_sheet(places, faces, density)
 

@@ -208,10 +208,8 @@ def find_part_or_suggest(thing: ObjectMesh, part: str) -> np.ndarray:
     try:
         return find_part(thing, part)
     except UserError as error:
-        names = {choice.name: choice.label for choice in list_parts(thing)} | {
-            choice.label: choice.label for choice in list_parts(thing)
-        }
-        near = difflib.get_close_matches(part, list(names), n=1)
+        choices = list_parts(thing)
+        near = difflib.get_close_matches(part, [c.name for c in choices] + [c.label for c in choices], n=1)
         if "no part " not in str(error) or not near:
             raise
         raise UserError(f"{error}; did you mean {near[0]!r}?") from None
