@@ -77,6 +77,8 @@ VIDEO_MODELS += ["transformers"]
 # For models compressed by meshopt, and textures by Basis Universal. Not of the core: both are young, and the first has
 # no wheels, so that it needs a C++ compiler.
 GLTF = ["meshoptimizer>=0.2.30a0", "opengl_basisu>=0.1.0a2"]
+# For --app=articulate --usd.
+USD = ["usd-core"]
 # For --app=view.
 VIEW = ["viser>=1.1"]
 
@@ -123,6 +125,7 @@ setup(
         "evaluate": EVALUATE,
         "gltf": GLTF,
         "text": TEXT,
+        "usd": USD,
         "view": VIEW,
         "test": [
             *DISTILL,
@@ -137,6 +140,8 @@ setup(
             "gsply",
             "gaussforge",
             "pygltflib",
+            "mujoco",
+            "yourdfpy",
             *EVALUATE,
             "ruff",
             "mypy",

@@ -216,6 +216,11 @@ def _check_train(given: Given) -> None:
         check_folder(given["workdir"], "workdir")
 
 
+def _check_articulate(given: Given) -> None:
+    if given["out"]:
+        check_folder(given["out"], "out")
+
+
 def _check_path(given: Given, flag: str, expected: str) -> None:
     if given[flag] and not Path(given[flag]).exists():
         raise UserError(f"--{flag}={given[flag]}: no such file or folder, expected {expected}")
@@ -232,5 +237,6 @@ _CHECKS: dict[str, Callable[[Given], None]] = {
     "evaluate": _check_evaluate,
     "view": _check_view,
     "export": _check_export,
+    "articulate": _check_articulate,
     "replay": lambda given: _least(given, 0, "step"),
 }

@@ -1,0 +1,242 @@
+"""`--app=articulate`: a part and a sentence in, a joint out, in files that simulators and viewers load."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from dimo_jax.core.errors import UserError
+from dimo_jax.core.flag_values import check_least
+from dimo_jax.data.cabinet import NAME as CABINET
+from dimo_jax.data.cabinet import make_cabinet
+from dimo_jax.geometry.joint import REVOLUTE, Joint, to_json
+from dimo_jax.io.articulated import write_articulation
+from dimo_jax.io.images import write_png
+from dimo_jax.io.objects import load_object
+from dimo_jax.io.usd import check_usd
+from dimo_jax.meshes.articulation import Physics, add_physics
+from dimo_jax.meshes.objects import ObjectMesh
+from dimo_jax.meshes.parts import PartChoice, list_parts
+from dimo_jax.runtime.files import replace_folder, write_json
+from dimo_jax.systems.atop.articulate import Found, Request, articulate, read_requests
+from dimo_jax.systems.atop.rank import find_joints
+from dimo_jax.views.joint_picture import draw_articulation, draw_parts
+
+UPS = {
+    **{name: np.eye(3)[axis] for axis, name in enumerate("xyz")},
+    **{f"-{name}": -np.eye(3)[axis] for axis, name in enumerate("xyz")},
+}
+OWNED = r"joint\.json|parts\.json|object\.(urdf|xml|glb|usda)|picture\.png|parts\.png|meshes"
+SHOWN = 3  # ranked joints that are printed
+UNSURE = 0.4  # confidence below which the best joint is called doubtful
+
+
+def run(
+    *,
+    source: str,
+    out: str = "",
+    part: str = "",
+    prompt: str = "",
+    parts: str = "",
+    list_parts: bool = False,
+    candidate: int = 0,
+    up: Literal["x", "y", "z", "-x", "-y", "-z", "unknown"] = "y",
+    base: Literal["fixed", "free"] = "fixed",
+    density: float = 600.0,
+    damping: float | None = None,
+    friction: float = 0.0,
+    collision: Literal["pieces", "hull"] = "pieces",
+    usd: bool = False,
+    size: int = 384,
+    overwrite: bool = False,
+) -> None:
+    """Finds the joint of a part of a static object, and writes what simulators load.
+
+    Args:
+      source: the object, a .glb, .gltf, .obj or .ply file, or "cabinet": the embedded example.
+      out: folder to write: joint.json, object.urdf, object.xml (MJCF), object.glb (animated), meshes/, picture.png.
+      part: what moves: a node, a material, piece:N, faces:FILE or box:x0,y0,z0,x1,y1,z1; see --list_parts.
+      prompt: what it shall do, such as "open the door".
+      parts: JSON file with several parts, each with part, sentence and perhaps parent; instead of --part and --prompt.
+      list_parts: only says which parts there are; with --out it draws them numbered (parts.png, parts.json).
+      candidate: which of the ranked joints to write, from 0.
+      up: what is up in the object, for its judgement and for simulators, which have +Z up.
+      base: whether the body is held in place, or stands on a floor.
+      density: kg per cubic metre.
+      damping: of every joint, N m s/rad or N s/m; default: comes to rest in about half a second.
+      friction: dry friction of every joint, N m or N.
+      collision: convex pieces of each part, or one convex hull.
+      usd: writes object.usda as well, which needs usd-core.
+      size: side of each picture in pixels.
+      overwrite: replaces the results of an earlier call in --out.
+
+    Raises:
+      UserError: a file or part that is not there, a value that is none, or a folder that is not ours to replace.
+
+    Example:
+      python launch.py --app=articulate --source=cabinet --part=door --prompt="open the door" --out=out
+    """
+    check_least(0, candidate=candidate, friction=friction, damping=damping or 0.0)
+    check_least(64, size=size)
+    if not density > 0:
+        raise UserError(f"--density: found {density}, expected more than 0")
+    if usd:
+        check_usd()
+    if out:
+        _check_out(Path(out), overwrite)
+    direction = None if up == "unknown" else UPS[up]
+    if list_parts:
+        _show_parts(load_source(source), source, out, direction, size)
+        return
+    requests = _read_flags(part, prompt, parts, candidate)
+    if not out:
+        raise UserError("--out: not given, expected the folder to write")
+    thing = load_source(source)
+    for note in thing.notes:
+        print(f"note: {note}")
+    started = time.monotonic()
+    found = articulate(thing, requests, find_joints, up=direction)
+    print(f"{len(thing.triangles)} triangles, {len(requests)} part{'s' * (len(requests) > 1)}: "
+          f"joints found in {time.monotonic() - started:.1f} s")  # fmt: skip
+    _print_found(found)
+    physics = add_physics(
+        found.articulation,
+        density=density,
+        damping=damping,
+        friction=friction,
+        fixed_base=base == "fixed",
+        hull_only=collision == "hull",
+    )
+    stand = UPS["y"] if direction is None else direction
+    with replace_folder(out, owned=OWNED) as folder:
+        name = _plain(Path(source).stem)
+        written = write_articulation(found.articulation, physics, folder, name=name, up=stand, usd=usd)
+        write_json(describe(found, physics, one=not parts), folder / "joint.json")
+        write_png(draw_articulation(found.articulation, up=direction, size=size), folder / "picture.png")
+    print(f"wrote {out}: joint.json, picture.png, {', '.join(written)}")
+
+
+def load_source(source: str) -> ObjectMesh:
+    """The object of `--source`: a file, or the embedded cabinet.
+
+    Raises:
+      UserError: no such file, or none that can be read.
+    """
+    if source == CABINET:
+        return make_cabinet()
+    if not Path(source).is_file():
+        found = "a folder" if Path(source).is_dir() else "no such file"
+        raise UserError(
+            f"--source={source}: {found}, expected a .glb, .gltf, .obj or .ply file, or {CABINET} (embedded)"
+        )
+    return load_object(source)
+
+
+def describe(found: Found, physics: Physics, *, one: bool) -> dict[str, Any]:
+    """What joint.json holds: with `one` the joint itself, else a list `joints`; and the masses of all links."""
+    links = found.articulation.links
+    joints = []
+    for index, (request, ranked) in enumerate(zip(found.requests, found.ranked), 1):
+        taken = links[index].joint
+        others = [to_json(joint) for place, joint in enumerate(ranked) if place != request.candidate]
+        assert taken is not None  # all links but the first have one
+        names = {"name": links[index].name, "part": request.part, "parent": links[links[index].parent].name}
+        losses = {"damping": physics.damping[index - 1], "friction": physics.friction[index - 1]}
+        joints.append(names | {"sentence": request.sentence} | to_json(taken) | losses | {"runners_up": others})
+    bodies = [
+        {
+            "name": link.name,
+            "mass": body.mass.mass,
+            "center": body.mass.center.tolist(),
+            "inertia": body.mass.inertia.tolist(),
+            "inertia_from": body.mass.source,
+            "collision_pieces": len(body.pieces),
+        }
+        for link, body in zip(links, physics.bodies)
+    ]
+    return (joints[0] if one else {"joints": joints}) | {"links": bodies}
+
+
+def _check_out(path: Path, overwrite: bool) -> None:
+    if path.exists() and not path.is_dir():
+        raise UserError(f"--out={path}: found a file, expected a folder")
+    if not path.is_dir():
+        return
+    names = sorted(entry.name for entry in path.iterdir())
+    foreign = [name for name in names if not re.fullmatch(OWNED, name)]
+    if foreign:
+        raise UserError(f"--out={path}: found {foreign[0]!r} in it, expected a new folder, or one that this app wrote")
+    if names and not overwrite:
+        raise UserError(f"--out={path}: exists, expected a new folder, or --overwrite")
+
+
+def _read_flags(part: str, prompt: str, parts: str, candidate: int) -> tuple[Request, ...]:
+    if parts:
+        for flag, value in (("part", part), ("prompt", prompt), ("candidate", candidate)):
+            if value:
+                raise UserError(f"--{flag}: found {value!r} beside --parts, expected one of them")
+        path = Path(parts)
+        try:
+            entries = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"--parts={parts}: {error.strerror or 'cannot be read'}, expected a JSON file") from None
+        except (ValueError, RecursionError) as error:
+            reason = " ".join(str(error).split())[:100]
+            raise UserError(f"--parts={parts}: no readable JSON ({reason}), expected a list of parts") from None
+        return read_requests(entries, path)
+    if not part.strip():
+        raise UserError("--part: not given, expected what moves (--list_parts says what there is), or --parts=FILE")
+    if not prompt.strip():
+        raise UserError('--prompt: empty, expected what the part shall do, such as "open the door"')
+    return (Request(part, prompt, candidate=candidate),)
+
+
+def _show_parts(thing: ObjectMesh, source: str, out: str, up: np.ndarray | None, size: int) -> None:
+    choices = list_parts(thing)
+    print(f"{source}: {len(thing.triangles)} triangles, {len(choices)} parts to choose from")
+    for choice in choices:
+        print(f"  {choice.number:3d}  {choice.label}  ({int(choice.faces.sum())} triangles)")
+    if not choices:
+        print("  it is one piece with one material: give --part=faces:FILE or --part=box:x0,y0,z0,x1,y1,z1")
+    if out:
+        with replace_folder(out, owned=OWNED) as folder:
+            write_png(draw_parts(thing, choices, up=up, size=size), folder / "parts.png")
+            write_json({"parts": [_describe_part(choice) for choice in choices]}, folder / "parts.json")
+        print(f"wrote {out}: parts.png, parts.json")
+
+
+def _describe_part(choice: PartChoice) -> dict[str, Any]:
+    return {"number": choice.number, "part": choice.label, "triangles": int(choice.faces.sum())}
+
+
+def _print_found(found: Found) -> None:
+    for request, ranked in zip(found.requests, found.ranked):
+        on = f" on {request.parent}" if request.parent else ""
+        print(f'{request.part}{on}, "{request.sentence}":')
+        for place, joint in enumerate(ranked[: max(SHOWN, request.candidate + 1)]):
+            print(f"  {'>' if place == request.candidate else ' '} {place}  {_describe_joint(joint)}")
+        if request.joint is None and ranked[0].confidence < UNSURE:
+            print(f"  doubtful: no joint of {request.part} has a confidence of {UNSURE} or more; see picture.png")
+
+
+def _describe_joint(joint: Joint) -> str:
+    low, high = np.rad2deg(joint.range) if joint.type == REVOLUTE else joint.range
+    unit = "deg" if joint.type == REVOLUTE else "m"
+    return (
+        f"{joint.type:9s} axis {_numbers(joint.axis)} through {_numbers(joint.origin)} "
+        f"from {low:.3g} to {high:.3g} {unit}, confidence {joint.confidence:.2f} ({joint.source})"
+    )
+
+
+def _numbers(values: Sequence[float] | np.ndarray) -> str:
+    return "(" + ", ".join(f"{value + 0.0:.3f}" for value in values) + ")"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_]+", "_", name) or "object"

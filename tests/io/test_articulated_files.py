@@ -1,0 +1,257 @@
+"""What is written of an articulated object does in simulators what its joints say."""
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+from support.cabinet_links import NAMES, cabinet_links
+from support.outside import validate
+
+from dimo_jax.data.cabinet import make_cabinet
+from dimo_jax.io.articulated import write_articulation
+from dimo_jax.io.gltf.articulated import opening_values, write_object_glb
+from dimo_jax.io.mesh_files import FOLDER
+from dimo_jax.io.objects import load_object
+from dimo_jax.meshes.articulation import add_physics, pose_links, stand_up
+
+UP = np.array([0.0, 1, 0])
+CABINET = cabinet_links()
+LIMITS = [[joint.range[1] for joint in CABINET.joints], [joint.range[0] for joint in CABINET.joints]]
+
+
+def write(folder, *, fixed=True, usd=False):
+    physics = add_physics(CABINET, density=600, damping=None, friction=0.0, fixed_base=fixed)
+    write_articulation(CABINET, physics, folder, name="cabinet", up=UP, usd=usd)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("fixed"))
+
+
+@pytest.fixture(scope="module")
+def free_folder(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("free"), fixed=False)
+
+
+def moved(values):
+    """Where the vertices of every link have to be, in a world with +Z up."""
+    turn = stand_up(UP)
+    poses = pose_links(CABINET, values)
+    return {
+        link.name: (link.vertices @ pose[:3, :3].T + pose[:3, 3]) @ turn.T for link, pose in zip(CABINET.links, poses)
+    }
+
+
+def distance(points, truth):
+    """The furthest that a point is from its nearest neighbour, both ways."""
+    between = np.linalg.norm(points[:, None] - truth, axis=2)
+    return max(between.min(1).max(), between.min(0).max())
+
+
+class Simulation:
+    """A file in MuJoCo."""
+
+    def __init__(self, path):
+        self.mujoco = pytest.importorskip("mujoco", reason="mujoco is not installed: pip install mujoco")
+        self.model = self.mujoco.MjModel.from_xml_path(str(path))
+        self.data = self.mujoco.MjData(self.model)
+
+    def set(self, values):
+        for name, value in zip(NAMES[1:], values):
+            self.data.joint(f"{name}_joint").qpos[0] = value
+        self.mujoco.mj_forward(self.model, self.data)
+
+    def joints(self):
+        return [float(self.data.joint(f"{name}_joint").qpos[0]) for name in NAMES[1:]]
+
+    def vertices(self, name):
+        """World vertices of what a body shows: its geoms that collide with nothing are its looks."""
+        model, data, found = self.model, self.data, []
+        for geom in range(model.ngeom):
+            if model.body(int(model.geom_bodyid[geom])).name != name or model.geom_dataid[geom] < 0:
+                continue
+            mesh = int(model.geom_dataid[geom])
+            if "collision" in model.mesh(mesh).name:
+                continue
+            first, count = int(model.mesh_vertadr[mesh]), int(model.mesh_vertnum[mesh])
+            points = model.mesh_vert[first : first + count]
+            found.append(points @ data.geom_xmat[geom].reshape(3, 3).T + data.geom_xpos[geom])
+        return np.concatenate(found)
+
+    def step(self, seconds):
+        for _ in range(round(seconds / self.model.opt.timestep)):
+            self.mujoco.mj_step(self.model, self.data)
+
+
+@pytest.mark.parametrize("file", ["object.xml", "object.urdf"])
+def test_mujoco_moves_parts_to_where_their_joints_say(folder, file):
+    simulation = Simulation(folder / file)
+    assert simulation.model.njnt == 3
+    for name, joint in zip(NAMES[1:], CABINET.joints):
+        np.testing.assert_allclose(simulation.model.joint(f"{name}_joint").range, joint.range, rtol=1e-6)
+    for values in (*LIMITS, [0.7, 0.3, 0.1]):
+        simulation.set(values)
+        for name, truth in moved(values).items():
+            assert distance(simulation.vertices(name), truth) < 1e-5, name
+
+
+@pytest.mark.parametrize("file", ["object.xml", "object.urdf"])
+def test_nothing_moves_at_rest_and_pushed_parts_stop_at_their_limits(folder, file):
+    simulation = Simulation(folder / file)
+    simulation.step(1.0)
+    np.testing.assert_allclose(simulation.joints(), 0, atol=1e-3)
+    assert np.abs(simulation.data.qvel).max() < 1e-3
+    for sign, limits in zip((1, -1), LIMITS):
+        inertia = [2.0, 2e-4, 20.0]  # of the order of each part's, so that all arrive
+        simulation.data.qfrc_applied[:] = sign * np.array(inertia)
+        simulation.step(4.0)
+        np.testing.assert_allclose(simulation.joints(), limits, atol=0.03)
+        assert simulation.data.ncon == 0  # no part of it runs into another
+
+
+def test_a_free_base_stands_on_the_floor(free_folder):
+    simulation = Simulation(free_folder / "object.xml")
+    simulation.step(2.0)
+    body = simulation.data.body("body")
+    np.testing.assert_allclose(body.xpos, 0, atol=5e-3)
+    np.testing.assert_allclose(simulation.joints(), 0, atol=5e-3)
+    for name, truth in moved([0, 0, 0]).items():
+        assert distance(simulation.vertices(name), truth) < 1e-2
+
+
+def test_masses_in_mujoco_are_those_of_the_parts(folder):
+    physics = add_physics(CABINET, density=600, damping=None, friction=0.0, fixed_base=True)
+    for file in ("object.xml", "object.urdf"):
+        model = Simulation(folder / file).model
+        for name, body in zip(NAMES, physics.bodies):
+            assert model.body(name).mass[0] == pytest.approx(body.mass.mass, rel=1e-6)
+            np.testing.assert_allclose(
+                np.sort(model.body(name).inertia), np.linalg.eigvalsh(body.mass.inertia), rtol=1e-4
+            )
+
+
+@pytest.mark.parametrize("values", LIMITS)
+def test_yourdfpy_moves_parts_to_where_their_joints_say(folder, free_folder, values):
+    yourdfpy = pytest.importorskip("yourdfpy", reason="yourdfpy is not installed: pip install yourdfpy")
+    for each in (folder, free_folder):
+        robot = yourdfpy.URDF.load(str(each / "object.urdf"), load_collision_meshes=True)
+        assert robot.actuated_joint_names == [f"{name}_joint" for name in NAMES[1:]]
+        robot.update_cfg(np.array(values))
+        shown = {}
+        for node in robot.scene.graph.nodes_geometry:
+            transform, geometry = robot.scene.graph[node]
+            points = trimesh.transform_points(robot.scene.geometry[geometry].vertices, transform)
+            shown.setdefault(geometry.split(".")[0].split("_")[0], []).append(points)
+        for name, truth in moved(values).items():
+            assert distance(np.concatenate(shown[name]), truth) < 1e-5, name
+
+
+def test_pybullet_loads_the_urdf(folder):
+    pybullet = pytest.importorskip("pybullet", reason="pybullet is not installed: pip install pybullet")
+    pybullet.connect(pybullet.DIRECT)
+    try:
+        robot = pybullet.loadURDF(str(folder / "object.urdf"), useFixedBase=True)
+        found = {}
+        for index in range(pybullet.getNumJoints(robot)):
+            info = pybullet.getJointInfo(robot, index)
+            found[info[1].decode()] = (info[2], info[8], info[9])
+        for name, joint in zip(NAMES[1:], CABINET.joints):
+            kind, low, high = found[f"{name}_joint"]
+            assert kind == (pybullet.JOINT_REVOLUTE if joint.type == "revolute" else pybullet.JOINT_PRISMATIC)
+            np.testing.assert_allclose((low, high), joint.range, rtol=1e-6)
+    finally:
+        pybullet.disconnect()
+
+
+def test_textures_are_the_object_s_own(folder):
+    wood = make_cabinet().mesh.materials[0].texture
+    written = sorted((folder / FOLDER).glob("*.png"))
+    assert len(written) == 2  # door and drawer share theirs
+    scene = trimesh.load(folder / FOLDER / "body.obj")
+    mesh = scene.to_mesh() if hasattr(scene, "to_mesh") else scene
+    picture = np.asarray(mesh.visual.material.image.convert("RGB"))
+    assert picture.shape[:2] == wood.pixels.shape[:2]
+    np.testing.assert_array_equal(picture, np.asarray(Image.open(written[0]).convert("RGB")))
+    # The front of the left wall: 0.9 m of grain at two repeats a metre.
+    assert np.ptp(mesh.visual.uv, axis=0).max() == pytest.approx(1.8)
+
+
+def test_the_glb_opens_and_closes_with_its_textures(folder):
+    assert validate(folder / "object.glb") == []
+    scene = trimesh.load(folder / "object.glb")
+    assert {*NAMES} <= set(scene.graph.nodes)
+    np.testing.assert_allclose(scene.graph["knob"][0][:3, 3], CABINET.joints[1].origin, atol=1e-6)
+    images = [each.visual.material.baseColorTexture for each in scene.geometry.values()]
+    assert sum(image is not None for image in images) == 3  # body, door, drawer; metal has none
+    document = pytest.importorskip("pygltflib").GLTF2().load(str(folder / "object.glb"))
+    assert [animation.name for animation in document.animations] == [
+        "open_and_close",
+        *(f"open_and_close_{name}" for name in NAMES[1:]),
+    ]
+    assert len(document.animations[0].channels) == 3
+    assert document.nodes[1].extras["joint"]["type"] == "revolute"
+
+
+def test_the_animation_ends_where_the_truth_is(folder):
+    """Our own reader plays it, which is tested against others elsewhere."""
+    from dimo_jax.io.gltf.scene import load_scene
+    from dimo_jax.rigs.posing import pose_nodes, pose_vertices
+
+    scene = load_scene(folder / "object.glb")
+    clip = next(clip for clip in scene.clips if clip.name == "open_and_close")
+    poses = pose_nodes(scene, clip, np.array([1.5]))
+    vertices = pose_vertices(scene, poses, 0)
+    truth = pose_links(CABINET, LIMITS[0])
+    for link, pose in zip(CABINET.links, truth):
+        rows = np.concatenate(
+            [
+                np.arange(part.start, part.start + len(part.positions))
+                for part in scene.parts
+                if scene.nodes[part.node].name == link.name
+            ]
+        )
+        assert distance(vertices[rows], link.vertices @ pose[:3, :3].T + pose[:3, 3]) < 1e-5
+
+
+def test_a_motion_from_rest_goes_both_ways():
+    door, knob, _ = (opening_values(joint) for joint in CABINET.joints)
+    assert (door[0], door.max(), door.min(), door[-1]) == (0, pytest.approx(np.pi / 2), 0, 0)
+    assert (knob[0], knob.max(), knob.min(), knob[-1]) == (0, pytest.approx(np.pi / 2), pytest.approx(-np.pi / 2), 0)
+    assert np.abs(np.diff(knob)).max() < 0.5
+
+
+def test_the_object_alone_is_read_back_as_it_was(tmp_path):
+    thing = make_cabinet()
+    path = write_object_glb(thing, tmp_path / "cabinet.glb")
+    assert validate(path) == []
+    back = load_object(path)
+    assert back.node_names == thing.node_names
+    assert back.node_parents == thing.node_parents
+    assert len(back.triangles) == len(thing.triangles)
+    for index in range(4):
+        a, b = (each.corners[each.triangle_nodes == index].reshape(-1, 3) for each in (thing, back))
+        assert distance(a, b) < 1e-6
+    names = dict(zip(back.material_names, back.mesh.materials))
+    np.testing.assert_array_equal(names["wood"].texture.pixels, thing.mesh.materials[0].texture.pixels)
+
+
+def test_usd_holds_bodies_limits_and_looks(tmp_path):
+    pytest.importorskip("pxr", reason="usd-core is not installed: pip install 'dimo_jax[usd]'")
+    from pxr import Usd, UsdGeom, UsdPhysics, UsdShade
+
+    write(tmp_path, usd=True)
+    stage = Usd.Stage.Open(str(tmp_path / "object.usda"))
+    door = UsdPhysics.RevoluteJoint.Get(stage, "/object/door_joint")
+    assert door.GetUpperLimitAttr().Get() == pytest.approx(90)
+    assert [str(path) for path in door.GetBody0Rel().GetTargets()] == ["/object/body"]
+    turn = door.GetLocalRot0Attr().Get()
+    np.testing.assert_allclose(turn.Transform((1, 0, 0)), CABINET.joints[0].axis, atol=1e-6)
+    assert UsdPhysics.PrismaticJoint.Get(stage, "/object/drawer_joint").GetUpperLimitAttr().Get() == pytest.approx(0.3)
+    assert UsdGeom.GetStageUpAxis(stage) == "Y"
+    mesh = stage.GetPrimAtPath("/object/door/door")
+    material = UsdShade.MaterialBindingAPI(mesh).ComputeBoundMaterial()[0]
+    texture = UsdShade.Shader.Get(stage, f"{material.GetPath()}/texture").GetInput("file").Get()
+    assert texture.resolvedPath
+    assert UsdPhysics.MassAPI.Get(stage, "/object/drawer").GetMassAttr().Get() > 1
