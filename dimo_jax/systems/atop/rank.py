@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dimo_jax.geometry.joint import PRISMATIC, REVOLUTE, Joint, make_joint
 from dimo_jax.meshes.objects import ObjectMesh
-from dimo_jax.systems.atop.candidates import propose
-from dimo_jax.systems.atop.evidence import Evidence, find_handle, gather
+from dimo_jax.systems.atop.candidates import Candidate, propose
+from dimo_jax.systems.atop.evidence import Evidence, collide, find_handle, gather, select
 from dimo_jax.systems.atop.limits import find_range
 from dimo_jax.systems.atop.scores import View, score_all, trust
 from dimo_jax.systems.atop.sentence import KINDS, Meaning, read_sentence
 from dimo_jax.systems.atop.setting import Setting, make_setting
 
 TEMPERATURE = 1.0
+MOST, MOST_OF_KIND = 50, 4  # candidates that are tried for collisions, at least so many of each kind
 SAME_ANGLE, SAME_LINE = 0.25, 0.05  # radians, of the diagonal: joints that count as one
 
 
@@ -42,10 +43,8 @@ def find_joints(
     Raises:
       UserError: body or part has no area or numbers that are not finite.
     """
-    setting = make_setting(body, part, up)
-    found = propose(setting)
-    evidence = gather(setting, found)
-    view = View(setting, evidence, find_handle(setting), read_sentence(sentence, encode), trust(found))
+    view, found = look(body, part, sentence, up, encode=encode)
+    setting, evidence = view.setting, view.evidence
     ranked = rank(view)[:most]
     return [
         make_joint(
@@ -58,6 +57,27 @@ def find_joints(
         )
         for each in ranked
     ]
+
+
+def look(
+    body: ObjectMesh,
+    part: ObjectMesh,
+    sentence: str,
+    up: np.ndarray | None,
+    *,
+    encode: Callable[[Sequence[str]], np.ndarray] | None = None,
+) -> tuple[View, list[Candidate]]:
+    """The candidates that are worth a look, with all evidence: the best if nothing stood in the way."""
+    setting = make_setting(body, part, up)
+    found = propose(setting)
+    view = View(setting, gather(setting, found), find_handle(setting), read_sentence(sentence, encode), trust(found))
+    best = score_all(view).max(axis=1)  # [C,kinds]
+    first = np.argsort(-best.max(axis=1), kind="stable")[:MOST]
+    each = np.argsort(-best, axis=0, kind="stable")[:MOST_OF_KIND]
+    rows = np.unique(np.concatenate([first, each.reshape(-1)]))
+    found = [found[row] for row in rows]
+    evidence = collide(setting, select(view.evidence, rows))
+    return replace(view, evidence=evidence, exact=trust(found)), found
 
 
 @dataclass(frozen=True)

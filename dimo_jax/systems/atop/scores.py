@@ -176,7 +176,7 @@ def crank(view: View) -> np.ndarray:
 
 
 def _clockwise(view: View) -> np.ndarray:
-    """[C,2] 1 where positive values turn clockwise as seen from outside of the body, -1 where they turn the other way."""
+    """[C,2] 1 where positive values turn clockwise as seen from outside of the body, -1 where the other way."""
     inward = -(view.evidence.axes @ _from_near(view.setting))
     return SIGNS * np.clip(3 * inward, -1, 1)[:, None]
 
