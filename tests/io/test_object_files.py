@@ -101,9 +101,7 @@ def test_glb_without_animation_is_placed_by_its_nodes(tmp_path):
     writer.add("nodes", {"name": "body", "mesh": mesh})
     writer.add("nodes", {"name": "part", "mesh": mesh, "scale": [1, 1, -1], "translation": [0, 0, 5]})
     writer.add("scenes", {"nodes": [0, 1]})
-    path = tmp_path / "a.glb"
-    writer.write_glb(path)
-    thing = load_object(path)
+    thing = load_object(writer.write(tmp_path / "a.glb"))
     assert thing.node_names == ("body", "part")
     part = thing.corners[thing.triangle_nodes == 1]
     assert (part[..., 2] == 5).all()
