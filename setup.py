@@ -76,6 +76,8 @@ VIDEO_MODELS += ["transformers"]
 # For models compressed by meshopt, and textures by Basis Universal. Not of the core: both are young, and the first has
 # no wheels, so that it needs a C++ compiler.
 GLTF = ["meshoptimizer>=0.2.30a0", "opengl_basisu>=0.1.0a2"]
+# For --app=articulate: rays that tell whether a part that moves runs into its body.
+ARTICULATE = ["embreex>=4.4"]
 # For --app=view.
 VIEW = ["viser>=1.1"]
 
@@ -111,12 +113,14 @@ setup(
         "tqdm",
     ],
     extras_require={
+        "articulate": ARTICULATE,
         "distill": [*DISTILL, *VIDEO_MODELS],
         "evaluate": EVALUATE,
         "gltf": GLTF,
         "text": TEXT,
         "view": VIEW,
         "test": [
+            *ARTICULATE,
             *DISTILL,
             *VIEW,
             "playwright",
