@@ -103,7 +103,7 @@ def try_object(folder: Path, source: str, seeds: int, seen: Seen) -> dict[str, A
     mask = thing.triangle_nodes == thing.node_names.index(fields.get("part_node", "part"))
     body, part = split_object(thing, mask)
     diagonal = bounds(thing.vertices)[2]
-    runs = []
+    runs: list[Any] = []
     for seed in range(seeds):
         turn = random_rotation(seed, folder.name)
         moved = [move_object(each, turn) for each in (body, part)]
@@ -201,7 +201,15 @@ def clean(value: Any) -> Any:
 
 
 def print_tables(result: dict[str, Any]) -> None:
-    keys = ("count", "type_accuracy", "success", "success_with_direction", "mae_deg", "line_distance", "mpe")
+    keys: tuple[str, ...] = (
+        "count",
+        "type_accuracy",
+        "success",
+        "success_with_direction",
+        "mae_deg",
+        "line_distance",
+        "mpe",
+    )
     keys += ("range_error", "range_within_25", "confident_half_success", "seconds_median", "cpu_seconds_median")
     for key in keys:
         known, unknown = result["all"][key], result["all_without_up"][key]

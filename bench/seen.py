@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from bench.seen_motions import Case, make_points, make_video, shown_values
@@ -17,7 +18,7 @@ from dimo_jax.systems.atop.seen.paper import make_chamfer, optimize_directly, pr
 from dimo_jax.systems.atop.seen.splats import draw_splats, recover_clouds
 
 METHODS = ("ours", "candidates", "direct")
-DRAWS = {"mesh": draw_mesh, "splats": draw_splats}
+DRAWS: dict[str, Callable[..., Any]] = {"mesh": draw_mesh, "splats": draw_splats}
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def make_trial_case(name: str, body: ObjectMesh, part: ObjectMesh, truth: Joint,
 
 def find_from_points(case: Case, seen: Seen, seed: int) -> list[Joint]:
     """A joint from one unordered cloud of the part a frame."""
-    spoilt = {"noise": seen.noise, "drift": seen.drift, "bend": seen.bend, "missing": seen.missing}
+    spoilt: dict[str, Any] = {"noise": seen.noise, "drift": seen.drift, "bend": seen.bend, "missing": seen.missing}
     return _find(case, make_points(case, seed=seed, **spoilt), seen)
 
 

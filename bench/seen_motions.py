@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -119,7 +120,7 @@ def make_video(
     for t, value in enumerate(case.values):
         whole = join_objects([case.body, move_object(case.part, transform(case.joint, value))])
         for v, view in enumerate(views):
-            picture = render_mesh(whole.vertices, whole.mesh, view).astype(np.float32)
+            picture: np.ndarray = render_mesh(whole.vertices, whole.mesh, view).astype(np.float32)
             if blur:
                 alpha = gaussian_filter(picture[..., 3:], (blur, blur, 0))
                 color = gaussian_filter(picture[..., :3] * picture[..., 3:] / 255, (blur, blur, 0))
@@ -138,4 +139,5 @@ def place_cameras(case: Case, *, side: int, elevation: float) -> Camera:
     middle = 0.5 * (low + high)
     radius = np.linalg.norm(points - middle, axis=-1).max() / np.sin(np.deg2rad(FOV / 2)) * 1.02
     cameras = orbit(AZIMUTHS, elevation, radius=radius, fov_deg=FOV, height=side, width=side, target=middle)
-    return replace(cameras, world_to_camera=np.asarray(cameras.world_to_camera, np.float64))
+    exact: Any = np.asarray(cameras.world_to_camera, np.float64)
+    return replace(cameras, world_to_camera=exact)

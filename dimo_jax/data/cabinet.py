@@ -75,7 +75,9 @@ def _drawer_boxes(inner: float, z: float) -> list[_Box]:
 
 def _boxes(boxes: Sequence[_Box]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Vertices [24n,3], triangles [12n,3], texture coordinates [24n,2] and smooth groups [24n] of closed boxes."""
-    vertices, triangles, texcoords = [], [], []
+    vertices: list[np.ndarray] = []
+    triangles: list[np.ndarray] = []
+    texcoords: list[np.ndarray] = []
     for low, high in boxes:
         low_, size = np.asarray(low, np.float64), np.subtract(high, low)
         for axis in range(3):
@@ -103,7 +105,9 @@ def _knob(num_sides: int = 24) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
     angles = np.linspace(0, 2 * np.pi, num_sides, endpoint=False)
     circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     profile = [(0.0, 0.0), (0.012, 0.0), (0.012, 0.015), (0.025, 0.02), (0.025, 0.03), (0.0, 0.03)]
-    vertices, triangles, groups = [], [], []
+    vertices: list[np.ndarray] = []
+    triangles: list[np.ndarray] = []
+    groups: list[np.ndarray] = []
     for number, ((r0, z0), (r1, z1)) in enumerate(itertools.pairwise(profile)):
         first = len(vertices) * 2 * num_sides
         rings = [np.concatenate([r * circle, np.full((num_sides, 1), z)], axis=1) for r, z in ((r0, z0), (r1, z1))]
@@ -119,7 +123,7 @@ def _knob(num_sides: int = 24) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
         groups.append(np.full(2 * num_sides, 0) if flat else np.tile(np.arange(num_sides), 2))
         groups[-1] = groups[-1] + number * num_sides
     points = np.concatenate(vertices) + base
-    grip = _boxes([(base + [-0.02, -0.004, 0.03], base + [0.02, 0.004, 0.04])])
+    grip = _boxes([((base + [-0.02, -0.004, 0.03]).tolist(), (base + [0.02, 0.004, 0.04]).tolist())])
     faces = np.concatenate([*triangles, grip[1] + len(points)])
     smooth = np.concatenate([*groups, grip[3] + num_sides * len(profile)])
     return np.concatenate([points, grip[0]]), faces, np.zeros((len(points) + len(grip[0]), 2)), smooth

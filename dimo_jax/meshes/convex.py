@@ -298,7 +298,7 @@ class _Waste:
     def least(self) -> tuple[tuple[int, int], float]:
         """The two pieces to join next, and what it wastes."""
         place = int(self._table.argmin())
-        return divmod(place, len(self.pieces)), float(self._table.reshape(-1)[place])  # type: ignore[return-value]
+        return divmod(place, len(self.pieces)), float(self._table.reshape(-1)[place])
 
     def join(self, i: int, j: int) -> None:
         """Puts the hull of pieces i < j in the place of i, and takes j out."""
@@ -310,6 +310,7 @@ class _Waste:
         del self.pieces[j], self._volumes[j]
         for other in np.flatnonzero(near):
             if other != i:
-                self._table[min(i, other), max(i, other)] = self._measure(min(i, int(other)), max(i, int(other)))
+                first, second = sorted((i, int(other)))
+                self._table[first, second] = self._measure(first, second)
         if not np.isfinite(self._table).any() and len(self.pieces) > 1:
             self._table[0, 1] = self._measure(0, 1)

@@ -11,7 +11,7 @@ import numpy as np
 
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.types import Camera
-from dimo_jax.data.sources import detect, read_folder
+from dimo_jax.data.sources import detect, load_dataset
 from dimo_jax.data.world import place_cameras
 from dimo_jax.geometry.joint import Joint, make_joint
 from dimo_jax.io.npz import read_npz
@@ -76,7 +76,7 @@ def read_motion(path: str | Path, *, motion: int = 0) -> Motion:
     kind = detect(path)
     if kind not in ("native", "authors"):
         raise UserError(f"{path}: is data of the kind {kind}, expected a dataset folder; see --app=import_data")
-    dataset = read_folder(path)
+    dataset = load_dataset(path)
     if not 0 <= motion < dataset.num_motions:
         raise UserError(f"{path}: motion is {motion}, expected 0 to {dataset.num_motions - 1}")
     if dataset.num_frames < 2:
