@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from bench.seen_motions import Case, make_points, make_video, shown_values
 from dimo_jax.geometry.joint import Joint
