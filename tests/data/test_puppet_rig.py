@@ -29,9 +29,8 @@ def test_joints_and_surface_are_those_of_the_puppet():
         np.testing.assert_allclose(found, truth.joints[:, scene.joints], atol=1e-5)
         vertices = pose_vertices(scene, poses, slice(None)).reshape(9, len(body.PARTS), -1, 3)
         for index in range(len(body.PARTS)):
-            there = np.einsum(
-                "tra,tab->trb", vertices[:, index] - truth.positions[:, None, index], truth.rotations[:, index]
-            )
+            away = vertices[:, index] - truth.positions[:, None, index]
+            there = away @ truth.rotations[:, index]
             for frame in FRAMES:  # on the surface: just inside shrunk to the middle, not inside when blown up
                 assert body.inside(cones, index, 0.999 * there[frame] + 0.001 * there[frame].mean(0)).all()
                 assert not body.inside(cones, index, 1.01 * there[frame] - 0.01 * there[frame].mean(0)).any()
