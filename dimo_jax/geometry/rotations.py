@@ -24,3 +24,12 @@ def from_matrix(rotation: np.ndarray) -> np.ndarray:
     k[0, 1:] = k[1:, 0] = (m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1])
     quat: np.ndarray = np.linalg.eigh(k)[1][:, -1]
     return quat if quat[0] >= 0 else -quat
+
+
+def keep_sign(quats: np.ndarray) -> np.ndarray:
+    """Quaternions [T,...,4] with signs such that neighbours in time lie on one hemisphere, so that they interpolate."""
+    if len(quats) < 2:
+        return quats
+    dots = (quats[1:] * quats[:-1]).sum(axis=-1)
+    signs = np.concatenate([np.ones_like(dots[:1]), np.cumprod(np.where(dots < 0, -1.0, 1.0), axis=0)])
+    return (quats * signs[..., None]).astype(quats.dtype)

@@ -10,8 +10,9 @@ import numpy as np
 from dimo_jax.core.types import Gaussians
 from dimo_jax.geometry import rotations
 from dimo_jax.geometry.harmonics import rotate
+from dimo_jax.geometry.rotations import keep_sign
 from dimo_jax.geometry.world import World
-from dimo_jax.io.motion import Motion, keep_sign
+from dimo_jax.io.motion import Motion
 
 
 def place_gaussians(gaussians: Gaussians, world: World) -> Gaussians:
