@@ -119,6 +119,9 @@ setup(
         "test": [
             *DISTILL,
             *VIEW,
+            "ipykernel",
+            "nbclient",
+            "nbformat",
             "playwright",
             "pytest",
             "pytest-xdist",
