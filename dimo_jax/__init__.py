@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dimo_jax.cameras.orbits import orbit_camera
     from dimo_jax.core.types import Camera, Gaussians, Rendering
     from dimo_jax.data.puppet.dataset import make_puppet
-    from dimo_jax.data.sources import load_dataset
+    from dimo_jax.data.sources import load_placed as load_dataset
     from dimo_jax.io.images import tile
     from dimo_jax.io.ply import read_gaussians as read_ply
     from dimo_jax.io.ply import write_gaussians as write_ply
@@ -41,7 +41,7 @@ _NAMES = {
     "Run": "runs.run",
     "Trainer": "training.trainer",
     "linear_blend": "skinning.blending",
-    "load_dataset": "data.sources",
+    "load_dataset": "data.sources:load_placed",
     "load_preset": "runs.build",
     "load_run": "runs.run",
     "make_puppet": "data.puppet.dataset",

@@ -18,7 +18,8 @@ COLORS = np.array([[0.90, 0.22, 0.20], [0.95, 0.65, 0.10], [0.25, 0.65, 0.30], [
 
 def bend(positions, angle):
     """Poses of key points [K,3] that lay the x axis along an arc of `angle` radians: translations, rotations wxyz."""
-    turned, radius = angle * positions[:, 0], 1 / max(angle, 1e-6)
+    angle = max(angle, 1e-3)  # an arc all the same, whose radius is finite
+    turned, radius = angle * positions[:, 0], 1 / angle
     moved = jnp.stack([radius * jnp.sin(turned), radius * (1 - jnp.cos(turned)), 0 * turned], axis=-1)
     return moved - positions, jnp.stack([jnp.cos(turned / 2), 0 * turned, 0 * turned, jnp.sin(turned / 2)], axis=-1)
 
@@ -31,9 +32,9 @@ out = Path(args.out)
 out.mkdir(parents=True, exist_ok=True)
 
 num_points, size = (200, 48) if args.tiny else (6_000, 192)
-points = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (num_points, 3)) * [0.6, 0.09, 0.09], jnp.float32)
+points = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (num_points, 3)) * [0.5, 0.08, 0.08], jnp.float32)
 quats = jnp.tile(jnp.array([1.0, 0, 0, 0]), (num_points, 1))
-positions = jnp.stack([jnp.linspace(-0.5, 0.5, 5), jnp.zeros(5), jnp.zeros(5)], axis=-1)
+positions = jnp.stack([jnp.linspace(-0.4, 0.4, 5), jnp.zeros(5), jnp.zeros(5)], axis=-1)
 neighbors = jnp.tile(jnp.arange(5), (num_points, 1))  # every key point may move every point
 camera = dj.orbit_camera(elevation=15, size=size)
 

@@ -76,7 +76,8 @@ def stretch(config: ConfigDict, factor: float) -> ConfigDict:
     stretched = config.copy_and_resolve_references()
     for stage in stretched.values():
         if isinstance(stage, ConfigDict) and "phases" in stage:
-            stage.phases = tuple((_scale(first, factor), size) for first, size in stage.phases)
+            # Of phases that fall on one step the last counts.
+            stage.phases = tuple({_scale(first, factor): size for first, size in stage.phases}.items())
             _stretch_fields(stage, factor)
     return stretched
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -144,7 +145,8 @@ def make_run(trainer: Trainer, state: Any) -> Run:
     # As a file would hold them, so that a run is the same whether it was saved between or not.
     facts = json.loads(json.dumps(describe(trainer.dataset, system=trainer.system.facts())))
     components = trainer.system.components  # type: ignore[attr-defined]
-    player = Player(config, components, trainer.on_host(state), num_frames=trainer.dataset.num_frames)
+    copied = jax.device_get(trainer.on_host(state))  # the next step would consume it
+    player = Player(config, components, copied, num_frames=trainer.dataset.num_frames)
     return Run(Restored(player, facts, trainer.count, config))
 
 
