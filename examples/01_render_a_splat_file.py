@@ -46,7 +46,7 @@ gaussians = dj.read_ply(args.ply)
 middle = np.median(gaussians.means, axis=0)
 reach = np.percentile(np.linalg.norm(gaussians.means - middle, axis=-1), 98)
 size, num_views = (32, 3) if args.tiny else (192, 8)
-where = dict(elevation=20, radius=4 * reach, target=middle, size=size)  # 4: fits into a field of view of 34 degrees
+where = dict(elevation=20, radius=5 * reach, target=middle, size=size)  # 5: fits into a field of view of 34 degrees
 cameras = [dj.orbit_camera(azimuth=360 * view / num_views, **where) for view in range(num_views)]
 images = np.stack([dj.render(gaussians, camera).rgb for camera in cameras])
 dj.tile(images.reshape(-1, num_views // (1 if args.tiny else 2), size, size, 3)).save(out / "orbit.png")
