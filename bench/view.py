@@ -148,7 +148,7 @@ def main(_: list[str]) -> None:
     state = random_state(config, num_gaussians=NUM_GAUSSIANS.value, **sizes)
     player = Player(config, model.build_components(config), state, num_frames=NUM_FRAMES)
     start = time.perf_counter()
-    session = Session(Restored(player, make_facts(**sizes), step=0))
+    session = Session(Restored(player, make_facts(**sizes), step=0, config=config))
     print(
         f"{len(session.opacities):,} Gaussians, {config.num_key_points} key points, decoder {config.decoder.depth} x "
         f"{config.decoder.width}, {jax.devices()[0].device_kind}; compiled in {time.perf_counter() - start:.1f} s"

@@ -20,12 +20,15 @@ if TYPE_CHECKING:
     from dimo_jax.cameras.orbits import orbit_camera
     from dimo_jax.core.types import Camera, Gaussians, Rendering
     from dimo_jax.data.puppet.dataset import make_puppet
-    from dimo_jax.data.sources import load_dataset
+    from dimo_jax.data.sources import load_placed as load_dataset
+    from dimo_jax.io.images import tile
     from dimo_jax.io.ply import read_gaussians as read_ply
     from dimo_jax.io.ply import write_gaussians as write_ply
     from dimo_jax.render import render
-    from dimo_jax.runs.build import load_preset, make_trainer
-    from dimo_jax.runs.run import Run, load_run
+    from dimo_jax.runs.build import load_preset, make_trainer, stretch
+    from dimo_jax.runs.run import Run, load_run, make_run
+    from dimo_jax.skinning.blending import linear_blend
+    from dimo_jax.skinning.weights import rbf_weights
     from dimo_jax.training.trainer import Trainer
 
 __version__ = "0.1.0"
@@ -36,14 +39,19 @@ _NAMES = {
     "Rendering": "core.types",
     "Run": "runs.run",
     "Trainer": "training.trainer",
-    "load_dataset": "data.sources",
+    "linear_blend": "skinning.blending",
+    "load_dataset": "data.sources:load_placed",
     "load_preset": "runs.build",
     "load_run": "runs.run",
     "make_puppet": "data.puppet.dataset",
+    "make_run": "runs.run",
     "make_trainer": "runs.build",
     "orbit_camera": "cameras.orbits",
+    "rbf_weights": "skinning.weights",
     "read_ply": "io.ply:read_gaussians",
     "render": "render",
+    "stretch": "runs.build",
+    "tile": "io.images",
     "write_ply": "io.ply:write_gaussians",
 }
 __all__ = [
@@ -53,14 +61,19 @@ __all__ = [
     "Run",
     "Trainer",
     "__version__",
+    "linear_blend",
     "load_dataset",
     "load_preset",
     "load_run",
     "make_puppet",
+    "make_run",
     "make_trainer",
     "orbit_camera",
+    "rbf_weights",
     "read_ply",
     "render",
+    "stretch",
+    "tile",
     "write_ply",
 ]
 

@@ -82,3 +82,43 @@ def test_a_preset_that_is_not_there_is_named():
         dj.load_preset("dimo:nothing")
     with pytest.raises(UserError, match="preset 'nobody'"):
         dj.load_preset("nobody")
+
+
+def test_stretched_schedules_keep_their_shape():
+    config = dj.load_preset("dimo:demo")
+    short = dj.stretch(config, 0.1)
+    assert config.stage1.num_steps == 1_200
+    assert short.stage1.num_steps == short.stage2.num_steps == 120
+    assert short.stage1.phases == ((0, 32), (43, 64))
+    assert (short.stage1.densify_from, short.stage1.densify_until) == (17, 84)
+    assert short.stage1.rates.decoder.num_steps == 120
+    assert short.stage1.losses.turn.start == 43
+    assert short.stage1.capacity == config.stage1.capacity
+    assert short.checkpoint_every == config.checkpoint_every  # not of a stage
+    still = dj.stretch(dj.load_preset("static:demo"), 1e-3)
+    assert still.static.num_steps == 2
+    assert still.static.phases == ((0, 64), (1, 512))  # both later ones begin at step 1
+    assert still.static.densify_every == 1
+
+
+def test_a_run_is_made_of_a_trainer_past_its_first_stage():
+    config = dj.load_preset("dimo:smoke")
+    trainer = dj.make_trainer(config, dj.make_puppet(num_motions=3, num_frames=6, size=32, num_train_views=3))
+    with pytest.raises(UserError, match=r"step 0, expected one past its first stage \(2\)"):
+        dj.make_run(trainer, trainer.init())
+    trainer.close()
+    still = dj.load_preset("static:smoke")
+    dataset = dj.make_puppet(num_motions=1, num_frames=1, size=32, num_train_views=3)
+    with pytest.raises(UserError, match="expected a motion space"):
+        dj.make_run(dj.make_trainer(still, dataset), None)
+
+
+def test_tiles_are_pictures_of_floats_and_bytes():
+    images = np.linspace(0, 1, 2 * 32 * 32 * 3).reshape(2, 32, 32, 3)
+    picture = dj.tile(images, column_labels=["one", "two"])
+    assert picture.size == (2 * (128 + 4) + 4, 128 + 22 + 2 * 4)
+    assert dj.tile(images[0], min_height=1).size == (40, 40)
+    exact = np.asarray(dj.tile((255 * images).astype(np.uint8)[None], min_height=1))
+    np.testing.assert_array_equal(exact[4:36, 4:36], (255 * images[0]).astype(np.uint8))
+    with pytest.raises(ValueError, match="expected \\[H,W,3\\]"):
+        dj.tile(images[0, 0])

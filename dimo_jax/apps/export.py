@@ -17,7 +17,7 @@ from dimo_jax.core.flag_values import parse_numbers
 from dimo_jax.core.names import split_list
 from dimo_jax.core.types import Camera
 from dimo_jax.io.gltf.gaussians import write_gaussian_glb
-from dimo_jax.io.gltf.skinned import find_shown, write_skinned_glb
+from dimo_jax.io.gltf.skinned import write_skinned_glb
 from dimo_jax.io.motion import Motion, measure_skin, write_motion
 from dimo_jax.io.place import place_motion
 from dimo_jax.io.ply import write_gaussians
@@ -25,7 +25,7 @@ from dimo_jax.io.splat import write_splat
 from dimo_jax.io.video import MAX_GIF_RATE
 from dimo_jax.runs import retarget
 from dimo_jax.runs.choice import SPREAD, VIDEO_SIZE, CameraPath, Checkpoint, Choice, Line, Prior
-from dimo_jax.runs.motions import MotionRecorder, choose_codes
+from dimo_jax.runs.motions import MotionRecorder, check_skin, choose_codes
 from dimo_jax.runs.restore import Restored, restore, results_folder
 from dimo_jax.runtime.files import replace_folder
 from dimo_jax.runtime.naming import free_number
@@ -36,7 +36,6 @@ from dimo_jax.views.camera_path import make_camera_path
 from dimo_jax.views.film import draw_layers, write_frames
 
 EXACT = 1e-3  # of the motion's extent: a skin within it shows what the model does
-LOST = 5e-2  # beyond it the key points do not move the Gaussians
 
 
 def run(
@@ -283,22 +282,6 @@ def write_sequence(clip: Motion, stem: Path, *, kind: str, frame: int | None = N
         for index in range(clip.num_frames) if frame is None else (frame,):
             one(clip.at(index), temporary / f"{index:06d}.{suffix}")
     return folder
-
-
-def check_skin(clip: Motion, *, geometry: str) -> None:
-    """Checks that a skin can show a motion.
-
-    Raises:
-      UserError: the run's Gaussians are not moved by its key points, as in some ablations, or none would be drawn.
-    """
-    away = measure_skin(clip, clip.neighbors, clip.weights)
-    if away > LOST:
-        raise UserError(
-            f"--format=glb: the skin of {clip.name!r} is {away:.0%} of its size away from its Gaussians, expected a "
-            "run whose key points move them by linear blending (config.stage2.move, config.deform); ply holds any"
-        )
-    if not find_shown(clip.canonical, geometry=geometry).any():
-        raise UserError(f"--geometry: found {geometry}, of which none would be opaque enough, expected points")
 
 
 def write_animated(clip: Motion, stem: Path, *, geometry: str, influences: int) -> Path:

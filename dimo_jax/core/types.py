@@ -57,6 +57,10 @@ class Camera(flax.struct.PyTreeNode):
     height: int = flax.struct.field(pytree_node=False)
     width: int = flax.struct.field(pytree_node=False)
 
+    def __getitem__(self, index: Any) -> Camera:
+        """Indexes the leading axis of every array: one view of a stack [V,...], or some."""
+        return jax.tree.map(lambda x: x[index], self)
+
 
 class Splats(flax.struct.PyTreeNode):
     """Gaussians projected to one image: what a rasterizer backend composites.

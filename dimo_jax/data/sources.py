@@ -115,6 +115,21 @@ def place(dataset: Dataset) -> Dataset:
     return placed
 
 
+def load_placed(folder: str | os.PathLike[str], *, store: str = "memory") -> Dataset:
+    """Reads a dataset folder: native, in the authors' layout, or with a `transforms.json`; ready to be trained on.
+
+    What stands elsewhere than the method expects it, or is of another size, is moved; `world` of the result says how.
+
+    Args:
+      folder: of the data.
+      store: where frames are kept: "memory", "disk" (mapped, shared by processes), or "auto", disk from 1 GiB.
+
+    Raises:
+      UserError: it is none of them, or damaged.
+    """
+    return place(load_dataset(folder, store=store))
+
+
 def _load_all(config: Mapping[str, Any]) -> Dataset:
     path = config.get("path")
     if path:

@@ -173,6 +173,34 @@ def grid(
     return result
 
 
+def tile(
+    images: np.ndarray,
+    *,
+    row_labels: Sequence[str] | None = None,
+    column_labels: Sequence[str] | None = None,
+    min_height: int = 128,
+) -> Image.Image:
+    """Images side by side, as a picture that notebooks show and whose `save(path)` writes it.
+
+    Args:
+      images: one [H,W,3], a row of them [C,H,W,3], or a table [R,C,H,W,3]; floats in 0..1, or uint8. A grayscale
+        image needs three channels as well.
+      row_labels, column_labels: R texts left of the rows, C above the columns.
+      min_height: pixels; smaller images are enlarged by a whole factor.
+
+    Raises:
+      ValueError: another shape, or NaN in it.
+    """
+    images = np.asarray(images)
+    images = images if images.dtype == np.uint8 else to_uint8(images)
+    if not 3 <= images.ndim <= 5:
+        raise ValueError(f"images have shape {images.shape}, expected [H,W,3], [C,H,W,3] or [R,C,H,W,3]")
+    table = images.reshape(*(1,) * (5 - images.ndim), *images.shape)
+    return Image.fromarray(
+        grid(upscale(table, min_height=min_height), row_labels=row_labels, column_labels=column_labels)
+    )
+
+
 def _amplify_difference(truth: np.ndarray, prediction: np.ndarray, *, gain: float) -> np.ndarray:
     difference = np.abs(truth.astype(np.int16) - prediction.astype(np.int16)).astype(np.float32)
     return (255 - np.minimum(difference * np.float32(gain), 255)).astype(np.uint8)

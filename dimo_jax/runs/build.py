@@ -17,6 +17,7 @@ from dimo_jax.training.system import System
 from dimo_jax.training.trainer import Trainer
 
 DEFAULT = dict(fn="dimo_jax.systems.dimo.system:Dimo")  # of runs whose config names none
+STEPS = ("num_steps", "warmup_steps", "start", "stop")  # of a stage, its learning rates and its terms
 
 
 def _find(config: Mapping[str, Any]) -> functools.partial[System]:
@@ -64,3 +65,30 @@ def load_preset(name: str = "dimo:demo") -> ConfigDict:
         return module.get_config(preset) if preset else module.get_config()
     except (ImportError, ValueError) as error:
         raise UserError(f"preset {name!r}: {error}") from error
+
+
+def stretch(config: ConfigDict, factor: float) -> ConfigDict:
+    """The same training in `factor` times as many steps: what happens at a step of a stage happens at its multiple.
+
+    Scaled are, in every stage, the number of steps, first steps of phases, learning rates, `*_from`, `*_until`,
+    `*_every`, and where terms begin and end. Steps that were 0 stay so, others stay at least 1.
+    """
+    stretched = config.copy_and_resolve_references()
+    for stage in stretched.values():
+        if isinstance(stage, ConfigDict) and "phases" in stage:
+            # Of phases that fall on one step the last counts.
+            stage.phases = tuple({_scale(first, factor): size for first, size in stage.phases}.items())
+            _stretch_fields(stage, factor)
+    return stretched
+
+
+def _stretch_fields(fields: ConfigDict, factor: float) -> None:
+    for name, value in fields.items():
+        if isinstance(value, ConfigDict):
+            _stretch_fields(value, factor)
+        elif isinstance(value, int) and (name in STEPS or name.endswith(("_from", "_until", "_every"))):
+            fields[name] = _scale(value, factor)
+
+
+def _scale(step: int, factor: float) -> int:
+    return max(1, round(step * factor)) if step else 0

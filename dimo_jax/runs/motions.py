@@ -15,7 +15,8 @@ from dimo_jax.core.names import split_list
 from dimo_jax.core.types import Array, Params
 from dimo_jax.geometry import quaternion
 from dimo_jax.geometry.rotations import keep_sign
-from dimo_jax.io.motion import Motion
+from dimo_jax.io.gltf.skinned import find_shown
+from dimo_jax.io.motion import Motion, measure_skin
 from dimo_jax.io.npz import read_npz
 from dimo_jax.networks.bert import load_encoder
 from dimo_jax.runs import captions
@@ -28,6 +29,8 @@ from dimo_jax.systems.dimo.model import Components
 from dimo_jax.systems.dimo.sentences import text_options
 from dimo_jax.systems.dimo.stages import frame_times
 from dimo_jax.training.config_file import load_config
+
+LOST = 5e-2  # of a motion's extent: beyond it the key points do not move the Gaussians
 
 
 def choose_codes(model: Restored, workdir: str, choice: Choice, num_frames: int) -> list[tuple[str, Array]]:
@@ -96,6 +99,22 @@ def read_codes(path: Path, dim: int) -> list[tuple[str, Array]]:
         raise UserError(f"--code={path}: field z is {list(z.shape)}, expected [{dim}] or [n,{dim}], all finite")
     names = [path.stem] if z.ndim == 1 else [f"{path.stem}_{index + 1}" for index in range(len(codes))]
     return [(name, jnp.asarray(code)) for name, code in zip(names, codes)]
+
+
+def check_skin(clip: Motion, *, geometry: str) -> None:
+    """Checks that a skin can show a motion.
+
+    Raises:
+      UserError: the run's Gaussians are not moved by its key points, as in some ablations, or none would be drawn.
+    """
+    away = measure_skin(clip, clip.neighbors, clip.weights)
+    if away > LOST:
+        raise UserError(
+            f"--format=glb: the skin of {clip.name!r} is {away:.0%} of its size away from its Gaussians, expected a "
+            "run whose key points move them by linear blending (config.stage2.move, config.deform); ply holds any"
+        )
+    if not find_shown(clip.canonical, geometry=geometry).any():
+        raise UserError(f"--geometry: found {geometry}, of which none would be opaque enough, expected points")
 
 
 class MotionRecorder:

@@ -40,11 +40,11 @@ FACTS_FILE = "facts.json"
 MOTION_SPACE = "dimo_jax.systems.dimo.system:Dimo"
 
 
-def save_facts(dataset: Dataset, workdir: Path, *, system: Mapping[str, Any] = MappingProxyType({})) -> None:
-    """Writes what later commands need to know of the data: sizes, names, one camera; and the `system`'s own facts."""
+def describe(dataset: Dataset, *, system: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """What later commands need to know of the data: sizes, names, one camera; and the `system`'s own facts."""
     view = [*views_in(dataset, "test"), *views_in(dataset, "train")][0]
     cameras = dataset.cameras
-    facts = dict(
+    return dict(
         object_name=dataset.object_name,
         names=dataset.names,
         captions=dataset.captions,
@@ -63,7 +63,11 @@ def save_facts(dataset: Dataset, workdir: Path, *, system: Mapping[str, Any] = M
         ),
         **({} if dataset.world is None else {"world": dataset.world.to_json()}),
     )
-    write_json(facts, workdir / FACTS_FILE)
+
+
+def save_facts(dataset: Dataset, workdir: Path, *, system: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """Writes what `describe` says into a workdir."""
+    write_json(describe(dataset, system=system), workdir / FACTS_FILE)
 
 
 def load_data(config: Mapping[str, Any], facts: Mapping[str, Any]) -> Dataset:
@@ -104,6 +108,7 @@ class Restored:
     player: Player
     facts: Mapping[str, Any]
     step: int  # training steps taken
+    config: ConfigDict
 
     @property
     def world(self) -> World:
@@ -219,9 +224,8 @@ def restore(workdir: str | Path, *, checkpoint: str = "last") -> Restored:
         raise UserError(
             f"--workdir={workdir}: its training is still in the first stage (step {found[0]}), expected a finished one"
         )
-    return Restored(
-        Player(config, components, jax.device_get(found[1]), num_frames=facts["num_frames"]), facts, found[0]
-    )
+    player = Player(config, components, jax.device_get(found[1]), num_frames=facts["num_frames"])
+    return Restored(player, facts, found[0], config)
 
 
 @contextlib.contextmanager
@@ -290,4 +294,5 @@ def _restore_file(path: Path) -> Restored:
         raise UserError(f"{path}: its training is still in the first stage (step {file.step}), expected a finished one")
     params, alive = restore_params(file, template.params, path)
     state = template.replace(step=jnp.int32(file.step), params=params, alive=alive)
-    return Restored(Player(config, components, state, num_frames=sizes["num_frames"]), facts, file.step)
+    player = Player(config, components, state, num_frames=sizes["num_frames"])
+    return Restored(player, facts, file.step, config)
