@@ -23,7 +23,7 @@ from dimo_jax.runs.motions import MotionRecorder, check_skin
 from dimo_jax.runs.restore import Restored, check_motion_space, describe, restore
 from dimo_jax.systems.dimo.player import Clip, Player
 from dimo_jax.systems.dimo.stages import frame_times
-from dimo_jax.training.checkpoints import to_plain
+from dimo_jax.training.config_file import to_plain
 from dimo_jax.training.model_file import write_model
 from dimo_jax.training.trainer import Trainer
 
