@@ -136,13 +136,14 @@ def _hinge_place(view: View) -> np.ndarray:
 
 
 def _opposite_handle(view: View) -> np.ndarray:
-    """[C] whether the axis lies on the other side of the panel than the handle."""
+    """[C] whether the axis lies on the other side of the panel than the handle, and along it."""
     e, handle = view.evidence, view.handle
     size = float(np.linalg.norm(handle.offset))
     arm = e.origins - view.setting.part_center
     arm = arm - np.einsum("cd,cd->c", arm, e.axes)[:, None] * e.axes
     cosine = arm @ handle.offset / np.maximum(np.linalg.norm(arm, axis=1) * size, 1e-9)
-    return -1.8 * min(1.0, size / 0.06) * over(cosine, -0.3, 0.7)
+    across = float(np.linalg.norm(handle.bar)) - np.abs(e.axes @ handle.bar)  # bars run along the hinge
+    return -1.8 * min(1.0, size / 0.06) * over(cosine, -0.3, 0.7) - 0.8 * across
 
 
 def spin(view: View) -> np.ndarray:
