@@ -45,7 +45,8 @@ def read_mesh_ply(path: Path) -> ObjectMesh:
 
 
 def _parse_header(text: str) -> tuple[str, list[tuple[str, int, list[_Property]]]]:
-    order, elements = None, []
+    order: str | None = None
+    elements: list[tuple[str, int, list[_Property]]] = []
     for line in text.splitlines()[1:]:
         words = line.split()
         if words[:1] == ["format"]:
