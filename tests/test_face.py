@@ -87,12 +87,12 @@ def test_a_preset_that_is_not_there_is_named():
 def test_stretched_schedules_keep_their_shape():
     config = dj.load_preset("dimo:demo")
     short = dj.stretch(config, 0.1)
-    assert config.stage1.num_steps == 1_200
-    assert short.stage1.num_steps == short.stage2.num_steps == 120
-    assert short.stage1.phases == ((0, 32), (43, 64))
-    assert (short.stage1.densify_from, short.stage1.densify_until) == (17, 84)
-    assert short.stage1.rates.decoder.num_steps == 120
-    assert short.stage1.losses.turn.start == 43
+    assert config.stage1.num_steps == 1_600
+    assert (short.stage1.num_steps, short.stage2.num_steps) == (160, 210)
+    assert short.stage1.phases == ((0, 32), (57, 64))
+    assert (short.stage1.densify_from, short.stage1.densify_until) == (23, 112)
+    assert short.stage1.rates.decoder.num_steps == 160
+    assert short.stage1.losses.turn.start == 57
     assert short.stage1.capacity == config.stage1.capacity
     assert short.checkpoint_every == config.checkpoint_every  # not of a stage
     still = dj.stretch(dj.load_preset("static:demo"), 1e-3)

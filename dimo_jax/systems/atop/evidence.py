@@ -263,6 +263,7 @@ class Handle:
     outward: np.ndarray  # [3] unit normal of the panel, away from the body
     offset: np.ndarray  # [3] from the middle of the panel to the handle, along the panel; zero: no handle
     share: float  # of the surface
+    bar: np.ndarray  # [3] along a handle that is long: its direction times 0 (round) to 1 (a bar)
 
 
 def find_handle(setting: Setting) -> Handle:
@@ -275,7 +276,9 @@ def find_handle(setting: Setting) -> Handle:
     above = height > high + 0.004 if toward >= 0 else height < low - 0.004
     panel = (height >= low) & (height <= high)
     if not 0.005 < above.mean() < 0.6 or panel.sum() < 20:
-        return Handle(outward, np.zeros(3), float(above.mean()))
+        return Handle(outward, np.zeros(3), float(above.mean()), np.zeros(3))
     flat = points - np.outer(height, normal)
     offset = flat[above].mean(axis=0) - flat[panel].mean(axis=0)
-    return Handle(outward, offset, float(above.mean()))
+    values, vectors = np.linalg.eigh(np.cov(flat[above].T))
+    long = float(np.clip(np.sqrt(values[2] / max(values[1], 1e-12)) / 2 - 1, 0, 1))
+    return Handle(outward, offset, float(above.mean()), long * vectors[:, 2])
