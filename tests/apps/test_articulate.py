@@ -95,7 +95,7 @@ def test_results_are_replaced_only_where_asked_and_ours(tmp_path):
     with pytest.raises(UserError, match="exists, expected a new folder, or --overwrite"):
         run(**given)
     (out / "thesis.tex").write_text("mine")
-    with pytest.raises(UserError, match="found 'thesis.tex' in it"):
+    with pytest.raises(UserError, match=r"found 'thesis\.tex' in it"):
         run(**given, overwrite=True)
     assert sorted(path.name for path in out.iterdir()) == ["joint.json", "thesis.tex"]
 
