@@ -78,6 +78,8 @@ VIDEO_MODELS += ["transformers"]
 GLTF = ["meshoptimizer>=0.2.30a0", "opengl_basisu>=0.1.0a2"]
 # For --app=articulate --usd.
 USD = ["usd-core"]
+# For --app=articulate: rays that tell whether a part that moves runs into its body.
+ARTICULATE = ["embreex>=4.4"]
 # For --app=view.
 VIEW = ["viser>=1.1"]
 
@@ -113,6 +115,7 @@ setup(
         "tqdm",
     ],
     extras_require={
+        "articulate": ARTICULATE,
         "distill": [*DISTILL, *VIDEO_MODELS],
         "evaluate": EVALUATE,
         "gltf": GLTF,
@@ -120,6 +123,7 @@ setup(
         "usd": USD,
         "view": VIEW,
         "test": [
+            *ARTICULATE,
             *DISTILL,
             *VIEW,
             "playwright",

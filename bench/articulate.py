@@ -50,6 +50,7 @@ def from_geometry(trial: Trial) -> list[Joint]:
     return find_joints(trial.body, trial.part, trial.sentence, trial.up)
 
 
+NONE = JointErrors(False, 90.0, float("nan"), float("nan"), False, False, float("nan"))  # no plausible joint
 SOURCES: dict[str, Callable[[Trial], list[Joint]]] = {"geometry": from_geometry}
 
 
@@ -89,18 +90,19 @@ def try_object(folder: Path, source: str, seeds: int) -> dict[str, Any]:
             start, cpu = time.perf_counter(), time.process_time()
             found = SOURCES[source](trial)
             spent, used = time.perf_counter() - start, time.process_time() - cpu
-            errors = compare_joints(found[0], goal, (low + high) / 2, diagonal)
-            among = [compare_joints(each, goal, (low + high) / 2, diagonal).success for each in found]
+            middle = (low + high) / 2
+            errors = compare_joints(found[0], goal, middle, diagonal) if found else NONE
+            among = [compare_joints(each, goal, middle, diagonal).success for each in found]
             runs.append(
                 {
                     "seed": seed,
                     "up": up is not None,
                     **errors._asdict(),
-                    "confidence": found[0].confidence,
+                    "confidence": found[0].confidence if found else 0.0,
                     "seconds": spent,
                     "cpu_seconds": used,
                     "rank_of_truth": among.index(True) if True in among else None,
-                    "found": to_json(move_joint(found[0], turn.T)),
+                    "found": to_json(move_joint(found[0], turn.T)) if found else None,
                 }
             )
     return {"name": folder.name, "category": fields.get("category", ""), "joint": truth.type, "runs": runs}
@@ -142,11 +144,11 @@ def first_figures(row: dict[str, Any]) -> dict[str, Any]:
 
 def confusion(rows: list[dict[str, Any]], up: bool) -> dict[str, dict[str, int]]:
     """How often each true type was found as which."""
-    table = {true: {"revolute": 0, "prismatic": 0} for true in ("revolute", "prismatic")}
+    table = {true: {"revolute": 0, "prismatic": 0, "none": 0} for true in ("revolute", "prismatic")}
     for row in rows:
         for run in row["runs"]:
             if run["up"] == up:
-                table[row["joint"]][run["found"]["type"]] += 1
+                table[row["joint"]][run["found"]["type"] if run["found"] else "none"] += 1
     return table
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import ConvexHull, QhullError
 
-_MOST_FACES = 150  # of a hull that the smallest box is tried on
+_MOST_FACES = 60  # of a hull that the smallest box is tried on
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ Lengths are in the normalized frame of `Setting`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -53,7 +53,7 @@ class Evidence:
 
 
 def gather(setting: Setting, found: Sequence[Candidate]) -> Evidence:
-    """Computes the evidence; most time goes into rays along the paths of the part's points."""
+    """All evidence but collisions and kept contact, which `collide` adds: as if nothing stood in the way."""
     turns = np.array([each.type == REVOLUTE for each in found])
     axes = np.array([each.axis for each in found])
     origins = np.array([each.origin for each in found])
@@ -65,20 +65,21 @@ def gather(setting: Setting, found: Sequence[Candidate]) -> Evidence:
     middle = _radii(contact.mean(axis=0)[None], axes, origins)[:, 0] / reach
     along, body_along = points @ axes.T, setting.body.points @ axes.T
     part_span = np.stack([along.min(axis=0), along.max(axis=0)], axis=1)
-    blocked = find_blocked(setting, turns, axes, origins)
+    eccentric = _radii(setting.part_center[None], axes, origins)[:, 0] / reach
+    blocked = np.zeros((len(turns), 2, len(ANGLES)))
     return Evidence(
         turns=turns,
         axes=axes,
         origins=origins,
         blocked=blocked,
         free=_free_travel(blocked, turns),
-        kept=_kept_contact(setting, turns, axes, origins, np.ptp(part_span, axis=1)),
+        kept=np.zeros((len(turns), 2)),
         reach=reach,
-        eccentric=_radii(setting.part_center[None], axes, origins)[:, 0] / reach,
+        eccentric=eccentric,
         outside=np.percentile(radius, 1, axis=1) / reach,
         near_contact=np.percentile(touch, 5, axis=1),
         contact_off=middle,
-        asymmetry=_asymmetries(setting, turns, axes, origins, reach),
+        asymmetry=_asymmetries(setting, turns & (eccentric < 0.4), axes, origins, reach),
         pivot=find_pivots(setting, turns, axes, origins),
         mirror=find_mirrored(setting, axes),
         tip=_radii(setting.tip[None], axes, origins)[:, 0] / reach,
@@ -88,6 +89,19 @@ def gather(setting: Setting, found: Sequence[Candidate]) -> Evidence:
         part_span=part_span,
         body_span=np.stack([body_along.min(axis=0), body_along.max(axis=0)], axis=1),
     )
+
+
+def select(evidence: Evidence, rows: np.ndarray) -> Evidence:
+    """The evidence of candidates `rows` [n]."""
+    return Evidence(**{field.name: getattr(evidence, field.name)[rows] for field in fields(Evidence)})
+
+
+def collide(setting: Setting, evidence: Evidence) -> Evidence:
+    """Adds free travel and kept contact; most time goes into rays along the paths of the part's points."""
+    e = evidence
+    blocked = find_blocked(setting, e.turns, e.axes, e.origins)
+    kept = _kept_contact(setting, e.turns, e.axes, e.origins, e.length)
+    return replace(e, blocked=blocked, free=_free_travel(blocked, e.turns), kept=kept)
 
 
 def _radii(points: np.ndarray, axes: np.ndarray, origins: np.ndarray) -> np.ndarray:
@@ -249,6 +263,7 @@ class Handle:
     outward: np.ndarray  # [3] unit normal of the panel, away from the body
     offset: np.ndarray  # [3] from the middle of the panel to the handle, along the panel; zero: no handle
     share: float  # of the surface
+    bar: np.ndarray  # [3] along a handle that is long: its direction times 0 (round) to 1 (a bar)
 
 
 def find_handle(setting: Setting) -> Handle:
@@ -261,7 +276,9 @@ def find_handle(setting: Setting) -> Handle:
     above = height > high + 0.004 if toward >= 0 else height < low - 0.004
     panel = (height >= low) & (height <= high)
     if not 0.005 < above.mean() < 0.6 or panel.sum() < 20:
-        return Handle(outward, np.zeros(3), float(above.mean()))
+        return Handle(outward, np.zeros(3), float(above.mean()), np.zeros(3))
     flat = points - np.outer(height, normal)
     offset = flat[above].mean(axis=0) - flat[panel].mean(axis=0)
-    return Handle(outward, offset, float(above.mean()))
+    values, vectors = np.linalg.eigh(np.cov(flat[above].T))
+    long = float(np.clip(np.sqrt(values[2] / max(values[1], 1e-12)) / 2 - 1, 0, 1))
+    return Handle(outward, offset, float(above.mean()), long * vectors[:, 2])

@@ -136,13 +136,14 @@ def _hinge_place(view: View) -> np.ndarray:
 
 
 def _opposite_handle(view: View) -> np.ndarray:
-    """[C] whether the axis lies on the other side of the panel than the handle."""
+    """[C] whether the axis lies on the other side of the panel than the handle, and along it."""
     e, handle = view.evidence, view.handle
     size = float(np.linalg.norm(handle.offset))
     arm = e.origins - view.setting.part_center
     arm = arm - np.einsum("cd,cd->c", arm, e.axes)[:, None] * e.axes
     cosine = arm @ handle.offset / np.maximum(np.linalg.norm(arm, axis=1) * size, 1e-9)
-    return -1.8 * min(1.0, size / 0.06) * over(cosine, -0.3, 0.7)
+    across = float(np.linalg.norm(handle.bar)) - np.abs(e.axes @ handle.bar)  # bars run along the hinge
+    return -1.8 * min(1.0, size / 0.06) * over(cosine, -0.3, 0.7) - 0.8 * across
 
 
 def spin(view: View) -> np.ndarray:
@@ -176,7 +177,7 @@ def crank(view: View) -> np.ndarray:
 
 
 def _clockwise(view: View) -> np.ndarray:
-    """[C,2] 1 where positive values turn clockwise as seen from outside of the body, -1 where they turn the other way."""
+    """[C,2] 1 where positive values turn clockwise as seen from outside of the body, -1 where the other way."""
     inward = -(view.evidence.axes @ _from_near(view.setting))
     return SIGNS * np.clip(3 * inward, -1, 1)[:, None]
 
@@ -193,7 +194,9 @@ def lever(view: View) -> np.ndarray:
     blocked = _blocked_at(view, np.deg2rad(10), e.length)
     total = score[:, None] - 2.5 * over(blocked, 0.03, 0.25) - 1.0 * over(e.kept, 0.01, 0.06)
     if {"trigger", "squeeze", "grip", "pedal"} & set(view.meaning.words):  # closes towards the mass that holds it
-        return total - 2.0 * over(_velocity(view) @ _from_body(setting), -0.8, 0.3) + _directions(view)
+        velocity = _velocity(view)
+        total = total - 1.0 * over(velocity @ _from_body(setting), -0.8, 0.3)
+        return total - 1.5 * over(velocity @ _from_near(setting), -0.7, 0.2) + _directions(view)
     return total + 0.5 * over(e.free, np.deg2rad(10), np.deg2rad(80)) + _directions(view)
 
 

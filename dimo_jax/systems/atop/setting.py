@@ -18,7 +18,7 @@ from dimo_jax.meshes.parts import connected_pieces, weld_vertices
 from dimo_jax.meshes.sampling import Samples, sample_surface, triangle_areas
 from dimo_jax.meshes.sweeps import Obstacle
 
-BODY_SAMPLES, PART_SAMPLES, PROBES = 8000, 1500, 280
+BODY_SAMPLES, PART_SAMPLES, PROBES = 8000, 1500, 220
 CONTACT = 0.012  # how much farther than the nearest point still counts as contact
 INWARD = 0.003  # how far the probes lie under the surface of the part
 MOST_PIECES = 12
