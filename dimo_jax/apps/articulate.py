@@ -21,12 +21,13 @@ from dimo_jax.io.images import write_png
 from dimo_jax.io.objects import load_object
 from dimo_jax.io.usd import check_usd
 from dimo_jax.meshes.articulation import Physics, add_physics
-from dimo_jax.meshes.objects import ObjectMesh
+from dimo_jax.meshes.objects import ObjectMesh, move_object
 from dimo_jax.meshes.parts import PartChoice, list_parts
 from dimo_jax.runtime.files import replace_folder, write_json
 from dimo_jax.systems.atop.articulate import Found, Request, articulate, read_requests
-from dimo_jax.systems.atop.rank import find_joints
-from dimo_jax.views.joint_picture import draw_articulation, draw_parts
+from dimo_jax.systems.atop.rank import explain
+from dimo_jax.views.joint_picture import draw_articulation, upright
+from dimo_jax.views.part_sheet import draw_parts
 
 UPS = {
     **{name: np.eye(3)[axis] for axis, name in enumerate("xyz")},
@@ -92,7 +93,7 @@ def run(
         _check_out(Path(out), overwrite)
     direction = None if up == "unknown" else UPS[up]
     if list_parts:
-        _show_parts(load_source(source), source, out, direction, size)
+        _show_parts(load_source(source), source, out, direction)
         return
     requests = _read_flags(part, prompt, parts, candidate)
     if not out:
@@ -101,7 +102,7 @@ def run(
     for note in thing.notes:
         print(f"note: {note}")
     started = time.monotonic()
-    found = articulate(thing, requests, find_joints, up=direction)
+    found = articulate(thing, requests, explain, up=direction)
     print(f"{len(thing.triangles)} triangles, {len(requests)} part{'s' * (len(requests) > 1)}: "
           f"joints found in {time.monotonic() - started:.1f} s")  # fmt: skip
     _print_found(found)
@@ -142,13 +143,14 @@ def describe(found: Found, physics: Physics, *, one: bool) -> dict[str, Any]:
     """What joint.json holds: with `one` the joint itself, else a list `joints`; and the masses of all links."""
     links = found.articulation.links
     joints = []
-    for index, (request, ranked) in enumerate(zip(found.requests, found.ranked), 1):
+    for index, (request, ranked, doubts) in enumerate(zip(found.requests, found.ranked, found.doubts), 1):
         taken = links[index].joint
         others = [to_json(joint) for place, joint in enumerate(ranked) if place != request.candidate]
         assert taken is not None  # all links but the first have one
         names = {"name": links[index].name, "part": request.part, "parent": links[links[index].parent].name}
         losses = {"damping": physics.damping[index - 1], "friction": physics.friction[index - 1]}
-        joints.append(names | {"sentence": request.sentence} | to_json(taken) | losses | {"runners_up": others})
+        joints.append(names | {"sentence": request.sentence} | to_json(taken) | losses)
+        joints[-1] |= {"doubts": list(doubts), "runners_up": others}
     bodies = [
         {
             "name": link.name,
@@ -197,7 +199,7 @@ def _read_flags(part: str, prompt: str, parts: str, candidate: int) -> tuple[Req
     return (Request(part, prompt, candidate=candidate),)
 
 
-def _show_parts(thing: ObjectMesh, source: str, out: str, up: np.ndarray | None, size: int) -> None:
+def _show_parts(thing: ObjectMesh, source: str, out: str, up: np.ndarray | None) -> None:
     choices = list_parts(thing)
     print(f"{source}: {len(thing.triangles)} triangles, {len(choices)} parts to choose from")
     for choice in choices:
@@ -206,7 +208,9 @@ def _show_parts(thing: ObjectMesh, source: str, out: str, up: np.ndarray | None,
         print("  it is one piece with one material: give --part=faces:FILE or --part=box:x0,y0,z0,x1,y1,z1")
     if out:
         with replace_folder(out, owned=OWNED) as folder:
-            write_png(draw_parts(thing, choices, up=up, size=size), folder / "parts.png")
+            matrix = np.eye(4)
+            matrix[:3, :3] = upright(up)
+            write_png(draw_parts(move_object(thing, matrix), choices), folder / "parts.png")
             write_json({"parts": [_describe_part(choice) for choice in choices]}, folder / "parts.json")
         print(f"wrote {out}: parts.png, parts.json")
 
@@ -216,11 +220,13 @@ def _describe_part(choice: PartChoice) -> dict[str, Any]:
 
 
 def _print_found(found: Found) -> None:
-    for request, ranked in zip(found.requests, found.ranked):
+    for request, ranked, doubts in zip(found.requests, found.ranked, found.doubts):
         on = f" on {request.parent}" if request.parent else ""
         print(f'{request.part}{on}, "{request.sentence}":')
         for place, joint in enumerate(ranked[: max(SHOWN, request.candidate + 1)]):
             print(f"  {'>' if place == request.candidate else ' '} {place}  {_describe_joint(joint)}")
+        for doubt in doubts:
+            print(f"  doubtful: {doubt}")
         if request.joint is None and ranked[0].confidence < UNSURE:
             print(f"  doubtful: no joint of {request.part} has a confidence of {UNSURE} or more; see picture.png")
 

@@ -94,6 +94,9 @@ def _fill_body(
         element.set("axis", numbers(joint.axis))
         if not is_endless(joint):
             element.set("range", numbers(joint.range))
+            # Stiffer than by default, where light parts sink a degree into their limits under their own weight.
+            element.set("solreflimit", "0.005 1")
+            element.set("solimplimit", "0.99 0.999 0.001")
         element.set("damping", numbers([physics.damping[index - 1]]))
         element.set("frictionloss", numbers([physics.friction[index - 1]]))
     inertia = mass.inertia[[0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]]

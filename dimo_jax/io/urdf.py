@@ -47,6 +47,8 @@ def format_urdf(
     ElementTree.SubElement(
         mujoco, "compiler", meshdir=".", strippath="false", discardvisual="false", fusestatic="false"
     )
+    # A file of URDF holds the object alone, and cannot say that its links shall not collide with each other.
+    ElementTree.SubElement(ElementTree.SubElement(mujoco, "option"), "flag", contact="disable")
     for surface in (each for of_link in surfaces for each in of_link):
         material = ElementTree.SubElement(robot, "material", name=surface.material)
         ElementTree.SubElement(material, "color", rgba=numbers(surface.rgba))

@@ -9,7 +9,6 @@ it: the opening stays open. Slabs whose common hull adds next to nothing are joi
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 
 import numpy as np
 from scipy.spatial import ConvexHull, QhullError
@@ -281,15 +280,14 @@ class _Waste:
         self.pieces, self._volumes, self._thickness = pieces, volumes, thickness
         count = len(pieces)
         self._table = np.full((count, count), np.inf)
-        measure: Callable[[int, int], float] = self._measure
         # Of very many pieces each is compared with its nearest alone: hulls of far ones waste most.
         centers = np.stack([vertices.mean(0) for vertices, _ in pieces])
         nearest = np.argsort(np.linalg.norm(centers[:, None] - centers, axis=2), axis=1)[:, 1:9]
         for i in range(count):
-            for j in nearest[i]:
+            for j in nearest[i].tolist():
                 low, high = min(i, j), max(i, j)
                 if np.isinf(self._table[low, high]):
-                    self._table[low, high] = measure(low, high)
+                    self._table[low, high] = self._measure(low, high)
 
     def _measure(self, i: int, j: int) -> float:
         both = hull_of(np.concatenate([self.pieces[i][0], self.pieces[j][0]]), thickness=self._thickness)
@@ -298,7 +296,8 @@ class _Waste:
     def least(self) -> tuple[tuple[int, int], float]:
         """The two pieces to join next, and what it wastes."""
         place = int(self._table.argmin())
-        return divmod(place, len(self.pieces)), float(self._table.reshape(-1)[place])
+        first, second = divmod(place, len(self.pieces))
+        return (first, second), float(self._table[first, second])
 
     def join(self, i: int, j: int) -> None:
         """Puts the hull of pieces i < j in the place of i, and takes j out."""
@@ -308,9 +307,9 @@ class _Waste:
         self._table = np.delete(np.delete(self._table, j, 0), j, 1)
         near = np.delete(near, j)
         del self.pieces[j], self._volumes[j]
-        for other in np.flatnonzero(near):
+        for other in np.flatnonzero(near).tolist():
             if other != i:
-                first, second = sorted((i, int(other)))
-                self._table[first, second] = self._measure(first, second)
+                low, high = min(i, other), max(i, other)
+                self._table[low, high] = self._measure(low, high)
         if not np.isfinite(self._table).any() and len(self.pieces) > 1:
             self._table[0, 1] = self._measure(0, 1)

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 from dimo_jax.cameras.framing import border_planes, fit_framing, support
 from dimo_jax.cameras.orbits import orbit
 from dimo_jax.core.types import Camera
 from dimo_jax.geometry.joint import REVOLUTE, Joint, rotation_about
-from dimo_jax.io.images import font, grid
+from dimo_jax.io.images import grid
 from dimo_jax.meshes.articulation import Articulation, pose_links
-from dimo_jax.meshes.objects import ObjectMesh
-from dimo_jax.meshes.parts import PartChoice
 from dimo_jax.meshes.renderer import Material, Mesh, render_mesh
-from dimo_jax.meshes.textures import decode_srgb
 
 COLORS = ((214, 39, 40), (31, 119, 180), (44, 160, 44), (148, 103, 189), (255, 127, 14), (23, 190, 207))
 GHOST = 0.3  # alpha of the object behind its axes
@@ -43,7 +38,7 @@ def draw_articulation(
     Returns:
       uint8 [H,W,3].
     """
-    turn = _upright(up)
+    turn = upright(up)
     rest = [link.vertices @ turn.T for link in articulation.links]
     values = [max(joint.range, key=abs) for joint in articulation.joints]
     motions = pose_links(articulation, values)
@@ -73,65 +68,7 @@ def draw_articulation(
     return grid(np.stack(pictures)[None], column_labels=labels, padding=8)
 
 
-def draw_parts(
-    thing: ObjectMesh, parts: Sequence[PartChoice], *, up: np.ndarray | None = None, size: int = 512
-) -> np.ndarray:
-    """The object with a colour and a number at each part that can be seen; a picture for each kind of part.
-
-    Args:
-      thing: the object.
-      parts: of `list_parts`.
-      up: as of `draw_articulation`.
-      size: side of each picture in pixels.
-
-    Returns:
-      uint8 [H,W,3].
-    """
-    vertices = thing.vertices @ _upright(up).T
-    camera, place = _choose_view([vertices], [vertices], size=size)
-    plain = _render([vertices], [thing.mesh], camera, place, 2)
-    kinds = list(dict.fromkeys(part.kind for part in parts)) or [""]
-    pictures = []
-    for kind in kinds:
-        own = [part for part in parts if part.kind == kind]
-        shown = render_mesh(place.apply(vertices), _label_mesh(thing.mesh, own), camera, samples=1)
-        label = np.where(shown[..., 3] > 0, shown[..., 0].astype(int) * 256 + shown[..., 1], 0)
-        pictures.append(_write_numbers(plain, label, [part.number for part in own]))
-    return grid(np.stack(pictures)[None], column_labels=[f"{kind}s" if kind != "faces" else kind for kind in kinds])
-
-
-def _label_mesh(mesh: Mesh, parts: Sequence[PartChoice]) -> Mesh:
-    """The same with the place of its part in the list, from 1, as each triangle's colour; 0 for those of none."""
-    labels = np.zeros(len(mesh.triangles), np.int32)
-    for index, part in enumerate(parts, 1):
-        labels[part.faces] = index
-    bytes_ = [np.array([index // 256, index % 256, 0]) / 255 for index in range(len(parts) + 1)]
-    return replace(
-        mesh,
-        triangle_materials=labels,
-        materials=tuple(Material(np.r_[decode_srgb(each), 1.0], unlit=True) for each in bytes_),
-        colors=np.ones_like(mesh.colors),
-    )
-
-
-def _write_numbers(picture: np.ndarray, label: np.ndarray, numbers: Sequence[int]) -> np.ndarray:
-    """Tints the pixels of each part, and writes its number at the one that is nearest to the middle of them."""
-    tinted = picture.astype(np.float32)
-    places = []
-    for index in np.unique(label[label > 0]):
-        rows, columns = np.nonzero(label == index)
-        tinted[rows, columns] = 0.55 * tinted[rows, columns] + 0.45 * np.array(COLORS[(index - 1) % len(COLORS)])
-        nearest = np.hypot(rows - rows.mean(), columns - columns.mean()).argmin()
-        places.append((index, int(columns[nearest]), int(rows[nearest])))
-    image = Image.fromarray(np.rint(tinted).astype(np.uint8))
-    draw = ImageDraw.Draw(image)
-    for index, x, y in places:
-        draw.ellipse((x - 11, y - 11, x + 11, y + 11), fill=COLORS[(index - 1) % len(COLORS)], outline="white")
-        draw.text((x, y), str(numbers[index - 1]), font=font(12), fill="white", anchor="mm")
-    return np.asarray(image)
-
-
-def _upright(up: np.ndarray | None) -> np.ndarray:
+def upright(up: np.ndarray | None) -> np.ndarray:
     """The rotation [3,3] that brings `up` to +Y."""
     up = np.array([0.0, 1, 0]) if up is None else np.asarray(up, np.float64) / np.linalg.norm(up)
     axis = np.cross(up, [0.0, 1, 0])

@@ -9,10 +9,10 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,12 +20,21 @@ from dimo_jax.core.errors import UserError
 from dimo_jax.core.names import make_distinct
 from dimo_jax.geometry.joint import Joint, from_json
 from dimo_jax.meshes.articulation import Articulation, Link
+from dimo_jax.meshes.cuts import cut_object
 from dimo_jax.meshes.objects import ObjectMesh, select_faces
 from dimo_jax.meshes.parts import find_part, list_parts
+from dimo_jax.systems.atop.rank import Finding
 
 BODY = "body"
 _KEYS = ("part", "parent", "sentence", "name", "candidate", "joint")
-Find = Callable[[ObjectMesh, ObjectMesh, str, "np.ndarray | None"], Sequence[Joint]]
+
+
+class Find(Protocol):
+    """Ranks the joints of a part, as `rank.explain` does."""
+
+    def __call__(self, body: ObjectMesh, part: ObjectMesh, sentence: str, up: np.ndarray | None) -> Finding:
+        """What stands still, what moves, what shall happen, and what is up where it is known."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,7 @@ class Found:
     articulation: Articulation  # the body, then parts, parents first
     requests: tuple[Request, ...]  # in the order of the links after the first
     ranked: tuple[tuple[Joint, ...], ...]  # of every part, the best first
+    doubts: tuple[tuple[str, ...], ...]  # of every part, lines for the user
 
 
 def read_requests(entries: Any, path: Path) -> tuple[Request, ...]:
@@ -91,7 +101,7 @@ def articulate(thing: ObjectMesh, requests: Sequence[Request], find: Find, *, up
     Args:
       thing: the object.
       requests: at least one.
-      find: ranks the joints of a part, such as `find_joints`; takes body, part, sentence, up.
+      find: ranks the joints of a part, such as `rank.explain`.
       up: [3] what is up, or None.
 
     Raises:
@@ -102,25 +112,41 @@ def articulate(thing: ObjectMesh, requests: Sequence[Request], find: Find, *, up
     masks = _find_masks(thing, requests)
     order = _sort(requests, parents)
     below = [_add_children(index, parents, masks) for index in range(len(requests))]
-    ranked = []
-    for index in order:
-        request, parent = requests[index], parents[index]
-        body = ~below[index] if parent < 0 else masks[parent]
-        joints = [request.joint] if request.joint is not None else []
-        if not joints:
-            joints = [*find(select_faces(thing, body), select_faces(thing, below[index]), request.sentence, up)]
-        if not joints:
-            raise UserError(
-                f"{thing.path}: no joint of {request.part!r} is plausible, expected a part that touches its body"
-            )
-        if request.candidate >= len(joints):
-            raise UserError(
-                f"candidate {request.candidate} of {request.part!r} does not exist, expected 0 to {len(joints) - 1}"
-            )
-        ranked.append(tuple(joints))
+    if np.logical_or.reduce(masks).all():
+        raise UserError(f"{thing.path}: the parts are the whole object, expected something left that they move against")
+    found = [_find(thing, requests[index], masks, below[index], parents[index], find, up) for index in order]
+    ranked = [tuple(each.joints) for each in found]
     return Found(
-        _cut(thing, requests, order, parents, masks, ranked), tuple(requests[index] for index in order), tuple(ranked)
+        _cut(thing, requests, order, parents, masks, ranked),
+        tuple(requests[index] for index in order),
+        tuple(ranked),
+        tuple(each.doubts for each in found),
     )
+
+
+def _find(
+    thing: ObjectMesh,
+    request: Request,
+    masks: Sequence[np.ndarray],
+    below: np.ndarray,
+    parent: int,
+    find: Find,
+    up: np.ndarray | None,
+) -> Finding:
+    """The joints of one part, with what hangs on it (`below` [F]), against its parent or, on the body, all the rest."""
+    if request.joint is not None:
+        return Finding([request.joint], ())
+    seen = np.ones_like(below) if parent < 0 else below | masks[parent]
+    body, part = cut_object(select_faces(thing, seen), below[seen])
+    found = find(body, part, request.sentence, up)
+    if not found.joints:
+        reason = "; ".join(found.doubts) or "no plausible joint"
+        raise UserError(f"{thing.path}: {request.part!r}: {reason}, expected a part that touches its body and can move")
+    if request.candidate >= len(found.joints):
+        raise UserError(
+            f"candidate {request.candidate} of {request.part!r} does not exist, expected 0 to {len(found.joints) - 1}"
+        )
+    return found
 
 
 def _cut(
@@ -131,18 +157,24 @@ def _cut(
     masks: Sequence[np.ndarray],
     ranked: Sequence[tuple[Joint, ...]],
 ) -> Articulation:
-    rest = ~np.logical_or.reduce(masks)
-    if not rest.any():
-        raise UserError(f"{thing.path}: the parts are the whole object, expected something left that they move against")
+    """Links, the holes between them closed."""
     given = [requests[index].name or requests[index].part for index in order]
     names = make_distinct(
         [BODY, *(_to_link_name(name, number) for number, name in enumerate(given, 1))], taken=["world"]
     )
     places = {index: place for place, index in enumerate(order, 1)} | {-1: 0}
-    body = select_faces(thing, rest)
-    links = [Link(names[0], body.vertices, body.mesh)]
+    owner = np.zeros(len(thing.triangles), np.int64)  # which link each triangle of what is left belongs to
+    for index in order:
+        owner[masks[index]] = places[index]
+    left, pieces = thing, {}
+    for index in reversed(order):
+        mine = owner == places[index]
+        left, pieces[index] = cut_object(left, mine)
+        caps = len(left.triangles) - int((~mine).sum())
+        owner = np.r_[owner[~mine], np.full(caps, places[parents[index]])]
+    links = [Link(names[0], left.vertices, left.mesh)]
     for index, name, joints in zip(order, names[1:], ranked):
-        part = select_faces(thing, masks[index])
+        part = pieces[index]
         joint = joints[requests[index].candidate]
         if not joint.span > 0:
             raise UserError(
