@@ -102,7 +102,7 @@ def try_object(folder: Path, source: str, seeds: int, seen: Seen) -> dict[str, A
     mask = thing.triangle_nodes == thing.node_names.index(fields.get("part_node", "part"))
     body, part = split_object(thing, mask)
     diagonal = bounds(thing.vertices)[2]
-    runs = []
+    runs: list[dict[str, Any]] = []
     for seed in range(seeds):
         turn = random_rotation(seed, folder.name)
         moved = [move_object(each, turn) for each in (body, part)]
