@@ -16,7 +16,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
 from functools import partial
 from multiprocessing import get_context
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from bench.seen import DRAWS, METHODS, Seen, find_from_points, find_from_video, make_trial_case
-from bench.seen_motions import Case
+from bench.seen_motions import Case, shown_values
 from dimo_jax.core.errors import UserError
 from dimo_jax.geometry.joint import Joint, from_json, move_joint, to_json
 from dimo_jax.io.objects import load_object
@@ -104,11 +104,14 @@ def try_object(folder: Path, source: str, seeds: int, seen: Seen) -> dict[str, A
     mask = thing.triangle_nodes == thing.node_names.index(fields.get("part_node", "part"))
     body, part = split_object(thing, mask)
     diagonal = bounds(thing.vertices)[2]
-    runs: list[Any] = []
+    runs: list[dict[str, Any]] = []
     for seed in range(seeds):
         turn = random_rotation(seed, folder.name)
         moved = [move_object(each, turn) for each in (body, part)]
         goal = move_joint(truth, turn)
+        if source not in USING_UP:  # no more of the range can be found than was shown
+            values = shown_values(goal, seen.num_frames)
+            goal = replace(goal, range=(float(values.min()), float(values.max())))
         low, high, _ = bounds(moved[1].vertices)
         for up in (turn[:3, 1], None):
             if up is None and source not in USING_UP:

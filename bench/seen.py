@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from bench.seen_motions import Case, make_points, make_video, shown_values
 from dimo_jax.geometry.joint import Joint
@@ -14,12 +12,12 @@ from dimo_jax.systems.atop.seen.clouds import surface_of
 from dimo_jax.systems.atop.seen.course import Course
 from dimo_jax.systems.atop.seen.fit import Answer
 from dimo_jax.systems.atop.seen.layers import draw_mesh
-from dimo_jax.systems.atop.seen.motion import CloudMotion, joint_from_motion, to_joints
+from dimo_jax.systems.atop.seen.motion import CloudMotion, MakeDraw, joint_from_motion, to_joints
 from dimo_jax.systems.atop.seen.paper import make_chamfer, optimize_directly, propose_lines, search_candidates
 from dimo_jax.systems.atop.seen.splats import draw_splats, recover_clouds
 
 METHODS = ("ours", "candidates", "direct")
-DRAWS: dict[str, Callable[..., Any]] = {"mesh": draw_mesh, "splats": draw_splats}
+DRAWS: dict[str, MakeDraw] = {"mesh": draw_mesh, "splats": draw_splats}
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,8 @@ def make_trial_case(name: str, body: ObjectMesh, part: ObjectMesh, truth: Joint,
 
 def find_from_points(case: Case, seen: Seen, seed: int) -> list[Joint]:
     """A joint from one unordered cloud of the part a frame."""
-    spoilt: dict[str, Any] = {"noise": seen.noise, "drift": seen.drift, "bend": seen.bend, "missing": seen.missing}
-    return _find(case, make_points(case, seed=seed, **spoilt), seen)
+    motion = make_points(case, seed=seed, noise=seen.noise, drift=seen.drift, bend=seen.bend, missing=seen.missing)
+    return _find(case, motion, seen)
 
 
 def find_from_video(case: Case, seen: Seen, seed: int) -> list[Joint]:

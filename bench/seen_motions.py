@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -126,7 +125,7 @@ def make_video(
                 color = gaussian_filter(picture[..., :3] * picture[..., 3:] / 255, (blur, blur, 0))
                 picture = np.concatenate([color * 255 / np.maximum(alpha, 1e-3), alpha], axis=-1)
             if noise:
-                picture = picture + 255 * noise * rng.normal(size=picture.shape)
+                picture += (255 * noise * rng.normal(size=picture.shape)).astype(np.float32)
             frames[v, t] = np.clip(np.rint(picture), 0, 255)
     return VideoMotion(frames, cameras)
 
@@ -138,6 +137,4 @@ def place_cameras(case: Case, *, side: int, elevation: float) -> Camera:
     low, high, _ = bounds(points)
     middle = 0.5 * (low + high)
     radius = np.linalg.norm(points - middle, axis=-1).max() / np.sin(np.deg2rad(FOV / 2)) * 1.02
-    cameras = orbit(AZIMUTHS, elevation, radius=radius, fov_deg=FOV, height=side, width=side, target=middle)
-    exact: Any = np.asarray(cameras.world_to_camera, np.float64)
-    return replace(cameras, world_to_camera=exact)
+    return orbit(AZIMUTHS, elevation, radius=radius, fov_deg=FOV, height=side, width=side, target=middle)

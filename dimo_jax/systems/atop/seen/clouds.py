@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from scipy.cluster.vq import kmeans2
 from scipy.spatial import cKDTree
 
 from dimo_jax.meshes.objects import ObjectMesh
@@ -19,6 +20,7 @@ from dimo_jax.meshes.sampling import sample_surface, triangle_areas
 from dimo_jax.systems.atop.seen.evidence import Slopes, move_pivots
 
 MAX_DISCS = 4096
+FEWEST, GROUPS = 128, 64  # discs under which they are chosen with care, and how many there are then
 NEIGHBORS = 16  # discs that explain a point: those within 2.2 standard deviations, when their spacing is 1.4 of them
 FAR = 5.0  # standard deviations from which a point is taken for a stray one
 
@@ -67,6 +69,7 @@ class _Discs:
 
     points: np.ndarray
     normals: np.ndarray
+    log_shares: np.ndarray  # [M] of the surface, up to a constant
     tree: cKDTree
     around: np.ndarray  # [M,K] which discs explain a point that is nearest to a disc
     spread: float  # variance of a disc in its plane, noise apart
@@ -107,12 +110,15 @@ class Clouds:
 
     @cached_property
     def _discs(self) -> _Discs:
-        count = int(np.clip(0.5 * self.surface.area / self.noise**2, 48, min(MAX_DISCS, len(self.surface.points))))
+        wanted = 0.5 * self.surface.area / self.noise**2
+        if wanted < FEWEST:
+            return _group_discs(self.surface)
+        count = int(min(wanted, MAX_DISCS, len(self.surface.points)))
         points = self.surface.points[:count].astype(np.float32)
         normals = self.surface.normals[:count].astype(np.float32)
         tree = cKDTree(points)
-        around = tree.query(points, k=NEIGHBORS if count > 256 else min(48, count))[1]
-        return _Discs(points, normals, tree, around, 0.2 * self.surface.area / count)
+        around = tree.query(points, k=min(NEIGHBORS, count))[1]
+        return _Discs(points, normals, np.zeros(count, np.float32), tree, around, 0.2 * self.surface.area / count)
 
     def thin(self, count: int) -> Clouds:
         """The same with at most `count` points a frame."""
@@ -158,6 +164,7 @@ class Clouds:
         squares = offsets[0] ** 2 + offsets[1] ** 2 + offsets[2] ** 2
         sharp, flat = self._precisions()
         exponents = -0.5 * flat * squares - 0.5 * (sharp - flat) * across**2
+        exponents += discs.log_shares[near]
         stray = -0.5 * FAR**2
         top = np.maximum(exponents.max(1), stray)
         shares = np.exp(exponents - top[:, None])
@@ -205,6 +212,22 @@ def _cross_matrices(vectors: np.ndarray) -> np.ndarray:
     x, y, z = vectors.T
     zero = np.zeros_like(x)
     return np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1).reshape(-1, 3, 3)
+
+
+def _group_discs(surface: Surface) -> _Discs:
+    """Few discs for a part that is small beside the noise: means of cells of the surface, for drawn points would be a
+    shape of their own. All of them explain every point."""
+    sample = surface.points[: FEWEST * 16]
+    centers, cells = kmeans2(sample, GROUPS, minit="points", rng=np.random.default_rng(0))
+    counts = np.bincount(cells, minlength=GROUPS)
+    kept = np.flatnonzero(counts)
+    normals = np.stack([np.bincount(cells, surface.normals[: len(sample), i], GROUPS) for i in range(3)], axis=-1)[kept]
+    lengths = np.linalg.norm(normals, axis=-1, keepdims=True)
+    units = np.where(lengths > 0, normals / np.maximum(lengths, 1e-12), [0.0, 0.0, 1.0])
+    inner = ((sample - centers[cells]) ** 2).sum(-1).mean() / 2  # the variance of a cell along each side of its plane
+    points, shares = centers[kept].astype(np.float32), np.log(counts[kept] / counts.mean())
+    around = np.tile(np.arange(len(kept)), (len(kept), 1))
+    return _Discs(points, units.astype(np.float32), shares.astype(np.float32), cKDTree(points), around, float(inner))
 
 
 def make_clouds(surface: Surface, points: Sequence[np.ndarray], *, noise: float, seed: int = 0) -> Clouds:

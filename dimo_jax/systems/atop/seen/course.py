@@ -87,11 +87,17 @@ def plane_of(axis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def orient(course: Course) -> Course:
-    """The same course with the axis turned so that the value farthest from the first frame's is the larger."""
-    away = course.values - course.values[0]
-    if away[np.argmax(np.abs(away))] >= 0:
-        return course
-    return replace(course, axis=-course.axis, values=-course.values)
+    """The same course with the axis turned so that the value farthest from the first frame's is the larger.
+
+    Whole turns between two frames, and before the first, cannot be seen and are left out.
+    """
+    values = course.values
+    if course.type == REVOLUTE:
+        values = np.unwrap(values)
+        values = values - 2 * np.pi * np.round(values[0] / (2 * np.pi))
+    away = values - values[0]
+    sign = 1.0 if away[np.argmax(np.abs(away))] >= 0 else -1.0
+    return replace(course, axis=sign * course.axis, values=sign * values)
 
 
 def slide_to(course: Course, point: np.ndarray) -> Course:

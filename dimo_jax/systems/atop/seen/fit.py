@@ -19,6 +19,7 @@ from dimo_jax.systems.atop.seen.track import Tracked, fit_screw, summarize, trac
 BEST = 3  # starts of a type that are refined against the data
 NEAR = 10.0  # nats: starts that fit about as well as the best one are refined too
 CLEAR = 300.0  # nats by which one type has to fit better for the other not to be looked at again
+RETRIED, CLOSE, RETRIES = np.deg2rad(35.0), np.deg2rad(0.5), 3  # from which directions a fit is tried again
 FOLLOWED, REFINED = 150, 300  # points a frame while following the part, and while refining
 
 
@@ -109,7 +110,7 @@ def choose_course(
       tracked: free rigid poses that minimize `coarse`.
       lines, directions, size, snapping: see `fit_clouds`.
     """
-    fits = _fit_types(coarse, tracked, lines, size=size)
+    fits = [_retry(coarse, fit, directions) for fit in _fit_types(coarse, tracked, lines, size=size)]
     scale = Scale(size, fine.pivot, _temper(fits, float(tracked.cost.sum()), tracked.num_frames))
     if len(fits) == 2 and abs(fits[0].cost - fits[1].cost) > CLEAR * scale.temper:
         fits = [min(fits, key=lambda fit: fit.cost)]  # no need to look closer at what does not fit at all
@@ -135,6 +136,23 @@ def _fit_types(evidence: Evidence, tracked: Tracked, lines: Sequence[Course], *,
         chosen = [refine_course(evidence, fit.course, steps=12) for fit in quick[:BEST] if fit.cost < far]
         fits.append(min(chosen, key=lambda fit: fit.cost))
     return fits
+
+
+def _retry(evidence: Evidence, fit: Fit, directions: np.ndarray) -> Fit:
+    """The best fit that is reached from axes along likely directions near that of a fit, or the fit itself.
+
+    Parts that are nearly round have several minima, some degrees apart.
+    """
+    if fit.course.type == PRISMATIC:
+        return fit
+    alike = directions @ fit.course.axis
+    near = np.flatnonzero((np.abs(alike) > np.cos(RETRIED)) & (np.abs(alike) < np.cos(CLOSE)))
+    for index in near[np.argsort(-np.abs(alike[near]))][:RETRIES]:
+        axis = directions[index] * np.sign(alike[index])
+        turned = replace(slide_to(fit.course, evidence.pivot), axis=axis)
+        found = refine_course(evidence, turned, steps=10)
+        fit = found if found.cost < fit.cost else fit
+    return fit
 
 
 def _temper(fits: Sequence[Fit], free: float, num_frames: int) -> float:

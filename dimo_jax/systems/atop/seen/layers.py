@@ -56,9 +56,9 @@ def draw_mesh(body: ObjectMesh, part: ObjectMesh, cameras: Camera, *, samples: i
         flat = np.stack([render_mesh(marked.vertices, marked.mesh, view, samples=1) for view in views])
         alone = np.stack([render_mesh(moved.vertices, bright.mesh, view, samples=1)[..., 3] > 0 for view in views])
         linear = _to_linear(flat[..., :3])
-        seen = np.asarray((linear > 0.5 * _LOW).all(-1))
+        seen = np.all(linear > 0.5 * _LOW, axis=-1)
         places = (low + span * (linear - _LOW) / (_HIGH - _LOW)).astype(np.float32)
-        return Layers(colors, places, seen, alone & ~seen)
+        return Layers(colors, places, np.asarray(seen), alone & ~seen)
 
     return draw
 

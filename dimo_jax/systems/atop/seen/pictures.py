@@ -19,6 +19,7 @@ from dimo_jax.systems.atop.seen.evidence import Slopes
 from dimo_jax.systems.atop.seen.layers import Draw, Layers, premultiply
 
 REACH = 3  # pixels around the part that still tell where it is
+ALIKE = 16.0  # values that err together: the blur ties pixels, the surface ties channels
 HUBER = 3.0  # standard deviations from which a residual counts linearly
 
 
@@ -32,7 +33,7 @@ class Pictures:
     pivot: np.ndarray  # [3] of the part at rest
     noise: float  # standard deviation of a channel, 0..1
     blur: float = 1.0  # pixels
-    temper: float = 1.0  # how many pixels that err together count as one
+    temper: float = ALIKE  # how many values that err together count as one
 
     @property
     def num_frames(self) -> int:

@@ -53,3 +53,9 @@ def test_turning_the_axis_over_or_sliding_along_it_changes_no_pose(kind):
     np.testing.assert_allclose(to_poses(moved), to_poses(course), atol=1e-12)
     if kind == "revolute":
         assert (np.array([1.0, 2.0, 3.0]) - moved.origin) @ AXIS == pytest.approx(0.0, abs=1e-12)
+
+
+def test_whole_turns_are_left_out():
+    course = Course("revolute", AXIS, np.zeros(3), np.array([6.3, -0.2, -0.4 + 2 * np.pi]))
+    np.testing.assert_allclose(orient(course).values, [2 * np.pi - 6.3, 0.2, 0.4], atol=1e-12)
+    np.testing.assert_allclose(to_poses(orient(course)), to_poses(course), atol=1e-12)
