@@ -24,8 +24,9 @@ class Joints:
     """The nodes that move what is drawn, and M points on them: all heads, then the tips of the leaves."""
 
     deforming: tuple[int, ...]  # nodes with weight, or with a part of their own, parents first
-    solved: tuple[int, ...]  # these and the nodes between them, parents first
+    solved: tuple[int, ...]  # these, joints above several of them, and the nodes between, parents first
     parents: tuple[int, ...]  # of each solved node its parent's place in `solved`; -1 for the topmost
+    free: tuple[bool, ...]  # of each whether it may leave its place: nothing above it deforms
     nodes: tuple[int, ...]  # [M] of each point
     offsets: np.ndarray  # [M,3] of each point in its node's frame; a head has zeros
     names: tuple[str, ...]  # [M]
@@ -52,13 +53,16 @@ def find_joints(scene: Scene) -> Joints:
     solved = _fill_between(scene, order, set(deforming))
     place = {node: index for index, node in enumerate(solved)}
     parents = tuple(place.get(scene.nodes[node].parent, -1) for node in solved)
+    free: list[bool] = []
+    for parent in parents:
+        free.append(parent < 0 or (free[parent] and solved[parent] not in followers))
     leaves = _find_leaves(scene, deforming)
     tips = [(node, tip) for node in leaves if (tip := _place_tip(*followers[node])) is not None]
     nodes = (*deforming, *(node for node, _ in tips))
     heads = np.zeros((len(deforming), 3))
     names = [scene.nodes[node].name for node in deforming] + [f"{scene.nodes[node].name} (tip)" for node, _ in tips]
     offsets = np.concatenate([heads, np.reshape([tip for _, tip in tips], (-1, 3))])
-    return Joints(deforming, solved, parents, nodes, offsets, tuple(names))
+    return Joints(deforming, solved, parents, tuple(free), nodes, offsets, tuple(names))
 
 
 def place_markers(
@@ -107,14 +111,22 @@ def _split(scene: Scene, part: Part) -> list[tuple[int, np.ndarray, np.ndarray]]
 
 
 def _fill_between(scene: Scene, order: list[int], deforming: set[int]) -> tuple[int, ...]:
-    """The nodes that deform, and those that have one of these above and one below."""
+    """The nodes that deform, joints on which several branches of these hang, and the nodes between any two.
+
+    A body that moves its limbs and no vertex is such a joint: only its turn says how limbs that turn with it twist.
+    """
+    joints = {int(joint) for part in scene.parts if part.skin >= 0 for joint in scene.skins[part.skin].joints}
+    branches: dict[int, int] = {}
     below = set(deforming)
     for node in reversed(order):
-        if node in below and scene.nodes[node].parent >= 0:
-            below.add(scene.nodes[node].parent)
+        parent = scene.nodes[node].parent
+        if node in below and parent >= 0:
+            below.add(parent)
+            branches[parent] = branches.get(parent, 0) + 1
     solved: dict[int, None] = {}
     for node in order:
-        if node in deforming or (node in below and scene.nodes[node].parent in solved):
+        forks = node in joints and branches.get(node, 0) > 1
+        if node in deforming or forks or (node in below and scene.nodes[node].parent in solved):
             solved[node] = None
     return tuple(solved)
 
