@@ -197,7 +197,8 @@ def _twist_priors(
             spread[:, parent] = np.maximum(spread[:, parent], np.linalg.norm(arms[:, child], axis=-1))
     length = np.linalg.norm(axes, axis=-1, keepdims=True).swapaxes(0, 1)
     axes = axes.swapaxes(0, 1) / np.maximum(length, 1e-9)
-    seen = SWING * np.eye(3) + TWIST * axes[..., :, None] * axes[..., None, :]
+    bound = TWIST * (parents >= 0)[:, None, None, None]  # the topmost have no rest to keep to
+    seen = SWING * np.eye(3) + bound * axes[..., :, None] * axes[..., None, :]
     reach = spread.swapaxes(0, 1)[..., None, None]
     return np.where(reach < SHORT, BLIND * np.eye(3), np.where(length[..., None] < SHORT, SWING * np.eye(3), seen))
 

@@ -12,16 +12,21 @@ import numpy as np
 
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.types import Array
+from dimo_jax.rigs.posing import pose_nodes
 from dimo_jax.rigs.scene import Part, Scene
 
 SHARE = 0.5  # of a joint's strongest weight, from which on a vertex counts as the joint's own
 REACH = 0.9  # quantile of these vertices, along the bone, at which the tip lies
+LINE = 0.05  # of the length of a line: points that are nearer to it lie on it
 CENTERED = 0.05  # of their spread: a centre nearer to the head gives no direction
 
 
 @dataclass(frozen=True)
 class Joints:
-    """The nodes that move what is drawn, and M points on them: all heads, then the tips of the leaves."""
+    """The nodes that move what is drawn, and M points on them: all heads, then the tips of the leaves.
+
+    Where all of these lie on one line, a point beside it comes last.
+    """
 
     deforming: tuple[int, ...]  # nodes with weight, or with a part of their own, parents first
     solved: tuple[int, ...]  # these, joints above several of them, and the nodes between, parents first
@@ -59,9 +64,12 @@ def find_joints(scene: Scene) -> Joints:
     leaves = _find_leaves(scene, deforming)
     tips = [(node, tip) for node in leaves if (tip := _place_tip(*followers[node])) is not None]
     nodes = (*deforming, *(node for node, _ in tips))
-    heads = np.zeros((len(deforming), 3))
     names = [scene.nodes[node].name for node in deforming] + [f"{scene.nodes[node].name} (tip)" for node, _ in tips]
-    offsets = np.concatenate([heads, np.reshape([tip for _, tip in tips], (-1, 3))])
+    offsets = np.concatenate([np.zeros((len(deforming), 3)), np.reshape([tip for _, tip in tips], (-1, 3))])
+    side = _place_side(scene, followers, nodes, offsets)
+    if side is not None:
+        nodes, offsets = (*nodes, side[0]), np.concatenate([offsets, side[1][None]])
+        names.append(f"{scene.nodes[side[0]].name} (side)")
     return Joints(deforming, solved, parents, tuple(free), nodes, offsets, tuple(names))
 
 
@@ -139,6 +147,29 @@ def _find_leaves(scene: Scene, deforming: tuple[int, ...]) -> list[int]:
             inner.add(above)
             above = scene.nodes[above].parent
     return [node for node in deforming if node not in inner]
+
+
+def _place_side(
+    scene: Scene, followers: dict[int, tuple[np.ndarray, np.ndarray]], nodes: tuple[int, ...], offsets: np.ndarray
+) -> tuple[int, np.ndarray] | None:
+    """A point beside the line on which all others lie, which shows how the whole rolls; None where they form no line.
+
+    It is the vertex farthest from the line, of all that follow one joint, on the node that it follows.
+    """
+    matrices = pose_nodes(scene, None, np.zeros(1)).matrices[0, :, :3]
+    points = np.einsum("mab,mb->ma", matrices[list(nodes), :, :3], offsets) + matrices[list(nodes), :, 3]
+    center = points.mean(axis=0)
+    _, spread, axes = np.linalg.svd(points - center)
+    if len(spread) > 1 and spread[1] > LINE * spread[0]:
+        return None
+    best: tuple[float, int, np.ndarray] | None = None
+    for node, (places, weights) in followers.items():
+        own = places[weights >= SHARE * weights.max()]
+        away = own @ matrices[node, :, :3].T + matrices[node, :, 3] - center
+        off = np.linalg.norm(away - (away @ axes[0])[:, None] * axes[0], axis=1)
+        if best is None or off.max() > best[0]:
+            best = float(off.max()), node, own[off.argmax()]
+    return best[1:] if best is not None and best[0] > 0 else None
 
 
 def _place_tip(places: np.ndarray, weights: np.ndarray) -> np.ndarray | None:

@@ -166,7 +166,7 @@ class _Packer:
         return indices
 
     def _counts(self, node: int, target: str) -> bool:
-        """Whether a property shows: a node with a skin stands where its joints are, and glTF wants no clip to move it."""
+        """Whether a property shows: a node with a skin stands where its joints are, and no clip should move it."""
         entry = self.json["nodes"][node]
         return target == "weights" or "skin" not in entry or bool(entry.get("children"))
 
