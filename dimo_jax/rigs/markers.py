@@ -17,7 +17,6 @@ from dimo_jax.rigs.scene import Part, Scene
 
 SHARE = 0.5  # of a joint's strongest weight, from which on a vertex counts as the joint's own
 REACH = 0.9  # quantile of these vertices, along the bone, at which the tip lies
-LINE = 0.05  # of the length of a line: points that are nearer to it lie on it
 CENTERED = 0.05  # of their spread: a centre nearer to the head gives no direction
 
 
@@ -25,7 +24,7 @@ CENTERED = 0.05  # of their spread: a centre nearer to the head gives no directi
 class Joints:
     """The nodes that move what is drawn, and M points on them: all heads, then the tips of the leaves.
 
-    Where all of these lie on one line, a point beside it comes last.
+    Where the joints form one chain without forks, a point beside it comes last.
     """
 
     deforming: tuple[int, ...]  # nodes with weight, or with a part of their own, parents first
@@ -66,7 +65,7 @@ def find_joints(scene: Scene) -> Joints:
     nodes = (*deforming, *(node for node, _ in tips))
     names = [scene.nodes[node].name for node in deforming] + [f"{scene.nodes[node].name} (tip)" for node, _ in tips]
     offsets = np.concatenate([np.zeros((len(deforming), 3)), np.reshape([tip for _, tip in tips], (-1, 3))])
-    side = _place_side(scene, followers, nodes, offsets)
+    side = _place_side(scene, followers, nodes, offsets) if len(set(parents)) == len(parents) else None
     if side is not None:
         nodes, offsets = (*nodes, side[0]), np.concatenate([offsets, side[1][None]])
         names.append(f"{scene.nodes[side[0]].name} (side)")
@@ -152,16 +151,14 @@ def _find_leaves(scene: Scene, deforming: tuple[int, ...]) -> list[int]:
 def _place_side(
     scene: Scene, followers: dict[int, tuple[np.ndarray, np.ndarray]], nodes: tuple[int, ...], offsets: np.ndarray
 ) -> tuple[int, np.ndarray] | None:
-    """A point beside the line on which all others lie, which shows how the whole rolls; None where they form no line.
+    """A point beside a chain without forks, which alone shows how the whole rolls; None where nothing lies beside it.
 
-    It is the vertex farthest from the line, of all that follow one joint, on the node that it follows.
+    It is the vertex farthest from the chain's line, of all that follow one joint, on the node that it follows.
     """
     matrices = pose_nodes(scene, None, np.zeros(1)).matrices[0, :, :3]
     points = np.einsum("mab,mb->ma", matrices[list(nodes), :, :3], offsets) + matrices[list(nodes), :, 3]
     center = points.mean(axis=0)
-    _, spread, axes = np.linalg.svd(points - center)
-    if len(spread) > 1 and spread[1] > LINE * spread[0]:
-        return None
+    axes = np.linalg.svd(points - center)[2]
     best: tuple[float, int, np.ndarray] | None = None
     for node, (places, weights) in followers.items():
         own = places[weights >= SHARE * weights.max()]
