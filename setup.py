@@ -149,6 +149,8 @@ setup(
             "pygltflib",
             "mujoco",
             "yourdfpy",
+            "trimesh",
+            "bvhio",
             *EVALUATE,
             "ruff",
             "mypy",
