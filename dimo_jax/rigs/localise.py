@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from dimo_jax.rigs.palette import BACKGROUND, LINE, color_distances
-from dimo_jax.rigs.pose_maps import disc_radius, draw_lines
+from dimo_jax.rigs.pose_maps import disc_radius, draw_lines, line_thickness
 
 _DARK = 48.0  # of 255: pixels whose largest channel is below are background
 _TOLERANCE = 60.0  # distance of colours beyond which a pixel is nobody's
 _LEAST_SHARE = 0.15  # of a disc's pixels that must be found
-_MAX_SEARCHED = 400  # pixels of one colour that are looked at; more are thinned
+_MAX_SEARCHED = 100  # pixels of one colour that are looked at; more are thinned
 _MAX_STEP = 1.0  # pixels a Gauss-Newton step
-_CHUNK = 64  # pictures that are fitted at once: bounds the memory
+_CHUNK = 16  # pictures that are fitted at once: bounds the memory
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ def find_discs(image: np.ndarray, colors: np.ndarray) -> tuple[np.ndarray, np.nd
       Pixels [K,2], NaN where a colour was not found, and shares [K] 0..1 of a disc's area that was.
     """
     radius = disc_radius(image.shape[0])
-    rows, columns = np.nonzero(image.max(axis=-1) >= _DARK)
+    brightest = np.maximum(np.maximum(image[..., 0], image[..., 1]), image[..., 2])
+    rows, columns = np.nonzero(brightest >= _DARK)
     known = np.concatenate([colors, [BACKGROUND, LINE]]).astype(np.float64)
     distances = color_distances(image[rows, columns], known)
     labels = distances.argmin(axis=1)
@@ -116,32 +117,46 @@ def _fit_chunk(
     height, width = images.shape[1:3]
     radius = disc_radius(height)
     reach = int(np.ceil(radius)) + 2
-    margin = 2 * reach + 2
-    pad = ((0, 0), (margin, margin), (margin, margin), (0, 0))
-    lines = np.zeros((len(images), height, width, 3), np.float32)
-    lines[:] = BACKGROUND
-    for canvas, ends in zip(lines, pixels):
-        draw_lines(canvas, ends, parents)
-    lines = np.pad(lines, pad)
-    truth = np.pad(images, pad).astype(np.float32)
-    valid = np.isfinite(pixels).all(axis=-1)
-    valid &= ((pixels > -reach) & (pixels < np.array([width, height]) + reach)).all(axis=-1) & (depths > 0)
-    centers = np.where(valid[..., None], pixels, 0.0)
+    valid = np.isfinite(pixels).all(axis=-1) & (depths > 0)
+    valid &= ((pixels > -reach) & (pixels < np.array([width, height]) + reach)).all(axis=-1)
+    if not valid.any():
+        return pixels, np.zeros(valid.shape)
+    corner, truth, canvas = _crop(images, pixels, valid, parents, 2 * reach + 2)
+    start = centers = np.where(valid[..., None], pixels - corner, 2.0 * reach)
+    clear = np.ones(canvas.shape[:3], np.float32)
     order = np.argsort(-depths, axis=1, kind="stable")
-    start = centers.copy()
     for step in range(num_steps + 1):
-        windows = _Windows.around(centers + margin, reach)
-        drawn = _draw(lines.copy(), centers + margin, windows, valid, order, colors, radius)
-        observed = windows.read(truth)
+        windows = _Windows.around(centers, reach)
+        drawn = _draw(canvas, clear, centers, windows, valid, order, colors, radius)
+        observed = windows.read(truth).astype(np.float32)
         if step == num_steps:
             break
         move = _step(observed, drawn, colors)
         move *= valid[..., None] / np.maximum(1.0, np.linalg.norm(move, axis=-1, keepdims=True) / _MAX_STEP)
         centers = np.clip(centers + move, start - reach, start + reach)
+    centers = centers + corner
     inside = drawn.coverage * drawn.shown
     near = np.linalg.norm(observed - colors[:, None, None], axis=-1) < _TOLERANCE
     shares = (inside * near).sum(axis=(-2, -1)) / (np.pi * radius**2) * valid
     return np.where(np.isfinite(pixels), centers, np.nan), np.minimum(shares, 1.0)
+
+
+def _crop(
+    images: np.ndarray, pixels: np.ndarray, valid: np.ndarray, parents: np.ndarray, margin: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The part of N pictures that holds all discs: its corner [2], the pictures, and a canvas with lines alone."""
+    height, width = images.shape[1:3]
+    low = np.clip(np.floor(pixels[valid].min(axis=0)).astype(int), 0, [width, height])
+    high = np.clip(np.ceil(pixels[valid].max(axis=0)).astype(int) + 1, 0, [width, height])
+    pad = ((0, 0), (margin, margin), (margin, margin), (0, 0))
+    truth = np.pad(images[:, low[1] : high[1], low[0] : high[0]], pad)
+    canvas = np.zeros(truth.shape, np.float32)
+    canvas[:] = BACKGROUND
+    corner = low - margin
+    thickness = line_thickness(height)
+    for picture, ends, drawn in zip(canvas, pixels - corner, valid):
+        draw_lines(picture, np.where(drawn[:, None], ends, np.nan), parents, thickness)
+    return corner, truth, canvas
 
 
 @dataclass(frozen=True)
@@ -173,6 +188,7 @@ class _Drawn:
 
 def _draw(
     canvas: np.ndarray,
+    clear: np.ndarray,
     centers: np.ndarray,
     windows: _Windows,
     valid: np.ndarray,
@@ -180,7 +196,10 @@ def _draw(
     colors: np.ndarray,
     radius: float,
 ) -> _Drawn:
-    """Draws all discs of N pictures, one rank of depth after the other."""
+    """Draws all discs of N pictures, one rank of depth after the other.
+
+    `canvas` [N,H,W,3] and `clear` [N,H,W] (ones) are drawn into and then put back as they were.
+    """
     x = windows.columns + 0.5 - centers[..., 0, None, None]
     y = windows.rows + 0.5 - centers[..., 1, None, None]
     distance = np.sqrt(x**2 + y**2)
@@ -191,7 +210,6 @@ def _draw(
     below = np.empty((*coverage.shape, 3), np.float32)
     shown = np.empty_like(coverage)
     which = np.arange(len(canvas))
-    clear = np.ones(canvas.shape[:3], np.float32)
     for index in order.T:
         place = which[:, None, None], windows.rows[which, index], windows.columns[which, index]
         under = canvas[place]
@@ -201,7 +219,11 @@ def _draw(
         place = which[:, None, None], windows.rows[which, index], windows.columns[which, index]
         shown[which, index] = clear[place]
         clear[place] *= 1 - coverage[which, index]
-    return _Drawn(windows.read(canvas), below, coverage, shown, slopes.astype(np.float32))
+    picture = windows.read(canvas)
+    for index in order.T[::-1]:
+        place = which[:, None, None], windows.rows[which, index], windows.columns[which, index]
+        canvas[place], clear[place] = below[which, index], 1
+    return _Drawn(picture, below, coverage, shown, slopes.astype(np.float32))
 
 
 def _step(observed: np.ndarray, drawn: _Drawn, colors: np.ndarray) -> np.ndarray:

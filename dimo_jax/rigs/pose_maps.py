@@ -22,20 +22,16 @@ def disc_radius(height: int) -> float:
     return max(2.5, RADIUS * height)
 
 
+def line_thickness(height: int) -> float:
+    """Thickness in pixels of the lines in a picture of some height."""
+    return max(1.0, _THICKNESS * height)
+
+
 def disc_coverage(center: np.ndarray, radius: float, left: int, top: int, width: int, height: int) -> np.ndarray:
     """Share of each pixel of a box that a disc covers -> [height,width], from the distance to its rim."""
     x = np.arange(left, left + width) + 0.5 - center[0]
     y = np.arange(top, top + height) + 0.5 - center[1]
     return np.clip(radius + 0.5 - np.sqrt(x[None] ** 2 + y[:, None] ** 2), 0, 1)
-
-
-def _line_coverage(a: np.ndarray, b: np.ndarray, half: float, left: int, top: int, width: int, height: int) -> np.ndarray:
-    x = (np.arange(left, left + width) + 0.5)[None] - a[0]
-    y = (np.arange(top, top + height) + 0.5)[:, None] - a[1]
-    along = b - a
-    share = np.clip((x * along[0] + y * along[1]) / max(float(along @ along), 1e-12), 0, 1)
-    distance = np.hypot(x - share * along[0], y - share * along[1])
-    return np.clip(half + 0.5 - distance, 0, 1)
 
 
 def _box(low: np.ndarray, high: np.ndarray, height: int, width: int) -> tuple[int, int, int, int] | None:
@@ -53,18 +49,40 @@ def _blend(image: np.ndarray, box: tuple[int, int, int, int], coverage: np.ndarr
     patch += coverage[..., None].astype(image.dtype) * (color - patch)
 
 
-def draw_lines(image: np.ndarray, pixels: np.ndarray, parents: np.ndarray) -> None:
-    """Draws lines between markers and their parents into `image` [H,W,3] float32 of 0..255, in place."""
-    height, width = image.shape[:2]
-    half = 0.5 * max(1.0, _THICKNESS * height)
+def draw_lines(image: np.ndarray, pixels: np.ndarray, parents: np.ndarray, thickness: float) -> None:
+    """Draws lines between markers [K,2] and their parents into `image` [H,W,3] float32 of 0..255, in place."""
+    cover = np.zeros(image.shape[:2], np.float32)
+    for index in np.flatnonzero(parents >= 0):
+        first, second = pixels[index], pixels[parents[index]]
+        if np.isfinite(first).all() and np.isfinite(second).all():
+            _cover_line(cover, first, second, 0.5 * thickness)
+    rows, columns = np.nonzero(cover)
     color = np.array(LINE, np.float32)
-    for index, parent in enumerate(parents):
-        if parent < 0:
-            continue
-        ends = pixels[[index, parent]]
-        box = _box(ends.min(axis=0) - half - 1, ends.max(axis=0) + half + 1, height, width)
-        if box is not None and box[2] * box[3] <= height * width:
-            _blend(image, box, _line_coverage(ends[0], ends[1], half, *box), color)
+    image[rows, columns] += cover[rows, columns, None] * (color - image[rows, columns])
+
+
+def _cover_line(cover: np.ndarray, a: np.ndarray, b: np.ndarray, half: float) -> None:
+    """Raises the share of pixels that a line covers, in a band along the axis that it follows most."""
+    along = b - a
+    steep = abs(along[1]) > abs(along[0])
+    if steep:
+        cover, a, b, along = cover.T, a[::-1], b[::-1], along[::-1]
+    low = int(max(np.floor(min(a[0], b[0]) - half - 0.5), 0))
+    high = int(min(np.ceil(max(a[0], b[0]) + half + 0.5), cover.shape[1]))
+    if high <= low:
+        return
+    columns = np.arange(low, high)
+    slope = along[1] / along[0] if along[0] else 0.0
+    middle = np.floor(a[1] + slope * (np.clip(columns + 0.5, min(a[0], b[0]), max(a[0], b[0])) - a[0])).astype(int)
+    spread = int(np.ceil((half + 0.5) * 1.5)) + 1
+    rows = middle[None] + np.arange(-spread, spread + 1)[:, None]
+    columns = np.broadcast_to(columns, rows.shape)
+    inside = (rows >= 0) & (rows < cover.shape[0])
+    rows, columns = rows[inside], columns[inside]
+    x, y = columns + 0.5 - a[0], rows + 0.5 - a[1]
+    share = np.clip((x * along[0] + y * along[1]) / max(float(along @ along), 1e-12), 0, 1)
+    coverage = np.clip(half + 0.5 - np.hypot(x - share * along[0], y - share * along[1]), 0, 1)
+    cover[rows, columns] = np.maximum(cover[rows, columns], coverage)
 
 
 def draw_discs(image: np.ndarray, pixels: np.ndarray, depths: np.ndarray, colors: np.ndarray, radius: float) -> None:
@@ -93,7 +111,7 @@ def draw_pose_map(
     """
     image = np.empty((height, width, 3), np.float32)
     image[:] = BACKGROUND
-    draw_lines(image, pixels, parents)
+    draw_lines(image, pixels, parents, line_thickness(height))
     draw_discs(image, pixels, depths, colors, disc_radius(height))
     return np.round(image).astype(np.uint8)
 
