@@ -25,7 +25,9 @@ _OF_TIP = 0.5  # weight from which a vertex counts as a joint's
 class Markers:
     """K points fixed to nodes of a rig."""
 
-    names: tuple[str, ...]  # of the first node; a tip's ends in ":tip"
+    names: tuple[
+        str, ...
+    ]  # of the first node, with "#2" where it is not the first of that name; a tip's ends in ":tip"
     nodes: tuple[tuple[int, ...], ...]  # the nodes that a marker stands for: several where heads coincide
     offsets: np.ndarray  # [K,3] in the first node's own frame; zero for heads
     parents: np.ndarray  # [K] marker that a line goes to, -1 for none; before the marker itself
@@ -72,7 +74,7 @@ def make_markers(scene: Scene) -> Markers:
     groups, group_of = _merge(carriers, matrices[:, :3, 3], COINCIDENT * diagonal)
     parents = [_find_parent(scene, group[0], group_of, index) for index, group in enumerate(groups)]
     nodes = [tuple(group) for group in groups]
-    names = [scene.nodes[group[0]].name for group in groups]
+    names = _tell_apart([scene.nodes[group[0]].name for group in groups])
     offsets = [np.zeros(3)] * len(groups)
     for index in range(len(groups)):
         if index in parents:
@@ -96,6 +98,12 @@ def make_markers(scene: Scene) -> Markers:
         colors=assign_colors(rest),
         diagonal=diagonal,
     )
+
+
+def _tell_apart(names: list[str]) -> list[str]:
+    """Names, of which the second and further ones of a kind end in "#2", "#3", ..."""
+    counts = [names[: index + 1].count(name) for index, name in enumerate(names)]
+    return [name if count == 1 else f"{name}#{count}" for name, count in zip(names, counts)]
 
 
 def _merge(carriers: np.ndarray, heads: np.ndarray, tolerance: float) -> tuple[list[list[int]], dict[int, int]]:

@@ -22,7 +22,9 @@ def find_markers(frames: np.ndarray, markers: Markers) -> Sightings:
     )
 
 
-def fit_markers(frames: np.ndarray, sightings: Sightings, lifted: Lifted, cameras: Camera, markers: Markers) -> Sightings:
+def fit_markers(
+    frames: np.ndarray, sightings: Sightings, lifted: Lifted, cameras: Camera, markers: Markers
+) -> Sightings:
     """Markers in pose maps, to a fraction of a pixel, once it is about known where they are in space."""
     expected, depths = project(lifted.points, cameras)
     near = np.linalg.norm(sightings.pixels - expected, axis=-1) <= AGREES * cameras.height / 480
