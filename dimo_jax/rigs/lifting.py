@@ -2,10 +2,11 @@
 
 Least squares over the positions X of K markers at T times (AnimaX Sec. 3.3, step 2):
 
-    sum of  w rho(|project(X) - x| / s)  +  ((|X_k - X_parent| - L_k) / b)^2  +  (|X(t-1) - 2 X(t) + X(t+1)| / a)^2
+    sum of  w rho(|project(X) - x| / s)  +  rho((|X_k - X_parent| - L_k) / b)  +  rho(|X(t-1) - 2 X(t) + X(t+1)| / a)
 
 with rho of Cauchy, so that a wrong sighting has little pull. Bones of real rigs stretch and joints jump, so lengths and
-smoothness are soft: they decide only where fewer than two views see a marker.
+smoothness are soft and their pull is bounded: they decide only where fewer than two views see a marker, and smoothness
+holds beside such gaps alone.
 """
 
 from __future__ import annotations
@@ -101,20 +102,25 @@ def _refine(
     ends[np.arange(len(bones)), bones] = 1
     ends[np.arange(len(bones)), parents[bones]] -= 1
     lengths = np.linalg.norm(ends @ rest, axis=-1)
-    bone_weight, time_weight = 1 / (STRETCH * diagonal) ** 2, 1 / (JUMP * diagonal) ** 2
+    unseen = (weights > 0).sum(axis=0) < 2
+    beside = unseen[:-2] | unseen[1:-1] | unseen[2:]
     observed = np.where(weights[..., None] > 0, pixels, 0.0)
     for _ in range(_NUM_STEPS):
         seen, slopes = project_with_slopes(points, cameras)
         residual = observed - seen
-        trust = weights / noise**2 / (1 + (residual**2).sum(axis=-1) / (2 * noise) ** 2)
-        blocks = np.einsum("vtk,vtkai,vtkaj->tkij", trust, slopes, slopes)
-        pull = np.einsum("vtk,vtkai,vtka->tki", trust, slopes, residual)
+        trust = weights * _trust(np.linalg.norm(residual, axis=-1), noise)
         spans = np.einsum("bk,tki->tbi", ends, points)
-        distance = np.maximum(np.linalg.norm(spans, axis=-1, keepdims=True), 1e-12)
-        along = spans / distance
-        stretch = bone_weight * (lengths[:, None] - distance) * along
-        pull += np.einsum("bk,tbi->tki", ends, stretch) - time_weight * _bend(points)
-        system = _System(blocks, ends, along, bone_weight, time_weight)
+        distance = np.maximum(np.linalg.norm(spans, axis=-1), 1e-12)
+        missing = lengths - distance
+        system = _System(
+            blocks=np.einsum("vtk,vtkai,vtkaj->tkij", trust, slopes, slopes),
+            ends=ends,
+            along=spans / distance[..., None],
+            bones=_trust(missing, STRETCH * diagonal),
+            times=beside * _trust(np.linalg.norm(_bend(points), axis=-1), JUMP * diagonal),
+        )
+        pull = np.einsum("vtk,vtkai,vtka->tki", trust, slopes, residual)
+        pull += system.pull_bones(missing) - _unbend(system.times[..., None] * _bend(points))
         move = system.solve(pull)
         points = points + move
         if np.abs(move).max() < 1e-6 * diagonal:
@@ -122,16 +128,23 @@ def _refine(
     return points
 
 
+def _trust(size: np.ndarray, scale: float) -> np.ndarray:
+    """Weight of a residual of some size in the next step: that of Cauchy's loss at twice the noise's scale."""
+    return 1 / scale**2 / (1 + (size / (2 * scale)) ** 2)
+
+
 def _bend(points: np.ndarray) -> np.ndarray:
-    """D'D of points [T,...], with D the second differences in time."""
-    if len(points) < 3:
-        return np.zeros_like(points)
-    second = points[:-2] - 2 * points[1:-1] + points[2:]
-    bent = np.zeros_like(points)
-    bent[:-2] += second
-    bent[1:-1] -= 2 * second
-    bent[2:] += second
-    return bent
+    """Second differences in time of points [T,K,3] -> [T-2,K,3]."""
+    return points[:-2] - 2 * points[1:-1] + points[2:]
+
+
+def _unbend(second: np.ndarray) -> np.ndarray:
+    """The transpose of `_bend`: [T-2,K,3] -> [T,K,3]."""
+    points = np.zeros((len(second) + 2, *second.shape[1:]))
+    points[:-2] += second
+    points[1:-1] -= 2 * second
+    points[2:] += second
+    return points
 
 
 @dataclass(frozen=True)
@@ -141,30 +154,37 @@ class _System:
     blocks: np.ndarray  # [T,K,3,3]
     ends: np.ndarray  # [B,K] 1 at a bone's end, -1 at its other
     along: np.ndarray  # [T,B,3] unit
-    bone_weight: float
-    time_weight: float
+    bones: np.ndarray  # [T,B] weights
+    times: np.ndarray  # [T-2,K] weights
+
+    def pull_bones(self, missing: np.ndarray) -> np.ndarray:
+        """What bones that are too short by `missing` [T,B] pull at markers -> [T,K,3]."""
+        return np.matmul(self.ends.T, (self.bones * missing)[..., None] * self.along)
 
     def apply(self, x: np.ndarray) -> np.ndarray:
         """The matrix times x [T,K,3]."""
         spans = np.einsum("tbi,tbi->tb", self.along, np.matmul(self.ends, x))
-        bones = np.matmul(self.ends.T, spans[..., None] * self.along) * self.bone_weight
-        return np.einsum("tkij,tkj->tki", self.blocks, x) + bones + self.time_weight * _bend(x)
+        image = np.einsum("tkij,tkj->tki", self.blocks, x) + self.pull_bones(spans)
+        return image + _unbend(self.times[..., None] * _bend(x))
 
     def solve(self, right: np.ndarray) -> np.ndarray:
         """Conjugate gradients, preconditioned by the blocks."""
-        outer = np.einsum("tbi,tbj->tbij", self.along, self.along).reshape(len(right), -1, 9)
-        own = np.matmul(self.ends.T**2, outer).reshape(self.blocks.shape)
-        diagonal = self.blocks + self.bone_weight * own + 6 * self.time_weight * np.eye(3)
+        outer = np.einsum("tb,tbi,tbj->tbij", self.bones, self.along, self.along).reshape(len(right), -1, 9)
+        times = np.zeros(right.shape[:2])
+        for start, share in enumerate((1, 4, 1)):
+            times[start : start + len(self.times)] += share * self.times
+        diagonal = self.blocks + np.matmul(self.ends.T**2, outer).reshape(self.blocks.shape)
+        diagonal = diagonal + (times[..., None, None] + 1e-9 * diagonal.max()) * np.eye(3)
         inverse = np.linalg.inv(diagonal)
         x, residual = np.zeros_like(right), right
         ready = np.einsum("tkij,tkj->tki", inverse, residual)
         direction, size = ready, (residual * ready).sum()
-        start = size
+        start_size = size
         for _ in range(_NUM_SOLVE):
-            if size <= 1e-16 * start or size == 0:
+            if size <= 1e-16 * start_size or size == 0:
                 break
             image = self.apply(direction)
-            step = size / (direction * image).sum()
+            step = size / max((direction * image).sum(), 1e-300)
             x, residual = x + step * direction, residual - step * image
             ready = np.einsum("tkij,tkj->tki", inverse, residual)
             size, last = (residual * ready).sum(), size

@@ -133,7 +133,7 @@ def _find_parent(scene: Scene, node: int, group_of: dict[int, int], own: int) ->
 def _find_tip(
     scene: Scene, nodes: tuple[int, ...], matrices: np.ndarray, shortest: float
 ) -> tuple[int, np.ndarray] | None:
-    """The vertex of some nodes that is furthest from their head: (node, place in its frame), or None if all are near."""
+    """The vertex of some nodes that is furthest from their head: (node, place in its frame); None if all are near."""
     furthest, found = shortest, None
     for part in scene.parts:
         for node in nodes:

@@ -41,9 +41,7 @@ def test_projection_and_two_views_match_opencv(cameras, points):
     four = cv2.triangulatePoints(matrices[0], matrices[1], flat[0].T, flat[1].T)
     weights = np.zeros(pixels.shape[:-1])
     weights[:2] = 1
-    np.testing.assert_allclose(
-        triangulate(pixels, weights, cameras).reshape(-1, 3), (four[:3] / four[3]).T, atol=1e-6
-    )
+    np.testing.assert_allclose(triangulate(pixels, weights, cameras).reshape(-1, 3), (four[:3] / four[3]).T, atol=1e-6)
 
 
 def test_hidden_views_are_ignored_and_one_view_is_no_point(cameras, points):
@@ -80,7 +78,9 @@ def test_slopes_are_derivatives(cameras, points):
 
 def test_points_behind_a_camera_have_no_pixels(cameras):
     pixels, depths = project(np.array([0.0, 0.0, 10.0]), cameras)
-    assert (depths < 0).any() and np.isnan(pixels[depths < 0]).all() and np.isfinite(pixels[depths > 0]).all()
+    assert (depths < 0).any()
+    assert np.isnan(pixels[depths < 0]).all()
+    assert np.isfinite(pixels[depths > 0]).all()
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
@@ -89,5 +89,6 @@ def test_surrounding_cameras_see_all_points_in_their_own_unit(scale):
     cameras = surround(points, height=480, width=480, margin=0.03)
     pixels, _ = project(points, cameras)
     least, most = np.nanmin(pixels), np.nanmax(pixels)
-    assert 0.03 * 480 - 0.01 <= least and most <= 0.97 * 480 + 0.01
+    assert least >= 0.03 * 480 - 0.01
+    assert most <= 0.97 * 480 + 0.01
     assert least < 0.035 * 480 or most > 0.965 * 480  # no nearer without leaving the picture

@@ -35,15 +35,12 @@ def points(scene, markers):
 
 
 def test_markers_are_joints_that_carry_weight_once_each_and_tips(scene, markers):
-    assert markers.names == (
-        *("hips", "chest", "arm_l", "arm_r", "leg", "hand_l"),
-        *("arm_r:tip", "leg:tip", "hand_l:tip"),
-    )
+    heads = ["hips", "chest", "leg", "arm_l", "arm_r", "hand_l"]
+    assert list(markers.names) == [*heads, "leg:tip", "arm_r:tip", "hand_l:tip"]
     names = [node.name for node in scene.nodes]
     assert markers.nodes[1] == (names.index("chest"), names.index("twist"))
-    assert [markers.names[p] if p >= 0 else "" for p in markers.parents] == (
-        ["", "hips", "chest", "chest", "hips", "arm_l", "arm_r", "leg", "hand_l"]
-    )
+    above = [markers.names[parent] if parent >= 0 else "" for parent in markers.parents]
+    assert above == ["", "hips", "hips", "chest", "chest", "arm_l", "leg", "arm_r", "hand_l"]
     vertices = pose_scene(scene, None, 0.0)
     for place in markers.rest[markers.is_tip]:
         assert np.linalg.norm(vertices - place, axis=-1).min() < 1e-6  # a tip is a vertex
@@ -64,7 +61,7 @@ def test_a_model_without_a_skin_has_no_markers(tmp_path):
         make_markers(scene)
 
 
-@pytest.mark.parametrize("count, least", [(1, 120), (30, 95), (60, 70), (120, 50)])
+@pytest.mark.parametrize(("count", "least"), [(1, 120), (30, 95), (60, 70), (120, 50)])
 def test_colours_are_far_from_each_other_and_from_what_is_no_marker(count, least):
     colors = np.concatenate([spread_colors(count), [BACKGROUND, LINE]])
     apart = color_distances(colors, colors) + 1e9 * np.eye(len(colors))
@@ -81,14 +78,18 @@ def test_near_markers_get_colours_that_are_further_apart_than_by_chance():
 
 
 def test_a_disc_has_its_area_and_its_middle_and_hides_what_is_behind():
-    pixels, colors = np.array([[40.3, 30.8], [42.0, 31.0], [80.0, 30.0]]), np.array([[0, 0, 255], [255, 0, 0], [0, 255, 0]])
+    pixels, colors = (
+        np.array([[40.3, 30.8], [42.0, 31.0], [80.0, 30.0]]),
+        np.array([[0, 0, 255], [255, 0, 0], [0, 255, 0]]),
+    )
     image = draw_pose_map(pixels, np.array([2.0, 3.0, 1.0]), np.array([-1, 0, 1]), colors, height=240, width=320)
     x, y = np.meshgrid(np.arange(320) + 0.5, np.arange(240) + 0.5)
     blue = image[..., 2] * (image[..., 0] == 0) / 255.0
     assert image[30, 40].tolist() == [0, 0, 255]  # the nearer one covers the red one
-    assert image[31, 60].tolist() == list(LINE)
+    assert image[30, 60].tolist() == list(LINE)
     green = np.where((image[..., 0] == 0) & (image[..., 2] == 0), image[..., 1] / 255.0, 0)
-    assert abs((green * x).sum() / green.sum() - 80) < 0.1 and abs((green * y).sum() / green.sum() - 30) < 0.1
+    assert abs((green * x).sum() / green.sum() - 80) < 0.1
+    assert abs((green * y).sum() / green.sum() - 30) < 0.1
     assert abs(blue.sum() - np.pi * 2.5**2) < 4
 
 
@@ -103,9 +104,11 @@ def test_fitting_undoes_a_shift_and_sees_past_an_occluder():
     start = pixels + rng.uniform(-1.5, 1.5, pixels.shape)
     found, shares = fit_discs(image[None], start[None], depths[None], parents, colors)
     error = np.linalg.norm(found[0] - pixels, axis=-1)
-    assert shares[0, 2] < 0.1 and 0.2 < shares[0, 1] < 0.8
-    clear = shares[0] > 0.9
-    assert clear.sum() > 30 and error[clear].max() < 0.02
+    assert shares[0, 2] < 0.1
+    assert 0.2 < shares[0, 1] < 0.8
+    clear = shares[0] > 0.75
+    assert clear.sum() > 30
+    assert error[clear].max() < 0.02
     assert error[1] < 0.2
     by_color, _ = find_discs(image, colors)
     assert np.linalg.norm(by_color - pixels, axis=-1)[1] > 3 * error[1]
@@ -116,8 +119,10 @@ def test_what_is_not_there_is_not_found():
         np.array([[100.0, 100.0]]), np.ones(1), np.array([-1]), spread_colors(9)[:1], height=240, width=240
     )
     pixels, shares = find_discs(image, spread_colors(9))
-    assert np.linalg.norm(pixels[0] - 100) < 0.2 and shares[0] > 0.8
-    assert np.isnan(pixels[1:]).all() and (shares[1:] == 0).all()
+    assert np.abs(pixels[0] - 100).max() < 0.2
+    assert shares[0] > 0.8
+    assert np.isnan(pixels[1:]).all()
+    assert (shares[1:] == 0).all()
 
 
 def test_markers_come_back_from_compressed_videos(tmp_path, markers, points):
@@ -129,16 +134,18 @@ def test_markers_come_back_from_compressed_videos(tmp_path, markers, points):
         decoded.append(np.stack([frame[..., :3] for frame in open_clip(path).frames()]))
     lifted = recover_markers(np.stack(decoded), cameras, markers)
     error = np.linalg.norm(lifted.points - points, axis=-1) / markers.diagonal
-    assert np.median(error) < 5e-4 and error.max() < 5e-3
+    assert np.median(error) < 5e-4
+    assert error.max() < 5e-3
     assert (lifted.confidence >= 0.75).mean() > 0.9
     sure = lifted.confidence >= 0.95
     assert error[sure].max() < 2e-3
 
 
-def test_lifting_holds_lengths_and_time_where_views_are_missing(markers, points):
+def test_lifting_holds_lengths_and_time_where_views_are_missing(scene, markers):
+    points = place_markers(markers, pose_nodes(scene, scene.clips[0], np.linspace(0, 2, 16)).matrices)
     cameras = surround(points, height=480, width=480)
-    pixels, _ = project(points, cameras)
-    pixels = pixels + np.random.default_rng(0).normal(0, 0.2, pixels.shape)
+    rng = np.random.default_rng(0)
+    pixels = project(points, cameras)[0] + rng.normal(0, 0.2, (4, *points.shape[:-1], 2))
     weights = np.ones(pixels.shape[:-1])
     hand, tip = markers.names.index("hand_l"), markers.names.index("leg:tip")
     weights[1:, 2, hand] = 0  # one view for a frame
@@ -147,9 +154,11 @@ def test_lifting_holds_lengths_and_time_where_views_are_missing(markers, points)
     options = dict(parents=markers.parents, rest=markers.rest, diagonal=markers.diagonal)
     lifted = lift(pixels, weights, cameras, **options)
     error = np.linalg.norm(lifted.points - points, axis=-1) / markers.diagonal
-    assert lifted.confidence[2, hand] < 0.5 and lifted.confidence[3, tip] < 0.1
-    assert not lifted.clean[2, :, 0].any() and (lifted.confidence[:, 0] > 0.9).all()
+    assert lifted.confidence[2, hand] < 0.5
+    assert lifted.confidence[3, tip] < 0.1
+    assert not lifted.clean[2, :, 0].any()
+    assert (lifted.confidence[:, 0] > 0.9).all()
     unsure = np.zeros(error.shape, bool)
     unsure[2, hand] = unsure[3, tip] = True
     assert error[~unsure].max() < 2e-3
-    assert error[unsure].max() < 5e-2
+    assert error[unsure].max() < 2e-2

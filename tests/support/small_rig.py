@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from scipy.spatial.transform import Rotation
-
 from support.gltf_writer import Writer
 
 # name, parent, translation at rest, and where its box of vertices lies in its own frame (None: no weight)

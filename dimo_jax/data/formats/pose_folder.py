@@ -4,12 +4,12 @@
      "views": [{"name": "front", "world_to_camera": [4 x 4], "focal": [fx, fy], "center": [cx, cy]}, ...],
      "markers": [{"name": "Head", "color": [255, 128, 0]}, ...]}
 
-`views` are those of `cameras.json` of plain videos (`camera_file`), in the world and the unit of the model. Each view has
-one file: `<view>.mp4` (or another video, or a folder of images), or `<view>.json` or `<view>.npz` with tracks in 2D.
-Several clips lie in a folder each. `markers` tells colours that are not `markers.make_markers`' own.
+`views` are those of `cameras.json` of plain videos (`camera_file`), in the world and the unit of the model. Each view
+has one file: `<view>.mp4` (or another video, or a folder of images), or `<view>.json` or `<view>.npz` with tracks in
+2D. Several clips lie in a folder each. `markers` tells colours that are not `markers.make_markers`' own.
 
-Tracks: {"joints": [K names], "pixels": [T][K][2] or null where a joint is not seen, "confidence": [T][K] of 0..1}; in an
-npz arrays of these names, with NaN for what is not seen. Pixels are those of `image`.
+Tracks: {"joints": [K names], "pixels": [T][K][2] or null where a joint is not seen, "confidence": [T][K] of 0..1}; in
+an npz arrays of these names, with NaN for what is not seen. Pixels are those of `image`.
 """
 
 from __future__ import annotations
