@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.model import bert_folder
 
 from dimo_jax.io.ply import read_gaussians
 from tests.apps.view_run import write_run
-from tests.model import bert_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

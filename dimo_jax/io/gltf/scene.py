@@ -32,7 +32,12 @@ MAX_FACTOR = 1e6  # of colours, which some programs make a little larger than 1
 
 
 def load_scene(
-    path: str | Path, *, hide: str | Sequence[str] = (), double_sided: bool = False, repair: bool = False
+    path: str | Path,
+    *,
+    hide: str | Sequence[str] = (),
+    double_sided: bool = False,
+    repair: bool = False,
+    animated: bool = True,
 ) -> Scene:
     """Reads an animated model.
 
@@ -43,6 +48,7 @@ def load_scene(
         ("1H_Sword_Offhand", "2H_Sword", "Badge_Shield", "Rectangle_Shield", "Spike_Shield").
       double_sided: draws both sides of all surfaces, whatever the file says.
       repair: settles NaN and infinite numbers that something drawn needs, and says so in `notes`.
+      animated: whether a file without any clip is an error.
 
     Raises:
       UserError: the file is malformed, has nothing to draw or no animation, needs what is not supported, or a pattern
@@ -52,7 +58,7 @@ def load_scene(
     try:
         check_required(document)
         with np.errstate(all="ignore"):  # what overflows is said in one line by the checks of what is read
-            scene = _build_scene(Faults(make_plain(document), repair), hide)
+            scene = _build_scene(Faults(make_plain(document), repair), hide, animated)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, MemoryError) as error:
         reason = " ".join(str(error).split())[:120]
         raise document.fail(f"malformed glTF ({error.__class__.__name__}: {reason})") from error
@@ -62,7 +68,7 @@ def load_scene(
     return replace(scene, digest=document.digest())
 
 
-def _build_scene(faults: Faults, hide: str | Sequence[str]) -> Scene:
+def _build_scene(faults: Faults, hide: str | Sequence[str], animated: bool) -> Scene:
     document = faults.document
     nodes, order = read_nodes(document)
     skins = read_skins(document)
@@ -70,7 +76,7 @@ def _build_scene(faults: Faults, hide: str | Sequence[str]) -> Scene:
     needed = find_needed(nodes, skins, drawn)
     nodes = clean_nodes(faults, nodes, needed)
     clips = read_clips(faults, needed)
-    if not clips:
+    if animated and not clips:
         raise document.fail("; ".join(["no animation found, expected at least one clip", *describe_pointers(document)]))
     parts, geometries, surfaceless = _read_parts(faults, nodes, drawn, skins)
     if not parts:
