@@ -83,7 +83,7 @@ def fit_discs(
     parents: np.ndarray,
     colors: np.ndarray,
     *,
-    num_steps: int = 4,
+    num_steps: int = 5,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Moves discs so that what `pose_maps` draws is what pictures show.
 
@@ -134,6 +134,8 @@ def _fit_chunk(
         move = _step(observed, drawn, colors)
         move *= valid[..., None] / np.maximum(1.0, np.linalg.norm(move, axis=-1, keepdims=True) / _MAX_STEP)
         centers = np.clip(centers + move, start - reach, start + reach)
+        if step == num_steps // 2:  # by now the lines' ends are known well enough
+            _draw_lines(canvas, centers, valid, parents, height)
     centers = centers + corner
     inside = drawn.coverage * drawn.shown
     near = np.linalg.norm(observed - colors[:, None, None], axis=-1) < _TOLERANCE
@@ -150,13 +152,16 @@ def _crop(
     high = np.clip(np.ceil(pixels[valid].max(axis=0)).astype(int) + 1, 0, [width, height])
     pad = ((0, 0), (margin, margin), (margin, margin), (0, 0))
     truth = np.pad(images[:, low[1] : high[1], low[0] : high[0]], pad)
-    canvas = np.zeros(truth.shape, np.float32)
+    canvas = np.empty(truth.shape, np.float32)
+    _draw_lines(canvas, pixels - (low - margin), valid, parents, height)
+    return low - margin, truth, canvas
+
+
+def _draw_lines(canvas: np.ndarray, pixels: np.ndarray, valid: np.ndarray, parents: np.ndarray, height: int) -> None:
+    """Draws the lines of N pictures, and nothing else, into a canvas [N,H,W,3]."""
     canvas[:] = BACKGROUND
-    corner = low - margin
-    thickness = line_thickness(height)
-    for picture, ends, drawn in zip(canvas, pixels - corner, valid):
-        draw_lines(picture, np.where(drawn[:, None], ends, np.nan), parents, thickness)
-    return corner, truth, canvas
+    for picture, ends, drawn in zip(canvas, pixels, valid):
+        draw_lines(picture, np.where(drawn[:, None], ends, np.nan), parents, line_thickness(height))
 
 
 @dataclass(frozen=True)

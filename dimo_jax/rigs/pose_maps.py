@@ -2,7 +2,7 @@
 
 After AnimaX (Sec. 3.2), with three departures. Lines are grey, thin and behind all discs, so that nothing but another
 disc hides a disc. Discs have the same radius at any distance, so that the middle of a disc is the marker's projection.
-What is drawn are markers (`rigs.markers`), not all joints.
+What is drawn are markers (`rigs.pose_markers`), not all joints.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Markers in space from pose-map videos: found by colour, lifted, fitted where they are expected, and lifted again."""
+"""Markers in space from pose-map videos: found by colour, lifted, fitted where they are expected, lifted again."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dimo_jax.cameras.triangulation import project
 from dimo_jax.core.types import Camera
 from dimo_jax.rigs.lifting import AGREES, Lifted, lift
 from dimo_jax.rigs.localise import Sightings, find_discs, fit_discs
-from dimo_jax.rigs.markers import Markers
+from dimo_jax.rigs.pose_markers import PoseMarkers
 
 _LEAST_SHARE = 0.1  # of a disc that must be seen for its place to count
 
 
-def find_markers(frames: np.ndarray, markers: Markers) -> Sightings:
+def find_markers(frames: np.ndarray, markers: PoseMarkers) -> Sightings:
     """Markers in pose maps [V,T,H,W,3] uint8, by colour alone."""
     found = [[find_discs(image, markers.colors) for image in view] for view in frames]
     return Sightings(
@@ -23,7 +23,7 @@ def find_markers(frames: np.ndarray, markers: Markers) -> Sightings:
 
 
 def fit_markers(
-    frames: np.ndarray, sightings: Sightings, lifted: Lifted, cameras: Camera, markers: Markers
+    frames: np.ndarray, sightings: Sightings, lifted: Lifted, cameras: Camera, markers: PoseMarkers
 ) -> Sightings:
     """Markers in pose maps, to a fraction of a pixel, once it is about known where they are in space."""
     expected, depths = project(lifted.points, cameras)
@@ -36,7 +36,7 @@ def fit_markers(
     return Sightings(pixels, np.where(seen, shares, 0.0))
 
 
-def lift_markers(sightings: Sightings, cameras: Camera, markers: Markers) -> Lifted:
+def lift_markers(sightings: Sightings, cameras: Camera, markers: PoseMarkers) -> Lifted:
     """Markers in space from where they are in V views."""
     return lift(
         sightings.pixels,
@@ -48,7 +48,7 @@ def lift_markers(sightings: Sightings, cameras: Camera, markers: Markers) -> Lif
     )
 
 
-def recover_markers(frames: np.ndarray, cameras: Camera, markers: Markers) -> Lifted:
+def recover_markers(frames: np.ndarray, cameras: Camera, markers: PoseMarkers) -> Lifted:
     """Markers in space from pose-map videos.
 
     Args:

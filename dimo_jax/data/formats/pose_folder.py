@@ -6,7 +6,7 @@
 
 `views` are those of `cameras.json` of plain videos (`camera_file`), in the world and the unit of the model. Each view
 has one file: `<view>.mp4` (or another video, or a folder of images), or `<view>.json` or `<view>.npz` with tracks in
-2D. Several clips lie in a folder each. `markers` tells colours that are not `markers.make_markers`' own.
+2D. Several clips lie in a folder each. `markers` tells colours that are not `pose_markers.make_markers`' own.
 
 Tracks: {"joints": [K names], "pixels": [T][K][2] or null where a joint is not seen, "confidence": [T][K] of 0..1}; in
 an npz arrays of these names, with NaN for what is not seen. Pixels are those of `image`.
@@ -31,8 +31,8 @@ from dimo_jax.io.json_fields import check_distinct, check_name, get_array, get_c
 from dimo_jax.io.npz import read_npz
 from dimo_jax.io.video import write_video
 from dimo_jax.rigs.localise import Sightings
-from dimo_jax.rigs.markers import Markers
 from dimo_jax.rigs.pose_maps import draw_pose_maps
+from dimo_jax.rigs.pose_markers import PoseMarkers
 from dimo_jax.runtime.files import write_json
 
 MAX_SIDE = 8192
@@ -137,7 +137,7 @@ def _find_file(folder: Path, view: str) -> Path | None:
     return next((path for path in tracks if path.is_file()), None) or find_clip(folder / view)
 
 
-def color_markers(folder: PoseFolder, markers: Markers) -> Markers:
+def color_markers(folder: PoseFolder, markers: PoseMarkers) -> PoseMarkers:
     """Markers in the colours that the folder says.
 
     Raises:
@@ -155,7 +155,7 @@ def color_markers(folder: PoseFolder, markers: Markers) -> Markers:
     return dataclasses.replace(markers, colors=np.array([folder.colors[name] for name in markers.names]))
 
 
-def read_pose_clip(folder: PoseFolder, name: str, place: Path, markers: Markers) -> PoseClip:
+def read_pose_clip(folder: PoseFolder, name: str, place: Path, markers: PoseMarkers) -> PoseClip:
     """Decodes one clip of a folder.
 
     Raises:
@@ -217,7 +217,7 @@ def _check_lengths(files: Sequence[Path], lengths: Sequence[int]) -> None:
             raise UserError(f"{file}: {length} frames, expected {lengths[0]} as of {files[0].name}")
 
 
-def _read_tracks(path: Path, markers: Markers, image: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def _read_tracks(path: Path, markers: PoseMarkers, image: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Pixels [T,K,2] and confidence [T,K] of all markers; NaN and 0 of those that a file leaves out."""
     if path.suffix.lower() == ".npz":
         table: Any = read_npz(path, "an npz with joints and pixels")
@@ -252,7 +252,7 @@ def _to_array(rows: Any, path: Path, key: str) -> np.ndarray:
 
 
 def _spread(
-    path: Path, names: list[str], pixels: np.ndarray, shares: np.ndarray, markers: Markers
+    path: Path, names: list[str], pixels: np.ndarray, shares: np.ndarray, markers: PoseMarkers
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tracks in the order of the markers."""
     check_distinct(names, "joint", path)
@@ -278,7 +278,7 @@ def write_pose_folder(
     folder: str | Path,
     points: np.ndarray,
     cameras: Camera,
-    markers: Markers,
+    markers: PoseMarkers,
     *,
     frame_rate: float = FRAME_RATE,
     crf: int = 23,
