@@ -23,6 +23,7 @@ NAMES = (
     "export",
     "status",
     "replay",
+    "animate",
 )
 APPS = {name: f"dimo_jax.apps.{name}" for name in NAMES}
 
@@ -40,6 +41,10 @@ def define_flags() -> None:
         None,
         "import_data: a glTF file or a folder; export: a .glb or .gltf file; reconstruct: a dataset folder",
     )
+    flags.DEFINE_string(
+        "poses", None, "animate: folder with pose-map videos or 2D joints of several views, and cameras.json"
+    )
+    flags.DEFINE_float("smooth", None, "animate: weight of smoothness in time, against points seen")
     flags.DEFINE_bool(
         "overwrite", None, "apps that write results: replace those of the same names, which else get a number"
     )

@@ -36,6 +36,7 @@ class Lifted:
     confidence: np.ndarray  # [T,K] 0..1, by the number of clean views
     errors: np.ndarray  # [V,T,K] pixels between projection and sighting; NaN where there is none
     clean: np.ndarray  # [V,T,K] bool: sighted well, and in agreement with the point
+    agreement: float  # share of the sightings, as they first were, that agree with the points; 0 where there is none
 
 
 def lift(
@@ -65,9 +66,11 @@ def lift(
     points = _fill(points, parents, rest)
     points = _refine(points, pixels, weights, cameras, parents, rest, diagonal, NOISE * scale)
     errors = np.where(weights > 0, reprojection_errors(points, pixels, cameras), np.nan)
-    clean = (weights >= clean_weight) & (np.nan_to_num(errors, nan=np.inf) <= AGREES * scale)
+    agrees = np.nan_to_num(errors, nan=np.inf) <= AGREES * scale
+    clean = (weights >= clean_weight) & agrees
+    agreement = float(agrees.sum() / max((weights > 0).sum(), 1))
     counts = np.minimum(clean.sum(axis=0), len(CONFIDENCE) - 1)
-    return Lifted(points, np.array(CONFIDENCE)[counts], errors, clean)
+    return Lifted(points, np.array(CONFIDENCE)[counts], errors, clean, agreement)
 
 
 def _fill(points: np.ndarray, parents: np.ndarray, rest: np.ndarray) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from dimo_jax.cameras.triangulation import project
@@ -57,6 +59,6 @@ def recover_markers(frames: np.ndarray, cameras: Camera, markers: PoseMarkers) -
       markers: of the model.
     """
     sightings = find_markers(frames, markers)
-    lifted = lift_markers(sightings, cameras, markers)
-    sightings = fit_markers(frames, sightings, lifted, cameras, markers)
-    return lift_markers(sightings, cameras, markers)
+    first = lift_markers(sightings, cameras, markers)
+    sightings = fit_markers(frames, sightings, first, cameras, markers)
+    return dataclasses.replace(lift_markers(sightings, cameras, markers), agreement=first.agreement)
