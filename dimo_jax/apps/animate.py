@@ -14,7 +14,7 @@ import numpy as np
 from dimo_jax.cli.flag_checks import check_flags
 from dimo_jax.core.errors import UserError
 from dimo_jax.data.formats.pose_folder import color_markers, open_pose_folder, read_pose_clip
-from dimo_jax.io.gltf.append import append_clips
+from dimo_jax.io.gltf.append import NewClip, append_clips
 from dimo_jax.io.gltf.scene import load_scene
 from dimo_jax.rigs.recovery import lift_markers, recover_markers
 from dimo_jax.runs.animation import (
@@ -22,7 +22,6 @@ from dimo_jax.runs.animation import (
     Model,
     animate_markers,
     check_cameras,
-    choose_names,
     describe,
     make_model,
     measure_own_jerk,
@@ -62,12 +61,13 @@ def run(
     # Other sources of motion join here: each takes the model and gives animations.
     sources: dict[str, Callable[[], list[Animation]]] = {"poses": lambda: from_poses(model, poses, smooth=smooth)}
     animations = sources["poses"]()
-    names = choose_names([clip.name for clip in model.scene.clips], [each.name for each in animations])
-    rows = []
-    for name, animation in zip(names, animations):
-        own = measure_own_jerk(model, animation.figures["frame_rate"])
-        rows.append(animation.figures | {"clip": name, "own_jerk": own})
-    append_clips(source, target, [(name, each.seconds, each.pose) for name, each in zip(names, animations)])
+    own = {rate: measure_own_jerk(model, rate) for rate in {each.figures["frame_rate"] for each in animations}}
+    clips = [NewClip(each.name, each.seconds, each.pose) for each in animations]
+    names = append_clips(source, target, model.rig, clips)
+    rows = [
+        each.figures | {"clip": name, "own_jerk": own[each.figures["frame_rate"]]}
+        for name, each in zip(names, animations)
+    ]
     write_json({"source": source, "clips": rows}, report)
     for row in rows:
         print(describe(row))

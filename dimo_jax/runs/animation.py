@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -186,15 +185,3 @@ def check_cameras(lifted: Lifted, markers: PoseMarkers) -> str:
         if not 0.5 <= ratio <= 2:
             return f"bones come out {ratio:.3g} times as long as the model's, expected its own unit"
     return ""
-
-
-def choose_names(taken: Sequence[str], wanted: Sequence[str]) -> list[str]:
-    """Names of new clips, with "_2", "_3", ... where the file has one of that name."""
-    names = list(taken)
-    for name in wanted:
-        number, free = 1, name
-        while free in names:
-            number += 1
-            free = f"{name}_{number}"
-        names.append(free)
-    return names[len(taken) :]
