@@ -11,7 +11,7 @@ from dimo_jax.rigs.forward import Pose, Rig, make_rig, place_nodes
 from dimo_jax.rigs.inverse import solve_pose
 from dimo_jax.rigs.lifting import Lifted
 from dimo_jax.rigs.pose_markers import PoseMarkers, make_markers, place_points
-from dimo_jax.rigs.sampling import sample_clip
+from dimo_jax.rigs.posing import pose_nodes
 from dimo_jax.rigs.scene import Scene
 
 UNSURE = 0.5  # of confidence: fewer than two clean views
@@ -110,7 +110,7 @@ def measure_drift(model: Model, joints: np.ndarray) -> float:
       joints: [T,M,3] of `place_joints`.
     """
     places, lines = _bones(model)
-    rest = place_joints(model, sample_clip(model.rig, None, np.zeros(1)))[0]
+    rest = place_points(model.markers.joints, pose_nodes(model.scene, None, np.zeros(1)).matrices)[0]
     at_rest = np.linalg.norm(rest[places] - rest[lines], axis=-1)
     lengths = np.linalg.norm(joints[:, places] - joints[:, lines], axis=-1)
     long = at_rest > 1e-3 * model.markers.diagonal
@@ -146,7 +146,7 @@ def measure_own_jerk(model: Model, frame_rate: float) -> float | None:
         if clip.problem or clip.end - clip.start <= 3 / frame_rate:
             continue
         times = np.arange(clip.start, min(clip.end, clip.start + _MOST_SAMPLED / frame_rate), 1 / frame_rate)
-        joints = place_joints(model, sample_clip(model.rig, clip, times))
+        joints = place_points(model.markers.joints, pose_nodes(model.scene, clip, times).matrices)
         found.append(measure_jerk(joints, frame_rate, model.markers.diagonal))
     return float(np.median(found)) if found else None
 

@@ -115,7 +115,7 @@ def test_cameras_that_do_not_fit_are_named(source, motion, tmp_path):
     folder = write_tracks(tmp_path / "a", motion)
     table = json.loads((folder / "cameras.json").read_text())
     poses = [view["world_to_camera"] for view in table["views"]]
-    for view, pose in zip(table["views"], poses[1:] + poses[:1]):
+    for view, pose in zip(table["views"], poses[1::-1]):  # the first two are exchanged
         view["world_to_camera"] = pose
     (folder / "cameras.json").write_text(json.dumps(table))
     refuse(source, folder, tmp_path, r"cameras\.json: only \d+ % of what views show meets in one place")
@@ -125,7 +125,7 @@ def test_cameras_that_do_not_fit_are_named(source, motion, tmp_path):
         for row in view["world_to_camera"][:3]:
             row[3] *= 0.01
     (small / "cameras.json").write_text(json.dumps(table))
-    refuse(source, small, tmp_path, r"cameras\.json: bones come out 0\.01 times as long")
+    refuse(source, small, tmp_path, r"cameras\.json: bones come out 0\.01\d* times as long")
     one = write_tracks(tmp_path / "c", motion, views=table["views"][:1])
     refuse(source, one, tmp_path, r"views has 1 entries, expected at least 2")
     refuse(source, tmp_path / "none", tmp_path, r"--poses=.*none: no such")
