@@ -52,13 +52,6 @@ class Motion:
         return pose(self.canonical, self.means[frame], self.quats[frame])
 
 
-def keep_sign(quats: np.ndarray) -> np.ndarray:
-    """Quaternions [T,...,4] with signs such that neighbours in time lie on one hemisphere, so that they interpolate."""
-    dots = (quats[1:] * quats[:-1]).sum(axis=-1)
-    signs = np.concatenate([np.ones_like(dots[:1]), np.cumprod(np.where(dots < 0, -1.0, 1.0), axis=0)])
-    return (quats * signs[..., None]).astype(quats.dtype) if len(quats) > 1 else quats
-
-
 def to_matrices(quats: np.ndarray) -> np.ndarray:
     """Rotation matrices [...,3,3] of unit quaternions [...,4] wxyz."""
     w, x, y, z = np.moveaxis(quats, -1, 0)

@@ -10,7 +10,8 @@ import numpy as np
 from dimo_jax.core.types import Gaussians
 from dimo_jax.geometry.harmonics import rotate
 from dimo_jax.geometry.world import World
-from dimo_jax.io.motion import Motion, keep_sign
+from dimo_jax.io.motion import Motion
+from dimo_jax.rigs.sampling import keep_sign
 
 
 def place_gaussians(gaussians: Gaussians, world: World) -> Gaussians:

@@ -97,18 +97,21 @@ def _take_apart(node: Node) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndar
     if not (scale.min() > 0 and np.allclose(rotation.T @ rotation, np.eye(3), atol=1e-6)):
         return node.matrix[:3, 3], np.array([1.0, 0.0, 0.0, 0.0]), np.ones(3), linear
     mirror = np.array([1.0, 1.0, np.sign(np.linalg.det(rotation))])
-    return node.matrix[:3, 3], _to_wxyz(rotation * mirror), scale * mirror, np.eye(3)
+    return node.matrix[:3, 3], to_wxyz(rotation * mirror), scale * mirror, np.eye(3)
 
 
-def _to_wxyz(rotation: np.ndarray) -> np.ndarray:
-    """A unit quaternion of a rotation matrix [3,3]: the eigenvector of Bar-Itzhack (2000), right at any angle."""
-    k = np.zeros((4, 4))
-    k[0, 0] = np.trace(rotation)
-    k[1:, 1:] = rotation + rotation.T - k[0, 0] * np.eye(3)
-    k[0, 1:] = k[1:, 0] = [rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0],
-                           rotation[1, 0] - rotation[0, 1]]  # fmt: skip
-    quat = np.linalg.eigh(k)[1][:, -1]
-    return quat if quat[0] >= 0 else -quat
+def to_wxyz(rotations: np.ndarray) -> np.ndarray:
+    """Unit quaternions [...,4] wxyz, w 0 or more, of rotation matrices [...,3,3]: eigenvectors (Bar-Itzhack 2000)."""
+    m = np.asarray(rotations, np.float64)
+    k = np.zeros((*m.shape[:-2], 4, 4))
+    trace = np.trace(m, axis1=-2, axis2=-1)
+    k[..., 0, 0] = trace
+    k[..., 1:, 1:] = m + m.swapaxes(-1, -2) - trace[..., None, None] * np.eye(3)
+    k[..., 0, 1:] = k[..., 1:, 0] = np.stack(
+        [m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]], axis=-1
+    )
+    quats = np.linalg.eigh(k)[1][..., -1]
+    return np.where(quats[..., :1] < 0, -quats, quats)
 
 
 def multiply(a: Array, b: Array) -> Array:

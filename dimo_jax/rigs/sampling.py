@@ -48,7 +48,7 @@ def keep_sign(quats: np.ndarray) -> np.ndarray:
         return quats
     dots = (quats[1:] * quats[:-1]).sum(axis=-1)
     signs = np.concatenate([np.ones_like(dots[:1]), np.cumprod(np.where(dots < 0, -1.0, 1.0), axis=0)])
-    return quats * signs[..., None]
+    return (quats * signs[..., None]).astype(quats.dtype)
 
 
 def frame_times(clip: Clip, fps: float) -> np.ndarray:

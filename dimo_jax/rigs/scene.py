@@ -25,6 +25,7 @@ class Part:
     weights: np.ndarray  # [p,S] float64, sum 1
     morph_targets: np.ndarray  # [targets,p,3] float64 offsets
     morph_weights: np.ndarray  # [targets] at rest
+    bound: bool = True  # whether the file gives any of its vertices a weight
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from dimo_jax.core.flag_values import join_names
 from dimo_jax.core.names import split_list
 from dimo_jax.core.types import Array, Params
 from dimo_jax.geometry import quaternion
-from dimo_jax.io.motion import Motion, keep_sign
+from dimo_jax.io.motion import Motion
 from dimo_jax.io.npz import read_npz
 from dimo_jax.networks.bert import load_encoder
+from dimo_jax.rigs.sampling import keep_sign
 from dimo_jax.runs import captions
 from dimo_jax.runs.choice import Choice
 from dimo_jax.runs.codes import LINES, draw_codes, file_name

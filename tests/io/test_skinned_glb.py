@@ -8,7 +8,8 @@ from support.made_motion import make_motion
 from support.outside import Player, read_array, read_attributes, validate
 
 from dimo_jax.io.gltf.skinned import OCTAHEDRON, SPREAD, find_shown, write_skinned_glb
-from dimo_jax.io.motion import keep_sign, limit_influences, measure_skin, write_motion
+from dimo_jax.io.motion import limit_influences, measure_skin, write_motion
+from dimo_jax.rigs.sampling import keep_sign
 
 scipy_rotation = pytest.importorskip("scipy.spatial.transform")
 

@@ -233,6 +233,22 @@ class Pose(NamedTuple):
     rotations: np.ndarray  # [T,P,3,3]
 
 
+def _channel(curves: Mapping[str, np.ndarray], name: str, num_frames: int) -> np.ndarray:
+    return np.broadcast_to(np.asarray(curves.get(name, 0.0), np.float64) + REST.get(name, 0.0), (num_frames,))
+
+
+def turn_joints(curves: Mapping[str, np.ndarray], num_frames: int) -> np.ndarray:
+    """Rotations [T,Jn,3,3] of the joints against their parents; arguments as those of `pose`."""
+    turns = []
+    for joint in JOINTS:
+        flex, abduct, twist = (
+            _channel(curves, f"{joint.name}.{axis}", num_frames) * sign for axis, sign in zip(_AXES, joint.signs)
+        )
+        order = "yxz" if joint.parent is None else "xzy"
+        turns.append(_rotations(np.stack([flex, twist, abduct], axis=-1), order))
+    return np.stack(turns, axis=1)
+
+
 def pose(curves: Mapping[str, np.ndarray], num_frames: int) -> Pose:
     """Forward kinematics of one motion.
 
@@ -250,27 +266,23 @@ def pose(curves: Mapping[str, np.ndarray], num_frames: int) -> Pose:
     unknown = set(curves) - set(CHANNELS)
     if unknown:
         raise KeyError(f"unknown channels {sorted(unknown)}")
-
-    def channel(name: str) -> np.ndarray:
-        return np.broadcast_to(np.asarray(curves.get(name, 0.0), np.float64) + REST.get(name, 0.0), (num_frames,))
-
+    local = turn_joints(curves, num_frames)
     places: dict[str, np.ndarray] = {}
     turns: dict[str, np.ndarray] = {}
-    for joint in JOINTS:
-        flex, abduct, twist = (channel(f"{joint.name}.{axis}") * sign for axis, sign in zip(_AXES, joint.signs))
-        local = _rotations(np.stack([flex, twist, abduct], axis=-1), "yxz" if joint.parent is None else "xzy")
+    for index, joint in enumerate(JOINTS):
         if joint.parent is None:
             places[joint.name] = np.broadcast_to(np.asarray(joint.offset), (num_frames, 3))
-            turns[joint.name] = local
+            turns[joint.name] = local[:, index]
         else:
             places[joint.name] = places[joint.parent] + turns[joint.parent] @ np.asarray(joint.offset)
-            turns[joint.name] = turns[joint.parent] @ local
+            turns[joint.name] = turns[joint.parent] @ local[:, index]
     joints = np.stack([places[name] for name in JOINT_NAMES], axis=1)
     rotations = np.stack([turns[part.joint] @ _part_axes(part)[0] for part in PARTS], axis=1)
     positions = np.stack([places[part.joint] + turns[part.joint] @ np.asarray(part.base) for part in PARTS], axis=1)
     cones = round_cones()
     drop = lowest_points(cones, positions * SIZE, rotations).min(axis=1) / SIZE
-    shift = np.stack([channel("root.x"), channel("root.lift") - drop - ORIGIN_HEIGHT, channel("root.z")], axis=-1)
+    x, lift, z = (_channel(curves, name, num_frames) for name in ("root.x", "root.lift", "root.z"))
+    shift = np.stack([x, lift - drop - ORIGIN_HEIGHT, z], axis=-1)
     return Pose((joints + shift[:, None]) * SIZE, (positions + shift[:, None]) * SIZE, rotations)
 
 

@@ -121,6 +121,16 @@ def _texture(part: dict[str, Array], points: Components) -> Components:
     return color[0], color[1], color[2]
 
 
+def paint(cones: RoundCones, points: np.ndarray) -> np.ndarray:
+    """Colours [P,R,3], 0..1, without light, of points [P,R,3] in the frames of the P primitives, after scaling."""
+    part = {
+        name: jnp.asarray(value, jnp.float32)
+        for name, value in (vars(cones) | {"decal_scales": 1 / cones.decal_radii}).items()
+    }
+    x, y, z = jnp.moveaxis(jnp.asarray(points, jnp.float32), -1, 0)
+    return np.stack([np.asarray(channel) for channel in _texture(part, (x, y, z))], axis=-1)
+
+
 def _shade(part: dict[str, Array], points: Components) -> Components:
     """Lit colours [B,R] each, 0..1, of local, unscaled surface points [B,R]; part["lights"] [B,3] are in local frames.
 

@@ -31,6 +31,7 @@ class Geometry:
     weights: np.ndarray  # [p,S] float64, sum 1
     morph_targets: np.ndarray  # [targets,p,3] offsets
     material: int  # -1: the default material
+    bound: bool  # whether the file gives any vertex a weight; without one all follow their first joint
 
 
 def read_primitive(faults: Faults, where: str, primitive: dict[str, Any]) -> Geometry | None:
@@ -68,7 +69,7 @@ def read_primitive(faults: Faults, where: str, primitive: dict[str, Any]) -> Geo
         given = unit_range(read_clean("COLOR_0", 1, "it is white"))
         colors[:, : given.shape[1]] = given
     material = document.entry("materials", primitive["material"]) if primitive.get("material") is not None else {}
-    joints, weights = _read_skinning(faults, where, attributes, read, positions, used)
+    joints, weights, bound = _read_skinning(faults, where, attributes, read, positions, used)
     return Geometry(
         positions=positions,
         triangles=triangles,
@@ -80,6 +81,7 @@ def read_primitive(faults: Faults, where: str, primitive: dict[str, Any]) -> Geo
         weights=weights,
         morph_targets=_read_morph_targets(faults, where, primitive.get("targets", []), used),
         material=primitive.get("material", -1),
+        bound=bound,
     )
 
 
@@ -121,14 +123,14 @@ def _read_skinning(
     read: Callable[..., np.ndarray],
     positions: np.ndarray,
     used: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, bool]:
     sets = [index for index in range(8) if f"JOINTS_{index}" in attributes and f"WEIGHTS_{index}" in attributes]
     if not sets:
-        return np.zeros((len(positions), 0), np.int64), np.zeros((len(positions), 0))
+        return np.zeros((len(positions), 0), np.int64), np.zeros((len(positions), 0)), False
     given = np.concatenate([read(f"JOINTS_{index}", "VEC4") for index in sets], axis=1)
     joints = _unsigned(faults.document, where, given, "joints")
     weights = np.concatenate([read(f"WEIGHTS_{index}", "VEC4") for index in sets], axis=1).astype(np.float64)
-    return clean_weights(faults, where, joints, weights, positions, used)
+    return *clean_weights(faults, where, joints, weights, positions, used), bool((weights > 0).any())
 
 
 def _read_morph_targets(faults: Faults, where: str, targets: list[dict[str, Any]], used: np.ndarray) -> np.ndarray:

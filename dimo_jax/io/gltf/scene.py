@@ -255,4 +255,5 @@ def _make_part(
         weights=geometry.weights,
         morph_targets=geometry.morph_targets,
         morph_weights=weights,
+        bound=geometry.bound,
     )

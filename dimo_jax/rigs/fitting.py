@@ -1,0 +1,189 @@
+"""Levenberg-Marquardt on points of a tree of rigid joints, for all frames at once, each step solved along the tree."""
+
+from __future__ import annotations
+
+import functools
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from dimo_jax.core.types import Array
+from dimo_jax.geometry import quaternion
+from dimo_jax.rigs.tree import Step, cross_matrix, solve_tree
+
+HARD = 1e6  # stiffness of a bone that keeps its length
+DAMPING = (1e-7, 1e-3, 1e3)  # smallest, first and largest
+
+
+class Problem(flax.struct.PyTreeNode):
+    """What is fitted: J solved joints, M points, T frames (or 1, which stands for all). Lengths in the rig's size."""
+
+    parents: Array  # [J], J for the topmost
+    ancestors: Array  # [J,J] 1 where the column is the row or above it
+    arms: Array  # [J,T,3] in the parent's frame, at rest; a topmost's place in the world
+    rests: Array  # [J,T,4] turn against the parent, at rest
+    priors: Array  # [J,T,3,3] of the turn away from rest, in the frame at rest
+    stiffness: Array  # [J]
+    joints: Array  # [M] place among the solved
+    offsets: Array  # [M,T,3] in the joint's frame
+    targets: Array  # [M,T,3]
+    confidences: Array  # [M,T]
+    facings: Array  # [J,T,4] orientations to meet
+    facing_confidences: Array  # [J,T]
+    smooth: Array  # of turns, and of places
+
+
+def _above(problem: Problem, values: Array, outside: Array) -> Array:
+    """Values [J,T,...] of the joints' parents; `outside` for the topmost."""
+    padded = jnp.concatenate([values, jnp.broadcast_to(outside, (1, *values.shape[1:]))])
+    return padded[problem.parents]
+
+
+def place_points(problem: Problem, turns: Array, moves: Array) -> tuple[Array, Array]:
+    """Heads [J,T,3] and points [M,T,3] of joints that are turned and, in their parent's frame, moved."""
+    lever = quaternion.rotate(_above(problem, turns, quaternion.identity()), problem.arms + moves)
+    heads = (problem.ancestors[:, :, None, None] * lever[None]).sum(axis=1)
+    return heads, heads[problem.joints] + quaternion.rotate(turns[problem.joints], problem.offsets)
+
+
+def _turn_from_rest(problem: Problem, turns: Array) -> tuple[Array, Array]:
+    """How far joints are turned from where their parents' turns alone would have them: [J,T,3], and that frame."""
+    expected = quaternion.multiply(_above(problem, turns, quaternion.identity()), problem.rests)
+    return quaternion.to_axis_angle(quaternion.multiply(turns, quaternion.conjugate(expected))), expected
+
+
+def _curve(values: Array) -> Array:
+    """Second differences along axis 1, with as many entries, 0 at the ends."""
+    inner = values[:, 2:] - 2 * values[:, 1:-1] + values[:, :-2]
+    return jnp.pad(inner, [(0, 0), (1, 1), (0, 0)]) if values.shape[1] > 2 else jnp.zeros_like(values)
+
+
+def _bend(turns: Array) -> Array:
+    """Second differences of rotations [J,T,4] along time, as rotation vectors [J,T,3]; 0 at the ends."""
+    if turns.shape[1] < 3:
+        return jnp.zeros_like(turns[..., 1:])
+    speed = quaternion.to_axis_angle(quaternion.multiply(turns[:, 1:], quaternion.conjugate(turns[:, :-1])))
+    return jnp.pad(speed[:, 1:] - speed[:, :-1], [(0, 0), (1, 1), (0, 0)])
+
+
+def _spread(bends: Array) -> Array:
+    """The transpose of second differences: what each frame's value does to all of them."""
+    padded = jnp.pad(bends, [(0, 0), (1, 1), (0, 0)])
+    return padded[:, 2:] - 2 * bends + padded[:, :-2]
+
+
+def _cost(problem: Problem, turns: Array, moves: Array) -> Array:
+    """Twice the cost of each frame [T]; a curve in time counts at its middle frame."""
+    _, points = place_points(problem, turns, moves)
+    away, expected = _turn_from_rest(problem, turns)
+    away = quaternion.rotate(quaternion.conjugate(expected), away)
+    off = quaternion.to_axis_angle(quaternion.multiply(problem.facings, quaternion.conjugate(turns)))
+    total = (problem.confidences * jnp.square(points - problem.targets).sum(-1)).sum(0)
+    total += (problem.stiffness[:, None] * jnp.square(moves).sum(-1)).sum(0)
+    total += ((problem.priors * away[..., None, :]).sum(-1) * away).sum(-1).sum(0)
+    total += (problem.facing_confidences * jnp.square(off).sum(-1)).sum(0)
+    return total + problem.smooth * (jnp.square(_bend(turns)) + jnp.square(_curve(moves))).sum(-1).sum(0)
+
+
+def _linearize(problem: Problem, turns: Array, moves: Array, damping: Array) -> Step:
+    """The Gauss-Newton step's terms. Curves in time are bounded by what is separate in frames (their largest, 16)."""
+    _, points = place_points(problem, turns, moves)
+    up = _above(problem, turns, quaternion.identity())
+    levers = quaternion.rotate(turns[problem.joints], problem.offsets)
+    misses, weights = points - problem.targets, problem.confidences[..., None, None]
+    lever = cross_matrix(levers)
+    eye = jnp.broadcast_to(jnp.eye(3), lever.shape)
+    top = jnp.concatenate([eye, -lever], axis=-1)
+    square = (lever[..., :, :, None] * lever[..., :, None, :]).sum(axis=-3)
+    hessians = weights * jnp.concatenate([top, jnp.concatenate([lever, square], axis=-1)], axis=-2)
+    gradients = -weights[..., 0] * jnp.concatenate([misses, jnp.cross(levers, misses)], axis=-1)
+    count, frames = moves.shape[:2]
+    hessian = jnp.zeros((count, frames, 6, 6)).at[problem.joints].add(hessians)
+    gradient = jnp.zeros((count, frames, 6)).at[problem.joints].add(gradients)
+    off = quaternion.to_axis_angle(quaternion.multiply(problem.facings, quaternion.conjugate(turns)))
+    aim = problem.facing_confidences[..., None]
+    bound = 16 * problem.smooth
+    hessian = hessian.at[..., 3:, 3:].add((aim + bound)[..., None] * jnp.eye(3))
+    gradient = gradient.at[..., 3:].add(aim * off - problem.smooth * _spread(_bend(turns)))
+    away, expected = _turn_from_rest(problem, turns)
+    axes = quaternion.to_matrix(expected)
+    turned = (axes[..., :, :, None] * problem.priors[..., None, :, :]).sum(axis=-2)
+    return Step(
+        hessian=hessian,
+        gradient=gradient,
+        arms=quaternion.rotate(up, problem.arms + moves),
+        stretch=quaternion.rotate(up, moves),
+        stiffness=jnp.broadcast_to(problem.stiffness[:, None], (count, frames)),
+        pull=-problem.smooth * quaternion.rotate(up, _spread(_curve(moves))),
+        inertia=damping + bound,
+        turn=away,
+        prior=(turned[..., :, None, :] * axes[..., None, :, :]).sum(axis=-1),
+        damping=damping,
+    )
+
+
+def _start(problem: Problem) -> tuple[Array, Array]:
+    """Turns and moves from the root down: every joint turns what hangs on it to its targets, as little as it can."""
+    count, frames = problem.facings.shape[:2]
+    is_head = jnp.all(problem.offsets == 0, axis=-1).all(axis=-1)
+    sure = jnp.where(is_head[:, None], problem.confidences, 0.0)
+    weight = jnp.zeros((count + 1, frames)).at[problem.joints].add(sure)
+    seen = jnp.zeros((count + 1, frames, 3)).at[problem.joints].add(sure[..., None] * problem.targets)
+    seen = seen / jnp.maximum(weight, 1e-12)[..., None]
+    children = problem.parents[None, :] == jnp.arange(count)[:, None]
+    hung = problem.joints[None, :] == jnp.arange(count)[:, None]
+
+    def turn(state: tuple[Array, Array], joint: Array) -> tuple[tuple[Array, Array], None]:
+        turns, places = state
+        above = problem.parents[joint]
+        expected = quaternion.multiply(turns[above], jnp.broadcast_to(problem.rests[joint], (frames, 4)))
+        place = places[above] + quaternion.rotate(turns[above], problem.arms[joint])
+        place = jnp.where(weight[joint][:, None] > 0, seen[joint], place)
+        ends = jnp.concatenate([seen[:count], problem.targets]) - place
+        arms = jnp.concatenate([jnp.broadcast_to(problem.arms, (count, frames, 3)),
+                                jnp.broadcast_to(problem.offsets, (len(problem.joints), frames, 3))])  # fmt: skip
+        shares = jnp.concatenate([children[joint][:, None] * (weight[:count] > 0),
+                                  hung[joint][:, None] * problem.confidences])  # fmt: skip
+        pull = (shares[..., None, None] * ends[..., :, None] * arms[..., None, :]).sum(axis=0)
+        scale = (shares * jnp.square(arms).sum(-1)).sum(axis=0) + 1e-8
+        pull = pull + 1e-3 * scale[:, None, None] * quaternion.to_matrix(expected)
+        u, _, vt = jnp.linalg.svd(pull)
+        u = u.at[..., :, 2].multiply(jnp.linalg.det(u @ vt)[..., None])
+        return (turns.at[joint].set(quaternion.from_matrix(u @ vt)), places.at[joint].set(place)), None
+
+    zeros = jnp.zeros((count + 1, frames, 3))
+    (turns, places), _ = jax.lax.scan(
+        turn, (jnp.tile(quaternion.identity(), (count + 1, frames, 1)), zeros), jnp.arange(count)
+    )
+    up = turns[problem.parents]
+    moves = quaternion.rotate(quaternion.conjugate(up), places[:count] - places[problem.parents]) - problem.arms
+    soft = problem.stiffness < HARD
+    return turns[:count], jnp.where(soft[:, None, None], moves, 0.0)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def fit_points(problem: Problem, num_iterations: int) -> tuple[Array, Array]:
+    """Turns [J,T,4] of the joints in the world, and moves [J,T,3] of their heads in their parents' frames."""
+    frames = problem.facings.shape[1]
+    low, first, high = DAMPING
+
+    def improve(state: tuple[Array, ...], _: None) -> tuple[tuple[Array, ...], None]:
+        turns, moves, cost, damping = state
+        step = _linearize(problem, turns, moves, damping)
+        stretch, turn = solve_tree(step, problem.parents)
+        up = _above(problem, turns, quaternion.identity())
+        new_turns = quaternion.normalize(quaternion.multiply(quaternion.from_axis_angle(turn), turns))
+        new_moves = moves + quaternion.rotate(quaternion.conjugate(up), stretch)
+        new_cost = _cost(problem, new_turns, new_moves)
+        better = new_cost < cost  # false where it is NaN
+        turns = jnp.where(better[:, None], new_turns, turns)
+        moves = jnp.where(better[:, None], new_moves, moves)
+        damping = jnp.clip(jnp.where(better, damping / 5, damping * 4), low, high)
+        cost = _cost(problem, turns, moves)
+        return (turns, moves, cost, damping), None
+
+    turns, moves = _start(problem)
+    state = (turns, moves, _cost(problem, turns, moves), jnp.full((frames,), first))
+    (turns, moves, _, _), _ = jax.lax.scan(improve, state, None, length=num_iterations)
+    return turns, moves
