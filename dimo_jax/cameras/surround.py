@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ def surround(
     normals, offsets = border_planes(cameras, margin=margin)
     points = np.asarray(points, np.float64).reshape(-1, 3)
     framing = fit_framing(support(points, normals), normals, offsets, 0.5 * (points.min(axis=0) + points.max(axis=0)))
-    poses = np.asarray(cameras.world_to_camera, np.float64).copy()
+    poses: Any = np.asarray(cameras.world_to_camera, np.float64).copy()
     # the camera sees R s (p - c) + t, and a picture does not change when all is divided by s
     poses[:, :3, 3] = poses[:, :3, 3] / framing.scale - poses[:, :3, :3] @ framing.center
-    return dataclasses.replace(cameras, world_to_camera=poses)  # type: ignore[arg-type]
+    return dataclasses.replace(cameras, world_to_camera=poses)

@@ -221,13 +221,12 @@ def _read_tracks(path: Path, markers: PoseMarkers, image: tuple[int, int]) -> tu
     """Pixels [T,K,2] and confidence [T,K] of all markers; NaN and 0 of those that a file leaves out."""
     if path.suffix.lower() == ".npz":
         table: Any = read_npz(path, "an npz with joints and pixels")
-        names, rows = [str(each) for each in table.get("joints", [])], table.get("pixels")
-        confidence = table.get("confidence")
+        names = [str(each) for each in np.ravel(table.get("joints", []))]
+        rows, confidence = table.get("pixels"), table.get("confidence")
     else:
         table = load_json(path)
         names = [str(each) for each in get_field(table, "joints", list, str(path))]
         rows, confidence = get_field(table, "pixels", list, str(path)), table.get("confidence")
-        rows = [[[np.nan, np.nan] if pair is None else pair for pair in row or []] for row in rows]
     pixels = _to_array(rows, path, "pixels")
     if not names or pixels.ndim != 3 or pixels.shape[1:] != (len(names), 2) or not len(pixels):
         found = f"joints of {len(names)} names and pixels {list(pixels.shape)}"
@@ -245,9 +244,12 @@ def _read_tracks(path: Path, markers: PoseMarkers, image: tuple[int, int]) -> tu
 
 
 def _to_array(rows: Any, path: Path, key: str) -> np.ndarray:
+    if isinstance(rows, list):
+        unseen = [np.nan, np.nan]
+        rows = [[unseen if each is None else each for each in row] if isinstance(row, list) else row for row in rows]
     try:
         return np.asarray(rows, np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{path}: {key} is no array of numbers, expected rows of one length") from error
 
 
