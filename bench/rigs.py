@@ -22,14 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dimo_jax.rigs.inverse import solve_pose
 
 from dimo_jax.cameras.surround import surround
 from dimo_jax.core.errors import UserError
 from dimo_jax.data.formats.pose_folder import open_pose_folder, read_pose_clip, write_pose_folder
 from dimo_jax.io.gltf.scene import load_scene
 from dimo_jax.rigs.forward import Pose
-from dimo_jax.rigs.pose_markers import place_markers, place_points
+from dimo_jax.rigs.inverse import solve_pose
+from dimo_jax.rigs.markers import place_markers
+from dimo_jax.rigs.pose_markers import place_pose_markers
 from dimo_jax.rigs.posing import pose_nodes, pose_vertices
 from dimo_jax.rigs.recovery import recover_markers
 from dimo_jax.rigs.sampling import sample_clip
@@ -135,14 +136,14 @@ def measure_inverse(model: Model, clip: Clip, frames: int) -> float:
     """Mean vertex error of a clip that inverse kinematics recovers from true points."""
     matrices = pose_nodes(model.scene, clip, _times(clip, frames)).matrices
     joints = model.markers.joints
-    pose = solve_pose(model.rig, joints, place_points(joints, matrices)).pose
+    pose = solve_pose(model.rig, joints, place_markers(joints, matrices)).pose
     return float(_distances(model, pose, clip, frames).mean())
 
 
 def round_trip(model: Model, clip: Clip, frames: int) -> dict[str, float]:
     """Errors of a clip that went through pose-map videos, and the seconds that reading it took."""
     matrices = pose_nodes(model.scene, clip, _times(clip, frames)).matrices
-    points = place_markers(model.markers, matrices)
+    points = place_pose_markers(model.markers, matrices)
     cameras = surround(points, height=SIZE, width=SIZE)
     with tempfile.TemporaryDirectory() as folder:
         write_pose_folder(folder, points, cameras, model.markers, crf=23)
@@ -154,7 +155,7 @@ def round_trip(model: Model, clip: Clip, frames: int) -> dict[str, float]:
         animation = animate_markers(model, clip.name, lifted, seen.frame_rate)
         seconds = time.perf_counter() - start
     joints, diagonal = model.markers.joints, model.markers.diagonal
-    off = np.linalg.norm(place_joints(model, animation.pose) - place_points(joints, matrices), axis=-1)
+    off = np.linalg.norm(place_joints(model, animation.pose) - place_markers(joints, matrices), axis=-1)
     lifted_off = np.linalg.norm(lifted.points - points, axis=-1)
     return {
         "round_trip_joint": 100 * float(np.median(off[:, : joints.num_heads])) / diagonal,

@@ -1,8 +1,8 @@
 """Motion of a skeleton as BVH (Biovision hierarchy), which animation programs read that read no glTF.
 
 The format has rotations and no rest rotation: every joint's frame stands as the world does at rest. Rotations are
-degrees, applied Z, X, Y in the moving frame. Bones keep their length; a joint that may leave its place is a root, or hangs with
-offset zero below one that stands still, and only these have positions.
+degrees, applied Z, X, Y in the moving frame. Bones keep their length; a joint that may leave its place is the root, or
+hangs with offset zero below one that stands still, and only these have positions.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from dimo_jax.rigs.tree import Step, cross_matrix, solve_tree
 
 HARD = 1e6  # stiffness of a bone that keeps its length
 DAMPING = (1e-7, 1e-3, 1e3)  # smallest, first and largest
+ROUND = 32  # numbers of joints, points and frames are rounded up to its multiples
 
 
 class Problem(flax.struct.PyTreeNode):
@@ -31,7 +32,7 @@ class Problem(flax.struct.PyTreeNode):
     confidences: Array  # [M,T]
     facings: Array  # [J,T,4] orientations to meet
     facing_confidences: Array  # [J,T]
-    smooth: Array  # of turns, and of places
+    smooth: Array  # [T] weight of the second difference of turns, and of places, about each frame
 
 
 def _above(problem: Problem, values: Array, outside: Array) -> Array:
@@ -83,7 +84,8 @@ def _cost(problem: Problem, turns: Array, moves: Array) -> Array:
     total += (problem.stiffness[:, None] * jnp.square(moves).sum(-1)).sum(0)
     total += ((problem.priors * away[..., None, :]).sum(-1) * away).sum(-1).sum(0)
     total += (problem.facing_confidences * jnp.square(off).sum(-1)).sum(0)
-    return total + problem.smooth * (jnp.square(_bend(turns)) + jnp.square(_curve(moves))).sum(-1).sum(0)
+    bends = jnp.square(_bend(turns)) + jnp.square(_curve(moves))
+    return total + problem.smooth * bends.sum(-1).sum(0)
 
 
 def _linearize(problem: Problem, turns: Array, moves: Array, damping: Array) -> Step:
@@ -103,9 +105,9 @@ def _linearize(problem: Problem, turns: Array, moves: Array, damping: Array) -> 
     gradient = jnp.zeros((count, frames, 6)).at[problem.joints].add(gradients)
     off = quaternion.to_axis_angle(quaternion.multiply(problem.facings, quaternion.conjugate(turns)))
     aim = problem.facing_confidences[..., None]
-    bound = 16 * problem.smooth
+    smooth, bound = problem.smooth[:, None], 16 * problem.smooth.max()
     hessian = hessian.at[..., 3:, 3:].add((aim + bound)[..., None] * jnp.eye(3))
-    gradient = gradient.at[..., 3:].add(aim * off - problem.smooth * _spread(_bend(turns)))
+    gradient = gradient.at[..., 3:].add(aim * off - _spread(smooth * _bend(turns)))
     away, expected = _turn_from_rest(problem, turns)
     axes = quaternion.to_matrix(expected)
     turned = (axes[..., :, :, None] * problem.priors[..., None, :, :]).sum(axis=-2)
@@ -115,7 +117,7 @@ def _linearize(problem: Problem, turns: Array, moves: Array, damping: Array) -> 
         arms=quaternion.rotate(up, problem.arms + moves),
         stretch=quaternion.rotate(up, moves),
         stiffness=jnp.broadcast_to(problem.stiffness[:, None], (count, frames)),
-        pull=-problem.smooth * quaternion.rotate(up, _spread(_curve(moves))),
+        pull=-quaternion.rotate(up, _spread(smooth * _curve(moves))),
         inertia=damping + bound,
         turn=away,
         prior=(turned[..., :, None, :] * axes[..., None, :, :]).sum(axis=-1),
@@ -162,8 +164,42 @@ def _start(problem: Problem) -> tuple[Array, Array]:
     return turns[:count], jnp.where(soft[:, None, None], moves, 0.0)
 
 
-@functools.partial(jax.jit, static_argnums=1)
 def fit_points(problem: Problem, num_iterations: int) -> tuple[Array, Array]:
+    """Turns [J,T,4] of the joints in the world, and moves [J,T,3] of their heads in their parents' frames."""
+    count, frames = problem.facings.shape[:2]
+    turns, moves = _fit(_pad(problem), num_iterations)
+    return turns[:count, :frames], moves[:count, :frames]
+
+
+def _pad(problem: Problem) -> Problem:
+    """The problem with joints, points and frames that change nothing, so that few sizes are compiled."""
+    (count, frames), points = problem.facings.shape[:2], len(problem.joints)
+    more, later, beside = (-size % ROUND for size in (count, frames, points))
+
+    def grow(values: Array, *added: int) -> Array:
+        widths = [(0, extra if size > 1 else 0) for size, extra in zip(values.shape, added)]
+        return jnp.pad(values, widths + [(0, 0)] * (values.ndim - len(added)), mode="edge")
+
+    inner = jnp.where(problem.parents == count, count + more, problem.parents)
+    return Problem(
+        parents=jnp.pad(inner, (0, more), constant_values=count + more),
+        ancestors=jnp.pad(problem.ancestors, (0, more)),
+        arms=grow(jnp.pad(problem.arms, [(0, more), (0, 0), (0, 0)]), 0, later),
+        rests=grow(problem.rests, more, later),
+        priors=grow(problem.priors, more, later),
+        stiffness=jnp.pad(problem.stiffness, (0, more), constant_values=1.0),
+        joints=jnp.pad(problem.joints, (0, beside)),
+        offsets=grow(problem.offsets, beside, later),
+        targets=grow(problem.targets, beside, later),
+        confidences=jnp.pad(problem.confidences, [(0, beside), (0, later)]),
+        facings=grow(problem.facings, more, later),
+        facing_confidences=jnp.pad(problem.facing_confidences, [(0, more), (0, later)]),
+        smooth=jnp.pad(problem.smooth, (0, later)),
+    )
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _fit(problem: Problem, num_iterations: int) -> tuple[Array, Array]:
     """Turns [J,T,4] of the joints in the world, and moves [J,T,3] of their heads in their parents' frames."""
     frames = problem.facings.shape[1]
     low, first, high = DAMPING

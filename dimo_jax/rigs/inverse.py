@@ -175,7 +175,7 @@ def _make_problem(
         confidences=jnp.asarray(weights.T, jnp.float32),
         facings=jnp.tile(quaternion.identity(), (count, frames, 1)),
         facing_confidences=jnp.zeros((count, frames), jnp.float32),
-        smooth=jnp.asarray(smooth, jnp.float32),
+        smooth=jnp.full(frames, smooth).at[jnp.array([0, -1])].set(0.0),
     ), size
 
 

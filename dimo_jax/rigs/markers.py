@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dimo_jax.core.errors import UserError
+from dimo_jax.core.types import Array
 from dimo_jax.rigs.scene import Part, Scene
 
 SHARE = 0.5  # of a joint's strongest weight, from which on a vertex counts as the joint's own
@@ -58,6 +59,16 @@ def find_joints(scene: Scene) -> Joints:
     names = [scene.nodes[node].name for node in deforming] + [f"{scene.nodes[node].name} (tip)" for node, _ in tips]
     offsets = np.concatenate([heads, np.reshape([tip for _, tip in tips], (-1, 3))])
     return Joints(deforming, solved, parents, nodes, offsets, tuple(names))
+
+
+def place_markers(
+    joints: Joints, matrices: Array, nodes: tuple[int, ...] | None = None, offsets: np.ndarray | None = None
+) -> np.ndarray:
+    """World positions [...,M,3] float64 of a rig's points, or of others, by its nodes' matrices [...,N,4,4]."""
+    if nodes is None or offsets is None:
+        nodes, offsets = joints.nodes, joints.offsets
+    chosen = np.asarray(matrices, np.float64)[..., np.array(nodes), :3, :]
+    return np.einsum("...mab,mb->...ma", chosen[..., :3], offsets) + chosen[..., 3]
 
 
 def check_names(scene: Scene, nodes: tuple[int, ...]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dimo_jax.core.errors import UserError
-from dimo_jax.rigs.markers import Joints, find_joints
+from dimo_jax.rigs.markers import Joints, find_joints, place_markers
 from dimo_jax.rigs.palette import MAX_COLORS, assign_colors
 from dimo_jax.rigs.posing import pose_nodes, pose_scene
 from dimo_jax.rigs.scene import Scene
@@ -45,7 +45,7 @@ def make_markers(scene: Scene) -> PoseMarkers:
     """
     joints = find_joints(scene)
     diagonal = measure_diagonal(scene)
-    points = place_points(joints, pose_nodes(scene, None, np.zeros(1)).matrices)[0]
+    points = place_markers(joints, pose_nodes(scene, None, np.zeros(1)).matrices)[0]
     marker_of = _merge(points, COINCIDENT * diagonal)
     count = int(marker_of.max()) + 1
     if count > MAX_COLORS:
@@ -63,15 +63,9 @@ def make_markers(scene: Scene) -> PoseMarkers:
     )
 
 
-def place_points(joints: Joints, matrices: np.ndarray) -> np.ndarray:
-    """World positions [T,M,3] of the points of joints, from matrices [T,nodes,4,4] node to world."""
-    chosen = matrices[:, list(joints.nodes)]
-    return np.einsum("tmij,mj->tmi", chosen[..., :3, :3], joints.offsets) + chosen[..., :3, 3]
-
-
-def place_markers(markers: PoseMarkers, matrices: np.ndarray) -> np.ndarray:
+def place_pose_markers(markers: PoseMarkers, matrices: np.ndarray) -> np.ndarray:
     """World positions [T,K,3] of markers, from matrices [T,nodes,4,4] node to world: in the middle of their points."""
-    return _average(place_points(markers.joints, matrices), markers.marker_of)
+    return _average(place_markers(markers.joints, matrices), markers.marker_of)
 
 
 def _average(points: np.ndarray, marker_of: np.ndarray) -> np.ndarray:

@@ -10,7 +10,8 @@ import numpy as np
 from dimo_jax.rigs.forward import Pose, Rig, make_rig, place_nodes
 from dimo_jax.rigs.inverse import solve_pose
 from dimo_jax.rigs.lifting import Lifted
-from dimo_jax.rigs.pose_markers import PoseMarkers, make_markers, place_points
+from dimo_jax.rigs.markers import place_markers
+from dimo_jax.rigs.pose_markers import PoseMarkers, make_markers
 from dimo_jax.rigs.posing import pose_nodes
 from dimo_jax.rigs.scene import Scene
 
@@ -50,7 +51,7 @@ def make_model(scene: Scene) -> Model:
 
 def place_joints(model: Model, pose: Pose) -> np.ndarray:
     """World positions [T,M,3] of the points of a model's joints in a pose."""
-    return place_points(model.markers.joints, np.asarray(place_nodes(model.rig, pose), np.float64))
+    return place_markers(model.markers.joints, np.asarray(place_nodes(model.rig, pose), np.float64))
 
 
 def animate_markers(model: Model, name: str, lifted: Lifted, frame_rate: float, *, smooth: float = 0.0) -> Animation:
@@ -110,7 +111,7 @@ def measure_drift(model: Model, joints: np.ndarray) -> float:
       joints: [T,M,3] of `place_joints`.
     """
     places, lines = _bones(model)
-    rest = place_points(model.markers.joints, pose_nodes(model.scene, None, np.zeros(1)).matrices)[0]
+    rest = place_markers(model.markers.joints, pose_nodes(model.scene, None, np.zeros(1)).matrices)[0]
     at_rest = np.linalg.norm(rest[places] - rest[lines], axis=-1)
     lengths = np.linalg.norm(joints[:, places] - joints[:, lines], axis=-1)
     long = at_rest > 1e-3 * model.markers.diagonal
@@ -146,7 +147,7 @@ def measure_own_jerk(model: Model, frame_rate: float) -> float | None:
         if clip.problem or clip.end - clip.start <= 3 / frame_rate:
             continue
         times = np.arange(clip.start, min(clip.end, clip.start + _MOST_SAMPLED / frame_rate), 1 / frame_rate)
-        joints = place_points(model.markers.joints, pose_nodes(model.scene, clip, times).matrices)
+        joints = place_markers(model.markers.joints, pose_nodes(model.scene, clip, times).matrices)
         found.append(measure_jerk(joints, frame_rate, model.markers.diagonal))
     return float(np.median(found)) if found else None
 

@@ -14,7 +14,7 @@ from dimo_jax.core.errors import UserError
 from dimo_jax.data.formats.pose_folder import write_pose_folder
 from dimo_jax.io.gltf.scene import load_scene
 from dimo_jax.io.video import write_video
-from dimo_jax.rigs.pose_markers import make_markers, place_markers
+from dimo_jax.rigs.pose_markers import make_markers, place_pose_markers
 from dimo_jax.rigs.posing import pose_nodes, pose_vertices
 
 FRAMES, RATE = 13, 6.0
@@ -30,7 +30,7 @@ def motion(source):
     """The scene, its markers, their places [T,K,3] in its clip, and cameras."""
     scene = load_scene(source)
     markers = make_markers(scene)
-    points = place_markers(markers, pose_nodes(scene, scene.clips[0], np.arange(FRAMES) / RATE).matrices)
+    points = place_pose_markers(markers, pose_nodes(scene, scene.clips[0], np.arange(FRAMES) / RATE).matrices)
     return scene, markers, points, surround(points, height=240, width=240)
 
 

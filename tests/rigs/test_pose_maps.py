@@ -14,7 +14,7 @@ from dimo_jax.rigs.lifting import lift
 from dimo_jax.rigs.localise import find_discs, fit_discs
 from dimo_jax.rigs.palette import BACKGROUND, LINE, assign_colors, color_distances, spread_colors
 from dimo_jax.rigs.pose_maps import draw_pose_map, draw_pose_maps
-from dimo_jax.rigs.pose_markers import make_markers, place_markers
+from dimo_jax.rigs.pose_markers import make_markers, place_pose_markers
 from dimo_jax.rigs.posing import pose_nodes
 from dimo_jax.rigs.recovery import recover_markers
 
@@ -31,7 +31,7 @@ def markers(scene):
 
 @pytest.fixture(scope="module")
 def points(scene, markers):
-    return place_markers(markers, pose_nodes(scene, scene.clips[0], np.linspace(0, 2, 6)).matrices)
+    return place_pose_markers(markers, pose_nodes(scene, scene.clips[0], np.linspace(0, 2, 6)).matrices)
 
 
 def test_markers_are_joints_that_carry_weight_once_each_and_tips(scene, markers):
@@ -46,7 +46,9 @@ def test_markers_are_joints_that_carry_weight_once_each_and_tips(scene, markers)
     assert above["leg"] == above["chest"] == "hips"
     assert above["arm_l"] == above["arm_r"] == above["twist (tip)"] == "chest"
     assert above["hand_l (tip)"] == "hand_l"
-    np.testing.assert_allclose(place_markers(markers, pose_nodes(scene, None, np.zeros(1)).matrices)[0], markers.rest)
+    np.testing.assert_allclose(
+        place_pose_markers(markers, pose_nodes(scene, None, np.zeros(1)).matrices)[0], markers.rest
+    )
 
 
 def test_a_model_without_a_skin_has_no_markers(tmp_path):
@@ -137,7 +139,7 @@ def test_markers_come_back_from_compressed_videos(tmp_path, markers, points):
 
 
 def test_lifting_holds_lengths_and_time_where_views_are_missing(scene, markers):
-    points = place_markers(markers, pose_nodes(scene, scene.clips[0], np.linspace(0, 2, 16)).matrices)
+    points = place_pose_markers(markers, pose_nodes(scene, scene.clips[0], np.linspace(0, 2, 16)).matrices)
     cameras = surround(points, height=480, width=480)
     rng = np.random.default_rng(0)
     pixels = project(points, cameras)[0] + rng.normal(0, 0.2, (4, *points.shape[:-1], 2))

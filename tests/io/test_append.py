@@ -1,0 +1,183 @@
+"""Clips added to a file: what was there stays as it was, byte by byte, and programs that we did not write play them."""
+
+import json
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.gltf_writer import Writer, moving_square
+from support.outside import Player, validate
+from support.puppet_rig import puppet_file, puppet_scene
+
+from dimo_jax.core.errors import UserError
+from dimo_jax.io.gltf.append import NewClip, append_clips
+from dimo_jax.io.gltf.document import open_document
+from dimo_jax.io.gltf.scene import load_scene
+from dimo_jax.rigs.forward import make_rig
+from dimo_jax.rigs.posing import pose_scene
+from dimo_jax.rigs.sampling import sample_clip
+from dimo_jax.rigs.skinned import make_surface, pose_surface
+
+MODELS = Path(__file__).resolve().parents[1] / "support" / "models"
+SHARED = Path(__file__).resolve().parents[2].parent / "shared/data"
+FILES = [MODELS / "worm.glb", MODELS / "Fox.gltf", MODELS / "worm_meshopt.glb", SHARED / "rigs/q_Wolf.glb"]
+FILES += [SHARED / "rigs/khr_RiggedFigure.glb", SHARED / "rigs/q_Character.glb", SHARED / "knight.glb"]
+SECONDS = np.array([0.0, 0.25, 0.5, 1.0])
+
+
+def _make_clips(scene, rig, *names):
+    """The file's first clip with the nodes turned a little more, and once more backwards."""
+    pose = sample_clip(rig, scene.clips[0], SECONDS * scene.clips[0].end)
+    turns = np.array(pose.rotations)
+    turns[..., 1] += 0.2 * SECONDS[:, None]
+    turns = turns / np.linalg.norm(turns, axis=-1, keepdims=True)
+    later = pose.replace(rotations=turns)
+    return [NewClip(name, SECONDS, later) for name in names]
+
+
+def _compare_json(old, new):
+    """Asserts that all of `old` is in `new` with its place; what is more is at the ends of arrays."""
+    assert set(old) <= set(new)
+    for key, value in old.items():
+        if key == "buffers":
+            for before, after in zip(value, new[key]):
+                assert {k: v for k, v in before.items() if k != "byteLength"} == {
+                    k: v for k, v in after.items() if k != "byteLength"
+                }
+        elif key in ("accessors", "bufferViews", "animations"):
+            assert new[key][: len(value)] == value
+        else:
+            assert new[key] == value, key
+    assert list(old) == [key for key in new if key in old]
+
+
+def _split(path):
+    data = path.read_bytes()
+    length = struct.unpack_from("<I", data, 12)[0]
+    return json.loads(data[20 : 20 + length]), data[28 + length :]
+
+
+@pytest.mark.parametrize("source", FILES, ids=lambda path: path.stem)
+def test_what_the_file_holds_stays_and_the_new_clip_plays(source, tmp_path):
+    if not source.exists():
+        pytest.skip(f"{source.name} is not beside the repository")
+    scene = load_scene(source)
+    rig = make_rig(scene)
+    clip = _make_clips(scene, rig, "Made")[0]
+    path = tmp_path / f"out{source.suffix}"
+    assert append_clips(source, path, rig, [clip]) == ("Made",)
+    if source.suffix == ".glb":
+        (old, old_binary), (new, new_binary) = _split(source), _split(path)
+        assert new_binary[: old["buffers"][0]["byteLength"]] == old_binary[: old["buffers"][0]["byteLength"]]
+    else:
+        old, new = (json.loads(each.read_text()) for each in (source, path))
+    _compare_json(old, new)
+    again = load_scene(path)
+    assert [each.name for each in again.clips] == [*(each.name for each in scene.clips), "Made"]
+    expected = np.asarray(pose_surface(rig, make_surface(scene, rig), clip.pose))
+    size = np.linalg.norm(np.ptp(expected[0], axis=0))
+    moved = np.abs(expected - pose_scene(scene, None, 0)).max() / size
+    assert moved > 0.05
+    for frame, seconds in enumerate(SECONDS):
+        assert np.abs(pose_scene(again, again.clips[-1], seconds) - expected[frame]).max() < 1e-5 * size
+        old_clip = scene.clips[0]
+        np.testing.assert_array_equal(pose_scene(again, again.clips[0], seconds), pose_scene(scene, old_clip, seconds))
+
+
+@pytest.mark.parametrize("source", FILES, ids=lambda path: path.stem)
+def test_the_validator_finds_nothing_new(source, tmp_path):
+    if not source.exists():
+        pytest.skip(f"{source.name} is not beside the repository")
+    scene = load_scene(source)
+    rig = make_rig(scene)
+    path = tmp_path / f"out{source.suffix}"
+    append_clips(source, path, rig, _make_clips(scene, rig, "Made", "Made too"))
+    assert sorted(validate(path)) == sorted(validate(source))
+
+
+def test_vtk_and_trimesh_read_it(tmp_path):
+    trimesh = pytest.importorskip("trimesh", reason="trimesh, an independent glTF reader, is not installed")
+    scene = puppet_scene()
+    rig = make_rig(scene)
+    clip = _make_clips(scene, rig, "Made")[0]
+    path = tmp_path / "out.glb"
+    append_clips(puppet_file(), path, rig, [clip])
+    expected = np.asarray(pose_surface(rig, make_surface(scene, rig), clip.pose))
+    player = Player(path)
+    assert player.names == [*(each.name for each in scene.clips), "Made"]
+    for frame, seconds in enumerate(SECONDS):
+        np.testing.assert_allclose(player.vertices(len(scene.clips), seconds)[0], expected[frame], atol=1e-5)
+    ours, theirs = (sum(len(each.vertices) for each in trimesh.load(str(file)).geometry.values()) for file in
+                    (path, puppet_file()))  # fmt: skip
+    assert ours == theirs > 0
+
+
+def test_names_in_use_get_a_number_and_the_source_may_be_the_result(tmp_path):
+    path = moving_square("Walk").write(tmp_path / "a.glb")
+    scene = load_scene(path)
+    rig = make_rig(scene)
+    for expected in ("Walk_2", "Walk_3"):
+        assert append_clips(path, path, rig, _make_clips(scene, rig, "Walk")) == (expected,)
+    assert [clip.name for clip in load_scene(path).clips] == ["Walk", "Walk_2", "Walk_3"]
+
+
+def test_files_beside_a_gltf_stay_files(tmp_path):
+    writer = moving_square()
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "the data.bin").write_bytes(bytes(writer.binary))
+    writer.json["buffers"] = [{"byteLength": len(writer.binary), "uri": "the%20data.bin"}]
+    source = folder / "a.gltf"
+    source.write_text(json.dumps(writer.json))
+    scene = load_scene(source)
+    rig = make_rig(scene)
+    path = tmp_path / "out" / "b.gltf"
+    append_clips(source, path, rig, _make_clips(scene, rig, "Made"))
+    assert sorted(os.listdir(path.parent)) == ["b.gltf", "b_clips_1.bin", "the data.bin"]
+    assert (path.parent / "the data.bin").read_bytes() == bytes(writer.binary)
+    assert [clip.name for clip in load_scene(path).clips] == ["Walk", "Made"]
+    (path.parent / "the data.bin").write_bytes(b"another")
+    with pytest.raises(UserError, match="another file than that of"):
+        append_clips(source, path.parent / "c.gltf", rig, _make_clips(scene, rig, "Made"))
+    assert sorted(os.listdir(path.parent)) == ["b.gltf", "b_clips_1.bin", "the data.bin"]
+
+
+def test_a_node_with_a_matrix_is_written_so_that_it_may_move(tmp_path):
+    writer = Writer()
+    matrix = np.array([[0, -2.0, 0, 1], [2, 0, 0, 2], [0, 0, 2, 3], [0, 0, 0, 1]])
+    writer.add("nodes", {"mesh": writer.square(), "matrix": matrix.T.reshape(-1).tolist()})
+    path = writer.write(tmp_path / "a.glb")
+    scene = load_scene(path, animated=False)
+    rig = make_rig(scene)
+    pose = sample_clip(rig, None, SECONDS)
+    pose = pose.replace(translations=np.asarray(pose.translations) + SECONDS[:, None, None])
+    append_clips(path, path, rig, [NewClip("Go", SECONDS, pose)])
+    again = load_scene(path)
+    assert "matrix" not in open_document(path).json["nodes"][0]
+    np.testing.assert_allclose(pose_scene(again, None, 0), pose_scene(scene, None, 0), atol=1e-6)
+    np.testing.assert_allclose(pose_scene(again, again.clips[0], 1), pose_scene(scene, None, 0) + 1, atol=1e-6)
+    assert validate(path) == []
+
+
+def test_what_cannot_be_written_is_one_line_and_no_file(tmp_path):
+    path = moving_square().write(tmp_path / "a.glb")
+    scene = load_scene(path)
+    rig = make_rig(scene)
+    clip = _make_clips(scene, rig, "Made")[0]
+    bad = np.array(clip.pose.rotations)
+    bad[2] = np.nan
+    cases = [
+        ("b.gltf", clip, "found the ending '.gltf', expected '.glb'"),
+        ("b.glb", NewClip("Made", SECONDS[::-1], clip.pose), "expected some that rise from 0 or later"),
+        ("b.glb", NewClip("Made", SECONDS, clip.pose.replace(rotations=bad)), "NaN or infinite at frame 2"),
+        ("b.glb", NewClip("Made", SECONDS[:2], clip.pose), "has translations of shape"),
+    ]
+    before = path.read_bytes()
+    for name, each, message in cases:
+        with pytest.raises(UserError, match=message) as caught:
+            append_clips(path, tmp_path / name, rig, [each])
+        assert "\n" not in str(caught.value)
+    assert os.listdir(tmp_path) == ["a.glb"]
+    assert path.read_bytes() == before
