@@ -1,21 +1,24 @@
 """What a pose map shows of a rig: the points of `markers`, those at one place as one, each in its own colour.
 
 Joints that carry no weight move nothing and crowd the picture, joints at one place hide each other, and a last joint's
-turning cannot be seen from its head: so those are left out, merged, and given a tip (measured: docs/rigs.md).
+turning cannot be seen from its head: so those are left out, merged, and given a tip (measured: docs/rigs.md). Where all
+points of a skeleton lie on a line, as a fish's do, one more beside it shows how it rolls.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dimo_jax.core.errors import UserError
-from dimo_jax.rigs.markers import Joints, find_joints, place_markers
+from dimo_jax.rigs.markers import Joints, collect_followers, find_joints, place_markers
 from dimo_jax.rigs.palette import MAX_COLORS, assign_colors
 from dimo_jax.rigs.posing import pose_nodes, pose_scene
 from dimo_jax.rigs.scene import Scene
 
+STRAIGHT = 0.2  # of their extent along a line: points that leave it by less lie on it
+_LEAST_SIDE, _OF_SIDE = 0.02, 0.5  # of the diagonal, away from the line; weight from which a vertex follows a joint
 COINCIDENT = 5e-3  # of the diagonal: discs of points that are nearer cover each other in every view
 
 
@@ -43,9 +46,10 @@ def make_markers(scene: Scene) -> PoseMarkers:
     Raises:
       UserError: no skin, no joint that carries weight, or more markers than there are colours.
     """
-    joints = find_joints(scene)
     diagonal = measure_diagonal(scene)
-    points = place_markers(joints, pose_nodes(scene, None, np.zeros(1)).matrices)[0]
+    matrices = pose_nodes(scene, None, np.zeros(1)).matrices
+    joints = _add_sides(scene, find_joints(scene), matrices, diagonal)
+    points = place_markers(joints, matrices)[0]
     marker_of = _merge(points, COINCIDENT * diagonal)
     count = int(marker_of.max()) + 1
     if count > MAX_COLORS:
@@ -61,6 +65,40 @@ def make_markers(scene: Scene) -> PoseMarkers:
         colors=assign_colors(rest),
         diagonal=diagonal,
     )
+
+
+def _add_sides(scene: Scene, joints: Joints, matrices: np.ndarray, diagonal: float) -> Joints:
+    """Joints with a point more, off the line, for each tree of them whose points lie on one: nothing shows its roll."""
+    points, tops = place_markers(joints, matrices)[0], _find_tops(joints)
+    followers = collect_followers(scene)
+    nodes, offsets, names = list(joints.nodes), list(joints.offsets), list(joints.names)
+    for top in dict.fromkeys(tops.values()):
+        own = points[[tops[node] == top for node in joints.nodes]]
+        middle = own.mean(axis=0)
+        _, sizes, axes = np.linalg.svd(np.concatenate([own - middle, np.zeros((2, 3))]))
+        if sizes[1] > STRAIGHT * sizes[0]:
+            continue
+        best, far = None, _LEAST_SIDE * diagonal
+        for node in (node for node in joints.deforming if tops[node] == top):
+            local, weights = followers[node]
+            places = local @ matrices[0, node, :3, :3].T + matrices[0, node, :3, 3] - middle
+            away = np.linalg.norm(places - np.outer(places @ axes[0], axes[0]), axis=1) * (weights > _OF_SIDE)
+            if away.max(initial=0) > far:
+                best, far = (node, local[away.argmax()]), 1.5 * float(away.max())  # above goes before a bit further out
+        if best is not None:
+            nodes.append(best[0])
+            offsets.append(best[1])
+            names.append(f"{scene.nodes[best[0]].name} (side)")
+    return replace(joints, nodes=tuple(nodes), offsets=np.array(offsets), names=tuple(names))
+
+
+def _find_tops(joints: Joints) -> dict[int, int]:
+    """The topmost joint above each solved node."""
+    tops: dict[int, int] = {}
+    for place, node in enumerate(joints.solved):
+        parent = joints.parents[place]
+        tops[node] = tops[joints.solved[parent]] if parent >= 0 else node
+    return tops
 
 
 def place_pose_markers(markers: PoseMarkers, matrices: np.ndarray) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Markers, their colours, how they are drawn, found again, and lifted to space."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from support.small_rig import write_small_rig
@@ -158,3 +160,19 @@ def test_lifting_holds_lengths_and_time_where_views_are_missing(scene, markers):
     unsure[2, hand] = unsure[3, tip] = True
     assert error[~unsure].max() < 2e-3
     assert error[unsure].max() < 2e-2
+
+
+def test_a_skeleton_on_a_line_gets_a_marker_beside_it(scene, markers):
+    assert not any("side" in name for name in markers.names)
+    spine = {"hips", "chest", "twist", "leg"}
+    parts = []
+    for part in scene.parts:
+        names = np.array([scene.nodes[joint].name for joint in scene.skins[part.skin].joints])
+        kept = np.isin(names, list(spine))[part.joints]
+        weights = np.where(kept & (part.weights > 0), part.weights, 0.0)
+        parts.append(replace(part, weights=weights))
+    straight = make_markers(replace(scene, parts=tuple(parts)))
+    sides = [index for index, name in enumerate(straight.names) if name.endswith("(side)")]
+    assert len(sides) == 1
+    away = straight.rest - straight.rest[0]
+    assert np.linalg.norm(away[sides[0], [0, 2]]) > 0.05  # the spine stands upright
