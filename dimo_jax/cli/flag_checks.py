@@ -221,6 +221,16 @@ def _check_articulate(given: Given) -> None:
         check_folder(given["out"], "out")
 
 
+def _check_animate(given: Given) -> None:
+    source = Path(given["source"])
+    if source.suffix.lower() not in GLTF_SUFFIXES or not source.is_file():
+        raise UserError(f"--source={source}: no such model, expected a rigged .glb or .gltf file")
+    if not given["poses"]:
+        raise UserError("--poses: not given, expected a folder with pose maps or tracks, which say how to move")
+    _check_path(given, "poses", "a folder with cameras.json")
+    _least(given, 0, "smooth")
+
+
 def _check_path(given: Given, flag: str, expected: str) -> None:
     if given[flag] and not Path(given[flag]).exists():
         raise UserError(f"--{flag}={given[flag]}: no such file or folder, expected {expected}")
@@ -238,5 +248,6 @@ _CHECKS: dict[str, Callable[[Given], None]] = {
     "view": _check_view,
     "export": _check_export,
     "articulate": _check_articulate,
+    "animate": _check_animate,
     "replay": lambda given: _least(given, 0, "step"),
 }

@@ -49,7 +49,7 @@ def find_joints(scene: Scene) -> Joints:
     """
     if not any(part.skin >= 0 for part in scene.parts):
         raise UserError(f"{scene.path}: no skin found, expected a mesh that joints deform")
-    followers = _collect_followers(scene)
+    followers = collect_followers(scene)
     if not any(part.skin >= 0 and part.bound for part in scene.parts):
         raise UserError(f"{scene.path}: no joint carries weight, expected skin weights above 0")
     order = [int(node) for node in scene.order]
@@ -93,7 +93,7 @@ def check_names(scene: Scene, nodes: tuple[int, ...]) -> None:
         known[name] = node
 
 
-def _collect_followers(scene: Scene) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+def collect_followers(scene: Scene) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """Node -> places [v,3] in its frame and weights [v] of the vertices that follow it."""
     found: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
     for part in scene.parts:

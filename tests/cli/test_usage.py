@@ -110,7 +110,7 @@ def test_help_is_asked_for_in_many_ways(arguments, shows, capsys):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--app=exprot", "--help"], "--app: found 'exprot', expected one of articulate, "),
+        (["--app=exprot", "--help"], "--app: found 'exprot', expected one of animate, articulate"),
         (["--app=exprot"], "; did you mean 'export'?"),
         (["--config", "configs/dimo.py", "--app", "exprot"], "; did you mean 'export'?"),
         (["--app"], "command line: Missing value for flag --app"),

@@ -80,7 +80,8 @@ def _parse_pose(view: Any, where: str) -> np.ndarray:
     return FLIP @ pose if axes == "opengl" else pose
 
 
-def _parse_lens(view: Any, image: tuple[int, int] | None, where: str) -> Lens:
+def parse_lens(view: Any, image: tuple[int, int] | None, where: str) -> Lens:
+    """The camera of one of `views`; `image` is the width and height that a focal length in pixels is for."""
     pose = _parse_pose(view, where)
     if "fov_deg" in view and "focal" in view:
         raise UserError(f"{where}: found both fov_deg and focal, expected one of them")
@@ -175,7 +176,7 @@ def describe_videos(folder: str | Path, *, problems: list[str] | None = None) ->
     for index, view in enumerate(views):
         names.append(check_name(get_field(view, "name", str, f"{where}: views[{index}]"), f"{where}: views[{index}]"))
         splits.append(get_split(view, f"{where}: view {names[-1]}", default="train"))
-        lenses.append(_parse_lens(view, image, f"{where}: view {names[-1]}"))
+        lenses.append(parse_lens(view, image, f"{where}: view {names[-1]}"))
     check_distinct(names, "view", path)
     up = _parse_up(table, views, where)
     motions, motion_splits, sentences, clips, masks = _parse_motions(table, root, names, where, problems)
