@@ -73,7 +73,10 @@ def find_joints(scene: Scene) -> Joints:
 
 
 def place_markers(
-    joints: Joints, matrices: Array, nodes: tuple[int, ...] | None = None, offsets: np.ndarray | None = None
+    joints: Joints,
+    matrices: Array | np.ndarray,
+    nodes: tuple[int, ...] | None = None,
+    offsets: np.ndarray | None = None,
 ) -> np.ndarray:
     """World positions [...,M,3] float64 of a rig's points, or of others, by its nodes' matrices [...,N,4,4]."""
     if nodes is None or offsets is None:
