@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -174,8 +175,8 @@ def clean(value: Any) -> Any:
 
 
 def print_tables(result: dict[str, Any]) -> None:
-    keys = ("count", "type_accuracy", "success", "success_with_direction", "mae_deg", "line_distance", "mpe")
-    keys += ("range_error", "range_within_25", "confident_half_success", "seconds_median", "cpu_seconds_median")
+    keys = ["count", "type_accuracy", "success", "success_with_direction", "mae_deg", "line_distance", "mpe"]
+    keys += ["range_error", "range_within_25", "confident_half_success", "seconds_median", "cpu_seconds_median"]
     for key in keys:
         known, unknown = result["all"][key], result["all_without_up"][key]
         print(f"{key:24s} {show(known)} {show(unknown)}")
@@ -195,6 +196,14 @@ def print_tables(result: dict[str, Any]) -> None:
 
 def show(value: float | int | None) -> str:
     return f"{'-':>8s}" if value is None else f"{value:8.3f}" if isinstance(value, float) else f"{value:8d}"
+
+
+def tell(rows: Iterable[dict[str, Any]], count: int) -> Iterator[dict[str, Any]]:
+    """The rows, each with a line as soon as it is there."""
+    for index, row in enumerate(rows, 1):
+        good = sum(run["success"] for run in row["runs"])
+        print(f"{index}/{count} {row['name']}: {good} of {len(row['runs'])}", file=sys.stderr, flush=True)
+        yield row
 
 
 def find_objects(data: Path) -> list[Path]:
@@ -218,9 +227,9 @@ def main() -> None:
         task = partial(try_object, source=options.source, seeds=options.seeds)
         if options.jobs > 1:
             with get_context("spawn").Pool(options.jobs) as pool:
-                rows = pool.map(task, folders, chunksize=1)
+                rows = list(tell(pool.imap(task, folders), len(folders)))
         else:
-            rows = [task(folder) for folder in folders]
+            rows = list(tell(map(task, folders), len(folders)))
         result = report(rows)
         if options.out:
             options.out.parent.mkdir(parents=True, exist_ok=True)

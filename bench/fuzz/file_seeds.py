@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,35 @@ def write_objects(folder: Path) -> None:
     """A list of objects to train."""
     (folder / "objects").mkdir()
     (folder / "objects" / "list.txt").write_text("# objects\ndata/fox\n'data/the knight' knight # twice\n")
+
+
+def write_meshes(folder: Path) -> None:
+    """Static objects: OBJ with materials, and PLY as text and binary."""
+    (folder / "obj").mkdir()
+    lines = [
+        "mtllib paint.mtl",
+        "o body",
+        "v 0 0 0",
+        "v 1 0 0 1 0 0",
+        "v 1 1 0",
+        "v 0 1 0",
+        "vt 0 0",
+        "vt 1 1",
+        "vt 0 1",
+    ]
+    lines += ["usemtl wood", "f 1/1 2/2 3/3", "o door", "g lid", "f -4//1 -2//1 -1//1", "f 1 2 3 4"]
+    (folder / "obj" / "mesh.obj").write_text("\n".join(lines) + "\n")
+    (folder / "obj" / "paint.mtl").write_text("newmtl wood\nKd 1 0 0\nd 0.5\nmap_Kd -s 1 1 1 wood.png\n")
+    Image.fromarray(draw(1)[0][..., :3]).save(folder / "obj" / "wood.png")
+    places = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], "<f4")
+    for kind, faces in (("ascii", ""), ("binary_little_endian", "<")):
+        head = f"ply\nformat {kind} 1.0\nelement vertex 4\n" + "".join(f"property float {axis}\n" for axis in "xyz")
+        head += "element face 2\nproperty list uchar int vertex_indices\nend_header\n"
+        rows = "".join("{} {} {}\n".format(*place) for place in places).encode() + b"3 0 1 2\n4 0 1 2 3\n"
+        if faces:
+            rows = places.tobytes() + struct.pack("<B3iB4i", 3, 0, 1, 2, 4, 0, 1, 2, 3)
+        (folder / kind).mkdir()
+        (folder / kind / "mesh.ply").write_bytes(head.encode() + rows)
 
 
 def write_pictures(folder: Path) -> None:

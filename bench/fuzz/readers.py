@@ -23,6 +23,7 @@ from dimo_jax.data.sources import detect, read_folder
 from dimo_jax.data.store import open_frames
 from dimo_jax.io.gltf.scene import load_scene
 from dimo_jax.io.metrics_log import read_metrics
+from dimo_jax.io.objects import load_object
 from dimo_jax.io.ply import read_gaussians
 from dimo_jax.metrics.clip import load_clip
 from dimo_jax.networks.bert import load_encoder
@@ -164,6 +165,7 @@ READERS = (
     Reader("authors_model", import_authors_model, file_seeds.write_authors_model, weight=2),
     Reader("pth", _file(load_tensors), file_seeds.write_tensors, entry="tensors.pth", weight=0.6),
     Reader("ply", _file(read_gaussians), file_seeds.write_splats, entry="splats.ply", weight=0.6),
+    Reader("mesh", _file(load_object), file_seeds.write_meshes, entry="mesh.*", weight=2),
     Reader("npz", read_arrays, file_seeds.write_arrays, entry="arrays.npz", weight=0.6),
     Reader("run", read_run, file_seeds.write_run, entry="model.npz", weight=4),
     Reader("status", read_status, file_seeds.write_state, weight=0.6),

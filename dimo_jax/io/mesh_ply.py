@@ -45,7 +45,8 @@ def read_mesh_ply(path: Path) -> ObjectMesh:
 
 
 def _parse_header(text: str) -> tuple[str, list[tuple[str, int, list[_Property]]]]:
-    order, elements = None, []
+    order: str | None = None
+    elements: list[tuple[str, int, list[_Property]]] = []
     for line in text.splitlines()[1:]:
         words = line.split()
         if words[:1] == ["format"]:
@@ -78,7 +79,7 @@ def _read_text(data: bytes, order: str, elements: list[tuple[str, int, list[_Pro
                 size = int(values[at]) if listed[2] else 1
                 at += bool(listed[2])
                 if listed[2] and listed[0] in ("vertex_indices", "vertex_index"):
-                    faces.append(values[at : at + size].astype(np.int64))
+                    faces.append(_whole(values[at : at + size]))
                 at += size
             if at > len(values):
                 raise ValueError("cut short")
@@ -112,7 +113,7 @@ def _binary_faces(
         if at + count * row.itemsize <= len(data):
             block = np.frombuffer(data, row, count, at)
             if (block["count"] == 3).all():
-                return block["ids"].astype(np.int64), at + count * row.itemsize
+                return _whole(block["ids"]), at + count * row.itemsize
     faces = []
     for _ in range(count):
         for name, kind, length in properties:
@@ -123,8 +124,15 @@ def _binary_faces(
             ids = np.frombuffer(data, order + kind, size, at)
             at += size * np.dtype(kind).itemsize
             if length and name in ("vertex_indices", "vertex_index"):
-                faces.append(ids.astype(np.int64))
+                faces.append(_whole(ids))
     return faces, at
+
+
+def _whole(values: np.ndarray) -> np.ndarray:
+    """Indices as integers."""
+    if not (np.abs(values.astype(np.float64)) < 1 << 40).all():
+        raise ValueError("a vertex index that is no number")
+    return values.astype(np.int64)
 
 
 def _assemble(path: Path, vertex: dict[str, np.ndarray], faces: list[np.ndarray] | np.ndarray) -> ObjectMesh:

@@ -48,19 +48,31 @@ def draw_parts(thing: ObjectMesh, choices: Sequence[PartChoice], *, size: int = 
 def draw_part(thing: ObjectMesh, faces: np.ndarray, *, size: int = 220, azimuth: float = 35.0) -> np.ndarray:
     """The object in grey with the triangles `faces` [F] bool in red, seen from where more shows, [size,size,3]."""
     materials = tuple(Material(np.array(color)) for color in (GREY, RED))
+    faces = np.asarray(faces, bool)
     mesh = replace(
         thing.mesh,
         materials=materials,
-        triangle_materials=np.asarray(faces, np.int32),
+        triangle_materials=faces.astype(np.int32),
         colors=np.ones_like(thing.mesh.colors),
     )
     low, high, diagonal = bounds(thing.vertices[np.unique(thing.triangles)])
     vertices = (thing.vertices - (low + high) / 2) / diagonal
-    pictures = [render_mesh(vertices, mesh, _camera(azimuth + turn, size), samples=1) for turn in (0.0, 180.0)]
-    red = [int(((each[..., 0] > each[..., 1].astype(int) + 40) & (each[..., 3] > 0)).sum()) for each in pictures]
-    chosen = pictures[int(np.argmax(red))].astype(np.float64)
-    alpha = chosen[..., 3:] / 255
-    return np.rint(chosen[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    alone = replace(mesh, triangles=mesh.triangles[faces], triangle_materials=mesh.triangle_materials[faces])
+    cameras = [_camera(azimuth + turn, size) for turn in (0.0, 180.0)]
+    pictures = [_on_white(render_mesh(vertices, mesh, camera, samples=1)) for camera in cameras]
+    red = [int((each[..., 0] > each[..., 1] + 40).sum()) for each in pictures]
+    chosen = int(np.argmax(red))
+    picture = pictures[chosen]
+    if alone.triangles.size:  # what lies behind shines through
+        shape = render_mesh(vertices, alone, cameras[chosen], samples=1)
+        picture = np.where(shape[..., 3:] > 0, (picture + _on_white(shape)) / 2, picture)
+    return np.rint(picture).astype(np.uint8)
+
+
+def _on_white(image: np.ndarray) -> np.ndarray:
+    """Straight RGBA [H,W,4] uint8 over white -> [H,W,3] float in 0..255."""
+    alpha = image[..., 3:] / 255
+    return image[..., :3] * alpha + 255 * (1 - alpha)
 
 
 def _camera(azimuth: float, size: int) -> Camera:

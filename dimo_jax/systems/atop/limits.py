@@ -21,6 +21,8 @@ def find_range(view: View, row: int, side: int, kind: str) -> tuple[float, float
         return -2 * np.pi, 2 * np.pi
     if kind in ("spin", "crank") and words & {"faucet", "tap", "spout"}:
         return -np.pi / 2, np.pi / 2
+    if kind == "lever" and words & {"trigger", "squeeze", "grip", "pedal"}:
+        return 0.0, float(np.deg2rad(20))  # they sink into what holds them, so collisions say nothing
     if kind in _ANGLES:
         usual = np.deg2rad(_ANGLES[kind])
         if free < np.deg2rad(5):  # a collision at once says more about the mesh than about the joint
@@ -31,4 +33,4 @@ def find_range(view: View, row: int, side: int, kind: str) -> tuple[float, float
         return 0.0, scale * min(0.87 * length, free if free > 0.1 * length else length)
     if kind == "slide":
         return 0.0, scale * min(length, free if free > 0.2 * length else length)
-    return 0.0, scale * (min(0.5 * length, free) if free > 0.1 * length else 0.3 * length)
+    return 0.0, scale * (min(free, 2.5 * length) if free > 0.2 * length else 0.5 * length)

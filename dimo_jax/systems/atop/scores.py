@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def trust(found: Sequence[Candidate]) -> np.ndarray:
     return np.array([-costs.get(each.source.split()[0], 0.0) for each in found])
 
 
-def over(values: np.ndarray, low: float, high: float) -> np.ndarray:
+def over(values: Any, low: float, high: float) -> Any:
     """0 up to `low`, 1 from `high` on, a straight line between."""
     return np.clip((values - low) / (high - low), 0, 1)
 
@@ -187,17 +188,18 @@ def lever(view: View) -> np.ndarray:
     e, setting = view.evidence, view.setting
     half = np.sort(setting.box.half)
     long = float(np.clip(half[2] / max(half[1], 1e-6) - 1.2, 0, 1))
-    score = -2.5 * over(e.contact_off, 0.2, 0.7) - 2.0 * over(-e.eccentric, -0.3, -0.08)
-    score = score - 2.5 * over(e.outside, 0.1, 0.4)
+    sunk = float(over(setting.touching.mean(), 0.1, 0.35))  # held all around, so that the contact tells no place
+    score = -2.5 * (1 - sunk) * over(e.contact_off, 0.2, 0.7) - 1.5 * over(e.near_contact, 0.1, 0.3)
+    score = score - 1.8 * over(-e.eccentric, -0.45, -0.15) - 2.5 * over(e.outside, 0.1, 0.4)
     score = score - 1.5 * long * over(np.abs(e.axes @ setting.principal[0]), 0.2, 0.7)
-    score = score - 1.2 * over(np.minimum(e.pivot, 4 * e.mirror), 0.1, 0.5) - 1.5 * over(-e.tip, -0.8, -0.4)
+    score = score - 1.6 * over(e.pivot, 0.08, 0.5) - 0.6 * over(e.mirror, 0.02, 0.12) - 1.5 * over(-e.tip, -0.8, -0.4)
     blocked = _blocked_at(view, np.deg2rad(10), e.length)
-    total = score[:, None] - 2.5 * over(blocked, 0.03, 0.25) - 1.0 * over(e.kept, 0.01, 0.06)
-    if {"trigger", "squeeze", "grip", "pedal"} & set(view.meaning.words):  # closes towards the mass that holds it
+    total = score[:, None] - 1.0 * over(e.kept, 0.01, 0.06) + _directions(view)
+    if {"trigger", "squeeze", "grip", "pedal"} & set(view.meaning.words):  # sinks into the mass that holds it
         velocity = _velocity(view)
-        total = total - 1.0 * over(velocity @ _from_body(setting), -0.8, 0.3)
-        return total - 1.5 * over(velocity @ _from_near(setting), -0.7, 0.2) + _directions(view)
-    return total + 0.5 * over(e.free, np.deg2rad(10), np.deg2rad(80)) + _directions(view)
+        total = total - 0.8 * over(blocked, 0.03, 0.25) - 0.6 * over(velocity @ _from_body(setting), -0.8, 0.3)
+        return total - 2.0 * over(velocity @ _from_near(setting), -0.8, 0.2)
+    return total - 2.5 * over(blocked, 0.03, 0.25) + 0.5 * over(e.free, np.deg2rad(10), np.deg2rad(80))
 
 
 def pull(view: View) -> np.ndarray:
