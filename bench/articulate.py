@@ -202,7 +202,15 @@ def clean(value: Any) -> Any:
 
 
 def print_tables(result: dict[str, Any]) -> None:
-    keys = ("count", "type_accuracy", "success", "success_with_direction", "mae_deg", "line_distance", "mpe")
+    keys: tuple[str, ...] = (
+        "count",
+        "type_accuracy",
+        "success",
+        "success_with_direction",
+        "mae_deg",
+        "line_distance",
+        "mpe",
+    )
     keys += ("range_error", "range_within_25", "confident_half_success", "seconds_median", "cpu_seconds_median")
     for key in keys:
         known, unknown = result["all"][key], result["all_without_up"][key]
