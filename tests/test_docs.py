@@ -26,8 +26,9 @@ SNIPPETS = [
 
 
 @pytest.mark.parametrize("code", SNIPPETS)
-def test_snippet_runs(code):
+def test_snippet_runs(code, tmp_path, monkeypatch):
     assert code.strip()
+    monkeypatch.chdir(tmp_path)  # some write files
     exec(compile(code, "snippet", "exec"), {})
 
 

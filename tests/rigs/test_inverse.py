@@ -95,7 +95,7 @@ def test_smoothing_takes_noise_out_of_the_motion():
 
     def jitter(smooth):
         pose = solve_pose(rig, joints, noisy, smooth=smooth).pose
-        found = np.asarray(place_nodes(rig, pose))[:, list(joints.solved), :3, 3]
+        found = np.asarray(place_nodes(rig, pose))[:, list(joints.solved)][..., :3, 3]
         return np.square(np.diff(found, 2, axis=0)).mean()
 
     assert jitter(0.03) < 0.7 * jitter(0.0)
