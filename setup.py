@@ -128,6 +128,8 @@ setup(
             "gsply",
             "gaussforge",
             "pygltflib",
+            "trimesh",
+            "bvhio",
             *EVALUATE,
             "ruff",
             "mypy",

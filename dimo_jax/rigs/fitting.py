@@ -26,6 +26,9 @@ class Problem(flax.struct.PyTreeNode):
     rests: Array  # [J,T,4] turn against the parent, at rest
     priors: Array  # [J,T,3,3] of the turn away from rest, in the frame at rest
     stiffness: Array  # [J]
+    still_turns: Array  # [J,T,4] in the world, at rest
+    still_heads: Array  # [J,T,3]
+    still_points: Array  # [M,T,3]
     joints: Array  # [M] place among the solved
     offsets: Array  # [M,T,3] in the joint's frame
     targets: Array  # [M,T,3]
@@ -125,6 +128,22 @@ def _linearize(problem: Problem, turns: Array, moves: Array, damping: Array) -> 
     )
 
 
+def _align(problem: Problem, weights: Array, joint: Array) -> tuple[Array, Array, Array, Array]:
+    """What turns a joint as a whole towards points below it, of weights [M,T].
+
+    Returns:
+      The correlation [T,3,3] of their places with those at rest in the joint's frame, both about their centres, these
+      centres [T,3], and how far the points are spread [T,1].
+    """
+    total = jnp.maximum(weights.sum(axis=0), 1e-12)[:, None]
+    rest = jnp.broadcast_to(problem.still_points - problem.still_heads[joint], problem.targets.shape)
+    rest = quaternion.rotate(quaternion.conjugate(problem.still_turns[joint]), rest)
+    center, rest_center = ((weights[..., None] * each).sum(axis=0) / total for each in (problem.targets, rest))
+    ends, arms = problem.targets - center, rest - rest_center
+    pull = (weights[..., None, None] * ends[..., :, None] * arms[..., None, :]).sum(axis=0)
+    return pull, center, rest_center, (weights * jnp.square(arms).sum(-1)).sum(axis=0)[:, None]
+
+
 def _start(problem: Problem) -> tuple[Array, Array]:
     """Turns and moves from the root down: every joint turns what hangs on it to its targets, as little as it can."""
     count, frames = problem.facings.shape[:2]
@@ -135,24 +154,29 @@ def _start(problem: Problem) -> tuple[Array, Array]:
     seen = seen / jnp.maximum(weight, 1e-12)[..., None]
     children = problem.parents[None, :] == jnp.arange(count)[:, None]
     hung = problem.joints[None, :] == jnp.arange(count)[:, None]
+    below = problem.ancestors[problem.joints].T  # [J,M]
 
     def turn(state: tuple[Array, Array], joint: Array) -> tuple[tuple[Array, Array], None]:
         turns, places = state
-        above = problem.parents[joint]
+        above, known = problem.parents[joint], weight[joint][:, None] > 0
         expected = quaternion.multiply(turns[above], jnp.broadcast_to(problem.rests[joint], (frames, 4)))
-        place = places[above] + quaternion.rotate(turns[above], problem.arms[joint])
-        place = jnp.where(weight[joint][:, None] > 0, seen[joint], place)
+        place = jnp.where(known, seen[joint], places[above] + quaternion.rotate(turns[above], problem.arms[joint]))
         ends = jnp.concatenate([seen[:count], problem.targets]) - place
         arms = jnp.concatenate([jnp.broadcast_to(problem.arms, (count, frames, 3)),
-                                jnp.broadcast_to(problem.offsets, (len(problem.joints), frames, 3))])  # fmt: skip
+                                jnp.broadcast_to(problem.offsets, problem.targets.shape)])  # fmt: skip
         shares = jnp.concatenate([children[joint][:, None] * (weight[:count] > 0),
                                   hung[joint][:, None] * problem.confidences])  # fmt: skip
+        whole, center, rest_center, any_below = _align(problem, below[joint][:, None] * problem.confidences, joint)
         pull = (shares[..., None, None] * ends[..., :, None] * arms[..., None, :]).sum(axis=0)
-        scale = (shares * jnp.square(arms).sum(-1)).sum(axis=0) + 1e-8
-        pull = pull + 1e-3 * scale[:, None, None] * quaternion.to_matrix(expected)
+        pull = jnp.where(known[..., None], pull, whole)
+        scale = jnp.where(known, (shares * jnp.square(arms).sum(-1)).sum(axis=0)[:, None], any_below)
+        pull = pull + 1e-3 * (scale + 1e-8)[..., None] * quaternion.to_matrix(expected)
         u, _, vt = jnp.linalg.svd(pull)
         u = u.at[..., :, 2].multiply(jnp.linalg.det(u @ vt)[..., None])
-        return (turns.at[joint].set(quaternion.from_matrix(u @ vt)), places.at[joint].set(place)), None
+        turned = quaternion.from_matrix(u @ vt)
+        moved = center - quaternion.rotate(turned, rest_center)
+        place = jnp.where(known | (any_below == 0), place, moved)
+        return (turns.at[joint].set(turned), places.at[joint].set(place)), None
 
     zeros = jnp.zeros((count + 1, frames, 3))
     (turns, places), _ = jax.lax.scan(
@@ -188,6 +212,9 @@ def _pad(problem: Problem) -> Problem:
         rests=grow(problem.rests, more, later),
         priors=grow(problem.priors, more, later),
         stiffness=jnp.pad(problem.stiffness, (0, more), constant_values=1.0),
+        still_turns=grow(problem.still_turns, more, later),
+        still_heads=grow(problem.still_heads, more, later),
+        still_points=grow(problem.still_points, beside, later),
         joints=jnp.pad(problem.joints, (0, beside)),
         offsets=grow(problem.offsets, beside, later),
         targets=grow(problem.targets, beside, later),

@@ -22,7 +22,9 @@ from dimo_jax.rigs.sampling import keep_sign
 
 SWING = 1e-8  # stiffness of a joint's turn in directions that points show, against a point of confidence 1
 TWIST = 1e-6  # about the bone's own axis
+BLIND = 1e-4  # of a joint on which nothing hangs away from its head, so that no point shows its turn
 POINTS = 1e-3  # of the rig's size: the error of a point of confidence 1, against which bones stretch
+SHORT = 1e-3  # of the rig's size: an arm that shows no turn
 FREE = 1e-6  # stiffness of the place of the topmost joints
 
 
@@ -94,8 +96,7 @@ def solve_pose(
     heads, points = place_points(problem, turns, moves)
     pose = _to_pose(rig, joints, frame, base, np.asarray(turns), np.asarray(heads) * size, stretch > 0)
     misses = np.linalg.norm(np.asarray(points).swapaxes(0, 1) * size - targets, axis=-1)
-    tops = np.array(joints.parents) < 0
-    stretches = np.where(tops[:, None], 0.0, np.linalg.norm(moves, axis=-1)).T * size
+    stretches = np.where(np.array(joints.free)[:, None], 0.0, np.linalg.norm(moves, axis=-1)).T * size
     return Solution(pose, misses, stretches if stretch > 0 else np.zeros_like(stretches))
 
 
@@ -168,8 +169,11 @@ def _make_problem(
         arms=jnp.asarray(arms.swapaxes(0, 1), jnp.float32),
         rests=jnp.where(jnp.asarray(tops)[:, None, None], turns.swapaxes(0, 1), against.swapaxes(0, 1)),
         priors=jnp.asarray(_twist_priors(count, parents, owners, local / size, arms), jnp.float32),
-        stiffness=jnp.asarray(np.where(tops, FREE, bone), jnp.float32),
+        stiffness=jnp.asarray(np.where(joints.free, FREE, bone), jnp.float32),
         joints=jnp.asarray(owners),
+        still_turns=turns.swapaxes(0, 1),
+        still_heads=jnp.asarray(frame.places.swapaxes(0, 1) / size, jnp.float32),
+        still_points=jnp.asarray(spots.swapaxes(0, 1) / size, jnp.float32),
         offsets=jnp.asarray(local.swapaxes(0, 1) / size, jnp.float32),
         targets=jnp.asarray(np.where(seen[..., None], targets, 0.0).swapaxes(0, 1) / size, jnp.float32),
         confidences=jnp.asarray(weights.T, jnp.float32),
@@ -183,15 +187,20 @@ def _twist_priors(
     count: int, parents: np.ndarray, owners: np.ndarray, local: np.ndarray, arms: np.ndarray
 ) -> np.ndarray:
     """Stiffness [J,F,3,3] of every joint's turn away from rest: weak, less so about the axis of what hangs on it."""
-    axes = np.zeros((local.shape[0], count, 3))
+    axes, spread = np.zeros((local.shape[0], count, 3)), np.zeros((local.shape[0], count))
     for marker, owner in enumerate(owners):
         axes[:, owner] += local[:, marker]
+        spread[:, owner] = np.maximum(spread[:, owner], np.linalg.norm(local[:, marker], axis=-1))
     for child, parent in enumerate(parents):
         if parent >= 0:
             axes[:, parent] += arms[:, child]
-    length = np.linalg.norm(axes, axis=-1, keepdims=True)
-    axes = np.where(length > 1e-9, axes / np.maximum(length, 1e-9), 0.0).swapaxes(0, 1)
-    return SWING * np.eye(3) + TWIST * axes[..., :, None] * axes[..., None, :]
+            spread[:, parent] = np.maximum(spread[:, parent], np.linalg.norm(arms[:, child], axis=-1))
+    length = np.linalg.norm(axes, axis=-1, keepdims=True).swapaxes(0, 1)
+    axes = axes.swapaxes(0, 1) / np.maximum(length, 1e-9)
+    bound = TWIST * (parents >= 0)[:, None, None, None]  # the topmost have no rest to keep to
+    seen = SWING * np.eye(3) + bound * axes[..., :, None] * axes[..., None, :]
+    reach = spread.swapaxes(0, 1)[..., None, None]
+    return np.where(reach < SHORT, BLIND * np.eye(3), np.where(length[..., None] < SHORT, SWING * np.eye(3), seen))
 
 
 def _aim(problem: Problem, frame: Frame, facings: np.ndarray, confidences: np.ndarray | float) -> Problem:
@@ -231,6 +240,6 @@ def _to_pose(
     local = jnp.asarray(arrays["rotations"][:, solved])
     delta = quaternion.from_matrix(jnp.asarray(changes, jnp.float32))
     arrays["rotations"][:, solved] = keep_sign(np.asarray(quaternion.multiply(delta, quaternion.normalize(local))))
-    moving = parents < 0 if not soft else np.ones(len(parents), bool)
+    moving = np.array(joints.free) | soft
     arrays["translations"][:, solved[moving]] = shifts[:, moving]
     return Pose(**{name: jnp.asarray(values, jnp.float32) for name, values in arrays.items()})

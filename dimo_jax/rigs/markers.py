@@ -12,6 +12,7 @@ import numpy as np
 
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.types import Array
+from dimo_jax.rigs.posing import pose_nodes
 from dimo_jax.rigs.scene import Part, Scene
 
 SHARE = 0.5  # of a joint's strongest weight, from which on a vertex counts as the joint's own
@@ -21,11 +22,15 @@ CENTERED = 0.05  # of their spread: a centre nearer to the head gives no directi
 
 @dataclass(frozen=True)
 class Joints:
-    """The nodes that move what is drawn, and M points on them: all heads, then the tips of the leaves."""
+    """The nodes that move what is drawn, and M points on them: all heads, then the tips of the leaves.
+
+    Where the joints form one chain without forks, a point beside it comes last.
+    """
 
     deforming: tuple[int, ...]  # nodes with weight, or with a part of their own, parents first
-    solved: tuple[int, ...]  # these and the nodes between them, parents first
+    solved: tuple[int, ...]  # these, joints above several of them, and the nodes between, parents first
     parents: tuple[int, ...]  # of each solved node its parent's place in `solved`; -1 for the topmost
+    free: tuple[bool, ...]  # of each whether it may leave its place: nothing above it deforms
     nodes: tuple[int, ...]  # [M] of each point
     offsets: np.ndarray  # [M,3] of each point in its node's frame; a head has zeros
     names: tuple[str, ...]  # [M]
@@ -52,13 +57,19 @@ def find_joints(scene: Scene) -> Joints:
     solved = _fill_between(scene, order, set(deforming))
     place = {node: index for index, node in enumerate(solved)}
     parents = tuple(place.get(scene.nodes[node].parent, -1) for node in solved)
+    free: list[bool] = []
+    for parent in parents:
+        free.append(parent < 0 or (free[parent] and solved[parent] not in followers))
     leaves = _find_leaves(scene, deforming)
     tips = [(node, tip) for node in leaves if (tip := _place_tip(*followers[node])) is not None]
     nodes = (*deforming, *(node for node, _ in tips))
-    heads = np.zeros((len(deforming), 3))
     names = [scene.nodes[node].name for node in deforming] + [f"{scene.nodes[node].name} (tip)" for node, _ in tips]
-    offsets = np.concatenate([heads, np.reshape([tip for _, tip in tips], (-1, 3))])
-    return Joints(deforming, solved, parents, nodes, offsets, tuple(names))
+    offsets = np.concatenate([np.zeros((len(deforming), 3)), np.reshape([tip for _, tip in tips], (-1, 3))])
+    side = _place_side(scene, followers, nodes, offsets) if len(set(parents)) == len(parents) else None
+    if side is not None:
+        nodes, offsets = (*nodes, side[0]), np.concatenate([offsets, side[1][None]])
+        names.append(f"{scene.nodes[side[0]].name} (side)")
+    return Joints(deforming, solved, parents, tuple(free), nodes, offsets, tuple(names))
 
 
 def place_markers(
@@ -107,14 +118,22 @@ def _split(scene: Scene, part: Part) -> list[tuple[int, np.ndarray, np.ndarray]]
 
 
 def _fill_between(scene: Scene, order: list[int], deforming: set[int]) -> tuple[int, ...]:
-    """The nodes that deform, and those that have one of these above and one below."""
+    """The nodes that deform, joints on which several branches of these hang, and the nodes between any two.
+
+    A body that moves its limbs and no vertex is such a joint: only its turn says how limbs that turn with it twist.
+    """
+    joints = {int(joint) for part in scene.parts if part.skin >= 0 for joint in scene.skins[part.skin].joints}
+    branches: dict[int, int] = {}
     below = set(deforming)
     for node in reversed(order):
-        if node in below and scene.nodes[node].parent >= 0:
-            below.add(scene.nodes[node].parent)
+        parent = scene.nodes[node].parent
+        if node in below and parent >= 0:
+            below.add(parent)
+            branches[parent] = branches.get(parent, 0) + 1
     solved: dict[int, None] = {}
     for node in order:
-        if node in deforming or (node in below and scene.nodes[node].parent in solved):
+        forks = node in joints and branches.get(node, 0) > 1
+        if node in deforming or forks or (node in below and scene.nodes[node].parent in solved):
             solved[node] = None
     return tuple(solved)
 
@@ -127,6 +146,27 @@ def _find_leaves(scene: Scene, deforming: tuple[int, ...]) -> list[int]:
             inner.add(above)
             above = scene.nodes[above].parent
     return [node for node in deforming if node not in inner]
+
+
+def _place_side(
+    scene: Scene, followers: dict[int, tuple[np.ndarray, np.ndarray]], nodes: tuple[int, ...], offsets: np.ndarray
+) -> tuple[int, np.ndarray] | None:
+    """A point beside a chain without forks, which alone shows how the whole rolls; None where nothing lies beside it.
+
+    It is the vertex farthest from the chain's line, of all that follow one joint, on the node that it follows.
+    """
+    matrices = pose_nodes(scene, None, np.zeros(1)).matrices[0, :, :3]
+    points = np.einsum("mab,mb->ma", matrices[list(nodes), :, :3], offsets) + matrices[list(nodes), :, 3]
+    center = points.mean(axis=0)
+    axes = np.linalg.svd(points - center)[2]
+    best: tuple[float, int, np.ndarray] | None = None
+    for node, (places, weights) in followers.items():
+        own = places[weights >= SHARE * weights.max()]
+        away = own @ matrices[node, :, :3].T + matrices[node, :, 3] - center
+        off = np.linalg.norm(away - (away @ axes[0])[:, None] * axes[0], axis=1)
+        if best is None or off.max() > best[0]:
+            best = float(off.max()), node, own[off.argmax()]
+    return best[1:] if best is not None and best[0] > 0 else None
 
 
 def _place_tip(places: np.ndarray, weights: np.ndarray) -> np.ndarray | None:

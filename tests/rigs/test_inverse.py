@@ -61,15 +61,15 @@ def test_perfect_points_give_the_pose_back():
 def test_bones_keep_their_lengths_exactly_without_stretch():
     scene, rig, joints, _, matrices, points = _setting()
     rng = np.random.default_rng(0)
-    solution = solve_pose(rig, joints, points + 0.01 * rng.normal(size=points.shape), stretch=0.0)
+    solution = solve_pose(rig, joints, points + 0.003 * rng.normal(size=points.shape), stretch=0.0)
     moved = [node for node, parent in zip(joints.solved, joints.parents) if parent >= 0]
     rest = np.asarray(rig.rest.translations)[moved]
     found = np.asarray(solution.pose.translations)[:, moved]
     np.testing.assert_array_equal(found, np.broadcast_to(rest, found.shape))
     assert solution.stretches.max() == 0
-    assert _vertex_error(scene, rig, solution.pose, matrices) < 0.02
-    soft = solve_pose(rig, joints, points + 0.01 * rng.normal(size=points.shape))
-    assert soft.stretches.max() > 1e-4
+    assert _vertex_error(scene, rig, solution.pose, matrices) < 0.015
+    soft = solve_pose(rig, joints, points + 0.003 * rng.normal(size=points.shape))
+    assert soft.stretches.max() > 1e-5
 
 
 def test_points_that_were_not_seen_do_not_count():
@@ -88,16 +88,17 @@ def test_points_that_were_not_seen_do_not_count():
 
 
 def test_smoothing_takes_noise_out_of_the_motion():
-    _, rig, joints, _, matrices, points = _setting()
-    noisy = points + 0.01 * np.random.default_rng(0).normal(size=points.shape)
-    heads = np.asarray(matrices)[:, list(joints.solved), :3, 3]
+    _, rig, joints, *_ = _setting()
+    still = np.asarray(place_nodes(rig, rig.rest))
+    noise = 0.01 * np.random.default_rng(0).normal(size=(24, len(joints.nodes), 3))
+    noisy = place_markers(joints, still) + noise
 
     def jitter(smooth):
-        pose = solve_pose(rig, joints, noisy, smooth=smooth, num_iterations=30).pose
+        pose = solve_pose(rig, joints, noisy, smooth=smooth).pose
         found = np.asarray(place_nodes(rig, pose))[:, list(joints.solved), :3, 3]
-        return np.square(np.diff(found - heads, 2, axis=0)).mean()
+        return np.square(np.diff(found, 2, axis=0)).mean()
 
-    assert jitter(3e-3) < 0.7 * jitter(0.0)
+    assert jitter(0.03) < 0.7 * jitter(0.0)
 
 
 def test_orientations_settle_the_twist_that_points_do_not_show():

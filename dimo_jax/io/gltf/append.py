@@ -47,7 +47,8 @@ def append_clips(
     """Writes a model with clips more, atomically; of what the source holds nothing changes.
 
     A node of which a clip moves any property gets a channel for that, with linear interpolation between the keys. One
-    that the file gives as a matrix, which glTF does not let clips move, is written as translation, rotation and scale.
+    that the file gives as a matrix, which glTF does not let clips move, is written as translation, rotation and scale;
+    one with a skin and nothing below it gets no channel, since it stands where its joints are.
 
     Args:
       source: a .glb or .gltf file.
@@ -127,7 +128,7 @@ class _Packer:
         samplers: list[dict[str, Any]] = []
         channels: list[dict[str, Any]] = []
         for target, kind in (("translation", "VEC3"), ("rotation", "VEC4"), ("scale", "VEC3"), ("weights", "SCALAR")):
-            chosen = [(node, values) for where, node, values in tracks if where == target]
+            chosen = [(node, values) for where, node, values in tracks if where == target and self._counts(node, where)]
             outputs = self._add_accessors(kind, [values for _, values in chosen])
             for (node, _), output in zip(chosen, outputs):
                 self._free_node(rig, node, path)
@@ -163,6 +164,11 @@ class _Packer:
         self.json["bufferViews"].append(entry)
         self.views.append(entry)
         return indices
+
+    def _counts(self, node: int, target: str) -> bool:
+        """Whether a property shows: a node with a skin stands where its joints are, and no clip should move it."""
+        entry = self.json["nodes"][node]
+        return target == "weights" or "skin" not in entry or bool(entry.get("children"))
 
     def _free_node(self, rig: Rig, node: int, path: Path) -> None:
         """Writes a node's matrix as what clips may move."""
