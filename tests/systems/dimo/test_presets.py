@@ -20,7 +20,9 @@ def make_small(preset):
     config = get_config(preset)
     config.data.source.update(num_motions=2, num_frames=6, size=32, num_train_views=3, num_test_views=1)
     config.batch = dict(motions=2, views=1, frames=2)
-    config.decoder.update(width=16, head_width=16)
+    config.decoder.width = 16
+    if "head_width" in config.decoder:
+        config.decoder.head_width = 16
     config.num_key_points = 16
     config.stage1.update(num_steps=3, capacity=48, num_points=32, densify_from=1, densify_every=1, anneal_every=2)
     config.stage2.update(num_steps=3, num_per_key_point=4, prune_every=2, refresh_every=2)
