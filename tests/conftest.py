@@ -1,6 +1,9 @@
 """Compiled programs are kept between tests, processes and runs: most of the suite's time is XLA's compiler."""
 
+import gc
 import os
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +12,19 @@ def pytest_configure(config):
     """Points jax, here and in the processes that tests start, to a folder of compiled programs."""
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+
+MOST_MAPPINGS = 30_000  # of the 65,530 that Linux grants a process, beyond which XLA's compiler aborts without a word
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_mappings():
+    """Forgets compiled programs where a process has many: each takes some ten mappings of memory, and none is freed by itself."""
+    yield
+    maps = Path("/proc/self/maps")
+    if "jax" in sys.modules and maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPPINGS:
+        sys.modules["jax"].clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="module")

@@ -200,7 +200,8 @@ def test_unseen_motion_is_fitted_by_its_code_alone(trained, unseen, tmp_path):
     # The decoder sees the batches that the code saw. What it gains is told by the loss, of colour and alpha, that it
     # minimizes: on a model this small the PSNR of colours does not rise with it.
     gained = sum(losses[36:40]) / sum(losses[6:10])
-    assert gained < losses[30] / losses[0] < 1
+    assert gained < 0.95
+    assert losses[30] < losses[0]
     code = np.load(tmp_path / f"{name}.npz")
     assert np.abs(code["z"] - code["start"]).max() > 1e-3
     assert (tmp_path / f"{name}.mp4").stat().st_size > 500

@@ -61,7 +61,7 @@ from dimo_jax.core.errors import Stopped
 
 @jax.jit
 def slow(x):
-    for i in range(250):
+    for i in range(700):
         x = jnp.sin(x) @ x + jnp.cumsum(jnp.sort(x, axis=i % 2), 0)
     return x
 
