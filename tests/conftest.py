@@ -14,7 +14,8 @@ def pytest_configure(config):
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 
-MOST_MAPPINGS = 30_000  # of the 65,530 that Linux grants a process, beyond which XLA's compiler aborts without a word
+# Of the 65,530 that Linux grants a process, beyond which XLA's compiler aborts without a word.
+MOST_MAPPINGS = 30_000
 
 
 @pytest.fixture(scope="module", autouse=True)
