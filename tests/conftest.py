@@ -20,7 +20,7 @@ MOST_MAPPINGS = 30_000
 
 @pytest.fixture(scope="module", autouse=True)
 def few_mappings():
-    """Forgets compiled programs where a process has many: each takes some ten mappings of memory, and none is freed by itself."""
+    """Forgets compiled programs where a process has many: each takes some ten mappings of memory and keeps them."""
     yield
     maps = Path("/proc/self/maps")
     if "jax" in sys.modules and maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPPINGS:
