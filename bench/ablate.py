@@ -32,7 +32,7 @@ import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict
 
-from bench.presets import load_module, scale_steps
+from bench.presets import load_module
 from dimo_jax.apps.train import train
 from dimo_jax.cameras.orbits import select_cameras
 from dimo_jax.core.errors import UserError
@@ -40,6 +40,7 @@ from dimo_jax.data.dataset import Dataset, motions_in, train_frames, views_in
 from dimo_jax.metrics.fvd import frechet_distance, video_features
 from dimo_jax.metrics.means import mean_defined
 from dimo_jax.metrics.scores import Scores
+from dimo_jax.runs.build import stretch
 from dimo_jax.runtime.files import replace_file
 from dimo_jax.systems.dimo.player import Player
 from dimo_jax.training.config_file import config_sha256
@@ -100,7 +101,7 @@ def load_config(plan: Plan) -> ConfigDict:
         raise UserError(f"--configs={plan.spec}: {error}") from error
     for change in plan.changes:
         _change(config, change)
-    return scale_steps(config, plan.budget)
+    return stretch(config, plan.budget)
 
 
 def _change(config: ConfigDict, change: str) -> None:

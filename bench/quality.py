@@ -30,7 +30,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from bench.presets import load_module, scale_steps
+from bench.presets import load_module
 from dimo_jax.apps import import_data
 from dimo_jax.apps.train import train
 from dimo_jax.core.errors import UserError
@@ -38,6 +38,7 @@ from dimo_jax.data.dataset import Dataset, held_out_frames, motions_in, train_fr
 from dimo_jax.io.metrics_log import read_metrics
 from dimo_jax.metrics.means import mean_defined
 from dimo_jax.metrics.sharpness import sharpness
+from dimo_jax.runs.build import stretch
 from dimo_jax.runs.evaluation import measure_surface_distance, play_motions, score
 from dimo_jax.runtime.compiler import leave_reductions_to_xla
 from dimo_jax.runtime.files import write_json
@@ -130,13 +131,13 @@ def find_sharpness(player: Player, dataset: Dataset, views: np.ndarray, frames: 
 def run_one(subject: str, seed: int, folder: Path, settings: Settings) -> dict[str, Any]:
     """Trains and scores one run; returns its figures."""
     whole = load_config(subject, seed, settings)
-    probe = scale_steps(load_config(subject, seed, settings), PROBE)
+    probe = stretch(load_config(subject, seed, settings), PROBE)
     probe.log_every, probe.image_every = 4, 0
     dataset, _ = train(probe, folder / "probe")
     pace = measure_pace(read_metrics(folder / "probe/metrics.jsonl"), whole)
     share = settings.budget / pace.seconds
     logging.info("%s: a whole run would take %.0f s, so all schedules are stretched by %.2f", subject, *pace, share)
-    config = scale_steps(whole, share)
+    config = stretch(whole, share)
     dataset, trained = train(config, folder / "run")
     player = Player(config, trained.system.components, trained.state, num_frames=dataset.num_frames)
     figures: dict[str, Any] = {"seconds": sum(trained.seconds.values()), "stretched_by": share}

@@ -93,6 +93,9 @@ def test_stretched_schedules_keep_their_shape():
     assert (short.stage1.densify_from, short.stage1.densify_until) == (23, 112)
     assert short.stage1.rates.decoder.num_steps == 160
     assert short.stage1.losses.turn.start == 57
+    assert short.stage1.refresh_every == config.stage1.refresh_every
+    shortest = dj.stretch(config, 1e-4).stage1.losses.turn
+    assert (shortest.start, shortest.stop) == (1, 2)
     assert short.stage1.capacity == config.stage1.capacity
     assert short.checkpoint_every == config.checkpoint_every  # not of a stage
     still = dj.stretch(dj.load_preset("static:demo"), 1e-3)

@@ -18,6 +18,7 @@ from dimo_jax.training.trainer import Trainer
 
 DEFAULT = dict(fn="dimo_jax.systems.dimo.system:Dimo")  # of runs whose config names none
 STEPS = ("num_steps", "warmup_steps", "start", "stop")  # of a stage, its learning rates and its terms
+PERIODS = ("_from", "_until", "_every")
 
 
 def _find(config: Mapping[str, Any]) -> functools.partial[System]:
@@ -71,7 +72,8 @@ def stretch(config: ConfigDict, factor: float) -> ConfigDict:
     """The same training in `factor` times as many steps: what happens at a step of a stage happens at its multiple.
 
     Scaled are, in every stage, the number of steps, first steps of phases, learning rates, `*_from`, `*_until`,
-    `*_every`, and where terms begin and end. Steps that were 0 stay so, others stay at least 1.
+    `*_every`, and where terms begin and end. Steps that were 0 stay so, others stay at least 1, and a term that has an
+    end ends after it begins. `refresh_every` stays: how fast a motion graph ages depends on steps, not on their share.
     """
     stretched = config.copy_and_resolve_references()
     for stage in stretched.values():
@@ -83,11 +85,14 @@ def stretch(config: ConfigDict, factor: float) -> ConfigDict:
 
 
 def _stretch_fields(fields: ConfigDict, factor: float) -> None:
+    ends = fields.get("stop") is not None and fields.stop > fields.get("start", 0)
     for name, value in fields.items():
         if isinstance(value, ConfigDict):
             _stretch_fields(value, factor)
-        elif isinstance(value, int) and (name in STEPS or name.endswith(("_from", "_until", "_every"))):
+        elif isinstance(value, int) and name != "refresh_every" and (name in STEPS or name.endswith(PERIODS)):
             fields[name] = _scale(value, factor)
+    if ends:
+        fields.stop = max(fields.stop, fields.get("start", 0) + 1)
 
 
 def _scale(step: int, factor: float) -> int:
