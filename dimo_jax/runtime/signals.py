@@ -63,13 +63,14 @@ class Signals:
             raise Stopped(_outside(name))
         if self._received and number == signal.SIGINT:
             raise Stopped(f"{name} for the second time; what came after the last checkpoint is lost")
-        if not self._received:
+        is_first = not self._received
+        self._received = self._received or name  # first, for the second may come while it is said
+        if is_first:
             # Not logged: the signal may have come in the middle of a write to the log.
             work = "the step at hand"
             if is_compiling(frame):
                 work = "the next step, whose program is being compiled: that is waited for, and may take minutes"
             os.write(2, f"\n{name}: stopping after {work}; Ctrl-C once more ends at once\n".encode())
-        self._received = self._received or name
 
 
 def _outside(name: str) -> str:

@@ -45,6 +45,21 @@ def test_second_interrupt_ends_at_once():
         train(signals, [signal.SIGINT, signal.SIGINT])
 
 
+def test_a_second_interrupt_ends_at_once_even_while_the_first_is_said(monkeypatch):
+    sent = []
+
+    def write(file, text):
+        sent.append(text)
+        if len(sent) == 1:
+            send(signal.SIGINT)
+        return len(text)
+
+    monkeypatch.setattr(os, "write", write)
+    with Signals() as signals, pytest.raises(Stopped, match="SIGINT for the second time; what came after"):
+        train(signals, [signal.SIGINT])
+    assert len(sent) == 1
+
+
 def test_handlers_are_put_back():
     before = signal.getsignal(signal.SIGTERM)
     with Signals():
