@@ -66,7 +66,7 @@ def lift(
     points = _fill(points, parents, rest)
     points = _refine(points, pixels, weights, cameras, parents, rest, diagonal, NOISE * scale)
     errors = np.where(weights > 0, reprojection_errors(points, pixels, cameras), np.nan)
-    agrees = np.nan_to_num(errors, nan=np.inf) <= AGREES * scale
+    agrees = errors <= AGREES * scale  # false where NaN
     clean = (weights >= clean_weight) & agrees
     agreement = float(agrees.sum() / max((weights > 0).sum(), 1))
     counts = np.minimum(clean.sum(axis=0), len(CONFIDENCE) - 1)
