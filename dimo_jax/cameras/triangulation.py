@@ -1,7 +1,7 @@
 """Points in space from their pictures in several views: linear, by the best pair of views, and by least squares.
 
 NumPy in float64, since normal equations of pixels and world units lose half of float32's digits. All functions work on
-any number of points at once; a weight of 0 stands for a view that does not see the point, whose pixels may be NaN.
+any number of points at once; a view whose weight is 0 or whose pixels are NaN does not see the point.
 Source: Hartley and Zisserman, Multiple View Geometry, sections 12.2 and A6.
 """
 
@@ -46,7 +46,7 @@ def triangulate(pixels: np.ndarray, weights: np.ndarray, cameras: Camera) -> np.
     """Points by linear least squares.
 
     Args:
-      pixels: [V,...,2].
+      pixels: [V,...,2]; NaN where a view does not see the point.
       weights: [V,...], at least 0; a point needs two views above 0.
       cameras: V of them, stacked.
 
@@ -56,13 +56,15 @@ def triangulate(pixels: np.ndarray, weights: np.ndarray, cameras: Camera) -> np.
     poses = np.asarray(cameras.world_to_camera, np.float64)
     focal, center = np.asarray(cameras.focal, np.float64), np.asarray(cameras.center, np.float64)
     lead = (len(poses),) + (1,) * (pixels.ndim - 2)
-    rays = (np.nan_to_num(pixels) - center.reshape(*lead, 2)) / focal.reshape(*lead, 2)
+    known = np.isfinite(pixels).all(axis=-1)
+    # zeros, since a weight of 0 times NaN is NaN
+    rays = (np.where(known[..., None], pixels, 0.0) - center.reshape(*lead, 2)) / focal.reshape(*lead, 2)
     # x (r3 X + t3) - (r1 X + t1) = 0, twice a view
     rotation, shift = poses[:, :3, :3], poses[:, :3, 3]
     third = rotation[:, 2].reshape(*lead, 1, 3)
     rows = rays[..., None] * third - rotation[:, :2].reshape(*lead, 2, 3)
     bounds = shift[:, :2].reshape(*lead, 2) - rays * shift[:, 2].reshape(*lead, 1)
-    seen = np.asarray(weights, np.float64)
+    seen = np.where(known, weights, 0.0)
     normal = np.einsum("v...,v...ai,v...aj->...ij", seen, rows, rows)
     right = np.einsum("v...,v...ai,v...a->...i", seen, rows, bounds)
     enough = (seen > 0).sum(axis=0) >= 2

@@ -200,23 +200,25 @@ def _pad(problem: Problem) -> Problem:
     (count, frames), points = problem.facings.shape[:2], len(problem.joints)
     more, later, beside = (-size % ROUND for size in (count, frames, points))
 
+    base = later if problem.arms.shape[1] > 1 else 0  # one frame that stands for all still does
+
     def grow(values: Array, *added: int) -> Array:
-        widths = [(0, extra if size > 1 else 0) for size, extra in zip(values.shape, added)]
+        widths = [(0, extra) for extra in added]
         return jnp.pad(values, widths + [(0, 0)] * (values.ndim - len(added)), mode="edge")
 
     inner = jnp.where(problem.parents == count, count + more, problem.parents)
     return Problem(
         parents=jnp.pad(inner, (0, more), constant_values=count + more),
         ancestors=jnp.pad(problem.ancestors, (0, more)),
-        arms=grow(jnp.pad(problem.arms, [(0, more), (0, 0), (0, 0)]), 0, later),
-        rests=grow(problem.rests, more, later),
-        priors=grow(problem.priors, more, later),
+        arms=grow(jnp.pad(problem.arms, [(0, more), (0, 0), (0, 0)]), 0, base),
+        rests=grow(problem.rests, more, base),
+        priors=grow(problem.priors, more, base),
         stiffness=jnp.pad(problem.stiffness, (0, more), constant_values=1.0),
-        still_turns=grow(problem.still_turns, more, later),
-        still_heads=grow(problem.still_heads, more, later),
-        still_points=grow(problem.still_points, beside, later),
+        still_turns=grow(problem.still_turns, more, base),
+        still_heads=grow(problem.still_heads, more, base),
+        still_points=grow(problem.still_points, beside, base),
         joints=jnp.pad(problem.joints, (0, beside)),
-        offsets=grow(problem.offsets, beside, later),
+        offsets=grow(problem.offsets, beside, base),
         targets=grow(problem.targets, beside, later),
         confidences=jnp.pad(problem.confidences, [(0, beside), (0, later)]),
         facings=grow(problem.facings, more, later),

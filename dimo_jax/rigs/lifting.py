@@ -66,7 +66,7 @@ def lift(
     points = _fill(points, parents, rest)
     points = _refine(points, pixels, weights, cameras, parents, rest, diagonal, NOISE * scale)
     errors = np.where(weights > 0, reprojection_errors(points, pixels, cameras), np.nan)
-    agrees = np.nan_to_num(errors, nan=np.inf) <= AGREES * scale
+    agrees = errors <= AGREES * scale  # false where NaN
     clean = (weights >= clean_weight) & agrees
     agreement = float(agrees.sum() / max((weights > 0).sum(), 1))
     counts = np.minimum(clean.sum(axis=0), len(CONFIDENCE) - 1)
@@ -123,7 +123,7 @@ def _refine(
             times=beside * _trust(np.linalg.norm(_bend(points), axis=-1), JUMP * diagonal),
         )
         pull = np.einsum("vtk,vtkai,vtka->tki", trust, slopes, residual)
-        pull += system.pull_bones(missing) - _unbend(system.times[..., None] * _bend(points))
+        pull += system.pull_bones(missing) - _unbend(system.times[..., None] * _bend(points), len(points))
         move = system.solve(pull)
         points = points + move
         if np.abs(move).max() < 1e-6 * diagonal:
@@ -141,9 +141,9 @@ def _bend(points: np.ndarray) -> np.ndarray:
     return points[:-2] - 2 * points[1:-1] + points[2:]
 
 
-def _unbend(second: np.ndarray) -> np.ndarray:
-    """The transpose of `_bend`: [T-2,K,3] -> [T,K,3]."""
-    points = np.zeros((len(second) + 2, *second.shape[1:]))
+def _unbend(second: np.ndarray, count: int) -> np.ndarray:
+    """The transpose of `_bend`: [T-2,K,3], none where T is 1, -> [T,K,3]; T is `count`."""
+    points = np.zeros((count, *second.shape[1:]))
     points[:-2] += second
     points[1:-1] -= 2 * second
     points[2:] += second
@@ -168,7 +168,7 @@ class _System:
         """The matrix times x [T,K,3]."""
         spans = np.einsum("tbi,tbi->tb", self.along, np.matmul(self.ends, x))
         image = np.einsum("tkij,tkj->tki", self.blocks, x) + self.pull_bones(spans)
-        return image + _unbend(self.times[..., None] * _bend(x))
+        return image + _unbend(self.times[..., None] * _bend(x), len(x))
 
     def solve(self, right: np.ndarray) -> np.ndarray:
         """Conjugate gradients, preconditioned by the blocks."""

@@ -15,7 +15,7 @@ from dimo_jax.data.formats.pose_folder import write_pose_folder
 from dimo_jax.io.gltf.scene import load_scene
 from dimo_jax.io.video import write_video
 from dimo_jax.rigs.pose_markers import make_markers, place_pose_markers
-from dimo_jax.rigs.posing import pose_nodes, pose_vertices
+from dimo_jax.rigs.posing import pose_nodes, pose_scene, pose_vertices
 
 FRAMES, RATE = 13, 6.0
 
@@ -40,9 +40,10 @@ def videos(motion, tmp_path_factory):
     return write_pose_folder(tmp_path_factory.mktemp("poses"), points, cameras, markers, frame_rate=RATE)
 
 
-def write_tracks(folder, motion, *, confidence=None, **changes):
+def write_tracks(folder, motion, *, frames=slice(None), confidence=None, **changes):
     """Tracks of all views, the first as npz, and cameras.json with some keys changed."""
     _, markers, points, cameras = motion
+    points = points[frames]
     pixels, _ = project(points, cameras)
     folder.mkdir(exist_ok=True)
     views = []
@@ -90,6 +91,17 @@ def test_videos_and_tracks_become_clips(source, motion, videos, tmp_path, capsys
     tracks = write_tracks(tmp_path / "tracked", motion)
     run(source=str(source), out=str(tmp_path / "tracked.glb"), poses=str(tracks))
     assert measure(source, tmp_path / "tracked.glb", "tracked") < 0.5
+
+
+def test_a_single_picture_a_view_is_a_clip_of_one_key(source, motion, tmp_path):
+    out = tmp_path / "still.glb"
+    run(source=str(source), out=str(out), poses=str(write_tracks(tmp_path / "still", motion, frames=slice(3, 4))))
+    scene = load_scene(out)
+    assert scene.clips[-1].end == scene.clips[-1].start == 0
+    found = pose_vertices(scene, pose_nodes(scene, scene.clips[-1], np.zeros(1)), 0)
+    true = pose_vertices(scene, pose_nodes(scene, scene.clips[0], np.array([3 / RATE])), 0)
+    assert np.linalg.norm(found - true, axis=-1).max() < 0.005
+    assert np.abs(true - pose_scene(scene, None, 0)).max() > 0.1
 
 
 def refuse(source, poses, tmp_path, match, **options):

@@ -47,7 +47,8 @@ def test_projection_and_two_views_match_opencv(cameras, points):
 def test_hidden_views_are_ignored_and_one_view_is_no_point(cameras, points):
     pixels, _ = project(points, cameras)
     weights = np.ones(pixels.shape[:-1])
-    weights[2], pixels[2] = 0, np.nan
+    weights[2], pixels[2] = 0, np.inf
+    pixels[3, 1:] = np.nan  # of weight 1
     weights[1:, 0, 0] = 0
     found = triangulate(pixels, weights, cameras)
     assert np.isnan(found[0, 0]).all()

@@ -191,6 +191,8 @@ def test_what_cannot_be_written_is_one_line_and_no_file(tmp_path):
         ("b.glb", NewClip("Made", SECONDS[::-1], clip.pose), "expected some that rise from 0 or later"),
         ("b.glb", NewClip("Made", SECONDS, clip.pose.replace(rotations=bad)), "NaN or infinite at frame 2"),
         ("b.glb", NewClip("Made", SECONDS[:2], clip.pose), "has translations of shape"),
+        ("b.glb", NewClip("Made", 1e5 + 1e-4 * SECONDS, clip.pose), "expected some that rise"),  # not in float32
+        ("b.glb", NewClip("Made", SECONDS, sample_clip(rig, None, SECONDS)), "clip 'Made' moves nothing"),
     ]
     before = path.read_bytes()
     for name, each, message in cases:
@@ -199,3 +201,16 @@ def test_what_cannot_be_written_is_one_line_and_no_file(tmp_path):
         assert "\n" not in str(caught.value)
     assert os.listdir(tmp_path) == ["a.glb"]
     assert path.read_bytes() == before
+
+
+def test_numbers_that_json_does_not_have_are_one_line_and_no_file(tmp_path):
+    writer = moving_square()
+    writer.add("nodes", {"name": "lost", "translation": [float("nan"), 0, 0]})
+    path = writer.write(tmp_path / "a.glb")
+    scene = load_scene(path, repair=True)
+    rig = make_rig(scene)
+    with pytest.raises(UserError, match="a.glb: its JSON has NaN or infinite numbers, expected finite ones"):
+        append_clips(
+            path, tmp_path / "b.glb", rig, [NewClip("Made", SECONDS, sample_clip(rig, scene.clips[0], SECONDS))]
+        )
+    assert os.listdir(tmp_path) == ["a.glb"]

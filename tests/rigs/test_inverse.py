@@ -129,10 +129,11 @@ def test_other_points_than_the_joints_own_and_a_base_pose():
     assert _vertex_error(scene, rig, solution.pose, matrices) < 2e-3
 
 
-def _arm(tmp_path, scale, *, bound=True, names=("upper", "lower")):
-    """Two bones below a scaled, turned and mirrored armature, one vertex strip bound to them."""
+def _arm(tmp_path, scale, *, bound=True, num_bound=2, names=("upper", "lower")):
+    """Two bones below a scaled, turned and mirrored armature, one vertex strip bound to them, or to the first alone."""
     writer = Writer()
-    joints = np.array([[0, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]], np.uint8)
+    joints = np.zeros((4, 4), np.uint8)
+    joints[2:, 0] = num_bound - 1
     weights = np.zeros((4, 4), np.float32)
     weights[:, 0] = float(bound)
     extra = {"JOINTS_0": writer.accessor(joints), "WEIGHTS_0": writer.accessor(weights)}
@@ -158,6 +159,23 @@ def test_what_stands_above_the_skeleton_does_not_matter(tmp_path, scale):
         found = place_markers(joints, place_nodes(rig, solution.pose))
         assert np.abs(found - points).max() < 1e-3 * size
         assert solution.misses.max() < 1e-3 * size
+
+
+@pytest.mark.parametrize(("num_bound", "frames"), [(2, 1), (1, 1), (1, 3)])
+def test_one_frame_and_one_joint_are_enough(tmp_path, num_bound, frames):
+    scene = load_scene(_arm(tmp_path, [1, 1, 1], num_bound=num_bound))
+    rig, joints = make_rig(scene), find_joints(scene)
+    assert len(joints.solved) == num_bound
+    pose = sample_clip(rig, scene.clips[1], np.linspace(0.5, 1, frames))
+    half_turn = np.array([[0, 0, 1.0, 0]])
+    pose = pose.replace(rotations=np.asarray(pose.rotations).copy())
+    pose.rotations[:, joints.solved[0]] = half_turn
+    points = place_markers(joints, place_nodes(rig, pose))
+    assert np.abs(points - place_markers(joints, place_nodes(rig, rig.rest))).max() > 1
+    solution = solve_pose(rig, joints, points)
+    assert solution.pose.translations.shape == (frames, rig.num_nodes, 3)
+    assert solution.misses.shape == points.shape[:2]
+    np.testing.assert_allclose(place_markers(joints, place_nodes(rig, solution.pose)), points, atol=1e-4)
 
 
 def test_models_that_cannot_be_posed_are_refused_in_one_line(tmp_path):

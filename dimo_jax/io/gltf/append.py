@@ -63,7 +63,7 @@ def append_clips(
 
     Raises:
       UserError: a source that cannot be read, a path of another kind, numbers that are not finite, key times that do
-        not rise, or a node that moves and whose matrix shears.
+        not rise, a clip in which nothing moves, or a node that moves and whose matrix shears.
     """
     source, path = Path(source), Path(path)
     open_document(source)  # raises what is wrong with it
@@ -71,6 +71,10 @@ def append_clips(
     if (path.suffix.lower() == ".glb") != (chunks is not None):
         kind = ".gltf" if chunks is None else ".glb"
         raise UserError(f"{path}: found the ending {path.suffix!r}, expected {kind!r} as of {source.name}")
+    try:
+        json.dumps(content, allow_nan=False)
+    except ValueError as error:  # from NaN in the source's text, which is written as it stands
+        raise UserError(f"{source}: its JSON has NaN or infinite numbers, expected finite ones") from error
     for clip in clips:
         _check(path, rig, clip)
     packer = _Packer(content)
@@ -99,7 +103,7 @@ def _read(source: Path) -> tuple[dict[str, Any], list[tuple[int, bytes]] | None]
 
 def _check(path: Path, rig: Rig, clip: NewClip) -> None:
     where = f"{path}: clip {clip.name!r}"
-    seconds = np.asarray(clip.seconds, np.float64)
+    seconds = np.asarray(clip.seconds, np.float32)  # as they are stored: what rises by less does not rise there
     if not len(seconds) or not np.isfinite(seconds).all() or seconds[0] < 0 or (np.diff(seconds) <= 0).any():
         raise UserError(f"{where} has the key times {seconds[:6].tolist()}, expected some that rise from 0 or later")
     for field in (*_FIELDS.values(), "morphs"):
@@ -134,6 +138,8 @@ class _Packer:
                 self._free_node(rig, node, path)
                 channels.append({"sampler": len(samplers), "target": {"node": node, "path": target}})
                 samplers.append({"input": keys, "interpolation": "LINEAR", "output": output})
+        if not channels:  # glTF has no animation without channels
+            raise UserError(f"{path}: clip {clip.name!r} moves nothing, expected a pose that leaves the rest pose")
         animations = self.json.setdefault("animations", [])
         taken = {entry.get("name") for entry in animations}
         name, number = clip.name, 2
