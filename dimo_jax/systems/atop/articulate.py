@@ -135,10 +135,11 @@ def _find(
 ) -> Finding:
     """The joints of one part, with what hangs on it (`below` [F]), against its parent or, on the body, all the rest."""
     if request.joint is not None:
-        return Finding([request.joint], ())
-    seen = np.ones_like(below) if parent < 0 else below | masks[parent]
-    body, part = cut_object(select_faces(thing, seen), below[seen])
-    found = find(body, part, request.sentence, up)
+        found = Finding([request.joint], ())
+    else:
+        seen = np.ones_like(below) if parent < 0 else below | masks[parent]
+        body, part = cut_object(select_faces(thing, seen), below[seen])
+        found = find(body, part, request.sentence, up)
     if not found.joints:
         reason = "; ".join(found.doubts) or "no plausible joint"
         raise UserError(f"{thing.path}: {request.part!r}: {reason}, expected a part that touches its body and can move")

@@ -98,6 +98,7 @@ def test_a_candidate_or_a_given_joint_is_taken():
         ([DOOR, DOOR], "'door' is asked for twice"),
         ([DOOR, Request("material:front", "pull the drawer")], "share 12 faces, expected parts apart"),
         ([Request("door", "open the door", candidate=2)], "candidate 2 of 'door' does not exist, expected 0 to 1"),
+        ([Request("door", "", joint=TRUE_JOINTS["door"], candidate=1)], "candidate 1 of 'door' does not exist"),
         ([Request("door", "lift the gate")], "'door': it floats, expected"),
         ([Request("door+drawer+body+knob", "open the door")], "whole object"),
         ([Request("door+knob", "open the door"), Request("body+drawer", "pull the drawer")], "whole object"),
