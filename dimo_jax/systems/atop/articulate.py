@@ -87,9 +87,9 @@ def _read_request(entry: dict[str, Any], where: str) -> Request:
     if "joint" in entry:
         try:
             joint = from_json(entry["joint"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            reason = " ".join(str(error).split())[:100]
-            raise UserError(f"{where}: joint has {reason}, expected type, axis, origin and range") from None
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:100]
+            raise UserError(f"{where}: joint: found {reason}; expected type, axis, origin and range") from None
     elif not texts["sentence"].strip():
         raise UserError(f'{where} ({texts["part"]}): no sentence, expected one such as "open the door"')
     return Request(**texts, candidate=candidate, joint=joint)

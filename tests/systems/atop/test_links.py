@@ -134,8 +134,8 @@ def test_requests_are_read_from_json(tmp_path):
         ([{"part": 3, "sentence": "x"}], "part is 3, expected text"),
         ([{"part": "a", "sentence": "x", "axis": 1}], "has a key 'axis'"),
         ([{"part": "a", "sentence": "x", "candidate": True}], "candidate is True"),
-        ([{"part": "a", "joint": {"type": "ball"}}], "joint has"),
-        ([{"part": "a", "joint": 3}], "joint has"),
+        ([{"part": "a", "joint": {"type": "ball"}}], "joint: found no 'range'; expected"),
+        ([{"part": "a", "joint": 3}], "joint: found 'int' object"),
     ],
 )
 def test_malformed_requests_are_said_in_one_line(entries, message, tmp_path):
