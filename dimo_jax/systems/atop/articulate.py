@@ -199,7 +199,9 @@ def _find_parents(requests: Sequence[Request]) -> list[int]:
     if len(known) < len(requests):
         twice = next(each.part for index, each in enumerate(requests) if known[each.part] != index)
         raise UserError(f"the part {twice!r} is asked for twice, expected once")
-    known |= {request.name: index for index, request in enumerate(requests) if request.name}
+    for index, request in enumerate(requests):
+        if request.name and known.setdefault(request.name, index) != index:
+            raise UserError(f"two parts go by {request.name!r}, expected another name for {request.part!r}")
     parents = []
     for request in requests:
         if request.parent in ("", BODY) and request.parent not in known:

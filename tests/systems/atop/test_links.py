@@ -96,6 +96,8 @@ def test_a_candidate_or_a_given_joint_is_taken():
         ([Request("knob", "turn the knob", parent="dooor"), DOOR], r"parent of 'knob' is 'dooor', expected 'door'\?"),
         ([KNOB, Request("door", "open the door", parent="knob")], "in a ring"),
         ([DOOR, DOOR], "'door' is asked for twice"),
+        ([Request("door", "open it", name="drawer"), Request("drawer", "pull it")], "two parts go by 'drawer'"),
+        ([Request("door", "open it", name="x"), Request("drawer", "pull it", name="x")], "two parts go by 'x'"),
         ([DOOR, Request("material:front", "pull the drawer")], "share 12 faces, expected parts apart"),
         ([Request("door", "open the door", candidate=2)], "candidate 2 of 'door' does not exist, expected 0 to 1"),
         ([Request("door", "", joint=TRUE_JOINTS["door"], candidate=1)], "candidate 1 of 'door' does not exist"),
