@@ -31,6 +31,7 @@ from dimo_jax.core.errors import UserError
 from dimo_jax.core.flag_values import check_among
 from dimo_jax.core.names import split_list
 from dimo_jax.geometry.joint import Joint, from_json, move_joint, to_json
+from dimo_jax.geometry.rotations import to_matrix
 from dimo_jax.io.objects import load_object
 from dimo_jax.meshes.objects import ObjectMesh, bounds, move_object, split_object
 from dimo_jax.metrics.joints import JointErrors, compare_joints, summarize_joints
@@ -83,13 +84,9 @@ NONE = JointErrors(False, 90.0, float("nan"), float("nan"), False, False, float(
 
 def random_rotation(seed: int, name: str) -> np.ndarray:
     """A rotation [4,4] that depends on the seed and the object's name alone, evenly over all of them."""
-    w, x, y, z = (q := np.random.default_rng([seed, zlib.crc32(name.encode())]).normal(size=4)) / np.linalg.norm(q)
+    quat = np.random.default_rng([seed, zlib.crc32(name.encode())]).normal(size=4)
     matrix = np.eye(4)
-    matrix[:3, :3] = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
+    matrix[:3, :3] = to_matrix(quat / np.linalg.norm(quat))
     return matrix
 
 
