@@ -28,7 +28,10 @@ import numpy as np
 from bench.seen import DRAWS, METHODS, Seen, find_from_points, find_from_video, make_trial_case
 from bench.seen_motions import Case, shown_values
 from dimo_jax.core.errors import UserError
+from dimo_jax.core.flag_values import check_among
+from dimo_jax.core.names import split_list
 from dimo_jax.geometry.joint import Joint, from_json, move_joint, to_json
+from dimo_jax.geometry.rotations import to_matrix
 from dimo_jax.io.objects import load_object
 from dimo_jax.meshes.objects import ObjectMesh, bounds, move_object, split_object
 from dimo_jax.metrics.joints import JointErrors, compare_joints, summarize_joints
@@ -81,13 +84,9 @@ NONE = JointErrors(False, 90.0, float("nan"), float("nan"), False, False, float(
 
 def random_rotation(seed: int, name: str) -> np.ndarray:
     """A rotation [4,4] that depends on the seed and the object's name alone, evenly over all of them."""
-    w, x, y, z = (q := np.random.default_rng([seed, zlib.crc32(name.encode())]).normal(size=4)) / np.linalg.norm(q)
+    quat = np.random.default_rng([seed, zlib.crc32(name.encode())]).normal(size=4)
     matrix = np.eye(4)
-    matrix[:3, :3] = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
+    matrix[:3, :3] = to_matrix(quat / np.linalg.norm(quat))
     return matrix
 
 
@@ -236,12 +235,15 @@ def tell(rows: Iterable[dict[str, Any]], count: int) -> Iterator[dict[str, Any]]
         yield row
 
 
-def find_objects(data: Path) -> list[Path]:
-    """The folders of objects, in order."""
+def find_objects(data: Path, names: str = "") -> list[Path]:
+    """The folders of objects, in order; with `names`, by comma, only those."""
     found = sorted(each.parent for each in data.glob("*/truth.json") if (each.parent / "object.glb").is_file())
     if not found:
         raise UserError(f"--data={data}: found no NAME/object.glb with NAME/truth.json, expected at least one")
-    return found
+    wanted = split_list(names)
+    for name in wanted:
+        check_among([folder.name for folder in found], names=name)
+    return [folder for folder in found if folder.name in wanted] if wanted else found
 
 
 def moves_enough(folder: Path, seen: Seen) -> bool:
@@ -255,7 +257,6 @@ def moves_enough(folder: Path, seen: Seen) -> bool:
 def add_seen_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of `--source=points` and `--source=video`, named as the fields of `Seen`."""
     group = parser.add_argument_group("motions that are seen")
-    group.add_argument("--names", default="", help="only these objects, by comma")
     group.add_argument("--method", default="ours", choices=METHODS)
     group.add_argument("--draw", default="mesh", choices=sorted(DRAWS), help="what explains a video")
     group.add_argument("--num_frames", type=int, default=10)
@@ -276,16 +277,17 @@ def main() -> None:
     parser.add_argument("--source", default="geometry", choices=sorted(SOURCES))
     parser.add_argument("--seeds", type=int, default=3, help="random rotations of every object")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--names", default="", help="only these objects, by comma")
     parser.add_argument("--out", type=Path, help="JSON file")
     add_seen_flags(parser)
     options = parser.parse_args()
     try:
-        folders = find_objects(options.data)
+        folders = find_objects(options.data, options.names)
         seen = Seen(**{each.name: getattr(options, each.name) for each in dataclass_fields(Seen)})
         if options.source != "geometry":
             folders = [folder for folder in folders if moves_enough(folder, seen)]
-        if options.names:
-            folders = [folder for folder in folders if folder.name in options.names.split(",")]
+        if not folders:
+            raise UserError(f"--names={options.names}: found none that moves by {LEAST_TRAVEL} of its diagonal")
         task = partial(try_object, source=options.source, seeds=options.seeds, seen=seen)
         if options.jobs > 1:
             with get_context("spawn").Pool(options.jobs) as pool:

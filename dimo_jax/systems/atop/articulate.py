@@ -87,9 +87,9 @@ def _read_request(entry: dict[str, Any], where: str) -> Request:
     if "joint" in entry:
         try:
             joint = from_json(entry["joint"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            reason = " ".join(str(error).split())[:100]
-            raise UserError(f"{where}: joint has {reason}, expected type, axis, origin and range") from None
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:100]
+            raise UserError(f"{where}: joint: found {reason}; expected type, axis, origin and range") from None
     elif not texts["sentence"].strip():
         raise UserError(f'{where} ({texts["part"]}): no sentence, expected one such as "open the door"')
     return Request(**texts, candidate=candidate, joint=joint)
@@ -135,10 +135,11 @@ def _find(
 ) -> Finding:
     """The joints of one part, with what hangs on it (`below` [F]), against its parent or, on the body, all the rest."""
     if request.joint is not None:
-        return Finding([request.joint], ())
-    seen = np.ones_like(below) if parent < 0 else below | masks[parent]
-    body, part = cut_object(select_faces(thing, seen), below[seen])
-    found = find(body, part, request.sentence, up)
+        found = Finding([request.joint], ())
+    else:
+        seen = np.ones_like(below) if parent < 0 else below | masks[parent]
+        body, part = cut_object(select_faces(thing, seen), below[seen])
+        found = find(body, part, request.sentence, up)
     if not found.joints:
         reason = "; ".join(found.doubts) or "no plausible joint"
         raise UserError(f"{thing.path}: {request.part!r}: {reason}, expected a part that touches its body and can move")
@@ -198,7 +199,9 @@ def _find_parents(requests: Sequence[Request]) -> list[int]:
     if len(known) < len(requests):
         twice = next(each.part for index, each in enumerate(requests) if known[each.part] != index)
         raise UserError(f"the part {twice!r} is asked for twice, expected once")
-    known |= {request.name: index for index, request in enumerate(requests) if request.name}
+    for index, request in enumerate(requests):
+        if request.name and known.setdefault(request.name, index) != index:
+            raise UserError(f"two parts go by {request.name!r}, expected another name for {request.part!r}")
     parents = []
     for request in requests:
         if request.parent in ("", BODY) and request.parent not in known:

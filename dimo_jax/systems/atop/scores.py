@@ -87,7 +87,7 @@ def _velocity(view: View) -> np.ndarray:
 
 
 def _directions(view: View) -> np.ndarray:
-    """[C,2] what words such as "up" and "left" say about the way."""
+    """[C,2] what "up" and "down" say about the way."""
     up, meaning = view.setting.up, view.meaning
     total = np.zeros((len(view.evidence.turns), 2))
     velocity = _velocity(view)
@@ -178,9 +178,13 @@ def crank(view: View) -> np.ndarray:
 
 
 def _clockwise(view: View) -> np.ndarray:
-    """[C,2] 1 where positive values turn clockwise as seen from outside of the body, -1 where the other way."""
-    inward = -(view.evidence.axes @ _from_near(view.setting))
-    return SIGNS * np.clip(3 * inward, -1, 1)[:, None]
+    """[C,2] 1 where positive values turn clockwise as seen from outside of the body, -1 where the other way.
+
+    The other way round where the sentence asks for it.
+    """
+    away = view.evidence.axes @ _from_near(view.setting)
+    asked = 1 if "counterclockwise" in view.meaning.directions else -1
+    return asked * SIGNS * np.clip(3 * away, -1, 1)[:, None]
 
 
 def lever(view: View) -> np.ndarray:

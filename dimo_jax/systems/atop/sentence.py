@@ -67,7 +67,7 @@ _PHRASES = {
     r"\bpush\b.*\b(button|key)\b|\bpush in\b": {"press": 0.95},
     r"\bpull out\b|\bout of\b": {"pull": 0.9},
     r"\bswivel\b|\bseat of the (chair|stool)\b": {"spin": 0.8, "hinge": 0.15},
-    r"\bjar|bottle|thermos\b.*\b(cap|lid)\b|\bunscrew\b": {"spin": 0.9},
+    r"\b(jar|bottle|thermos)( s)?( cap| lid)? $|\bunscrew\b": {"spin": 0.9},
     r"\b(grip|trigger|squeeze) button\b": {"lever": 0.7, "press": 0.3},
 }
 # Where the hinge of a panel lies, by the thing that it belongs to.

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from dimo_jax.core.errors import UserError
-from dimo_jax.meshes.boxes import Box, box_along, face_frame, principal_axes, smallest_box
+from dimo_jax.meshes.boxes import Box, face_frame, principal_axes, smallest_box
 from dimo_jax.meshes.objects import ObjectMesh
 from dimo_jax.meshes.parts import connected_pieces, weld_vertices
 from dimo_jax.meshes.sampling import Samples, sample_surface, triangle_areas
@@ -37,7 +37,6 @@ class Setting:
     obstacle: Obstacle
     two_sided: np.ndarray  # [F] bool, see `sweeps.blocked_shares`
     box: Box  # of the part, its smallest
-    body_box: Box  # of the body along `frame`
     frame: np.ndarray  # [3,3] what most faces of the body are parallel to
     frame_share: float
     part_frame: np.ndarray  # [3,3] the same of the part
@@ -108,7 +107,6 @@ def make_setting(body: ObjectMesh, part: ObjectMesh, up: np.ndarray | None = Non
         obstacle=Obstacle(body_corners),
         two_sided=_without_inside(body),
         box=smallest_box(part_corners.reshape(-1, 3)),
-        body_box=box_along(body_corners.reshape(-1, 3), frame),
         frame=frame,
         frame_share=share,
         part_frame=part_frame,

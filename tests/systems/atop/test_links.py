@@ -96,8 +96,11 @@ def test_a_candidate_or_a_given_joint_is_taken():
         ([Request("knob", "turn the knob", parent="dooor"), DOOR], r"parent of 'knob' is 'dooor', expected 'door'\?"),
         ([KNOB, Request("door", "open the door", parent="knob")], "in a ring"),
         ([DOOR, DOOR], "'door' is asked for twice"),
+        ([Request("door", "open it", name="drawer"), Request("drawer", "pull it")], "two parts go by 'drawer'"),
+        ([Request("door", "open it", name="x"), Request("drawer", "pull it", name="x")], "two parts go by 'x'"),
         ([DOOR, Request("material:front", "pull the drawer")], "share 12 faces, expected parts apart"),
         ([Request("door", "open the door", candidate=2)], "candidate 2 of 'door' does not exist, expected 0 to 1"),
+        ([Request("door", "", joint=TRUE_JOINTS["door"], candidate=1)], "candidate 1 of 'door' does not exist"),
         ([Request("door", "lift the gate")], "'door': it floats, expected"),
         ([Request("door+drawer+body+knob", "open the door")], "whole object"),
         ([Request("door+knob", "open the door"), Request("body+drawer", "pull the drawer")], "whole object"),
@@ -133,8 +136,8 @@ def test_requests_are_read_from_json(tmp_path):
         ([{"part": 3, "sentence": "x"}], "part is 3, expected text"),
         ([{"part": "a", "sentence": "x", "axis": 1}], "has a key 'axis'"),
         ([{"part": "a", "sentence": "x", "candidate": True}], "candidate is True"),
-        ([{"part": "a", "joint": {"type": "ball"}}], "joint has"),
-        ([{"part": "a", "joint": 3}], "joint has"),
+        ([{"part": "a", "joint": {"type": "ball"}}], "joint: found no 'range'; expected"),
+        ([{"part": "a", "joint": 3}], "joint: found 'int' object"),
     ],
 )
 def test_malformed_requests_are_said_in_one_line(entries, message, tmp_path):

@@ -53,6 +53,12 @@ def test_the_joint_is_found_however_the_object_is_turned(name, know_up):
     assert sum(confidences) <= 1 + 1e-9
 
 
+@pytest.mark.parametrize(("sentence", "along"), [("turn the knob", -1), ("turn the knob anti-clockwise", 1)])
+def test_a_knob_turns_clockwise_seen_from_outside_unless_told_otherwise(sentence, along):
+    body = make_box((-0.3, -0.4, -0.25), (0.3, 0.4, 0.25), "body")
+    assert find_joints(body, knob(), sentence)[0].axis[2] == pytest.approx(along)
+
+
 def test_the_same_input_gives_the_same_joints():
     first, second = (find_joints(make_cabinet(), make_door(), "open the door") for _ in range(2))
     assert [each.confidence for each in first] == [each.confidence for each in second]

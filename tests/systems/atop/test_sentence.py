@@ -18,6 +18,9 @@ from dimo_jax.systems.atop.sentence import KINDS, read_sentence
         ("pull the trigger", "lever"),
         ("flip the switch", "lever"),
         ("open the drawer below the oven door", "pull"),
+        ("open the lid of the jar", "spin"),
+        ("Open the bottle's cap.", "spin"),
+        ("open the bottle drawer", "pull"),
     ],
 )
 def test_plain_sentences_mean_one_kind(sentence, kind):

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dimo_jax.geometry.joint import REVOLUTE
-from dimo_jax.systems.atop.seen.course import Course, plane_of, slide_to, to_poses
+from dimo_jax.meshes.boxes import frame_around
+from dimo_jax.systems.atop.seen.course import Course, slide_to, to_poses
 from dimo_jax.systems.atop.seen.evidence import Evidence
 from dimo_jax.systems.atop.seen.refine import Fit, refine_course
 from dimo_jax.systems.atop.seen.track import summarize
@@ -100,7 +101,7 @@ def _turn_to(course: Course, axis: np.ndarray, scale: Scale) -> Course:
 def _nearest_lines(fit: Fit, lines: Sequence[Course], scale: Scale) -> list[Course]:
     """Candidates of the fit's type in order of how well they should fit by the fit's own curvature."""
     course = slide_to(fit.course, scale.center)
-    first, second = plane_of(course.axis)
+    first, second, _ = frame_around(course.axis)
     found = []
     for line in lines:
         alike = float(line.axis @ course.axis)

@@ -17,6 +17,7 @@ from scipy.spatial import cKDTree
 
 from dimo_jax.meshes.objects import ObjectMesh
 from dimo_jax.meshes.sampling import sample_surface, triangle_areas
+from dimo_jax.systems.atop.seen.course import cross_matrices
 from dimo_jax.systems.atop.seen.evidence import Slopes, move_pivots
 
 MAX_DISCS = 4096
@@ -198,20 +199,13 @@ class Clouds:
         # A twist moves the point at rest by -R^T (turn x arm + shift).
         arms = match.seen - move_pivots(self, poses)[match.owner]
         back = match.turns.swapaxes(-1, -2)
-        levers = np.concatenate([back @ _cross_matrices(arms), -back], axis=-1)  # [N,3,6]
+        levers = np.concatenate([back @ cross_matrices(arms), -back], axis=-1)  # [N,3,6]
         edges = np.searchsorted(match.owner, np.arange(count))
         gradient = np.add.reduceat((pull[:, None] @ levers)[:, 0], edges)
         curvature = np.add.reduceat(levers.swapaxes(-1, -2) @ (stiff @ levers), edges) / self.temper
         values, vectors = np.linalg.eigh(curvature)
         curvature = (vectors * np.maximum(values, 0)[:, None]) @ vectors.swapaxes(-1, -2)
         return Slopes(cost, gradient / self.temper, curvature)
-
-
-def _cross_matrices(vectors: np.ndarray) -> np.ndarray:
-    """[N,3] -> [N,3,3], which times w is vector x w."""
-    x, y, z = vectors.T
-    zero = np.zeros_like(x)
-    return np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1).reshape(-1, 3, 3)
 
 
 def _group_discs(surface: Surface) -> _Discs:

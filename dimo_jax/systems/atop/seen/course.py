@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dimo_jax.geometry.joint import PRISMATIC, REVOLUTE, JointType, rotation_about
+from dimo_jax.geometry.joint import PRISMATIC, REVOLUTE, Joint, JointType, rotation_about, transform
+from dimo_jax.meshes.boxes import frame_around
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,7 @@ class Course:
 
 def to_poses(course: Course) -> np.ndarray:
     """Matrices [T,4,4] that move the part from rest into every frame."""
-    poses = np.tile(np.eye(4), (len(course.values), 1, 1))
-    if course.type == PRISMATIC:
-        poses[:, :3, 3] = course.values[:, None] * course.axis
-        return poses
-    turns = rotation_about(course.axis, course.values)
-    poses[:, :3, :3] = turns
-    poses[:, :3, 3] = course.origin - turns @ course.origin
-    return poses
+    return transform(Joint(course.type, course.axis, course.origin, (0.0, 0.0)), course.values)
 
 
 def find_tangents(course: Course, pivots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -47,7 +41,7 @@ def find_tangents(course: Course, pivots: np.ndarray) -> tuple[np.ndarray, np.nd
       Twists (turn, shift) of the poses, in radians and units of length, for each shared parameter [T,6,S] and for the
       frame's own value [T,6].
     """
-    first, second = plane_of(course.axis)
+    first, second, _ = frame_around(course.axis)
     num_frames = len(course.values)
     shared, own = np.zeros((num_frames, 6, course.num_shared)), np.zeros((num_frames, 6))
     if course.type == PRISMATIC:
@@ -68,7 +62,7 @@ def find_tangents(course: Course, pivots: np.ndarray) -> tuple[np.ndarray, np.nd
 def step(course: Course, shared: np.ndarray, values: np.ndarray) -> Course:
     """The course after a small change: shared [S] (turns of the axis around the two sides of its plane, then shifts of
     a revolute one's place along them) and values [T]."""
-    first, second = plane_of(course.axis)
+    first, second, _ = frame_around(course.axis)
     turn = shared[0] * first + shared[1] * second
     angle = float(np.linalg.norm(turn))
     axis = rotation_about(turn / angle, angle) @ course.axis if angle > 0 else course.axis
@@ -76,14 +70,6 @@ def step(course: Course, shared: np.ndarray, values: np.ndarray) -> Course:
     if course.type == REVOLUTE:
         origin = origin + shared[2] * first + shared[3] * second
     return replace(course, axis=axis / np.linalg.norm(axis), origin=origin, values=course.values + values)
-
-
-def plane_of(axis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two unit vectors [3] that stand on a unit axis [3] and on each other."""
-    spare = np.eye(3)[np.argmin(np.abs(axis))]
-    first = np.cross(axis, spare)
-    first /= np.linalg.norm(first)
-    return first, np.cross(axis, first)
 
 
 def orient(course: Course) -> Course:
@@ -113,15 +99,20 @@ def exp_twists(twists: np.ndarray, pivots: np.ndarray) -> np.ndarray:
     twists[...,3:]."""
     turn = twists[..., :3]
     angle = np.linalg.norm(turn, axis=-1)[..., None, None]
-    x, y, z = np.moveaxis(turn, -1, 0)
-    zero = np.zeros_like(x)
-    cross = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1).reshape(*x.shape, 3, 3)
+    cross = cross_matrices(turn)
     small = angle < 1e-6
     safe = np.where(small, 1.0, angle)
     sine = np.where(small, 1.0, np.sin(safe) / safe)
     cosine = np.where(small, 0.5, (1 - np.cos(safe)) / safe**2)
-    matrices = np.zeros((*x.shape, 4, 4))
+    matrices = np.zeros((*turn.shape[:-1], 4, 4))
     matrices[..., :3, :3] = np.eye(3) + sine * cross + cosine * (cross @ cross)
     matrices[..., :3, 3] = pivots + twists[..., 3:] - (matrices[..., :3, :3] @ pivots[..., None])[..., 0]
     matrices[..., 3, 3] = 1.0
     return matrices
+
+
+def cross_matrices(vectors: np.ndarray) -> np.ndarray:
+    """[...,3] -> [...,3,3], which times w is vector x w."""
+    x, y, z = np.moveaxis(vectors, -1, 0)
+    zero = np.zeros_like(x)
+    return np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1).reshape(*x.shape, 3, 3)

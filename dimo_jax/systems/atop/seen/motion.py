@@ -90,9 +90,16 @@ def read_motion(path: str | Path, *, motion: int = 0) -> Motion:
 def _read_points(path: Path) -> CloudMotion:
     arrays = read_npz(path, "points [T,n,3] of the moving part")
     points = arrays.get("points")
-    if points is None or points.ndim != 3 or points.shape[-1] != 3 or len(points) < 2 or not points.shape[1]:
+    if (
+        points is None
+        or points.dtype.kind not in "fiu"
+        or points.ndim != 3
+        or points.shape[-1] != 3
+        or len(points) < 2
+        or not points.shape[1]
+    ):
         found = "no such array" if points is None else f"{points.dtype} {points.shape}"
-        raise UserError(f"{path}: points: found {found}, expected [T,n,3] with at least two frames")
+        raise UserError(f"{path}: points: found {found}, expected numbers [T,n,3] with at least two frames")
     if not np.isfinite(points).all():
         raise UserError(f"{path}: points has NaN or infinite numbers, expected finite ones")
     return CloudMotion(tuple(np.asarray(points, np.float64)))

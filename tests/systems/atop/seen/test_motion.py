@@ -22,6 +22,8 @@ def test_points_of_an_archive(tmp_path):
         ({"points": np.zeros((3, 4))}, r"\(3, 4\)"),
         ({"points": np.zeros((1, 4, 3))}, "at least two frames"),
         ({"points": np.full((2, 4, 3), np.nan)}, "NaN"),
+        ({"points": np.full((2, 4, 3), "a")}, "<U1"),
+        ({"points": np.full((2, 4, 3), 1j)}, "complex128"),
     ],
 )
 def test_other_archives_are_refused(tmp_path, arrays, said):
