@@ -40,7 +40,8 @@ class MeshFolder:
     """Writes meshes and textures into a folder, each texture once."""
 
     folder: Path
-    _textures: dict[int, str] = field(default_factory=dict)
+    # By identity of the pixels, which are held so that no later ones get the same.
+    _textures: dict[int, tuple[np.ndarray, str]] = field(default_factory=dict)
 
     def write_link(self, link: Link) -> list[Surface]:
         """Writes what a link shows, in the object's frame at rest; a file for each material that it uses."""
@@ -85,9 +86,10 @@ class MeshFolder:
     def _write_texture(self, texture: Texture) -> str:
         key = id(texture.pixels)
         if key not in self._textures:
-            self._textures[key] = f"texture_{len(self._textures)}.png"
-            write_png(to_image(texture), self.folder / self._textures[key])
-        return self._textures[key]
+            name = f"texture_{len(self._textures)}.png"
+            self._textures[key] = texture.pixels, name
+            write_png(to_image(texture), self.folder / name)
+        return self._textures[key][1]
 
     def _write_text(self, name: str, lines: Iterable[str]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

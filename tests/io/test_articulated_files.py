@@ -1,5 +1,6 @@
 """What is written of an articulated object does in simulators what its joints say."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import trimesh
 from PIL import Image
 from scipy.spatial import cKDTree
 from support.cabinet_links import NAMES, cabinet_links
+from support.objects import make_box
 from support.outside import validate
 
 from dimo_jax.data.cabinet import make_cabinet
@@ -20,6 +22,7 @@ from dimo_jax.io.objects import load_object
 from dimo_jax.meshes.articulation import Articulation, Link, add_physics, pose_links, stand_up
 from dimo_jax.meshes.objects import split_object
 from dimo_jax.meshes.parts import find_part
+from dimo_jax.meshes.textures import sample_texture
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared/data/articulated"
 UP = np.array([0.0, 1, 0])
@@ -183,6 +186,37 @@ def test_textures_are_the_object_s_own(folder):
     np.testing.assert_array_equal(picture, np.asarray(Image.open(written[0]).convert("RGB")))
     # The front of the left wall: 0.9 m of grain at two repeats a metre.
     assert np.ptp(mesh.visual.uv, axis=0).max() == pytest.approx(1.8)
+
+
+def boxes(*names, joint=CABINET.joints[0]):
+    """Links of a box each, side by side, all hung on the first."""
+    things = [make_box((2 * index, 0, 0), (2 * index + 1, 1, 1), name) for index, name in enumerate(names)]
+    return [
+        Link(name, thing.vertices, thing.mesh, *((0, joint) if index else ()))
+        for index, (name, thing) in enumerate(zip(names, things))
+    ]
+
+
+def write_links(links, folder, *, up=UP, usd=False):
+    articulation = Articulation(tuple(links))
+    physics = add_physics(articulation, density=600, damping=None, friction=0.0, fixed_base=True)
+    write_articulation(articulation, physics, folder, name="links", up=up, usd=usd)
+    return folder
+
+
+def test_every_part_gets_the_colours_of_its_own_vertices(tmp_path):
+    links = []
+    for seed, link in enumerate(boxes(*(f"part{number}" for number in range(20)))):
+        colors = np.random.default_rng(seed).uniform(0.1, 1, link.mesh.colors.shape)
+        colors[:, 3] = 1
+        links.append(dataclasses.replace(link, mesh=dataclasses.replace(link.mesh, colors=colors)))
+    write_links(links, tmp_path)
+    for link in links:
+        mesh = load_object(tmp_path / FOLDER / f"{link.name}.obj").mesh
+        corners = mesh.triangles[:, 0]
+        texture = mesh.materials[0].texture
+        found = sample_texture(texture, *mesh.texcoords[corners].T).T
+        np.testing.assert_allclose(found, link.mesh.colors[link.mesh.triangles].mean(axis=1), atol=0.01)
 
 
 def test_the_glb_opens_and_closes_with_its_textures(folder):
