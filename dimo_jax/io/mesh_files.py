@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dimo_jax.core.names import make_distinct
 from dimo_jax.io.images import write_png
 from dimo_jax.meshes.articulation import Link
 from dimo_jax.meshes.convex import Piece
@@ -42,13 +43,14 @@ class MeshFolder:
     folder: Path
     # By identity of the pixels, which are held so that no later ones get the same.
     _textures: dict[int, tuple[np.ndarray, str]] = field(default_factory=dict)
+    _names: list[str] = field(default_factory=list)  # of files, without their endings
 
     def write_link(self, link: Link) -> list[Surface]:
         """Writes what a link shows, in the object's frame at rest; a file for each material that it uses."""
         surfaces = []
         used = np.unique(link.mesh.triangle_materials)
         for index in used:
-            name = link.name if len(used) == 1 else f"{link.name}_{index}"
+            name = self._claim(link.name if len(used) == 1 else f"{link.name}_{index}")
             surfaces.append(self._write_surface(link, int(index), name))
         return surfaces
 
@@ -56,10 +58,16 @@ class MeshFolder:
         """Writes convex pieces, in the object's frame at rest. Returns the names of the files."""
         files = []
         for index, (vertices, triangles) in enumerate(pieces):
-            files.append(f"{name}_collision_{index}.obj")
-            lines = [f"o {name}_collision_{index}", *_rows("v", vertices), *(_face(*row) for row in triangles + 1)]
+            own = self._claim(f"{name}_collision_{index}")
+            files.append(f"{own}.obj")
+            lines = [f"o {own}", *_rows("v", vertices), *(_face(*row) for row in triangles + 1)]
             self._write_text(files[-1], lines)
         return files
+
+    def _claim(self, name: str) -> str:
+        """The name, numbered where a file has it: `drawer_1` is a link, or what a drawer shows in its material 1."""
+        self._names += make_distinct([name], taken=self._names)
+        return self._names[-1]
 
     def _write_surface(self, link: Link, index: int, name: str) -> Surface:
         mesh, material = link.mesh, link.mesh.materials[index]

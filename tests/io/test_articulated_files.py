@@ -219,6 +219,21 @@ def test_every_part_gets_the_colours_of_its_own_vertices(tmp_path):
         np.testing.assert_allclose(found, link.mesh.colors[link.mesh.triangles].mean(axis=1), atol=0.01)
 
 
+def test_names_that_look_like_those_of_other_files_are_told_apart(tmp_path):
+    body, drawer, *others = boxes("body", "drawer", "drawer_1", "drawer_collision_0")
+    two = dataclasses.replace(
+        drawer.mesh, materials=drawer.mesh.materials * 2, triangle_materials=np.arange(12, dtype=np.int32) % 2
+    )
+    links = [body, dataclasses.replace(drawer, mesh=two), *others]
+    write_links(links, tmp_path)
+    for file in ("object.xml", "object.urdf"):
+        simulation = Simulation(tmp_path / file)
+        simulation.mujoco.mj_forward(simulation.model, simulation.data)
+        for link in links[:3]:
+            assert distance(simulation.vertices(link.name), link.vertices @ stand_up(UP).T) < 1e-5, link.name
+        assert simulation.model.ngeom == 5 + 4  # what they show, and a convex piece of each
+
+
 def test_the_glb_opens_and_closes_with_its_textures(folder):
     assert validate(folder / "object.glb") == []
     scene = trimesh.load(folder / "object.glb")
