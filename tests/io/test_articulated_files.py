@@ -313,6 +313,23 @@ def test_usd_holds_bodies_limits_and_looks(tmp_path):
     assert UsdPhysics.MassAPI.Get(stage, "/object/drawer").GetMassAttr().Get() > 1
 
 
+def test_usd_has_a_prim_for_everything_whatever_its_name(tmp_path):
+    pytest.importorskip("pxr", reason="usd-core is not installed: pip install 'dimo_jax[usd]'")
+    from pxr import Usd, UsdPhysics
+
+    names = ("body", "base", "a-b", "a_b", "collision_0", "a_b_joint")
+    write_links(boxes(*names), tmp_path, usd=True)
+    stage = Usd.Stage.Open(str(tmp_path / "object.usda"))
+    prims = list(stage.Traverse())
+    bodies = [prim for prim in prims if prim.HasAPI(UsdPhysics.RigidBodyAPI)]
+    joints = [UsdPhysics.RevoluteJoint(prim) for prim in prims if prim.IsA(UsdPhysics.RevoluteJoint)]
+    assert (len(bodies), len(joints)) == (len(names), len(names) - 1)
+    assert [joint.GetBody1Rel().GetTargets()[0] for joint in joints] == [body.GetPath() for body in bodies[1:]]
+    assert sum(prim.IsA(UsdPhysics.FixedJoint) for prim in prims) == 1
+    assert sum(prim.HasAPI(UsdPhysics.CollisionAPI) for prim in prims) == len(names)
+    assert sum(prim.GetTypeName() == "Mesh" for prim in prims) == 2 * len(names)
+
+
 @pytest.mark.parametrize(
     "name", ["xr_oculus_go_trigger", "adroit_door_latch", "metaworld_drawer", "furnsim_light_button"]
 )
