@@ -330,6 +330,26 @@ def test_usd_has_a_prim_for_everything_whatever_its_name(tmp_path):
     assert sum(prim.GetTypeName() == "Mesh" for prim in prims) == 2 * len(names)
 
 
+@pytest.mark.parametrize("up", [*np.eye(3), *-np.eye(3)])
+def test_usd_stands_upright(up, tmp_path):
+    pytest.importorskip("pxr", reason="usd-core is not installed: pip install 'dimo_jax[usd]'")
+    from pxr import Usd, UsdGeom, UsdPhysics
+
+    links = boxes("body", "door")
+    write_links(links, tmp_path, up=up, usd=True)
+    stage = Usd.Stage.Open(str(tmp_path / "object.usda"))
+    shown = UsdGeom.GetStageUpAxis(stage)
+    turn = np.eye(3) if shown == "Y" else stand_up(up)
+    np.testing.assert_allclose(turn @ up, [0, shown == "Y", shown == "Z"], atol=1e-12)
+    for link in links:
+        mesh = UsdGeom.Mesh.Get(stage, f"/object/{link.name}/{link.name}")
+        place = mesh.ComputeLocalToWorldTransform(Usd.TimeCode.Default())
+        points = [place.Transform(tuple(map(float, point))) for point in mesh.GetPointsAttr().Get()]
+        assert distance(np.array(points), link.vertices @ turn.T) < 1e-6
+    axis = UsdPhysics.RevoluteJoint.Get(stage, "/object/door_joint").GetLocalRot0Attr().Get().Transform((1, 0, 0))
+    np.testing.assert_allclose(axis, turn @ links[1].joint.axis, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "name", ["xr_oculus_go_trigger", "adroit_door_latch", "metaworld_drawer", "furnsim_light_button"]
 )
