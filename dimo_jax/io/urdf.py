@@ -8,6 +8,7 @@ link is the root, and what loads the file decides whether it is held; so the obj
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
@@ -80,7 +81,9 @@ def joint_name(articulation: Articulation, index: int) -> str:
 
 
 def _add_origin(element: ElementTree.Element, place: np.ndarray, *, turn: np.ndarray | None = None) -> None:
-    angles = np.zeros(3) if turn is None else Rotation.from_matrix(turn).as_euler("xyz")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a quarter about y several angles are right, and any will do
+        angles = np.zeros(3) if turn is None else Rotation.from_matrix(turn).as_euler("xyz")
     ElementTree.SubElement(element, "origin", xyz=numbers(place), rpy=numbers(angles))
 
 

@@ -331,6 +331,19 @@ def test_usd_has_a_prim_for_everything_whatever_its_name(tmp_path):
 
 
 @pytest.mark.parametrize("up", [*np.eye(3), *-np.eye(3)])
+@pytest.mark.filterwarnings("error")
+def test_urdf_and_mjcf_stand_upright(up, tmp_path):
+    links = boxes("body", "door")
+    write_links(links, tmp_path, up=up)
+    for file in ("object.xml", "object.urdf"):
+        simulation = Simulation(tmp_path / file)
+        simulation.data.joint("door_joint").qpos[0] = 1.0
+        simulation.mujoco.mj_forward(simulation.model, simulation.data)
+        truth = move_points(links[1].joint, 1.0, links[1].vertices) @ stand_up(up).T
+        assert distance(simulation.vertices("door"), truth) < 1e-5
+
+
+@pytest.mark.parametrize("up", [*np.eye(3), *-np.eye(3)])
 def test_usd_stands_upright(up, tmp_path):
     pytest.importorskip("pxr", reason="usd-core is not installed: pip install 'dimo_jax[usd]'")
     from pxr import Usd, UsdGeom, UsdPhysics
