@@ -161,10 +161,11 @@ def _obj_lines(
     local, places = local.reshape(-1, 3) + 1, places.reshape(-1, 3) + 1
     normals = vertex_normals(link.vertices, link.mesh)[used]
     flipped = texcoords[used_places] * [1, -1] + [0, 1]
+    spare = [used[0]] * (4 - len(used))  # MuJoCo takes no mesh of three vertices, but one that no face uses
     return [
         f"mtllib {name}.mtl",
         f"o {name}",
-        *_rows("v", link.vertices[used]),
+        *_rows("v", link.vertices[[*used, *spare]]),
         *_rows("vt", flipped),
         *_rows("vn", normals),
         f"usemtl {label}",

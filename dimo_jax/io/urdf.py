@@ -17,9 +17,10 @@ from scipy.spatial.transform import Rotation
 
 from dimo_jax.geometry.joint import Joint
 from dimo_jax.io.mesh_files import FOLDER, Surface
-from dimo_jax.meshes.articulation import Articulation, Body, Physics, is_endless
+from dimo_jax.meshes.articulation import Articulation, Body, Link, Physics, is_endless
 
 WORLD = "world"
+FLAT = 1e-14  # cubic metres; MuJoCo asks for 1e-15
 EFFORT, VELOCITY = 1000.0, 10.0  # limits that URDF demands: N m or N; rad/s or m/s
 
 
@@ -45,9 +46,10 @@ def format_urdf(
     robot = ElementTree.Element("robot", name=name)
     # MuJoCo reads URDF too, and asks here what it shall do with it; others pass over an element that they do not know.
     mujoco = ElementTree.SubElement(robot, "mujoco")
-    ElementTree.SubElement(
-        mujoco, "compiler", meshdir=".", strippath="false", discardvisual="false", fusestatic="false"
-    )
+    # It refuses the whole file for a flat surface, which URDF cannot call a shell; then only its own file has looks.
+    flat = any(_is_flat(link, each.index) for link, shown in zip(articulation.links, surfaces) for each in shown)
+    options = {"discardvisual": "true" if flat else "false", "fusestatic": "false"}
+    ElementTree.SubElement(mujoco, "compiler", {"meshdir": ".", "strippath": "false"} | options)
     # A file of URDF holds the object alone, and cannot say that its links shall not collide with each other.
     ElementTree.SubElement(ElementTree.SubElement(mujoco, "option"), "flag", contact="disable")
     for surface in (each for of_link in surfaces for each in of_link):
@@ -78,6 +80,13 @@ def numbers(values: Sequence[float] | np.ndarray) -> str:
 def joint_name(articulation: Articulation, index: int) -> str:
     """The name that files give the joint of link `index`."""
     return f"{articulation.links[index].name}_joint"
+
+
+def _is_flat(link: Link, material: int) -> bool:
+    """Whether what a link shows in a material has no volume around its middle, even with the digits of a float32."""
+    corners = link.vertices.astype(np.float32)[link.mesh.triangles[link.mesh.triangle_materials == material]]
+    local = corners.astype(np.float64) - corners.mean((0, 1), dtype=np.float64)
+    return float(np.abs(np.linalg.det(local)).sum()) / 6 < FLAT
 
 
 def _add_origin(element: ElementTree.Element, place: np.ndarray, *, turn: np.ndarray | None = None) -> None:

@@ -234,6 +234,26 @@ def test_names_that_look_like_those_of_other_files_are_told_apart(tmp_path):
         assert simulation.model.ngeom == 5 + 4  # what they show, and a convex piece of each
 
 
+@pytest.mark.parametrize("num_triangles", [1, 2])
+@pytest.mark.parametrize("up", [UP, np.array([0.6, 0.64, -0.48])])
+def test_mujoco_takes_flat_parts(num_triangles, up, tmp_path):
+    body, part = boxes("body", "part")
+    flat = dataclasses.replace(
+        part.mesh,
+        triangles=part.mesh.triangles[:num_triangles],
+        triangle_materials=part.mesh.triangle_materials[:num_triangles],
+    )
+    links = [body, dataclasses.replace(part, mesh=flat)]
+    write_links(links, tmp_path, up=up)
+    shown = links[1].vertices[np.unique(flat.triangles)] @ stand_up(up).T
+    for file in ("object.xml", "object.urdf"):
+        simulation = Simulation(tmp_path / file)
+        simulation.mujoco.mj_forward(simulation.model, simulation.data)
+        assert simulation.model.body("part").mass[0] > 0
+        if file == "object.xml":
+            assert distance(simulation.vertices("part"), shown) < 1e-5
+
+
 def test_the_glb_opens_and_closes_with_its_textures(folder):
     assert validate(folder / "object.glb") == []
     scene = trimesh.load(folder / "object.glb")
