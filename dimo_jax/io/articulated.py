@@ -22,8 +22,8 @@ def write_articulation(
     """Writes URDF, MJCF, an animated GLB, on demand USD, and the meshes and textures that they refer to.
 
     A fixed base keeps the object's own coordinates and is stood upright by the joint (or body) that holds it. A free
-    base stands upright by itself, so meshes and joints of its URDF, MJCF and USD are turned to +Z up. The GLB keeps the
-    object's coordinates.
+    base stands upright by itself, so meshes and joints of its URDF, MJCF and USD are turned to +Z up; those of USD,
+    whose up is +Y or +Z, also where a fixed base has another up. The GLB keeps the object's coordinates.
 
     Args:
       articulation: in metres.
@@ -50,7 +50,9 @@ def write_articulation(
     write_articulated_glb(articulation, folder / GLB)
     written = [URDF, MJCF, GLB, FOLDER]
     if usd:
-        axis = "Z" if not physics.fixed_base or abs(up[2]) > 0.5 else "Y"
+        axis = "Y" if physics.fixed_base and up[1] > (1 - 1e-9) * np.linalg.norm(up) else "Z"
+        if axis == "Z":  # a no-op where the object stands so already
+            placed, physics = turn_articulation(placed, stand), turn_physics(physics, stand)
         write_usd(placed, physics, surfaces, folder / USD, up=axis)
         written.append(USD)
     return written

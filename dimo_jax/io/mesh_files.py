@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dimo_jax.core.names import make_distinct
 from dimo_jax.io.images import write_png
 from dimo_jax.meshes.articulation import Link
 from dimo_jax.meshes.convex import Piece
@@ -40,14 +41,16 @@ class MeshFolder:
     """Writes meshes and textures into a folder, each texture once."""
 
     folder: Path
-    _textures: dict[int, str] = field(default_factory=dict)
+    # By identity of the pixels, which are held so that no later ones get the same.
+    _textures: dict[int, tuple[np.ndarray, str]] = field(default_factory=dict)
+    _names: list[str] = field(default_factory=list)  # of files, without their endings
 
     def write_link(self, link: Link) -> list[Surface]:
         """Writes what a link shows, in the object's frame at rest; a file for each material that it uses."""
         surfaces = []
         used = np.unique(link.mesh.triangle_materials)
         for index in used:
-            name = link.name if len(used) == 1 else f"{link.name}_{index}"
+            name = self._claim(link.name if len(used) == 1 else f"{link.name}_{index}")
             surfaces.append(self._write_surface(link, int(index), name))
         return surfaces
 
@@ -55,10 +58,16 @@ class MeshFolder:
         """Writes convex pieces, in the object's frame at rest. Returns the names of the files."""
         files = []
         for index, (vertices, triangles) in enumerate(pieces):
-            files.append(f"{name}_collision_{index}.obj")
-            lines = [f"o {name}_collision_{index}", *_rows("v", vertices), *(_face(*row) for row in triangles + 1)]
+            own = self._claim(f"{name}_collision_{index}")
+            files.append(f"{own}.obj")
+            lines = [f"o {own}", *_rows("v", vertices), *(_face(*row) for row in triangles + 1)]
             self._write_text(files[-1], lines)
         return files
+
+    def _claim(self, name: str) -> str:
+        """The name, numbered where a file has it: `drawer_1` is a link, or what a drawer shows in its material 1."""
+        self._names += make_distinct([name], taken=self._names)
+        return self._names[-1]
 
     def _write_surface(self, link: Link, index: int, name: str) -> Surface:
         mesh, material = link.mesh, link.mesh.materials[index]
@@ -85,9 +94,10 @@ class MeshFolder:
     def _write_texture(self, texture: Texture) -> str:
         key = id(texture.pixels)
         if key not in self._textures:
-            self._textures[key] = f"texture_{len(self._textures)}.png"
-            write_png(to_image(texture), self.folder / self._textures[key])
-        return self._textures[key]
+            name = f"texture_{len(self._textures)}.png"
+            self._textures[key] = texture.pixels, name
+            write_png(to_image(texture), self.folder / name)
+        return self._textures[key][1]
 
     def _write_text(self, name: str, lines: Iterable[str]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -151,10 +161,11 @@ def _obj_lines(
     local, places = local.reshape(-1, 3) + 1, places.reshape(-1, 3) + 1
     normals = vertex_normals(link.vertices, link.mesh)[used]
     flipped = texcoords[used_places] * [1, -1] + [0, 1]
+    spare = [used[0]] * (4 - len(used))  # MuJoCo takes no mesh of three vertices, but one that no face uses
     return [
         f"mtllib {name}.mtl",
         f"o {name}",
-        *_rows("v", link.vertices[used]),
+        *_rows("v", link.vertices[[*used, *spare]]),
         *_rows("vt", flipped),
         *_rows("vn", normals),
         f"usemtl {label}",

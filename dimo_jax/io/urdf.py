@@ -8,6 +8,7 @@ link is the root, and what loads the file decides whether it is held; so the obj
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
@@ -16,9 +17,10 @@ from scipy.spatial.transform import Rotation
 
 from dimo_jax.geometry.joint import Joint
 from dimo_jax.io.mesh_files import FOLDER, Surface
-from dimo_jax.meshes.articulation import Articulation, Body, Physics, is_endless
+from dimo_jax.meshes.articulation import Articulation, Body, Link, Physics, is_endless
 
 WORLD = "world"
+FLAT = 1e-14  # cubic metres; MuJoCo asks for 1e-15
 EFFORT, VELOCITY = 1000.0, 10.0  # limits that URDF demands: N m or N; rad/s or m/s
 
 
@@ -44,9 +46,10 @@ def format_urdf(
     robot = ElementTree.Element("robot", name=name)
     # MuJoCo reads URDF too, and asks here what it shall do with it; others pass over an element that they do not know.
     mujoco = ElementTree.SubElement(robot, "mujoco")
-    ElementTree.SubElement(
-        mujoco, "compiler", meshdir=".", strippath="false", discardvisual="false", fusestatic="false"
-    )
+    # It refuses the whole file for a flat surface, which URDF cannot call a shell; then only its own file has looks.
+    flat = any(_is_flat(link, each.index) for link, shown in zip(articulation.links, surfaces) for each in shown)
+    options = {"discardvisual": "true" if flat else "false", "fusestatic": "false"}
+    ElementTree.SubElement(mujoco, "compiler", {"meshdir": ".", "strippath": "false"} | options)
     # A file of URDF holds the object alone, and cannot say that its links shall not collide with each other.
     ElementTree.SubElement(ElementTree.SubElement(mujoco, "option"), "flag", contact="disable")
     for surface in (each for of_link in surfaces for each in of_link):
@@ -79,8 +82,17 @@ def joint_name(articulation: Articulation, index: int) -> str:
     return f"{articulation.links[index].name}_joint"
 
 
+def _is_flat(link: Link, material: int) -> bool:
+    """Whether what a link shows in a material has no volume around its middle, even with the digits of a float32."""
+    corners = link.vertices.astype(np.float32)[link.mesh.triangles[link.mesh.triangle_materials == material]]
+    local = corners.astype(np.float64) - corners.mean((0, 1), dtype=np.float64)
+    return float(np.abs(np.linalg.det(local)).sum()) / 6 < FLAT
+
+
 def _add_origin(element: ElementTree.Element, place: np.ndarray, *, turn: np.ndarray | None = None) -> None:
-    angles = np.zeros(3) if turn is None else Rotation.from_matrix(turn).as_euler("xyz")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a quarter about y several angles are right, and any will do
+        angles = np.zeros(3) if turn is None else Rotation.from_matrix(turn).as_euler("xyz")
     ElementTree.SubElement(element, "origin", xyz=numbers(place), rpy=numbers(angles))
 
 

@@ -13,12 +13,13 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from dimo_jax.core.errors import UserError
+from dimo_jax.core.names import make_distinct
 from dimo_jax.geometry.joint import PRISMATIC
 from dimo_jax.io.mesh_files import FOLDER, Surface, vertex_normals
 from dimo_jax.io.urdf import joint_name
 from dimo_jax.meshes.articulation import Articulation, Body, Link, Physics, is_endless
 
-_ROOT = "/object"
+_ROOT, _BASE = "/object", "base_joint"
 
 
 def check_usd() -> None:
@@ -63,7 +64,11 @@ def write_usd(
     root = UsdGeom.Xform.Define(stage, _ROOT)
     stage.SetDefaultPrim(root.GetPrim())
     UsdPhysics.ArticulationRootAPI.Apply(root.GetPrim())
-    names = [_identifier(link.name) for link in articulation.links]
+    # Bodies and joints share a namespace, which takes fewer letters than the names of links have.
+    names = make_distinct([_identifier(link.name) for link in articulation.links])
+    joint_names = make_distinct(
+        [_BASE, *(_identifier(joint_name(articulation, index)) for index in range(1, len(names)))], taken=names
+    )
     for index, (link, name) in enumerate(zip(articulation.links, names)):
         frame = articulation.frame_of(index)
         prim = UsdGeom.Xform.Define(stage, f"{_ROOT}/{name}")
@@ -73,9 +78,9 @@ def write_usd(
             _add_surface(stage, f"{_ROOT}/{name}", link, frame, surface)
         _add_colliders(stage, f"{_ROOT}/{name}", physics.bodies[index], frame)
     for index, damping in enumerate(physics.damping, 1):
-        _add_joint(stage, articulation, names, index, damping, physics.friction[index - 1])
+        _add_joint(stage, articulation, names, joint_names[index], index, damping, physics.friction[index - 1])
     if physics.fixed_base:
-        held = UsdPhysics.FixedJoint.Define(stage, f"{_ROOT}/base_joint")
+        held = UsdPhysics.FixedJoint.Define(stage, f"{_ROOT}/{joint_names[0]}")
         held.CreateBody1Rel().SetTargets([Sdf.Path(f"{_ROOT}/{names[0]}")])
     stage.GetRootLayer().Save()
     return path
@@ -164,8 +169,10 @@ def _add_material(stage: Any, path: str, surface: Surface) -> Any:
 def _add_colliders(stage: Any, parent: str, body: Body, frame: np.ndarray) -> None:
     from pxr import UsdGeom, UsdPhysics, Vt
 
-    for index, (vertices, triangles) in enumerate(body.pieces):
-        mesh = UsdGeom.Mesh.Define(stage, f"{parent}/collision_{index}")
+    taken = stage.GetPrimAtPath(parent).GetChildrenNames()
+    names = make_distinct([f"collision_{index}" for index in range(len(body.pieces))], taken=taken)
+    for name, (vertices, triangles) in zip(names, body.pieces):
+        mesh = UsdGeom.Mesh.Define(stage, f"{parent}/{name}")
         mesh.CreatePointsAttr(Vt.Vec3fArray.FromNumpy((vertices - frame).astype(np.float32)))
         mesh.CreateFaceVertexCountsAttr(Vt.IntArray.FromNumpy(np.full(len(triangles), 3, np.int32)))
         mesh.CreateFaceVertexIndicesAttr(Vt.IntArray.FromNumpy(triangles.reshape(-1).astype(np.int32)))
@@ -175,14 +182,20 @@ def _add_colliders(stage: Any, parent: str, body: Body, frame: np.ndarray) -> No
 
 
 def _add_joint(
-    stage: Any, articulation: Articulation, names: Sequence[str], index: int, damping: float, friction: float
+    stage: Any,
+    articulation: Articulation,
+    names: Sequence[str],
+    name: str,
+    index: int,
+    damping: float,
+    friction: float,
 ) -> None:
     from pxr import Gf, Sdf, UsdPhysics
 
     link, joint = articulation.links[index], articulation.joints[index - 1]
     slides = joint.type == PRISMATIC
     kind = UsdPhysics.PrismaticJoint if slides else UsdPhysics.RevoluteJoint
-    prim = kind.Define(stage, f"{_ROOT}/{_identifier(joint_name(articulation, index))}")
+    prim = kind.Define(stage, f"{_ROOT}/{name}")
     prim.CreateBody0Rel().SetTargets([Sdf.Path(f"{_ROOT}/{names[link.parent]}")])
     prim.CreateBody1Rel().SetTargets([Sdf.Path(f"{_ROOT}/{names[index]}")])
     # The joint's own axis is X, which both bodies turn to where it points.

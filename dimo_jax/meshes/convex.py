@@ -282,7 +282,9 @@ class _Waste:
         self._table = np.full((count, count), np.inf)
         # Of very many pieces each is compared with its nearest alone: hulls of far ones waste most.
         centers = np.stack([vertices.mean(0) for vertices, _ in pieces])
-        nearest = np.argsort(np.linalg.norm(centers[:, None] - centers, axis=2), axis=1)[:, 1:9]
+        apart = np.linalg.norm(centers[:, None] - centers, axis=2)
+        np.fill_diagonal(apart, np.inf)  # not by its place in the order, for another may have the same centre
+        nearest = np.argsort(apart, axis=1)[:, : min(8, count - 1)]
         for i in range(count):
             for j in nearest[i].tolist():
                 low, high = min(i, j), max(i, j)

@@ -11,7 +11,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from dimo_jax.core.errors import UserError
-from dimo_jax.core.names import choose_names
+from dimo_jax.core.names import choose_names, fold
 from dimo_jax.meshes.objects import ObjectMesh
 
 WELD = 1e-6  # of the diagonal: vertices that near are one when pieces are told apart
@@ -102,8 +102,11 @@ def find_part(thing: ObjectMesh, part: str) -> np.ndarray:
       UserError: nothing of that name (the line lists what there is), or the part is empty or the whole object.
     """
     mask = np.zeros(len(thing.triangles), bool)
-    names = [*thing.node_names, *thing.material_names]
-    pieces = [part] if part in names or part.startswith(("faces:", "node:")) else part.split("+")
+    kind, _, rest = part.partition(":")
+    nodes, materials = ({fold(name) for name in names} for names in (thing.node_names, thing.material_names))
+    named = {"node": nodes, "material": materials}.get(kind, set())
+    whole = kind == "faces" or fold(part) in nodes | materials or fold(rest) in named
+    pieces = [part] if whole else part.split("+")
     for each in pieces:
         mask |= _find_one(thing, each.strip())
     if not mask.any():
@@ -124,7 +127,7 @@ def _find_one(thing: ObjectMesh, text: str) -> np.ndarray:
         ](thing, rest)
     if text in thing.node_names:
         return _by_node(thing, text)
-    if text.isdigit():
+    if text.isdecimal():
         choices = list_parts(thing)
         if int(text) >= len(choices):
             raise _not_found(thing, text)
@@ -148,7 +151,7 @@ def _by_material(thing: ObjectMesh, name: str) -> np.ndarray:
 
 def _by_piece(thing: ObjectMesh, number: str) -> np.ndarray:
     pieces = connected_pieces(thing.vertices, thing.triangles)
-    if not number.isdigit() or int(number) > pieces.max():
+    if not number.isdecimal() or int(number) > pieces.max():
         raise UserError(f"{thing.path}: piece:{number} does not exist, expected 0 to {pieces.max()} (0 is the largest)")
     return pieces == int(number)
 

@@ -1,5 +1,6 @@
 """What is written of an articulated object does in simulators what its joints say."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import trimesh
 from PIL import Image
 from scipy.spatial import cKDTree
 from support.cabinet_links import NAMES, cabinet_links
+from support.objects import make_box
 from support.outside import validate
 
 from dimo_jax.data.cabinet import make_cabinet
@@ -20,6 +22,7 @@ from dimo_jax.io.objects import load_object
 from dimo_jax.meshes.articulation import Articulation, Link, add_physics, pose_links, stand_up
 from dimo_jax.meshes.objects import split_object
 from dimo_jax.meshes.parts import find_part
+from dimo_jax.meshes.textures import sample_texture
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared/data/articulated"
 UP = np.array([0.0, 1, 0])
@@ -185,6 +188,72 @@ def test_textures_are_the_object_s_own(folder):
     assert np.ptp(mesh.visual.uv, axis=0).max() == pytest.approx(1.8)
 
 
+def boxes(*names, joint=CABINET.joints[0]):
+    """Links of a box each, side by side, all hung on the first."""
+    things = [make_box((2 * index, 0, 0), (2 * index + 1, 1, 1), name) for index, name in enumerate(names)]
+    return [
+        Link(name, thing.vertices, thing.mesh, *((0, joint) if index else ()))
+        for index, (name, thing) in enumerate(zip(names, things))
+    ]
+
+
+def write_links(links, folder, *, up=UP, usd=False):
+    articulation = Articulation(tuple(links))
+    physics = add_physics(articulation, density=600, damping=None, friction=0.0, fixed_base=True)
+    write_articulation(articulation, physics, folder, name="links", up=up, usd=usd)
+    return folder
+
+
+def test_every_part_gets_the_colours_of_its_own_vertices(tmp_path):
+    links = []
+    for seed, link in enumerate(boxes(*(f"part{number}" for number in range(20)))):
+        colors = np.random.default_rng(seed).uniform(0.1, 1, link.mesh.colors.shape)
+        colors[:, 3] = 1
+        links.append(dataclasses.replace(link, mesh=dataclasses.replace(link.mesh, colors=colors)))
+    write_links(links, tmp_path)
+    for link in links:
+        mesh = load_object(tmp_path / FOLDER / f"{link.name}.obj").mesh
+        corners = mesh.triangles[:, 0]
+        texture = mesh.materials[0].texture
+        found = sample_texture(texture, *mesh.texcoords[corners].T).T
+        np.testing.assert_allclose(found, link.mesh.colors[link.mesh.triangles].mean(axis=1), atol=0.01)
+
+
+def test_names_that_look_like_those_of_other_files_are_told_apart(tmp_path):
+    body, drawer, *others = boxes("body", "drawer", "drawer_1", "drawer_collision_0")
+    two = dataclasses.replace(
+        drawer.mesh, materials=drawer.mesh.materials * 2, triangle_materials=np.arange(12, dtype=np.int32) % 2
+    )
+    links = [body, dataclasses.replace(drawer, mesh=two), *others]
+    write_links(links, tmp_path)
+    for file in ("object.xml", "object.urdf"):
+        simulation = Simulation(tmp_path / file)
+        simulation.mujoco.mj_forward(simulation.model, simulation.data)
+        for link in links[:3]:
+            assert distance(simulation.vertices(link.name), link.vertices @ stand_up(UP).T) < 1e-5, link.name
+        assert simulation.model.ngeom == 5 + 4  # what they show, and a convex piece of each
+
+
+@pytest.mark.parametrize("num_triangles", [1, 2])
+@pytest.mark.parametrize("up", [UP, np.array([0.6, 0.64, -0.48])])
+def test_mujoco_takes_flat_parts(num_triangles, up, tmp_path):
+    body, part = boxes("body", "part")
+    flat = dataclasses.replace(
+        part.mesh,
+        triangles=part.mesh.triangles[:num_triangles],
+        triangle_materials=part.mesh.triangle_materials[:num_triangles],
+    )
+    links = [body, dataclasses.replace(part, mesh=flat)]
+    write_links(links, tmp_path, up=up)
+    shown = links[1].vertices[np.unique(flat.triangles)] @ stand_up(up).T
+    for file in ("object.xml", "object.urdf"):
+        simulation = Simulation(tmp_path / file)
+        simulation.mujoco.mj_forward(simulation.model, simulation.data)
+        assert simulation.model.body("part").mass[0] > 0
+        if file == "object.xml":
+            assert distance(simulation.vertices("part"), shown) < 1e-5
+
+
 def test_the_glb_opens_and_closes_with_its_textures(folder):
     assert validate(folder / "object.glb") == []
     scene = trimesh.load(folder / "object.glb")
@@ -262,6 +331,56 @@ def test_usd_holds_bodies_limits_and_looks(tmp_path):
     texture = UsdShade.Shader.Get(stage, f"{material.GetPath()}/texture").GetInput("file").Get()
     assert texture.resolvedPath
     assert UsdPhysics.MassAPI.Get(stage, "/object/drawer").GetMassAttr().Get() > 1
+
+
+def test_usd_has_a_prim_for_everything_whatever_its_name(tmp_path):
+    pytest.importorskip("pxr", reason="usd-core is not installed: pip install 'dimo_jax[usd]'")
+    from pxr import Usd, UsdPhysics
+
+    names = ("body", "base", "a-b", "a_b", "collision_0", "a_b_joint")
+    write_links(boxes(*names), tmp_path, usd=True)
+    stage = Usd.Stage.Open(str(tmp_path / "object.usda"))
+    prims = list(stage.Traverse())
+    bodies = [prim for prim in prims if prim.HasAPI(UsdPhysics.RigidBodyAPI)]
+    joints = [UsdPhysics.RevoluteJoint(prim) for prim in prims if prim.IsA(UsdPhysics.RevoluteJoint)]
+    assert (len(bodies), len(joints)) == (len(names), len(names) - 1)
+    assert [joint.GetBody1Rel().GetTargets()[0] for joint in joints] == [body.GetPath() for body in bodies[1:]]
+    assert sum(prim.IsA(UsdPhysics.FixedJoint) for prim in prims) == 1
+    assert sum(prim.HasAPI(UsdPhysics.CollisionAPI) for prim in prims) == len(names)
+    assert sum(prim.GetTypeName() == "Mesh" for prim in prims) == 2 * len(names)
+
+
+@pytest.mark.parametrize("up", [*np.eye(3), *-np.eye(3)])
+@pytest.mark.filterwarnings("error")
+def test_urdf_and_mjcf_stand_upright(up, tmp_path):
+    links = boxes("body", "door")
+    write_links(links, tmp_path, up=up)
+    for file in ("object.xml", "object.urdf"):
+        simulation = Simulation(tmp_path / file)
+        simulation.data.joint("door_joint").qpos[0] = 1.0
+        simulation.mujoco.mj_forward(simulation.model, simulation.data)
+        truth = move_points(links[1].joint, 1.0, links[1].vertices) @ stand_up(up).T
+        assert distance(simulation.vertices("door"), truth) < 1e-5
+
+
+@pytest.mark.parametrize("up", [*np.eye(3), *-np.eye(3)])
+def test_usd_stands_upright(up, tmp_path):
+    pytest.importorskip("pxr", reason="usd-core is not installed: pip install 'dimo_jax[usd]'")
+    from pxr import Usd, UsdGeom, UsdPhysics
+
+    links = boxes("body", "door")
+    write_links(links, tmp_path, up=up, usd=True)
+    stage = Usd.Stage.Open(str(tmp_path / "object.usda"))
+    shown = UsdGeom.GetStageUpAxis(stage)
+    turn = np.eye(3) if shown == "Y" else stand_up(up)
+    np.testing.assert_allclose(turn @ up, [0, shown == "Y", shown == "Z"], atol=1e-12)
+    for link in links:
+        mesh = UsdGeom.Mesh.Get(stage, f"/object/{link.name}/{link.name}")
+        place = mesh.ComputeLocalToWorldTransform(Usd.TimeCode.Default())
+        points = [place.Transform(tuple(map(float, point))) for point in mesh.GetPointsAttr().Get()]
+        assert distance(np.array(points), link.vertices @ turn.T) < 1e-6
+    axis = UsdPhysics.RevoluteJoint.Get(stage, "/object/door_joint").GetLocalRot0Attr().Get().Transform((1, 0, 0))
+    np.testing.assert_allclose(axis, turn @ links[1].joint.axis, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -59,3 +59,11 @@ def test_a_flat_part_gets_a_thickness():
     (piece,) = find_pieces(np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0.0]]), np.array([[0, 1, 2], [0, 2, 3]]))
     assert 0 < volume_of(piece) < 0.01
     assert find_pieces(np.zeros((3, 3)), np.array([[0, 1, 2]])) == []
+
+
+def test_pieces_around_one_centre_are_told_apart():
+    bars = [trimesh.creation.box(np.roll([2.0, 0.5, 0.5], axis)) for axis in range(3)]
+    cross = trimesh.util.concatenate(bars)
+    pieces = find_pieces(np.asarray(cross.vertices), np.asarray(cross.faces))
+    sizes = sorted(np.ptp(vertices, axis=0).tolist() for vertices, _ in pieces)
+    np.testing.assert_allclose(sizes, [[0.5, 0.5, 2], [0.5, 2, 0.5], [2, 0.5, 0.5]])

@@ -21,6 +21,21 @@ def test_parts_are_found_by_every_name():
         assert (find_part(thing, text) == door).all(), text
 
 
+def test_parts_are_joined_unless_a_name_holds_the_sign():
+    names = ("body", "left", "right", "left+right", "lid+", "²")
+    thing = join_objects([make_box((2 * x, 0, 0), (2 * x + 1, 1, 1), name) for x, name in enumerate(names)])
+    for text, nodes in {
+        "left+right": [3], "node:left+right": [3], "node:left + node:right": [1, 2], "node:left+right+left": [1, 2],
+        "node:LID+": [4], "Left+Right": [3], "node:left+material:body paint": [0, 1],
+        "node:l*t+piece:5": [1, 3, 5], "²": [5],
+    }.items():  # fmt: skip
+        found = np.unique(thing.triangle_nodes[find_part(thing, text)]).tolist()
+        assert found == nodes, text
+    for text in ("³", "piece:³"):
+        with pytest.raises(UserError, match=r"no part|does not exist"):
+            find_part(thing, text)
+
+
 def test_faces_come_from_files(tmp_path):
     thing = make_thing()
     (tmp_path / "a.json").write_text(json.dumps([12, 13]))
