@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from dimo_jax.core.resolve import resolve
 from dimo_jax.core.types import Gaussians
 from dimo_jax.data.dataset import Dataset
-from dimo_jax.losses.total import Term, build_terms
-from dimo_jax.systems.dimo import stages, terms
+from dimo_jax.losses.terms import load_networks
+from dimo_jax.losses.total import ImageInputs, Term, build_terms
+from dimo_jax.systems.dimo import stages
 from dimo_jax.systems.dimo.state import TrainState
 from dimo_jax.systems.dimo.step import visible_params
 from dimo_jax.systems.static.system import Static
@@ -21,8 +23,7 @@ from dimo_jax.training.trainer import Trainer
 # First rates: far above those that the second stage ends with, since a pose of all motions at once lies far off.
 RATES = dict(means=1e-3, log_scales=5e-3, quats=5e-3, logit_opacities=5e-2, sh=1e-2)
 LOG_LINEAR = "dimo_jax.training.schedules:log_linear"
-# Terms that see neither the pictures nor the Gaussians, and so have no say where nothing moves.
-MOTION_TERMS = (terms.arap, terms.arap_rigid, terms.chamfer, terms.rotations, terms.turn, terms.kl, terms.text)
+SIDE = 64  # pixels of the pictures that terms are tried on; every term takes them
 
 
 def train_static(config: ConfigDict, dataset: Dataset, state: TrainState) -> Gaussians:
@@ -78,13 +79,29 @@ def dataset_size(config: ConfigDict) -> int:
 
 def _picture_losses(config: ConfigDict) -> dict[str, Any]:
     """As they stand when the second stage has ended."""
-    counted = {term.name for term in build_terms(config.stage2.losses, key="stage2.losses") if not _is_of_motion(term)}
+    counted = {term.name for term in build_terms(config.stage2.losses, key="stage2.losses") if _sees_pictures(term)}
     specs = {name: config.stage2.losses[name].to_dict() for name in sorted(counted)}
     return {name: spec | dict(start=0) for name, spec in specs.items() if spec.get("stop") is None}
 
 
-def _is_of_motion(term: Term) -> bool:
-    return getattr(term.function, "func", term.function) in MOTION_TERMS
+def _sees_pictures(term: Term) -> bool:
+    """Whether a term, which may be a user's own, makes do with what a still has: it is traced on pictures alone."""
+    networks = load_networks((term,))
+
+    def trace() -> jax.Array:
+        images = jnp.zeros((2, SIDE, SIDE, 3))
+        flat = images[..., 0]
+        truth = dict(true_rgb=images, true_alpha=flat, novel=jnp.zeros(2, bool))
+        seen = dict(rgb=images, alpha=flat, depth=flat, normal=images, opacities=jnp.zeros(1))
+        return term.function(ImageInputs(**seen, **truth, fixed=networks))
+
+    try:
+        jax.eval_shape(trace)
+    except AttributeError as error:
+        if isinstance(error.obj, ImageInputs):
+            return False
+        raise
+    return True
 
 
 def _rates(config: ConfigDict) -> dict[str, Any]:

@@ -29,10 +29,9 @@ from dimo_jax.runtime.files import replace_file
 
 MODEL_VERSION = 1
 MAX_MODEL_BYTES = 4 << 30  # of a model file, after decompression
-# Packages that a config's slots may name where it comes from outside.
-_COMPONENTS = tuple(
-    f"dimo_jax.{name}." for name in ("data.puppet", "losses", "metrics", "render", "skinning", "systems", "training")
-)
+# Packages and modules that a config's slots may name where it comes from outside: none with a function that writes.
+_COMPONENTS = ("losses", "metrics", "render", "skinning", "systems")
+_COMPONENTS += ("data.puppet.dataset", "training.density", "training.gaussians", "training.schedules")
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ def _is_component(name: Any) -> bool:
     What a module imports is its attribute, too: through it a config could write files.
     """
     module, _, function = str(name).partition(":")
-    if not module.startswith(_COMPONENTS):
+    if not f"{module}.".startswith(tuple(f"dimo_jax.{name}." for name in _COMPONENTS)):
         return False
     try:
         found = getattr(importlib.import_module(module), function, None)

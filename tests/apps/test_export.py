@@ -405,6 +405,15 @@ def test_damaged_model_files_give_one_line_and_run_nothing(model, tmp_path):
             dict(config=np.str_(json.dumps(config | {"skinning": {"fn": "dimo_jax.apps.train:run"}}))),
             "skinning.fn names",
         ),
+        # Called without arguments by the apps that load a run's data.
+        *(
+            (dict(config=np.str_(json.dumps(config | {"data": {"source": {"fn": name}}}))), f"source.fn names '{name}'")
+            for name in (
+                "dimo_jax.training.model_file:write_model",
+                "dimo_jax.training.config_file:save_config",
+                "dimo_jax.data.puppet.rig:write_puppet_rig",
+            )
+        ),
         (dict(config=np.str_(json.dumps(config | {"stage1": 3}))), "its config or facts are damaged"),
         (
             dict(config=np.str_(json.dumps(config | {"latent": 2}))),

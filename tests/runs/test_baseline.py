@@ -73,6 +73,26 @@ def test_losses_are_those_of_the_model_but_for_its_motion():
     assert set(terms_of("demo")) == {"rgb", "mask", "opacity"}
 
 
+def stay_near(inputs, *, size=1.0):
+    """A user's own term, of key points."""
+    return size * jnp.mean(inputs.controls**2)
+
+
+def be_dark(inputs):
+    """A user's own term, of pictures."""
+    return jnp.mean(inputs.rgb)
+
+
+def test_a_users_own_term_counts_where_it_sees_pictures_alone(monkeypatch):
+    config = get_config("demo")
+    for function in (stay_near, be_dark):
+        monkeypatch.setattr(f"dimo_jax.systems.dimo.terms.{function.__name__}", function, raising=False)
+        name = f"dimo_jax.systems.dimo.terms:{function.__name__}"
+        with config.unlocked():
+            config.stage2.losses[function.__name__] = dict(fn=name, weight=1.0)
+    assert set(static_config(config).static.losses) == {"rgb", "mask", "opacity", "be_dark"}
+
+
 def test_parts_one_after_the_other_train_the_same_model(scene):
     dataset, state = scene
     before = jax.tree.map(np.asarray, state.params.gaussians)
