@@ -30,7 +30,7 @@ from dimo_jax.runtime.files import replace_file
 MODEL_VERSION = 1
 MAX_MODEL_BYTES = 4 << 30  # of a model file, after decompression
 # Packages and modules that a config's slots may name where it comes from outside: none with a function that writes.
-_COMPONENTS = ("losses", "metrics", "render", "skinning", "systems")
+_COMPONENTS: tuple[str, ...] = ("losses", "metrics", "render", "skinning", "systems")
 _COMPONENTS += ("data.puppet.dataset", "training.density", "training.gaussians", "training.schedules")
 
 

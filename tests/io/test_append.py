@@ -209,7 +209,7 @@ def test_numbers_that_json_does_not_have_are_one_line_and_no_file(tmp_path):
     path = writer.write(tmp_path / "a.glb")
     scene = load_scene(path, repair=True)
     rig = make_rig(scene)
-    with pytest.raises(UserError, match="a.glb: its JSON has NaN or infinite numbers, expected finite ones"):
+    with pytest.raises(UserError, match=r"a\.glb: its JSON has NaN or infinite numbers, expected finite ones"):
         append_clips(
             path, tmp_path / "b.glb", rig, [NewClip("Made", SECONDS, sample_clip(rig, scene.clips[0], SECONDS))]
         )
