@@ -51,6 +51,7 @@ def run(
     prior: Prior = "data",
     around: str = "",
     spread: float = SPREAD,
+    diverse: bool = False,
     seed: int = 0,
     path: Line = "linear",
     share: float | None = None,
@@ -87,9 +88,10 @@ def run(
       motions: names of two or more training motions to walk between, separated by commas.
       prompt: a sentence that says what the object shall do.
       code: an npz with latent codes `z`, as `reconstruct` writes them.
-      prior: of `num_samples`: "data", the Gaussian fitted to the codes of the training motions, or "standard", N(0, I).
+      prior: of `num_samples`: "data", near the codes of the training motions, or "standard", N(0, I).
       around: of `num_samples`: name of a training motion to vary; empty draws from the prior.
-      spread: width of the draw `around` a motion; 0 gives the motion itself, 1 the prior's full width.
+      spread: of `num_samples`: how far from training motions, as in `sample`.
+      diverse: of `num_samples`: the farthest apart of eight times as many.
       seed: of the draw of `num_samples`.
       path: of `motions`: "linear" or "spherical", the line between codes.
       share: place on that walk, 0 to 1; without it the motion morphs from the first to the last while its time runs.

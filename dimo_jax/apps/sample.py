@@ -17,7 +17,7 @@ from dimo_jax.core.types import Array, Camera
 from dimo_jax.io.video import write_video
 from dimo_jax.render import choose_backend
 from dimo_jax.runs.choice import SPREAD, CameraPath, Checkpoint, Prior
-from dimo_jax.runs.codes import draw_codes
+from dimo_jax.runs.codes import describe_draw, draw_codes
 from dimo_jax.runs.restore import restore, results_folder
 from dimo_jax.runtime.files import replace_folder
 from dimo_jax.runtime.naming import free_number
@@ -35,6 +35,7 @@ def run(
     prior: Prior = "data",
     around: str = "",
     spread: float = SPREAD,
+    diverse: bool = False,
     num_frames: int = 0,
     frame_rate: float = 0.0,
     seed: int = 0,
@@ -54,11 +55,14 @@ def run(
       workdir: folder of a training run.
       out: folder for the videos; default: `workdir`/samples.
       num_samples: how many motions.
-      prior: "data", the Gaussian fitted to the codes of the training motions, or "standard", N(0, I) as in the paper.
+      prior: "data", with the mean and the covariance of the training motions' codes, or "standard", N(0, I) as in the
+        paper.
       around: name of a training motion to vary; empty draws from the prior. Its code mu is drawn around with the
         prior's covariance: z = mu + spread * noise, where noise is a draw of the prior without its mean. The learned
         sigma of a motion is far smaller, about that of one motion seen twice.
-      spread: width of the draw `around` a motion; 0 gives the motion itself, 1 the prior's full width.
+      spread: how far from training motions: of prior "data" 0 repeats them, 1 draws from the Gaussian fitted to all
+        codes (mild blends of many); `around` a motion 0 gives the motion itself, 1 the prior's full width.
+      diverse: draws eight times as many and keeps those that lie farthest apart.
       num_frames: frames of each (time is continuous); default: as in training.
       frame_rate: frames a second of the video; default: so that the motion takes as long as in training.
       seed: of the draw.
@@ -80,25 +84,38 @@ def run(
     model = restore(Path(workdir), checkpoint=checkpoint)
     frames = num_frames or model.num_frames
     path_of_camera = make_camera_path(model.camera(size), camera, frames, azimuths=azimuths, elevation=elevation)
-    codes = draw_codes(model, seed=seed, num_samples=num_samples, prior=prior, around=around, spread=spread)
-    stem = name_draw(seed, around, spread, prior, checkpoint, camera, azimuths, elevation)
+    how: dict[str, Any] = dict(seed=seed, prior=prior, around=around, spread=spread, diverse=diverse)
+    codes = draw_codes(model, num_samples=num_samples, **how)
+    stem = name_draw(seed, around, spread, prior, checkpoint, camera, azimuths, elevation, diverse=diverse)
     stem += free_number(target, [(stem, ".mp4"), (stem, "")], overwrite=overwrite)
     labels = [f"sample {i + 1}" if not around else f"{around} {i + 1}" for i in range(num_samples)]
     rate = frame_rate or model.frame_rate * frames / model.num_frames
     videos = film_latents(model.player, codes, frame_times(frames), path_of_camera)
     path = write_draw(videos, target, stem, labels=labels, rate=rate)
     logging.info("wrote %s, and each motion alone in %s", path, path.with_suffix(""))
+    print(describe_draw(model, codes))
     print(describe_cost(model.player, codes[0], frames, model.camera(size)))
     print(path)
 
 
 def name_draw(
-    seed: int, around: str, spread: float, prior: str, checkpoint: str, camera: str, azimuths: str, elevation: Any
+    seed: int,
+    around: str,
+    spread: float,
+    prior: str,
+    checkpoint: str,
+    camera: str,
+    azimuths: str,
+    elevation: Any,
+    *,
+    diverse: bool = False,
 ) -> str:
     """The stem of a draw's files: the seed, and whatever else is not as it is without flags."""
     parts = [f"samples_{seed}"]
     if around:
-        parts += ["around", shorten(around, 120)] + ([f"{spread:g}"] if spread != SPREAD else [])
+        parts += ["around", shorten(around, 120)]
+    parts += [*([] if around else ["spread"]), f"{spread:g}"] if spread != SPREAD else []
+    parts += ["diverse"] if diverse else []
     parts += [value for value, usual in ((prior, "data"), (checkpoint, "last"), (camera, "fixed")) if value != usual]
     parts += [azimuths.replace(",", "_to_").replace(" ", "")] if azimuths else []
     parts += [f"elevation_{elevation:g}"] if elevation is not None else []

@@ -26,7 +26,7 @@ from dimo_jax.core.flag_values import (
 )
 from dimo_jax.core.names import split_list
 from dimo_jax.runs import objects
-from dimo_jax.runs.choice import PATHS, SPREAD, Choice
+from dimo_jax.runs.choice import PATHS, Choice, check_spread
 
 FORMATS = ("ply", "splat", "gltf", "glb", "mesh", "video", "npz", "checkpoint")
 LAYERS = ("color", "key_points", "depth", "normals")
@@ -97,8 +97,7 @@ def _check_run(given: Given) -> None:
 def _check_sample(given: Given) -> None:
     _least(given, 1, "num_samples")
     _least(given, 0, "num_frames", "frame_rate", "size", "spread", "seed")
-    if not given["around"]:
-        check_use(given, {"spread": SPREAD}, needs="--around=NAME")
+    check_spread(**{name: given[name] for name in ("spread", "prior", "around")})
     check_orbit(given["camera"], azimuths=given["azimuths"], elevation=given["elevation"])
     _check_run(given)
 

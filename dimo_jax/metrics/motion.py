@@ -99,6 +99,29 @@ def trajectory_diversity(trajectories: np.ndarray) -> float:
     return float(np.mean(np.concatenate(pairs)))
 
 
+def trajectory_distances(first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Distances between each of some motions and each of others, as `trajectory_diversity` has them.
+
+    Args:
+      first: [S,T,K,3] and
+      last: [M,T,K,3] trajectories of the same points.
+
+    Returns:
+      [S,M] world units.
+    """
+    return np.stack([np.linalg.norm(last - each, axis=-1).mean(axis=(1, 2)) for each in first])
+
+
+def pick_farthest(trajectories: np.ndarray, num: int) -> np.ndarray:
+    """Indices [num] of motions far apart: the first of [S,T,K,3], then always the one farthest from those taken."""
+    taken = [0]
+    left = trajectory_distances(trajectories[:1], trajectories)[0]
+    while len(taken) < num:
+        taken.append(int(left.argmax()))
+        left = np.minimum(left, trajectory_distances(trajectories[taken[-1:]], trajectories)[0])
+    return np.asarray(taken)
+
+
 def trajectory_error(points: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
     """How far points stray from the true surface points that they lie nearest to in the first frame.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from dimo_jax.core.errors import UserError
-from dimo_jax.core.flag_values import check_among, check_least, check_use
+from dimo_jax.core.flag_values import check_among, check_between, check_least, check_use
 
 # Choices that several apps have. Their flags take them from these names, which are read without an import.
 Prior = Literal["data", "standard"]
@@ -14,12 +14,12 @@ CameraPath = Literal["fixed", "orbit"]
 Line = Literal["linear", "spherical"]  # between codes
 Checkpoint = Literal["last", "best"]
 PRIORS, PATHS, LINES = get_args(Prior), get_args(CameraPath), get_args(Line)
-SPREAD = 0.5  # around a motion
+SPREAD = 0.5  # of a draw, around the training motions or one of them
 VIDEO_SIZE = 512  # pixels
 
 # By the way to choose: the flags that mean something with it alone.
 ONLY_WITH = {
-    "num_samples": (("prior", "around", "spread", "seed"), "--num_samples=N"),
+    "num_samples": (("prior", "around", "spread", "diverse", "seed"), "--num_samples=N"),
     "motions": (("path", "share"), "--motions=A,B"),
     "prompt": (("bert",), "--prompt='...'"),
 }
@@ -37,6 +37,7 @@ class Choice:
     prior: str = "data"
     around: str = ""
     spread: float = SPREAD
+    diverse: bool = False
     seed: int = 0
     path: str = "linear"
     share: float | None = None
@@ -65,5 +66,13 @@ class Choice:
                 check_use(vars(self), {name: getattr(Choice, name) for name in names}, needs=needs)
         if self.motions and "," not in self.motions:  # what names it holds is only known of a run
             raise UserError(f"--motions: found {self.motions!r}, expected two names or more, separated by commas")
-        if not self.around:
-            check_use(vars(self), {"spread": SPREAD}, needs="--around=NAME")
+        check_spread(self.spread, self.prior, self.around)
+
+
+def check_spread(spread: float, prior: str, around: str) -> None:
+    """Raises UserError where the width of a draw means nothing or is out of range."""
+    if around:
+        return
+    if prior == "standard":
+        check_use({"spread": spread}, {"spread": SPREAD}, needs="--around=NAME or --prior=data")
+    check_between(0, 1, spread=spread)

@@ -47,7 +47,7 @@ def choose_codes(model: Restored, workdir: str, choice: Choice, num_frames: int)
         found = find_motions(model, choice.motion)
         return [(str(model.facts["names"][index]), player.latent(index)) for index in found]
     if choice.num_samples:
-        how = dict(prior=choice.prior, around=choice.around, spread=choice.spread)
+        how = dict(prior=choice.prior, around=choice.around, spread=choice.spread, diverse=choice.diverse)
         codes = draw_codes(model, seed=choice.seed, num_samples=choice.num_samples, **how)  # type: ignore[arg-type]
         stem = f"{choice.around}_{choice.seed}" if choice.around else f"sample_{choice.seed}"
         return [(f"{stem}_{index + 1}", z) for index, z in enumerate(codes)]

@@ -18,6 +18,7 @@ from dimo_jax.io.images import to_uint8
 from dimo_jax.io.motion import Motion
 from dimo_jax.io.place import place_motion
 from dimo_jax.io.video import write_video
+from dimo_jax.runs.choice import SPREAD
 from dimo_jax.runs.codes import draw_codes
 from dimo_jax.runs.motions import MotionRecorder, check_skin
 from dimo_jax.runs.restore import Restored, check_motion_space, describe, restore
@@ -52,14 +53,14 @@ class Run:
         """The latent code [D] of a training motion; raises UserError where none has that name."""
         return self.model.player.latent(self.model.find_motion(motion, flag="motion"))
 
-    def sample(self, *, seed: int = 0, prior: str = "data", around: str = "", spread: float = 0.5) -> Array:
+    def sample(self, *, seed: int = 0, prior: str = "data", around: str = "", spread: float = SPREAD) -> Array:
         """A new code [D].
 
         Args:
           seed: of the draw.
-          prior: "data", a Gaussian fitted to the training codes, or "standard", N(0, I) as in the paper.
+          prior: "data", near the training motions' codes, or "standard", N(0, I) as in the paper.
           around: the training motion to vary; empty: none.
-          spread: width of the draw around it, 1 being the prior's.
+          spread: 0 gives a training motion, 1 a draw of the Gaussian fitted to all; around one, of the prior's width.
 
         Raises:
           UserError: no training motion of that name.

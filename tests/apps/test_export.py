@@ -247,7 +247,9 @@ def test_samples_carry_how_they_were_drawn_and_stand_alone_too(model, tmp_path, 
     draw(num_frames=3)
     draw(num_frames=3)
     draw(num_frames=2, around="Fly", spread=0.2, prior="standard", camera="orbit", azimuths="0,90", elevation=5.0)
+    draw(num_frames=2, spread=0.2, diverse=True)
     stems = ["samples_0", "samples_0_2", "samples_0_around_Fly_0.2_standard_orbit_0_to_90_elevation_5"]
+    stems.append("samples_0_spread_0.2_diverse")
     expected = [*(f"{stem}.mp4" for stem in stems), *(f"{stem}/sample_{n}.mp4" for stem in stems for n in (1, 2))]
     found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.mp4"))
     assert found == sorted(expected)
@@ -347,7 +349,11 @@ def test_gaussians_in_a_glb_point_to_the_mesh_where_there_is_one(model, tmp_path
         (dict(format="video", motion="0", frame=1), r"--frame: found 1, expected --format=ply or splat or gltf"),
         (dict(format="checkpoint", motion="0"), r"--motion: found '0', expected --format=ply or"),
         (dict(format="ply", motion="0", seed=3), r"--seed: found 3, expected --num_samples=N with it"),
-        (dict(format="ply", num_samples=1, spread=0.2), r"--spread: found 0.2, expected --around=NAME with it"),
+        (dict(format="ply", num_samples=1, spread=1.2), r"--spread: found 1.2, expected 0 to 1"),
+        (
+            dict(format="ply", num_samples=1, spread=0.2, prior="standard"),
+            r"--spread: found 0.2, expected --around=NAME or --prior=data with it",
+        ),
         (dict(format="ply", num_samples=1, path="spherical"), r"--path: found 'spherical', expected --motions=A,B"),
         (dict(format="video", motion="0", frame_rate=np.inf), r"--frame_rate: found inf, expected at least 0"),
         (dict(format="video", motion="0", container="gif", frame_rate=101), r"--frame_rate: found 101, .* at most 100"),

@@ -15,6 +15,7 @@ from dimo_jax.data.dataset import select_motions
 from dimo_jax.data.formats.native import write_dataset
 from dimo_jax.data.sources import load
 from dimo_jax.io.metrics_log import read_metrics
+from dimo_jax.metrics.motion import trajectory_diversity
 from dimo_jax.runs.restore import restore
 from dimo_jax.training.checkpoints import Checkpoints
 
@@ -127,13 +128,29 @@ def test_damaged_checkpoint_is_named_and_the_one_before_it_used(trained, tmp_pat
 def test_sample_renders_new_motions_of_any_length(trained, tmp_path, capsys):
     sample.run(workdir=str(trained), out=str(tmp_path), num_samples=2, num_frames=9, seed=5)
     path = tmp_path / "samples_5.mp4"
-    cost, printed = capsys.readouterr().out.splitlines()
+    novelty, cost, printed = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(
+        r"a new motion differs by 0\.\d+ of the object's size from the nearest of training, "
+        r"two new ones by 0\.\d+, two of training by 0\.\d+",
+        novelty,
+    )
     assert cost.startswith("one pass: ")
     assert "9 frames" in cost
     assert printed == str(path)
     import imageio.v3 as iio
 
     assert len(iio.imread(path)) == 9
+
+
+@pytest.mark.slow
+def test_diverse_samples_lie_farther_apart_and_begin_with_the_same(trained):
+    model = restore(trained)
+    plain, diverse = (sample.draw_codes(model, seed=2, num_samples=8 * n, diverse=n == 1) for n in (8, 1))
+    np.testing.assert_allclose(diverse[0], plain[0], atol=1e-6)
+    apart = [trajectory_diversity(np.asarray(model.player.trace(z, np.linspace(0, 1, 6)))) for z in (plain, diverse)]
+    assert apart[1] > 1.1 * apart[0]
+    tracks = model.player.play(plain[0], np.linspace(0, 1, 6)).key_points
+    np.testing.assert_allclose(model.player.trace(plain[:1], np.linspace(0, 1, 6))[0], tracks, atol=1e-5)
 
 
 @pytest.mark.slow

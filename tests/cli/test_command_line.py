@@ -431,7 +431,7 @@ def test_sample_without_a_checkpoint(place, refuses):
     [
         ("--num_samples=0", "--num_samples: found 0, expected at least 1"),
         ("--spread=-1", "--spread: found -1, expected at least 0"),
-        ("--spread=0.3", "--spread: found 0.3, expected --around=NAME with it"),
+        ("--spread=1.3", "--spread: found 1.3, expected 0 to 1"),
         ("--frame_rate=inf", "--frame_rate: found inf, expected at least 0"),
         ("--prior=gauss", "--prior: found 'gauss', expected one of"),
         ("--num_samples=x", "--num_samples: found 'x', expected an integer"),

@@ -70,15 +70,24 @@ def plain_code(mu: Array, log_sigma: Array, key: Array) -> Array:
     return mu
 
 
-def draw_fitted(key: Array, codes: Array, *, num_samples: int) -> Array:
-    """Draws from the Gaussian with the mean and the covariance of `codes` [M,D]: [num_samples,D].
+def draw_fitted(key: Array, codes: Array, *, num_samples: int, spread: float = 1.0) -> Array:
+    """Draws [num_samples,D] with the mean and the covariance of `codes` [M,D], near them or everywhere between.
 
-    The covariance has rank M - 1 at most, so a draw is the mean and a random mixture of the codes' deviations from it.
-    One code alone has no spread: it is drawn again and again.
+    A smoothed bootstrap that keeps the covariance (Silverman and Young 1987): a draw is one of the codes, drawn back to
+    the mean by sqrt(1 - spread^2), and `spread` times noise of the codes' covariance. That has rank M - 1 at most, so
+    the noise is a random mixture of the codes' deviations. One code alone is drawn again and again.
+
+    Args:
+      key: of the draw.
+      codes: [M,D].
+      num_samples: draws.
+      spread: 0 (the codes themselves) to 1 (the Gaussian fitted to them).
     """
+    pick, mix = jax.random.split(key)
     mean = jnp.mean(codes, axis=0)
-    weights = jax.random.normal(key, (num_samples, codes.shape[0])) / jnp.sqrt(max(codes.shape[0] - 1, 1))
-    return mean + weights @ (codes - mean)
+    weights = jax.random.normal(mix, (num_samples, codes.shape[0])) / jnp.sqrt(max(codes.shape[0] - 1, 1))
+    chosen = codes[jax.random.randint(pick, (num_samples,), 0, codes.shape[0])]
+    return mean + jnp.sqrt(1 - spread**2) * (chosen - mean) + spread * (weights @ (codes - mean))
 
 
 def interpolate_linear(first: Array, last: Array, share: Array | float) -> Array:

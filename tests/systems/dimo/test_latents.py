@@ -51,13 +51,28 @@ def test_walk_passes_every_code(interpolate):
     np.testing.assert_allclose(path[1], interpolate(codes[0], codes[1], 0.5), atol=1e-6)
 
 
-def test_draws_have_the_mean_and_covariance_of_the_codes():
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_draws_have_the_mean_and_covariance_of_the_codes(share):
     codes = jax.random.normal(jax.random.key(3), (6, 3)) @ jnp.diag(jnp.asarray([3.0, 1.0, 0.1])) + 5.0
-    draws = np.asarray(latents.draw_fitted(jax.random.key(4), codes, num_samples=20_000))
+    draws = np.asarray(latents.draw_fitted(jax.random.key(4), codes, num_samples=20_000, spread=share))
     # In units of the codes' own spread, a tenth in one direction of what it is in another.
     spread = np.std(np.asarray(codes), axis=0, ddof=1)
     np.testing.assert_allclose((draws.mean(0) - codes.mean(0)) / spread, 0, atol=0.03)
-    expected = np.cov(np.asarray(codes).T) / np.outer(spread, spread)
+    # Picking one of six has their covariance with a sixth less: it divides by all, where np.cov leaves one out.
+    kept = share**2 + (1 - share**2) * 5 / 6
+    expected = kept * np.cov(np.asarray(codes).T) / np.outer(spread, spread)
     np.testing.assert_allclose(np.cov(draws.T) / np.outer(spread, spread), expected, atol=0.05)
     one = latents.draw_fitted(jax.random.key(5), codes[:1], num_samples=2)
     np.testing.assert_array_equal(one, np.repeat(np.asarray(codes[:1]), 2, axis=0))
+
+
+def test_draws_lie_as_near_to_the_codes_as_is_asked():
+    codes = 3.0 * jax.random.normal(jax.random.key(3), (6, 8))
+    apart = []
+    for spread in (0.0, 0.3, 0.6, 1.0):
+        draws = latents.draw_fitted(jax.random.key(4), codes, num_samples=500, spread=spread)
+        distances = jnp.linalg.norm(draws[:, None] - codes, axis=-1)
+        apart.append(float(distances.min(axis=1).mean()))
+    np.testing.assert_allclose(apart[0], 0, atol=1e-5)
+    assert apart == sorted(apart)
+    assert apart[1] < 0.5 * apart[3]
