@@ -259,6 +259,7 @@ def _demo() -> ConfigDict:
         scale=0.05,
         num_position_bands=4,
         num_time_bands=4,
+        branch_activation="silu",
         dtype="float32",
     )
     config.latent_init.update(mu_std=1.0)  # codes that start apart separate the motions sooner

@@ -12,10 +12,12 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from dimo_jax.core.errors import UserError
 from dimo_jax.core.types import Array
 from dimo_jax.systems.dimo.decoder import encode
 
 POSE = 7  # translation and rotation
+ACTIVATIONS = {"relu": nn.relu, "silu": nn.silu}
 
 
 class BasisDecoder(nn.Module):
@@ -32,6 +34,7 @@ class BasisDecoder(nn.Module):
     num_position_bands: int = 10
     num_time_bands: int = 6
     lowest_frequency: float = math.pi
+    branch_activation: str = "relu"
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -40,17 +43,17 @@ class BasisDecoder(nn.Module):
         lowest = self.lowest_frequency
         time_code = encode(jnp.reshape(time, (1,)), num_bands=self.num_time_bands, lowest_frequency=lowest)
         place_code = encode(positions, num_bands=self.num_position_bands, lowest_frequency=lowest)
-        points = self._hidden(place_code, self.trunk_depth, "trunk")
-        moment = self._hidden(jnp.concatenate([time_code, z]), self.branch_depth, "branch")
+        points = self._hidden(place_code, self.trunk_depth, "trunk", "relu")
+        moment = self._hidden(jnp.concatenate([time_code, z]), self.branch_depth, "branch", self.branch_activation)
         basis = nn.Dense(self.rank * POSE, dtype=self.dtype, name="basis")(points)
         shares = nn.Dense(self.rank, dtype=self.dtype, name="shares")(moment)
         by_rank = basis.reshape(*positions.shape[:-1], POSE, self.rank)
         pose = self.scale * jnp.einsum("kpr,r->kp", by_rank, shares).astype(jnp.float32)
         return pose[:, :3], pose[:, 3:] + jnp.array([1.0, 0.0, 0.0, 0.0])
 
-    def _hidden(self, x: Array, depth: int, name: str) -> Array:
+    def _hidden(self, x: Array, depth: int, name: str, activation: str) -> Array:
         for layer in range(depth):
-            x = nn.relu(nn.Dense(self.width, dtype=self.dtype, name=f"{name}_{layer}")(x))
+            x = ACTIVATIONS[activation](nn.Dense(self.width, dtype=self.dtype, name=f"{name}_{layer}")(x))
         return x
 
 
@@ -64,6 +67,7 @@ def basis_decoder(
     num_position_bands: int = 10,
     num_time_bands: int = 6,
     lowest_frequency: float = math.pi,
+    branch_activation: str = "relu",
     dtype: str = "float32",
 ) -> nn.Module:
     """A component for `config.decoder`, see `decoder.motion_decoder`.
@@ -74,8 +78,16 @@ def basis_decoder(
       trunk_depth, branch_depth: layers before the basis, and before its shares.
       scale: of the product, which sets how far Adam's first steps move a point.
       num_position_bands, num_time_bands, lowest_frequency: of the encodings.
+      branch_activation: "relu", or "silu", with which a motion has no kinks in time (docs/results.md).
       dtype: of the layers.
+
+    Raises:
+      UserError: another activation.
     """
+    if branch_activation not in ACTIVATIONS:
+        raise UserError(
+            f"config.decoder.branch_activation: found {branch_activation!r}, expected one of {', '.join(ACTIVATIONS)}"
+        )
     return BasisDecoder(
         rank=rank,
         width=width,
@@ -85,5 +97,6 @@ def basis_decoder(
         num_position_bands=num_position_bands,
         num_time_bands=num_time_bands,
         lowest_frequency=lowest_frequency,
+        branch_activation=branch_activation,
         dtype=jnp.dtype(dtype),
     )

@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
+from dimo_jax.core.errors import UserError
 from dimo_jax.systems.dimo.basis_decoder import basis_decoder
 
 D, K = 5, 12
@@ -54,6 +56,21 @@ def test_one_pose_is_that_of_many():
     one = decoder.apply(variables, zs[1], POSITIONS, jnp.float32(0.3))
     for all_of_them, alone in zip(many, one, strict=True):
         np.testing.assert_allclose(all_of_them[1], alone, atol=1e-6)
+
+
+def test_a_smooth_branch_has_no_kinks_in_time():
+    steps = []
+    for activation in ("relu", "silu"):
+        decoder, variables = make(width=64, branch_activation=activation)
+        variables = disturb(variables, 0.1)
+        times = jnp.linspace(0.4, 0.5, 401)
+        paths = jax.vmap(decoder.apply, (None, None, None, 0))(variables, jnp.ones(D), POSITIONS, times)[0]
+        turns = np.linalg.norm(np.diff(np.asarray(paths, np.float64), 2, axis=0), axis=-1).max(axis=1)
+        steps.append(turns.max() / np.median(turns))
+    assert steps[0] > 20  # a rectifier's corner is one step's turn
+    assert steps[1] < 3
+    with pytest.raises(UserError, match="branch_activation: found 'tanh', expected one of relu, silu"):
+        make(branch_activation="tanh")
 
 
 def test_it_learns_two_motions():
