@@ -268,9 +268,10 @@ def _demo() -> ConfigDict:
     stage = config.stage1
     stage.num_steps = 1_600
     stage.phases = ((0, 32), (573, 64))
-    stage.capacity, stage.num_points = 160, 144
+    # Many points, thinned to the key points at the end alone and among opaque ones: none hovers beside the body.
+    stage.capacity, stage.num_points, stage.final_opacity = 256, 224, 0.3
     stage.densify_from, stage.densify_until, stage.densify_every = 227, 1_120, 113
-    stage.anneal_every = 573
+    stage.anneal_every = 0
     stage.rates.update(decoder=_rate(3e-3, 5e-4, 1_600, warmup_steps=67), means=_rate(1e-2, 5e-4, 1_147))
     stage.losses.lpips.weight = 0.0
     stage.losses.ssim.weight = 0.0
@@ -318,7 +319,6 @@ def _fifty() -> ConfigDict:
     stage.num_steps = 3_000
     stage.phases = ((0, 32), (1_075, 64))
     stage.densify_from, stage.densify_until, stage.densify_every = 425, 2_100, 212
-    stage.anneal_every = 1_075
     stage.rates.update(decoder=_rate(3e-3, 5e-4, 3_000, warmup_steps=50), means=_rate(1e-2, 5e-4, 2_150))
     stage.losses.turn.weight = 0.0  # blobs are too coarse for the knight's spins
     stage.losses.rotations.start = 1_500

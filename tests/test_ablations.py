@@ -123,7 +123,8 @@ def test_budget_scales_every_schedule():
     assert config.stage1.phases == ((0, 32), (143, 64))
     assert config.stage2.rates.means.num_steps == 525
     assert config.stage2.prune_every == 88
-    assert config.stage1.anneal_every == 143
+    assert load_config(f"{ROOT}/configs/dimo.py:paper", 0.25).stage1.anneal_every == 250
+    assert config.stage1.anneal_every == 0
     turn = config.stage1.losses.turn
     assert (turn.start, turn.stop) == (143, 287)
     check_config(config)
