@@ -1,6 +1,7 @@
-"""Programs that we did not write, for tests of exports: the Khronos glTF validator, three.js and VTK."""
+"""Programs that we did not write, for tests of exports: the Khronos glTF validator, three.js, VTK and Blender."""
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -60,6 +61,25 @@ def play_in_three(path, moments):
         for frame in played["frames"]
     ]
     return played
+
+
+def play_in_blender(path, clip, seconds, folder):
+    """What Blender makes of a file: `names` of objects and bones, `clips`, and vertices [P,3] at times of a clip.
+
+    Skips unless BPY_PYTHON is a Python with Blender's package `bpy`, which is on PyPI; it needs an environment of its
+    own, since it takes NumPy 1 alone.
+    """
+    python = os.environ.get("BPY_PYTHON", "")
+    if not python:
+        pytest.skip("BPY_PYTHON is not set: Blender cannot run (a Python with `pip install bpy`)")
+    script, out = str(ROOT / "tests/support/blender_player.py"), folder / "blender.npz"
+    command = [python, script, str(path), clip, json.dumps(list(map(float, seconds))), str(out)]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    with np.load(out) as table:
+        frames = [table[f"frame_{index}"] for index in range(len(seconds))]
+        return {"names": table["names"].tolist(), "clips": table["clips"].tolist(), "frames": frames}
 
 
 class Player:
