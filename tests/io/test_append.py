@@ -139,7 +139,7 @@ def _place(path, times):
 
 def _need_plain(path):
     if "EXT_meshopt_compression" in open_document(path).json.get("extensionsUsed", []):
-        pytest.skip("three.js and Blender decode meshopt with packages of others, which are not here")
+        pytest.skip("other readers decode meshopt with packages that are not here")
 
 
 def test_three_js_plays_it(written):
