@@ -1,9 +1,9 @@
 """Fails unless the tests ran that no machine of ours may leave out; prints all that were skipped. For `.ci/run`.
 
-    python tests/check_junit.py tests.xml --need=browser --need=gltf-validator
+    python tests/check_junit.py tests.xml --need=browser --need=gltf-validator --need=three.js
 
 Always needed are the contract tests of every rasterizer backend. With `--need=browser` (there is a browser) the browser
-tests have to have run, with `--need=gltf-validator` (it is installed) those that ask it.
+tests have to have run, with `--need=gltf-validator` and `--need=three.js` (they are installed) those that ask these.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import xml.etree.ElementTree as ElementTree
 
 BACKENDS = ("xla", "native", "pallas")
 # What a test says when it is skipped for want of something.
-REASONS = {"browser": "no browser", "gltf-validator": "gltf-validator|glTF validator"}
+REASONS = {"browser": "no browser", "gltf-validator": "gltf-validator|glTF validator", "three.js": r"three\.js"}
 IN_A_BROWSER = "_browser"  # ends the names of files with browser tests
 
 

@@ -61,3 +61,10 @@ def test_a_validator_test_may_be_skipped_only_without_the_validator(check, monke
     skipped = ("tests.io.test_mesh_glb", "test_it_is_valid", skip_of(outside.validate))
     assert check(*CONTRACT, skipped) == 0
     assert check(*CONTRACT, skipped, needs=["--need=gltf-validator"]) == 1
+
+
+def test_a_test_with_three_js_may_be_skipped_only_without_it(check, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    skipped = ("tests.rigs.test_forward", "test_three", skip_of(outside.play_in_three, "a.glb", []))
+    assert check(*CONTRACT, skipped) == 0
+    assert check(*CONTRACT, skipped, needs=["--need=three.js"]) == 1

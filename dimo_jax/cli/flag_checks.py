@@ -220,14 +220,33 @@ def _check_articulate(given: Given) -> None:
         check_folder(given["out"], "out")
 
 
-def _check_animate(given: Given) -> None:
+def _check_model(given: Given) -> None:
     source = Path(given["source"])
     if source.suffix.lower() not in GLTF_SUFFIXES or not source.is_file():
         raise UserError(f"--source={source}: no such model, expected a rigged .glb or .gltf file")
+
+
+def _check_animate(given: Given) -> None:
+    _check_model(given)
     if not given["poses"]:
         raise UserError("--poses: not given, expected a folder with pose maps or tracks, which say how to move")
     _check_path(given, "poses", "a folder with cameras.json")
     _least(given, 0, "smooth")
+
+
+def _check_pose_maps(given: Given) -> None:
+    _check_model(given)
+    check_folder(given["out"], "out")
+    if Path(given["out"]).exists() and any(Path(given["out"]).iterdir()):
+        raise UserError(f"--out={given['out']}: exists and is not an empty folder, expected a new one")
+    if given["size"] is not None and not (64 <= given["size"] <= 8192 and given["size"] % 2 == 0):
+        raise UserError(f"--size: found {given['size']}, expected an even number of 64 to 8192")
+    for name, least, most in (("elevation", -90, 90), ("frame_rate", 1e-3, 1000)):
+        if given[name] is not None:
+            check_between(least, most, **{name: given[name]})
+    azimuths = parse_numbers("azimuths", given["azimuths"] or "")
+    if len(azimuths) == 1:
+        raise UserError(f"--azimuths: found {given['azimuths']}, expected two at least: one view has no depth")
 
 
 def _check_path(given: Given, flag: str, expected: str) -> None:
@@ -248,5 +267,6 @@ _CHECKS: dict[str, Callable[[Given], None]] = {
     "export": _check_export,
     "articulate": _check_articulate,
     "animate": _check_animate,
+    "pose_maps": _check_pose_maps,
     "replay": lambda given: _least(given, 0, "step"),
 }

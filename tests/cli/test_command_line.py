@@ -435,7 +435,7 @@ def test_sample_without_a_checkpoint(place, refuses):
         ("--frame_rate=inf", "--frame_rate: found inf, expected at least 0"),
         ("--prior=gauss", "--prior: found 'gauss', expected one of"),
         ("--num_samples=x", "--num_samples: found 'x', expected an integer"),
-        ("--clips=Walk", "--clips: found a flag of import_data that --app=sample does not take"),
+        ("--test_clips=Walk", "--test_clips: found a flag of import_data that --app=sample does not take"),
         ("--out=taken", "--out=taken: found a file, expected a folder"),
     ],
 )

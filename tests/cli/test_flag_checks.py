@@ -96,6 +96,8 @@ def test_defaults_are_fine(app, place):
     given = {name: "run" if value is REQUIRED else value for name, value in defaults_of(app).items()}
     if app == "animate":  # which needs a model, and what moves it
         given |= {"source": "a.glb", "poses": "run"}
+    if app == "pose_maps":
+        given |= {"source": "a.glb", "out": "poses"}
     check_flags(app, given)
 
 
@@ -107,8 +109,8 @@ def test_a_bad_value_is_said_before_jax_is_loaded(place):
         (["--app=export", "--format=fbx"], "error: --format: found 'fbx', expected some of ply, "),
         (["--app=sample", "--num_samples=0"], "error: --num_samples: found 0, expected at least 1"),
         (
-            ["--app=sample", "--clips=Walk"],
-            "error: --clips: found a flag of import_data that --app=sample does not take",
+            ["--app=sample", "--test_clips=Walk"],
+            "error: --test_clips: found a flag of import_data that --app=sample does not take",
         ),
         (
             ["--app=interpolate", "--path=sperical"],

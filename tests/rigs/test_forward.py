@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 from support.gltf_writer import SQUARE, Writer, moving_square
-from support.outside import Player
+from support.outside import Player, play_in_three
 
 from dimo_jax.core.errors import UserError
 from dimo_jax.io.gltf.scene import load_scene
@@ -68,6 +68,31 @@ def test_deformed_vertices_equal_those_of_vtk(path):
             errors = [np.abs(mine - block).max() if block.shape == mine.shape else np.inf for block in blocks]
             assert min(errors) < limit, (time, scene.nodes[part.node].name)
             blocks.pop(int(np.argmin(errors)))
+
+
+@pytest.mark.parametrize("path", [MODELS / "worm.glb", MODELS / "Fox.gltf", *FILES], ids=lambda path: path.stem)
+def test_deformed_vertices_equal_those_of_three_js_at_rest_and_in_clips(path):
+    if not path.exists():
+        pytest.skip(f"{path.name} is not beside the repository")
+    scene = load_scene(path, animated=False)
+    rig = make_rig(scene)
+    surface = make_surface(scene, rig)
+    moments = [(-1, 0.0)]
+    for clip in {0, len(scene.clips) - 1} if scene.clips else ():
+        moments += [(clip, share * scene.clips[clip].end) for share in (0.0, 0.31, 0.77, 1.0)]
+    played = play_in_three(path, moments)
+    assert played["clips"] == [clip.name for clip in scene.clips]
+    rest = np.asarray(pose_surface(rig, surface, rig.rest))
+    limit = 1e-5 * np.linalg.norm(np.ptp(rest, axis=0))
+    for (clip, time), frame in zip(moments, played["frames"]):
+        pose = sample_clip(rig, scene.clips[clip] if clip >= 0 else None, np.array([time]))
+        vertices = np.asarray(pose_surface(rig, surface, pose))[0]
+        counts = dict.fromkeys(range(rig.num_nodes), 0)
+        for part in scene.parts:
+            expected = frame[part.node, counts[part.node]]
+            counts[part.node] += 1
+            found = vertices[part.start : part.start + len(part.positions)]
+            assert np.abs(found - expected).max() < limit, (clip, time, scene.nodes[part.node].name)
 
 
 def _chain(tmp_path, matrix):

@@ -52,8 +52,8 @@ def test_perfect_points_give_the_pose_back():
     scene, rig, joints, _, matrices, points = _setting()
     assert np.ptp(points, axis=0).max() > 0.1
     solution = solve_pose(rig, joints, points)
-    assert solution.misses.max() < 1e-3
-    assert _vertex_error(scene, rig, solution.pose, matrices) < 0.005
+    assert solution.misses.max() < 1e-5
+    assert _vertex_error(scene, rig, solution.pose, matrices) < 0.0012
     still = jax.tree.map(lambda leaf: leaf[None], rig.rest)
     assert _vertex_error(scene, rig, still, matrices) > 0.02  # what the pose left as it is would give
 
@@ -69,7 +69,7 @@ def test_bones_keep_their_lengths_exactly_without_stretch():
     assert solution.stretches.max() == 0
     assert _vertex_error(scene, rig, solution.pose, matrices) < 0.015
     soft = solve_pose(rig, joints, points + 0.003 * rng.normal(size=points.shape))
-    assert soft.stretches.max() > 1e-5
+    assert soft.stretches.max() > 3e-3
 
 
 def test_points_that_were_not_seen_do_not_count():
@@ -81,8 +81,8 @@ def test_points_that_were_not_seen_do_not_count():
     solution = solve_pose(rig, joints, wrong, confidences)
     assert np.isnan(solution.misses[:, hidden[0]]).all()
     others = [index for index in range(len(joints.nodes)) if index not in hidden]
-    assert solution.misses[:, others].max() < 5e-3
-    assert _vertex_error(scene, rig, solution.pose, matrices) < 0.02
+    assert solution.misses[:, others].max() < 2e-4
+    assert _vertex_error(scene, rig, solution.pose, matrices) < 0.0045
     for leaf in jax.tree.leaves(solution.pose):
         assert np.isfinite(leaf).all()
 
@@ -98,7 +98,7 @@ def test_smoothing_takes_noise_out_of_the_motion():
         found = np.asarray(place_nodes(rig, pose))[:, list(joints.solved)][..., :3, 3]
         return np.square(np.diff(found, 2, axis=0)).mean()
 
-    assert jitter(0.03) < 0.7 * jitter(0.0)
+    assert jitter(0.03) < 0.6 * jitter(0.0)
 
 
 def test_orientations_settle_the_twist_that_points_do_not_show():
@@ -124,9 +124,9 @@ def test_other_points_than_the_joints_own_and_a_base_pose():
     offsets = 0.1 * rng.normal(size=(len(nodes), 3))
     targets = place_markers(joints, matrices, nodes, offsets)
     solution = solve_pose(rig, joints, targets, nodes=nodes, offsets=offsets, base=pose, num_iterations=5)
-    assert _vertex_error(scene, rig, solution.pose, matrices) < 1e-4  # begins at the truth, and stays
+    assert _vertex_error(scene, rig, solution.pose, matrices) < 1e-6  # begins at the truth, and stays
     solution = solve_pose(rig, joints, targets, nodes=nodes, offsets=offsets, num_iterations=40)
-    assert _vertex_error(scene, rig, solution.pose, matrices) < 2e-3
+    assert _vertex_error(scene, rig, solution.pose, matrices) < 1e-5
 
 
 def _arm(tmp_path, scale, *, bound=True, num_bound=2, names=("upper", "lower")):
@@ -157,8 +157,8 @@ def test_what_stands_above_the_skeleton_does_not_matter(tmp_path, scale):
         solution = solve_pose(rig, joints, points)
         size = np.linalg.norm(np.ptp(points.reshape(-1, 3), axis=0))
         found = place_markers(joints, place_nodes(rig, solution.pose))
-        assert np.abs(found - points).max() < 1e-3 * size
-        assert solution.misses.max() < 1e-3 * size
+        assert np.abs(found - points).max() < 2e-6 * size
+        assert solution.misses.max() < 2e-6 * size
 
 
 @pytest.mark.parametrize(("num_bound", "frames"), [(2, 1), (1, 1), (1, 3)])
@@ -175,7 +175,7 @@ def test_one_frame_and_one_joint_are_enough(tmp_path, num_bound, frames):
     solution = solve_pose(rig, joints, points)
     assert solution.pose.translations.shape == (frames, rig.num_nodes, 3)
     assert solution.misses.shape == points.shape[:2]
-    np.testing.assert_allclose(place_markers(joints, place_nodes(rig, solution.pose)), points, atol=1e-4)
+    np.testing.assert_allclose(place_markers(joints, place_nodes(rig, solution.pose)), points, atol=1e-5)
 
 
 def test_models_that_cannot_be_posed_are_refused_in_one_line(tmp_path):
@@ -189,8 +189,12 @@ def test_models_that_cannot_be_posed_are_refused_in_one_line(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["rigs/q_Spider.glb", "rigs/q_Snake.glb", "rigs/q_Wolf.glb", "knight.glb"])
-def test_real_rigs_are_within_two_percent(name):
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [("rigs/q_Spider.glb", 0.05), ("rigs/q_Snake.glb", 0.2), ("rigs/q_Wolf.glb", 0.1), ("knight.glb", 0.7)],
+)
+def test_real_rigs_are_as_near_as_was_measured(name, limit):
+    """Three times the errors of these clips, in percent of the diagonal; docs/rigs.md has those of all."""
     path = SHARED / name
     if not path.exists():
         pytest.skip(f"{path.name} is not beside the repository")
@@ -199,4 +203,4 @@ def test_real_rigs_are_within_two_percent(name):
     clip = scene.clips[len(scene.clips) // 2]
     matrices = place_nodes(rig, sample_clip(rig, clip, np.linspace(clip.start, clip.end, FRAMES)))
     solution = solve_pose(rig, joints, place_markers(joints, matrices))
-    assert _vertex_error(scene, rig, solution.pose, matrices) < 0.02
+    assert 100 * _vertex_error(scene, rig, solution.pose, matrices) < limit

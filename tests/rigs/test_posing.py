@@ -131,6 +131,8 @@ def test_deformed_vertices_equal_those_of_three_js():
     assert {("weights", "LINEAR"), ("weights", "CUBICSPLINE")} < paths
     truth = json.loads((MODELS / "worm.json").read_text())
     assert len(truth) == 12
+    targets = scene.parts[0].morph_targets
+    assert [(np.abs(target).max(axis=-1) > 0.05).sum() for target in targets] == [5, 4]  # a ring swells, the end twists
     moved = []
     for entry in truth:
         found = pose_scene(scene, clips[entry["clip"]], entry["time"])

@@ -1,6 +1,7 @@
-"""Programs that we did not write, for tests of exports: the Khronos glTF validator and VTK's reader of skinned glTF."""
+"""Programs that we did not write, for tests of exports: the Khronos glTF validator, three.js, VTK and Blender."""
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -31,6 +32,54 @@ def validate(*paths):
         pytest.skip("gltf-validator is not installed: npm install --no-save gltf-validator (or set NODE_PATH)")
     assert done.returncode == 0, done.stderr
     return [(m["code"], m["pointer"]) for each in json.loads(done.stdout) for m in each if m["severity"] < 2]
+
+
+def play_in_three(path, moments):
+    """What three.js makes of a file: names of its `clips` and `nodes`, and for each moment a frame of vertices.
+
+    Skips where node or the package is absent; `npm install --no-save three` in the repository brings it.
+
+    Args:
+      path: the file.
+      moments: pairs of a clip's index, -1 for none, and seconds.
+
+    Returns:
+      A dict with `clips`, `nodes` in the file's order, and `frames`: for each moment a dict from (node, primitive) to
+      [p,3] in the world.
+    """
+    if shutil.which("node") is None:
+        pytest.skip("node is not installed: three.js cannot run")
+    moments = json.dumps([[int(clip), float(seconds)] for clip, seconds in moments])
+    node = ["node", str(ROOT / "tests/support/three_player.mjs"), str(path), moments]
+    done = subprocess.run(node, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    if "Cannot find module 'three'" in done.stderr:
+        pytest.skip("three.js is not installed: npm install --no-save three (or set NODE_PATH)")
+    assert done.returncode == 0, done.stderr
+    played = json.loads(done.stdout)
+    played["frames"] = [
+        {tuple(map(int, place.split("."))): np.reshape(values, (-1, 3)) for place, values in frame.items()}
+        for frame in played["frames"]
+    ]
+    return played
+
+
+def play_in_blender(path, clip, seconds, folder):
+    """What Blender makes of a file: `names` of objects and bones, `clips`, and vertices [P,3] at times of a clip.
+
+    Skips unless BPY_PYTHON is a Python with Blender's package `bpy`, which is on PyPI; it needs an environment of its
+    own, since it takes NumPy 1 alone.
+    """
+    python = os.environ.get("BPY_PYTHON", "")
+    if not python:
+        pytest.skip("BPY_PYTHON is not set: Blender cannot run (a Python with `pip install bpy`)")
+    script, out = str(ROOT / "tests/support/blender_player.py"), folder / "blender.npz"
+    command = [python, script, str(path), clip, json.dumps(list(map(float, seconds))), str(out)]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    with np.load(out) as table:
+        frames = [table[f"frame_{index}"] for index in range(len(seconds))]
+        return {"names": table["names"].tolist(), "clips": table["clips"].tolist(), "frames": frames}
 
 
 class Player:

@@ -15,7 +15,7 @@ an npz arrays of these names, with NaN for what is not seen. Pixels are those of
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -278,7 +278,7 @@ def _some(names: Sequence[str], most: int = 12) -> str:
 
 def write_pose_folder(
     folder: str | Path,
-    points: np.ndarray,
+    points: np.ndarray | Mapping[str, np.ndarray],
     cameras: Camera,
     markers: PoseMarkers,
     *,
@@ -289,7 +289,7 @@ def write_pose_folder(
 
     Args:
       folder: made where it does not exist.
-      points: [T,K,3] world.
+      points: [T,K,3] world; of several clips by name, each of which gets a folder of that name.
       cameras: V of them, stacked; even sizes.
       markers: of the model.
       frame_rate: frames a second.
@@ -301,8 +301,11 @@ def write_pose_folder(
     root = Path(folder)
     root.mkdir(parents=True, exist_ok=True)
     names = [f"view_{index}" for index in range(len(np.asarray(cameras.focal)))]
-    for name, frames in zip(names, draw_pose_maps(points, cameras, markers.parents, markers.colors)):
-        write_video(frames, root / f"{name}.mp4", frame_rate=frame_rate, crf=crf)
+    clips = {root / name: each for name, each in points.items()} if isinstance(points, Mapping) else {root: points}
+    for place, each in clips.items():
+        place.mkdir(exist_ok=True)
+        for name, frames in zip(names, draw_pose_maps(each, cameras, markers.parents, markers.colors)):
+            write_video(frames, place / f"{name}.mp4", frame_rate=frame_rate, crf=crf)
     columns = (cameras.world_to_camera, cameras.focal, cameras.center)
     views = [
         {"name": name, "world_to_camera": pose.tolist(), "focal": focal.tolist(), "center": center.tolist()}

@@ -20,6 +20,7 @@ const io = new NodeIO().registerExtensions(ALL_EXTENSIONS).registerDependencies(
 const write = async (name, ...transforms) => {
   const document = await io.read("worm.glb");
   await document.transform(...transforms);
+  document.getRoot().listAccessors().forEach((each) => each.setSparse(false)); // see make_worm.mjs: it would write 0
   await io.write(name, document);
 };
 await write("worm_draco.glb", draco({ method: "edgebreaker" }));
