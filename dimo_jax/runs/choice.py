@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -67,3 +68,8 @@ class Choice:
             raise UserError(f"--motions: found {self.motions!r}, expected two names or more, separated by commas")
         if not self.around:
             check_use(vars(self), {"spread": SPREAD}, needs="--around=NAME")
+
+
+def is_code(text: str) -> bool:
+    """Whether the value of --code is a code itself, numbers separated by commas, and not a file's name."""
+    return "," in text and all(re.fullmatch(r"\s*[-+]?[\d.]+([eE][-+]?\d+)?\s*", part) for part in text.split(","))
