@@ -47,9 +47,9 @@ function makeCamera(data, middle) {
   return {
     set,
     reset: () => set(data),
-    // Angles in radians: to the right about the world's +Y, and up about the camera's own x.
+    // Angles in radians: what is in front goes to the right, about the world's +Y; the camera goes up.
     orbit(right, up) {
-      const at = target(), turned = multiply3(state.rotation, rotateAbout([0, 1, 0], -right));
+      const at = target(), turned = multiply3(state.rotation, rotateAbout([0, 1, 0], right));
       const tilted = multiply3(rotateAbout([1, 0, 0], up), turned);
       const steep = Math.abs(tilted[7]) > STEEPEST && Math.abs(tilted[7]) > Math.abs(turned[7]);
       look(steep ? turned : tilted, at, state.distance);

@@ -44,7 +44,7 @@ function bindCamera(player, canvas) {
     } else {
       const [x, y] = [(event.clientX - pointer.x) / height, (event.clientY - pointer.y) / height];
       if (pointer.moves) camera.pan(x, y);
-      else camera.orbit(4 * x, -4 * y);
+      else camera.orbit(4 * x, 4 * y);
       Object.assign(pointer, {x: event.clientX, y: event.clientY});
     }
     player.ask();
