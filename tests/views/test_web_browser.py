@@ -332,9 +332,10 @@ def test_what_is_drawn_over_the_picture_and_taken_away(chrome, plain, tmp_path):
 
         def drawn():
             return page.evaluate(
-                "() => { const c = document.getElementById('overlay'); const d = c.getContext('2d')"
-                ".getImageData(0, 0, c.width, c.height).data; let n = 0; for (let i = 3; i < d.length; i += 4)"
-                "n += d[i] > 0; return n; }"
+                "() => { const c = document.createElement('canvas'), o = document.getElementById('overlay');"
+                "[c.width, c.height] = [o.width, o.height]; const x = c.getContext('2d'); x.drawImage(o, 0, 0);"
+                "const d = x.getImageData(0, 0, c.width, c.height).data; let n = 0;"
+                "for (let i = 3; i < d.length; i += 4) n += d[i] > 0; return n; }"
             )
 
         seen = drawn()

@@ -15,6 +15,7 @@ from dimo_jax.core.errors import UserError
 from dimo_jax.runs.codes import draw_codes
 from dimo_jax.skinning.weights import rbf_weights
 from dimo_jax.systems.dimo import model as dimo
+from dimo_jax.views.outcome import write_player
 from dimo_jax.views.web import page
 from dimo_jax.views.web.arrays import ALPHABET, collect_arrays, halve, pack
 from dimo_jax.views.web.half import measure_half
@@ -160,6 +161,16 @@ def test_a_decoder_of_ones_own_is_refused(space):
     player.components = dataclasses.replace(player.components, decoder=Own())
     with pytest.raises(UserError, match=r"config.decoder.fn: found .* expected basis_decoder or motion_decoder"):
         describe_model(dataclasses.replace(space, player=player))
+
+
+def test_a_run_whose_components_are_unknown_has_no_page(space, tmp_path, caplog, informed):
+    player = space.player.with_params(space.player.params)
+    player.components = dataclasses.replace(player.components, graph=other_graph)
+    other = dataclasses.replace(space, player=player)
+    assert write_player(other, tmp_path / "player.html") is None
+    assert not list(tmp_path.iterdir())
+    assert "no player.html: config.graph.fn: found " in caplog.text
+    assert write_player(space, tmp_path / "player.html") == tmp_path / "player.html"
 
 
 def test_options_are_told_with_their_defaults(space):
