@@ -335,6 +335,10 @@ function bindPanel(player) {
     if (shown === state.what) return; // what follows changes with the motion alone
     shown = state.what;
     buttons.forEach((button, m) => button.setAttribute("aria-pressed", String(shown.motion === m)));
+    const pressed = buttons[shown.motion], list = find("motions");
+    if (pressed && (pressed.offsetTop < list.scrollTop || pressed.offsetTop + pressed.offsetHeight > list.scrollTop + list.clientHeight)) {
+      list.scrollTop = pressed.offsetTop - 8;
+    }
     find("code").value = `--code=${player.code.map((x) => String(Number(x.toPrecision(9)))).join(",")}`;
     find("spread-value").textContent = Number(find("spread").value).toFixed(2);
     find("share-value").textContent = `${Math.round(100 * Number(find("share").value))} %`;

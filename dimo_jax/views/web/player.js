@@ -150,8 +150,10 @@ function makePlayer(header, arrays, canvas, overlay, changed) {
     return {width, height, ratio};
   };
   const drawOver = (width, height, ratio) => {
-    if (overlay.width !== width || overlay.height !== height) [overlay.width, overlay.height] = [width, height];
     const {points, tracks: paths, graph} = state.shows;
+    overlay.hidden = !(points || paths || graph);
+    if (overlay.hidden) return;
+    if (overlay.width !== width || overlay.height !== height) [overlay.width, overlay.height] = [width, height];
     if (paths && !tracks) {
       const steps = stepped ? numFrames : 4 * (numFrames - 1) + 1;
       tracks = Array.from({length: steps}, (_, i) => motion.keyPoints(Math.fround(last * i / Math.max(steps - 1, 1))));
@@ -261,7 +263,7 @@ function makePlayer(header, arrays, canvas, overlay, changed) {
       if (target.height !== canvas.height) target.height = canvas.height;
       const context = target.getContext("2d");
       context.drawImage(canvas, 0, 0);
-      context.drawImage(overlay, 0, 0);
+      if (!overlay.hidden) context.drawImage(overlay, 0, 0);
     },
     pixels(width, height) {
       const splats = projectSplats(motion.at(timeNow()), camera.fit(width, height));
