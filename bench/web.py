@@ -9,6 +9,7 @@ Draws with software (SwiftShader). Needs playwright and a Chromium.
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import tempfile
@@ -21,6 +22,7 @@ import jax
 import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict
+from PIL import Image
 
 from bench.view import CONFIG, NUM_GAUSSIANS, SECONDS, make_facts, random_state
 from dimo_jax.core.types import Array
@@ -98,7 +100,8 @@ def take_pictures(browser: Any, path: Path, folder: Path) -> None:
             page.locator("#points").check()
             page.locator(".panel").evaluate("e => e.scrollTop = 0")
         page.wait_for_timeout(1500)
-        page.screenshot(path=folder / f"player_{name}.png")
+        with Image.open(io.BytesIO(page.screenshot())) as picture:
+            picture.convert("RGB").quantize(160).save(folder / f"player_{name}.png", optimize=True)
         page.close()
 
 

@@ -185,7 +185,7 @@ def test_playing_and_time(chrome, plain):
         wait(page, "dimoPlayer.state.time === 0")
         page.get_by_label("Time").press("End")
         wait(page, "Math.abs(dimoPlayer.state.time - 5 / 6) < 1e-6")
-        assert page.locator("#frame").inner_text() == "6 / 6"
+        wait(page, "document.getElementById('frame').textContent === '6 / 6'")
         page.locator("#picture").focus()
         page.keyboard.press("ArrowLeft")
         wait(page, "Math.abs(dimoPlayer.state.time - 4 / 6) < 1e-6")
@@ -194,6 +194,19 @@ def test_playing_and_time(chrome, plain):
         page.locator("#picture").focus()
         page.keyboard.press("Space")
         wait(page, "!dimoPlayer.state.playing && Math.abs(dimoPlayer.state.time - 5 / 6) < 1e-6")  # stops at the end
+
+
+def test_a_slow_decoder_plays_at_the_frames_of_training(chrome, plain):
+    slow = "const now = performance.now.bind(performance); let late = 0; performance.now = () => now() + (late += 15);"
+    with opened(chrome, plain[1], script=slow) as page:
+        page.get_by_role("button", name="jump").click()
+        wait(page, "dimoPlayer.state.name === 'jump'")
+        page.evaluate("dimoPlayer.show({time: 0.4})")
+        between = floats(page, "dimoPlayer.keyPoints()")
+        page.evaluate("dimoPlayer.show({time: 2 / 6})")
+        np.testing.assert_array_equal(floats(page, "dimoPlayer.keyPoints()"), between)
+        page.evaluate("dimoPlayer.show({time: 3 / 6})")
+        assert np.abs(floats(page, "dimoPlayer.keyPoints()") - between).max() > 1e-4
 
 
 def test_choosing_motions(chrome, plain):

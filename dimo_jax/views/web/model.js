@@ -18,12 +18,26 @@ function encodeSines(values, numBands, lowest) {
   return code;
 }
 
-// Adds x times rows of a kernel [.., width], from row `first` on, to `out`. Half of x is zero behind a ReLU.
+// Adds x times rows of a kernel [.., width], from row `first` on, to `out`. Half of x is zero behind a ReLU and is left
+// out; four rows a pass take half the time of one, which waits for memory.
+const usedRows = new Int32Array(4096), usedValues = new Float64Array(4096);
 function addProduct(out, outAt, x, xAt, count, kernel, first, width) {
+  let used = 0;
   for (let i = 0; i < count; i++) {
-    const value = x[xAt + i];
-    if (value === 0) continue;
-    const row = (first + i) * width;
+    if (x[xAt + i] === 0) continue;
+    usedRows[used] = (first + i) * width;
+    usedValues[used++] = x[xAt + i];
+  }
+  let i = 0;
+  for (; i + 3 < used; i += 4) {
+    const [a, b, c, d] = [usedValues[i], usedValues[i + 1], usedValues[i + 2], usedValues[i + 3]];
+    const [p, q, r, s] = [usedRows[i], usedRows[i + 1], usedRows[i + 2], usedRows[i + 3]];
+    for (let j = 0; j < width; j++) {
+      out[outAt + j] += a * kernel[p + j] + b * kernel[q + j] + c * kernel[r + j] + d * kernel[s + j];
+    }
+  }
+  for (; i < used; i++) {
+    const value = usedValues[i], row = usedRows[i];
     for (let j = 0; j < width; j++) out[outAt + j] += value * kernel[row + j];
   }
 }
