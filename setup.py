@@ -99,7 +99,11 @@ setup(
         *find_packages(include=["dimo_jax", "dimo_jax.*"]),
         *(f"dimo_jax.{found}" for name in INSIDE for found in find_packages(include=[f"{name}.*"])),
     ],
-    package_data={"dimo_jax": ["py.typed"], "dimo_jax.third_party": ["*/README.md"]},
+    package_data={
+        "dimo_jax": ["py.typed"],
+        "dimo_jax.third_party": ["*/README.md"],
+        "dimo_jax.views.web": ["*.css", "*.html", "*.js"],
+    },
     entry_points={"console_scripts": ["dimo-jax = dimo_jax.cli.main:main"]},
     ext_modules=[native],
     cmdclass={"build_ext": OptionalBuild},

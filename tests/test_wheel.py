@@ -58,6 +58,10 @@ def test_what_stands_beside_the_package_in_a_checkout_is_in_it(installed):
             there = installed / "dimo_jax/third_party" / path.relative_to(ROOT / "third_party")
             assert there.read_bytes() == path.read_bytes()
     assert (installed / "dimo_jax/py.typed").is_file()
+    files = [path for path in (ROOT / "dimo_jax/views/web").iterdir() if path.suffix in (".css", ".html", ".js")]
+    assert len(files) > 5
+    for path in files:
+        assert (installed / "dimo_jax/views/web" / path.name).read_bytes() == path.read_bytes()
 
 
 @pytest.mark.slow
@@ -73,6 +77,7 @@ def test_the_smallest_run_works_from_an_empty_folder(installed, tmp_path):
     said = run(*command, cwd=tmp_path, PYTHONPATH=str(installed), JAX_PLATFORMS="cpu")
     assert f"the one of the package is taken ({installed}/dimo_jax/configs/dimo.py)" in said
     assert (tmp_path / "out/report.html").is_file()
+    assert (tmp_path / "out/player.html").is_file()
     assert (tmp_path / "out/summary.json").is_file()
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
 

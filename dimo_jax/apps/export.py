@@ -11,7 +11,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from dimo_jax.cli.flag_checks import check_flags
+from dimo_jax.cli.flag_checks import OF_RUNS, check_flags
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.flag_values import parse_numbers
 from dimo_jax.core.names import split_list
@@ -25,7 +25,7 @@ from dimo_jax.io.splat import write_splat
 from dimo_jax.io.video import MAX_GIF_RATE
 from dimo_jax.runs import retarget
 from dimo_jax.runs.choice import SPREAD, VIDEO_SIZE, CameraPath, Checkpoint, Choice, Line, Prior
-from dimo_jax.runs.motions import MotionRecorder, check_skin, choose_codes
+from dimo_jax.runs.motions import MotionRecorder, check_skin, choose_codes, encode_prompts, read_prompts
 from dimo_jax.runs.restore import Restored, restore, results_folder
 from dimo_jax.runtime.files import replace_folder
 from dimo_jax.runtime.naming import free_number
@@ -34,6 +34,9 @@ from dimo_jax.training.config_file import load_config, to_plain
 from dimo_jax.training.model_file import write_model
 from dimo_jax.views.camera_path import make_camera_path
 from dimo_jax.views.film import draw_layers, write_frames
+from dimo_jax.views.web.half import measure_half
+from dimo_jax.views.web.known import describe_model
+from dimo_jax.views.web.page import write_page
 
 EXACT = 1e-3  # of the motion's extent: a skin within it shows what the model does
 
@@ -73,21 +76,25 @@ def run(
     elevation: float | None = None,
     size: int = VIDEO_SIZE,
     checkpoint: Checkpoint = "last",
+    half: bool = False,
+    prompts: str = "",
     overwrite: bool = False,
 ) -> None:
     """Writes motions of the run in `workdir` in one format or several.
 
-    Which motions: one of `motion`, `num_samples`, `motions`, `prompt` and `code`.
+    Which motions: one of `motion`, `num_samples`, `motions`, `prompt` and `code`. html and checkpoint hold all of them.
 
     Args:
       workdir: folder of a training run, or a file written with `format`=checkpoint.
-      format: some of ply, splat, gltf, glb, mesh, video, npz and checkpoint, separated by commas: see docs/export.md.
+      format: some of ply, splat, gltf, glb, mesh, video, npz, html and checkpoint, separated by commas: see
+        docs/export.md.
       out: folder for the files; default: `workdir`/exports.
       motion: names or indices of training motions, separated by commas.
       num_samples: how many new motions to draw.
       motions: names of two or more training motions to walk between, separated by commas.
       prompt: a sentence that says what the object shall do.
-      code: an npz with latent codes `z`, as `reconstruct` writes them.
+      code: an npz with latent codes `z`, as `reconstruct` writes them, or a code itself, numbers separated by commas,
+        as the page of html shows it.
       prior: of `num_samples`: "data", near the codes of the training motions, or "standard", N(0, I).
       around: of `num_samples`: name of a training motion to vary; empty draws from the prior.
       spread: of `num_samples`: how far from training motions, as in `sample`.
@@ -95,8 +102,8 @@ def run(
       seed: of the draw of `num_samples`.
       path: of `motions`: "linear" or "spherical", the line between codes.
       share: place on that walk, 0 to 1; without it the motion morphs from the first to the last while its time runs.
-      bert: of `prompt`: folder of a Hugging Face BERT; default: `config.text.bert`, or all-MiniLM-L6-v2, downloaded
-        once.
+      bert: of `prompt` and `prompts`: folder of a Hugging Face BERT; default: `config.text.bert`, or all-MiniLM-L6-v2,
+        downloaded once.
       num_frames: frames of each motion (time is continuous); default: as in training.
       frame_rate: frames a second; default: so that the motion takes as long as in training.
       frame: writes this one frame of ply, splat and gltf; default: all.
@@ -114,9 +121,13 @@ def run(
       elevation: of video: degrees of the orbit above the horizon; default: that of the data's camera.
       size: of video, height of the pictures in pixels, as of the viewer's.
       checkpoint: "last", or "best" as training batches went.
+      half: of html, numbers of 16 bits: half the size, and what that costs is printed.
+      prompts: of html, a text file with a sentence a line, which the page finds beside those of training; their codes
+        are those that `prompt` would give.
       overwrite: replaces files and folders of the same names; else new ones get a number.
 
     Example:
+      python launch.py --app=export --workdir=runs/dimo --format=html
       python launch.py --app=export --workdir=runs/dimo --motion=walk --format=glb,video
       python launch.py --app=export --workdir=runs/knight --num_samples=1 --seed=4 --format=mesh --source=knight.glb
 
@@ -127,7 +138,9 @@ def run(
     check_flags("export", given)
     chosen, target = split_list(format), results_folder(workdir, "exports", out=out)
     model = restore(Path(workdir), checkpoint=checkpoint)
-    clips, recorder = record_clips(model, given) if set(chosen) != {"checkpoint"} else ([], None)
+    of_run = set(chosen) <= set(OF_RUNS)
+    page = prepare_page(model, given) if "html" in chosen else None  # what it cannot show fails before work begins
+    clips, recorder = ([], None) if of_run else record_clips(model, given)
     number = free_number(target, _files_of(chosen, clips, model, container), overwrite=overwrite)
     if recorder is not None:
         writers = make_writers(model, clips, given)  # what can fail fails here, before anything is written
@@ -141,6 +154,8 @@ def run(
                 print(writers[name](clip, target / f"{clip.name}{number}"))
         for hint in point_to_mesh(model, chosen, find_dataset(workdir)):
             print(hint)
+    if page is not None:
+        print(page(target / f"player{number}.html"))
     if "checkpoint" in chosen:
         config, player = to_plain(load_config(Path(workdir))), model.player
         how = dict(config=config, facts=model.facts, step=model.step)
@@ -154,10 +169,28 @@ def _files_of(chosen: Sequence[str], clips: Sequence[Motion], model: Restored, c
     files = [(clip.name, endings[kind]) for clip in clips for kind in chosen if kind in endings]
     if "mesh" in chosen:
         files.append((retarget.name_mesh(clips, str(model.facts["object_name"])), "_mesh.glb"))
+    if "html" in chosen:
+        files.append(("player", ".html"))
     checkpoint = ("model", ".npz")
     if "checkpoint" in chosen and checkpoint in files:
         raise UserError("--format: found npz of a motion called 'model' beside checkpoint, expected one at a time")
     return [*files, checkpoint] if "checkpoint" in chosen else files
+
+
+def prepare_page(model: Restored, given: Mapping[str, Any]) -> Callable[[Path], Path]:
+    """A function that writes the run's page to a path.
+
+    Raises:
+      UserError: a component that the page cannot compute, or a file without sentences.
+    """
+    describe_model(model)
+    prompts: list[tuple[str, Any]] = []
+    if given["prompts"]:
+        texts = read_prompts(Path(given["prompts"]))
+        prompts = list(zip(texts, encode_prompts(model, given["workdir"], texts, bert=given["bert"])))
+    if given["half"]:
+        print(f"half: pictures of the page at {measure_half(model):.1f} dB of the model's")
+    return functools.partial(write_page, model, half=given["half"], prompts=prompts)
 
 
 def record_clips(model: Restored, given: Mapping[str, Any]) -> tuple[list[Motion], MotionRecorder]:

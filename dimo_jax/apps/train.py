@@ -175,7 +175,9 @@ def show(
         versions=versions(),
     )
     write_json(summary, folder / "summary.json")
-    report = write_summary_report(folder, summary, outcome.sections, config, title=outcome.title)
+    report = write_summary_report(folder, summary, outcome.sections, config, title=outcome.title, page=outcome.page)
+    if outcome.page is not None:
+        print(f"player:  {outcome.page.resolve()}")
     print(f"report:  {report.resolve()}\nsummary: {(folder / 'summary.json').resolve()}")
 
 

@@ -59,7 +59,7 @@ def run(
     server = viser.ViserServer(host=host, port=port or FIRST_PORT, verbose=False)
     try:
         target = Path(out) if out else run_folder(workdir) / "view"  # may be read-only as long as nothing is exported
-        viewer = build(server, session, Prompts(model, Path(workdir), bert=bert), out=target, size=size)
+        viewer = build(server, session, Prompts(model, Path(workdir), bert=bert), out=target, size=size, plays=True)
         shown_host = "localhost" if host in ("0.0.0.0", "::") else host
         print(f"the viewer is at http://{shown_host}:{server.get_port()}, Ctrl-C ends it", flush=True)
         stop = threading.Event()
@@ -71,8 +71,11 @@ def run(
         server.stop()
 
 
-def build(server: Any, session: Session, prompts: Prompts, *, out: Path, size: int) -> Viewer:
-    """Fills a `viser.ViserServer` with the scene and the controls of a model, and gives the loop that serves them."""
+def build(server: Any, session: Session, prompts: Prompts, *, out: Path, size: int, plays: bool = False) -> Viewer:
+    """Fills a `viser.ViserServer` with the scene and the controls of a model, and gives the loop that serves them.
+
+    The first motion plays at once with `plays`; else it stands.
+    """
     scene = Scene(server, session)
 
     def show(motion: Motion, frame: Frame, choices: Choices) -> None:
@@ -81,6 +84,7 @@ def build(server: Any, session: Session, prompts: Prompts, *, out: Path, size: i
             panel.follow(choices)
 
     viewer = Viewer(session, show)
+    viewer.choose(playing=plays)
     panel = Panel(server, viewer, prompts, out=out, size=size)
     return viewer
 

@@ -26,12 +26,13 @@ from dimo_jax.core.flag_values import (
 )
 from dimo_jax.core.names import split_list
 from dimo_jax.runs import objects
-from dimo_jax.runs.choice import PATHS, Choice, check_spread
+from dimo_jax.runs.choice import PATHS, Choice, check_spread, is_code
 
-FORMATS = ("ply", "splat", "gltf", "glb", "mesh", "video", "npz", "checkpoint")
+FORMATS = ("ply", "splat", "gltf", "glb", "mesh", "video", "npz", "html", "checkpoint")
+OF_RUNS = ("html", "checkpoint")  # formats of a run as a whole; the others hold motions that flags choose
 LAYERS = ("color", "key_points", "depth", "normals")
 GLTF_SUFFIXES = (".glb", ".gltf")
-_OF_MOTIONS = tuple(name for name in FORMATS if name != "checkpoint")
+_OF_MOTIONS = tuple(name for name in FORMATS if name not in OF_RUNS)
 # Flags of export that mean something with some formats alone.
 ONLY_WITH = {
     **dict.fromkeys((field.name for field in fields(Choice)), _OF_MOTIONS),
@@ -40,6 +41,8 @@ ONLY_WITH = {
     "geometry": ("glb",),
     "influences": ("glb", "mesh"),
     **dict.fromkeys(("source", "hide", "repair", "dataset"), ("mesh",)),
+    **dict.fromkeys(("half", "prompts"), ("html",)),
+    "bert": (*_OF_MOTIONS, "html"),
     **dict.fromkeys(("layers", "container", "background", "camera", "azimuths", "elevation", "size"), ("video",)),
 }
 Given = Mapping[str, Any]
@@ -168,9 +171,14 @@ def _check_export(given: Given) -> None:
             check_use(given, {name: defaults[name].default}, needs=f"--format={' or '.join(formats)}")
     if "mesh" in chosen and not Path(given["source"]).is_file():
         raise UserError(f"--source: found {given['source']!r}, expected the .glb or .gltf file of the run's dataset")
-    if set(chosen) != {"checkpoint"}:
-        Choice(**{field.name: given[field.name] for field in fields(Choice)})
-    _check_path(given, "code", "an npz with a field z")
+    if not set(chosen) <= set(OF_RUNS):
+        choice = {field.name: given[field.name] for field in fields(Choice)}
+        Choice(**choice | ({"bert": ""} if given["prompts"] else {}))
+    elif not given["prompts"]:
+        check_use(given, {"bert": ""}, needs="--prompts=FILE")
+    if not is_code(given["code"]):
+        _check_path(given, "code", "an npz with a field z, or numbers separated by commas")
+    _check_path(given, "prompts", "a text file with a sentence a line")
     _check_run(given)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -76,3 +77,8 @@ def check_spread(spread: float, prior: str, around: str) -> None:
     if prior == "standard":
         check_use({"spread": spread}, {"spread": SPREAD}, needs="--around=NAME or --prior=data")
     check_between(0, 1, spread=spread)
+
+
+def is_code(text: str) -> bool:
+    """Whether the value of --code is a code itself, numbers separated by commas, and not a file's name."""
+    return "," in text and all(re.fullmatch(r"\s*[-+]?[\d.]+([eE][-+]?\d+)?\s*", part) for part in text.split(","))

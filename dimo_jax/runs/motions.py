@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dimo_jax.core.errors import UserError
-from dimo_jax.core.flag_values import join_names
+from dimo_jax.core.flag_values import join_names, parse_numbers
 from dimo_jax.core.names import split_list
 from dimo_jax.core.types import Array, Params
 from dimo_jax.geometry import quaternion
@@ -20,7 +21,7 @@ from dimo_jax.io.motion import Motion, measure_skin
 from dimo_jax.io.npz import read_npz
 from dimo_jax.networks.bert import load_encoder
 from dimo_jax.runs import captions
-from dimo_jax.runs.choice import Choice
+from dimo_jax.runs.choice import Choice, is_code
 from dimo_jax.runs.codes import LINES, draw_codes, file_name
 from dimo_jax.runs.restore import Restored
 from dimo_jax.systems.dimo import latents
@@ -63,7 +64,10 @@ def choose_codes(model: Restored, workdir: str, choice: Choice, num_frames: int)
         return [(stem, walked)] if choice.share is None else [(f"{stem}_{choice.share:g}", walked[0])]
     if choice.prompt:
         return [(file_name(choice.prompt), read_prompt(model, workdir, choice.prompt, bert=choice.bert))]
-    return read_codes(Path(choice.code), player.params.latents.mu.shape[1])
+    dim = player.params.latents.mu.shape[1]
+    if is_code(choice.code):
+        return [("code", jnp.asarray(parse_numbers("code", choice.code, count=dim), jnp.float32))]
+    return read_codes(Path(choice.code), dim)
 
 
 def find_motions(model: Restored, text: str) -> list[int]:
@@ -78,10 +82,31 @@ def find_motions(model: Restored, text: str) -> list[int]:
 
 def read_prompt(model: Restored, workdir: str, prompt: str, *, bert: str = "") -> Array:
     """The code [D] of a sentence, as `--app=text` finds it; trains the run's projector where it has none yet."""
+    return encode_prompts(model, workdir, [prompt], bert=bert)[0]
+
+
+def encode_prompts(model: Restored, workdir: str, prompts: Sequence[str], *, bert: str = "") -> Array:
+    """The codes [n,D] of sentences, each as `read_prompt` finds it."""
     options = text_options(load_config(Path(workdir)), bert=bert)
     encoder = load_encoder(options["bert"], pooling=options["pooling"])
     speaker, _ = captions.speak_for(model, workdir, options, encoder)
-    return speaker.codes(speaker.ask(prompt))[0]
+    return jnp.concatenate([speaker.codes(speaker.ask(prompt)) for prompt in prompts])
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The sentences of a text file, one a line; empty lines do not count.
+
+    Raises:
+      UserError: it is no text of UTF-8, or has no sentence.
+    """
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--prompts={path}: cannot be read ({error}), expected a text file of UTF-8") from error
+    found = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if not found:
+        raise UserError(f"--prompts={path}: found no sentence, expected one a line")
+    return found
 
 
 def read_codes(path: Path, dim: int) -> list[tuple[str, Array]]:

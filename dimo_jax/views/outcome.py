@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from dimo_jax.cameras.orbits import orbit_like, place_on_orbit, select_cameras
+from dimo_jax.core.errors import UserError
 from dimo_jax.core.types import Gaussians
 from dimo_jax.data.dataset import Dataset, motions_in, train_frames, views_in
 from dimo_jax.geometry.world import World
@@ -23,11 +25,13 @@ from dimo_jax.io.ply import write_gaussians
 from dimo_jax.io.video import write_video
 from dimo_jax.render.frames import FrameRenderer
 from dimo_jax.runs.evaluation import evaluate, repeat_still, score
+from dimo_jax.runs.restore import Restored, describe
 from dimo_jax.systems.dimo.player import Player
 from dimo_jax.training.images import composite_truth
 from dimo_jax.training.loop import Trained
 from dimo_jax.views import gallery
 from dimo_jax.views.gallery import Picture
+from dimo_jax.views.web.page import write_page
 
 NUM_VIEWS = 6  # of the picture that compares
 NUM_FRAMES, FRAME_RATE = 60, 20.0  # of the turntable
@@ -41,6 +45,7 @@ class Outcome:
     results: dict[str, Any]
     sections: dict[str, list[Picture]]
     seconds: dict[str, float]
+    page: Path | None = None  # that plays it, where there is one
 
 
 def show_motions(config: ConfigDict, dataset: Dataset, trained: Trained, folder: Path) -> Outcome:
@@ -51,9 +56,20 @@ def show_motions(config: ConfigDict, dataset: Dataset, trained: Trained, folder:
     drawing = time.perf_counter()
     logging.info("drawing videos")
     sections = gallery.write_gallery(config, dataset, player, folder)
+    facts = json.loads(json.dumps(describe(dataset, system=trained.system.facts())))
+    page = write_player(Restored(player, facts, int(trained.state.step), config), folder / "player.html")
     seconds = dict(evaluation=drawing - start, pictures=time.perf_counter() - drawing)
     title = f"{dataset.object_name}: a space of {dataset.num_motions} motions"
-    return Outcome(title, results, sections, seconds)
+    return Outcome(title, results, sections, seconds, page)
+
+
+def write_player(model: Restored, path: Path) -> Path | None:
+    """The page that plays a model; None, and a line that says why, where its components are others than the page's."""
+    try:
+        return write_page(model, path)
+    except UserError as error:
+        logging.info("no %s: %s", path.name, error)
+        return None
 
 
 def show_still(config: ConfigDict, dataset: Dataset, trained: Trained, folder: Path) -> Outcome:

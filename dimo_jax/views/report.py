@@ -168,7 +168,7 @@ def _write_section(section: Section, index: int) -> str:
     return f"<section id=part-{index}>\n<h2>{_escape(section.title)}</h2>\n{text}{media}\n</section>"
 
 
-def _write_header(title: str, facts: Mapping[str, str], cards: Sequence[Card]) -> str:
+def _write_header(title: str, facts: Mapping[str, str], cards: Sequence[Card], links: Mapping[str, str]) -> str:
     lines = "".join(f"<span>{_escape(name)} <b>{_escape(value)}</b></span>" for name, value in facts.items() if value)
     shown = "".join(
         f"<div class=card><div class=label>{_escape(card.label)}</div><div class=value>{_escape(card.value)}</div>"
@@ -177,7 +177,9 @@ def _write_header(title: str, facts: Mapping[str, str], cards: Sequence[Card]) -
         for card in cards
     )
     grid = f"<div class=cards>{shown}</div>" if cards else ""
-    return f"<header>\n<h1>{_escape(title)}</h1>\n<p class=facts>{lines}</p>\n{grid}\n</header>"
+    anchors = " ".join(f'<a href="{_escape(address)}">{_escape(words)}</a>' for words, address in links.items())
+    below = f"<p class=links>{anchors}</p>\n" if links else ""
+    return f"<header>\n<h1>{_escape(title)}</h1>\n<p class=facts>{lines}</p>\n{below}{grid}\n</header>"
 
 
 def _write_details(name: str, content: Any) -> str:
@@ -198,6 +200,7 @@ def write_report(
     config: Mapping[str, Any] | str | None = None,
     versions: Mapping[str, str] | None = None,
     facts: Mapping[str, str] | None = None,
+    links: Mapping[str, str] | None = None,
 ) -> Written:
     """Writes a self-contained HTML page, atomically.
 
@@ -211,6 +214,7 @@ def write_report(
       config: a mapping (shown as JSON) or text, in a block that opens on a click.
       versions: names of packages to versions, in another.
       facts: further names and short values for the line under the title.
+      links: words to addresses, shown under that line; of files beside the page by their name.
 
     Returns:
       The path, the size, and a warning if the page is over 40 MiB, which browsers open slowly.
@@ -220,7 +224,7 @@ def write_report(
     """
     date = date or datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     line = {"preset": preset, "date": date, **(facts or {})}
-    links = "".join(f'<li><a href="#part-{i}">{_escape(s.title)}</a></li>' for i, s in enumerate(sections))
+    parts_of_page = "".join(f'<li><a href="#part-{i}">{_escape(s.title)}</a></li>' for i, s in enumerate(sections))
     parts = [
         "<!DOCTYPE html>",
         '<html lang="en">',
@@ -230,8 +234,8 @@ def write_report(
         f"<title>{_escape(title)} – dimo_jax</title>",
         f"<style>{STYLE}</style></head>",
         "<body>",
-        _write_header(title, line, cards),
-        f'<nav aria-label="Sections"><ul>{links}</ul></nav>' if len(sections) > 1 else "",
+        _write_header(title, line, cards, links or {}),
+        f'<nav aria-label="Sections"><ul>{parts_of_page}</ul></nav>' if len(sections) > 1 else "",
         "<main>",
         *(_write_section(section, index) for index, section in enumerate(sections)),
         _write_details("Configuration", config),

@@ -24,6 +24,9 @@ h1 { margin: 0; font-size: 2.1rem; line-height: 1.2; letter-spacing: -0.02em; ov
 h2 { margin: 0 0 0.35rem; font-size: 1.35rem; letter-spacing: -0.01em; }
 .facts { display: flex; flex-wrap: wrap; gap: 0.25rem 1.25rem; margin: 0.5rem 0 0; color: var(--muted); }
 .facts b { color: var(--ink); font-weight: 600; }
+.links { margin: 0.9rem 0 0; }
+.links a { display: inline-block; padding: 0.45rem 1rem; border-radius: 10px; background: var(--accent);
+  color: var(--ground); font-weight: 600; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(170px, 1fr)); gap: 0.9rem;
   margin: 1.75rem 0 0; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 0.9rem 1.1rem;

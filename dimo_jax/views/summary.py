@@ -96,8 +96,12 @@ def write_summary_report(
     config: ConfigDict,
     *,
     title: str,
+    page: Path | None = None,
 ) -> Path:
-    """Writes `report.html` into `workdir` and returns its path; the page needs no network and no other file."""
+    """Writes `report.html` into `workdir` and returns its path; the page needs no network and no other file.
+
+    `page` in the same folder, which plays the motions, is linked from it.
+    """
     plot_curves(read_metrics(workdir / "metrics.jsonl"), workdir / "curves.png")
     sections = [Section("Scores", _make_tables(summary))]
     for heading, pictures in gallery.items():
@@ -120,6 +124,7 @@ def write_summary_report(
         config=config.to_dict(),
         versions=summary["versions"],
         facts={"rasterizer": summary["backend"], "config": summary["config_sha256"][:12]},
+        links={} if page is None else {"Play its motions in the browser": page.name},
     )
     if written.warning:
         logging.warning("%s", written.warning)

@@ -308,6 +308,43 @@ def test_videos_by_container_layer_and_camera(model, tmp_path):
     np.testing.assert_allclose(pictures[:, :, :32, :3] / 255 * alpha + 1 - alpha, truth, atol=2 / 255)
 
 
+def test_a_page_of_the_whole_run(model, tmp_path, capsys):
+    assert run(model, tmp_path, format="html") == ["player.html"]
+    assert run(model, tmp_path, format="html,checkpoint", half=True) == ["model_2.npz", "player.html", "player_2.html"]
+    assert re.search(r"half: pictures of the page at \d+\.\d dB of the model's", capsys.readouterr().out)
+    assert (tmp_path / "player_2.html").stat().st_size < (tmp_path / "player.html").stat().st_size
+    (tmp_path / "empty.txt").write_text("\n \n")
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\xfa")
+    for name, message in (("empty", "found no sentence"), ("binary", "expected a text file of UTF-8")):
+        with pytest.raises(UserError, match=rf"--prompts=.*{name}.txt: .*{message}"):
+            run(model, tmp_path / "out", format="html", prompts=str(tmp_path / f"{name}.txt"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_sentences_of_a_file_get_the_codes_that_a_prompt_would(model, tmp_path, monkeypatch):
+    codes = {"a jump": np.float32([1, 2]), "runs": np.float32([3, 4])}
+    seen = {}
+    monkeypatch.setattr(export, "write_page", lambda model, path, **how: seen.update(how) or path)
+    monkeypatch.setattr(
+        export, "encode_prompts", lambda model, workdir, texts, bert: [codes[text] for text in texts if bert == "b"]
+    )
+    (tmp_path / "prompts.txt").write_text("a jump\n\n runs \na jump\n")
+    run(model, tmp_path / "out", format="html", prompts=str(tmp_path / "prompts.txt"), bert="b")
+    assert [text for text, _ in seen["prompts"]] == ["a jump", "runs"]
+    np.testing.assert_array_equal([code for _, code in seen["prompts"]], [[1, 2], [3, 4]])
+
+
+def test_a_code_is_taken_as_text(model, tmp_path):
+    code = np.asarray(restore_once(model / "model.npz").player.latent(1))
+    run(model, tmp_path, format="npz", code=",".join(f"{x:.9g}" for x in code), num_frames=2)
+    run(model, tmp_path, format="npz", motion="Fly", num_frames=2)
+    with np.load(tmp_path / "code.npz") as given, np.load(tmp_path / "Fly.npz") as trained:
+        np.testing.assert_array_equal(given["means"], trained["means"])
+        np.testing.assert_array_equal(given["code"] if "code" in given else given["codes"], np.stack([code] * 2))
+    with pytest.raises(UserError, match=r"--code: found '1,2', expected \d+ numbers separated by commas"):
+        run(model, tmp_path / "out", format="npz", code="1,2")
+
+
 def test_videos_are_as_large_as_the_viewers(model, tmp_path):
     run(model, tmp_path, format="video", motion="Bend", num_frames=2)
     assert imageio.v3.imread(tmp_path / "Bend.mp4").shape == (2, 512, 512, 3)
@@ -348,6 +385,10 @@ def test_gaussians_in_a_glb_point_to_the_mesh_where_there_is_one(model, tmp_path
         (dict(format="ply", motion="0", layers="depth"), r"--layers: found 'depth', expected --format=video with it"),
         (dict(format="video", motion="0", frame=1), r"--frame: found 1, expected --format=ply or splat or gltf"),
         (dict(format="checkpoint", motion="0"), r"--motion: found '0', expected --format=ply or"),
+        (dict(format="html", motion="0"), r"--motion: found '0', expected --format=ply or"),
+        (dict(format="html", bert="b"), r"--bert: found 'b', expected --prompts=FILE with it"),
+        (dict(format="html", prompts="gone.txt"), r"--prompts=gone.txt: no such file or folder, expected a text file"),
+        (dict(format="ply", motion="0", half=True), r"--half: found True, expected --format=html with it"),
         (dict(format="ply", motion="0", seed=3), r"--seed: found 3, expected --num_samples=N with it"),
         (dict(format="ply", num_samples=1, spread=1.2), r"--spread: found 1.2, expected 0 to 1"),
         (

@@ -66,10 +66,13 @@ def test_run_is_complete_and_beats_the_static_model(trained):
         "samples.mp4",
         "interpolation.mp4",
         "gaussians.ply",
+        "player.html",
     ):
         assert (trained / name).stat().st_size > 500, name
     assert len(list((trained / "videos").glob("*.mp4"))) == 2
-    assert "the foreground is the true mask grown by 3 pixels" in (trained / "report.html").read_text()
+    report = (trained / "report.html").read_text()
+    assert "the foreground is the true mask grown by 3 pixels" in report
+    assert '<a href="player.html">Play its motions in the browser</a>' in report
     assert list((trained / "tensorboard").iterdir())
 
 

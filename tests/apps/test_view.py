@@ -215,7 +215,7 @@ def test_nodes_get_the_arrays_of_the_chosen_layers(server, session, workdir, tmp
     viewer.update()
     assert [node.visible for node in (splats, points, trails, graph)] == [False, True, True, True]
     np.testing.assert_allclose(points.points, pose.key_points, atol=1e-6)
-    np.testing.assert_allclose(trails.points.reshape(5, 16, 2, 3)[2, :, 1], motion.trajectories[3], atol=1e-6)
+    np.testing.assert_allclose(trails.points.reshape(20, 16, 2, 3)[11, :, 1], motion.trajectories[3], atol=1e-6)
     np.testing.assert_allclose(graph.points, pose.key_points[motion.edges], atol=1e-6)
     assert graph.points.shape == (len(motion.edges), 2, 3)
 
@@ -258,6 +258,8 @@ def test_an_export_replaces_no_other(shot, tmp_path):
     kind = next(iter(exports.EXPORTS))
     long = dataclasses.replace(shot, title="x" * 200)
     assert [exports.export(long, kind, tmp_path).name for _ in range(2)] == ["x" * 70 + ".ply", "x" * 70 + "_2.ply"]
+    moved = dataclasses.replace(shot, title="wave, axis 1 +2.0 σ")
+    assert exports.export(moved, kind, tmp_path).name == "wave_axis_1_+2.0.ply"
     names = [exports.export(shot, kind, tmp_path).name for _ in range(3)]
     assert names == ["a_b_c.ply", "a_b_c_2.ply", "a_b_c_3.ply"]
 

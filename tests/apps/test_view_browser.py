@@ -109,6 +109,9 @@ def test_the_viewer_in_a_browser(served, page):
     page.goto(address)
     page.get_by_text("it waves the hand").wait_for()
     wait_for(lambda: take_picture(page), lambda picture: picture.std() > 10, "splats on the canvas")
+    assert page.get_by_label("Play").is_checked()  # at once
+    page.get_by_label("Play").uncheck()
+    page.get_by_role("slider").first.press("Home")
     start = settle(page)
     assert np.mean(np.abs(start - 255) > 20) > 0.05  # of a white canvas
 

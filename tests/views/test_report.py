@@ -155,6 +155,13 @@ def test_minimal_page_has_a_date(tmp_path):
     assert not page.find("nav")
 
 
+def test_links_stand_under_the_title(tmp_path):
+    links = {"Play <it>": 'a"b.html'}
+    text = write_report(tmp_path / "a.html", [], title="a", links=links).path.read_text()
+    assert '<a href="a&quot;b.html">Play &lt;it&gt;</a>' in text
+    assert "class=links" not in write_report(tmp_path / "a.html", [], title="a").path.read_text()
+
+
 def test_a_video_that_is_none_is_named(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"no video")
     with pytest.raises(UserError, match=r"a\.mp4: cannot be read as a video"):

@@ -57,6 +57,20 @@ class BasisDecoder(nn.Module):
         return x
 
 
+def encode_points(decoder: BasisDecoder, variables: Any, positions: Array) -> Array:
+    """What of a decoder depends on points alone: the poses [K,7,rank] that the trunk gives canonical positions [K,3].
+
+    `scale` times their product with the shares [rank] of a code and a time is what the decoder adds to the identity.
+    """
+    layers = variables["params"]
+    hidden = encode(positions, num_bands=decoder.num_position_bands, lowest_frequency=decoder.lowest_frequency)
+    for layer in range(decoder.trunk_depth):
+        dense = layers[f"trunk_{layer}"]
+        hidden = nn.relu(hidden @ dense["kernel"] + dense["bias"])
+    basis = hidden @ layers["basis"]["kernel"] + layers["basis"]["bias"]
+    return basis.reshape(*positions.shape[:-1], POSE, decoder.rank)
+
+
 def basis_decoder(
     *,
     rank: int = 96,

@@ -80,7 +80,8 @@ EXPORTS: dict[str, tuple[str, Callable[[Shot, Path], Any]]] = {
 def export(shot: Shot, kind: str, folder: Path) -> Path:
     """Writes one of `EXPORTS` into a folder under a name that is still free, and returns its path."""
     suffix, write = EXPORTS[kind]
-    stem = to_file_name(shot.title, default="motion", keep="._+-", longest=70)
+    plain = shot.title.replace(" σ", "")  # a letter, which some programs take in no file's name
+    stem = to_file_name(plain, default="motion", keep="._+-", longest=70)
     names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
     with _ONE_AT_A_TIME:  # else two visitors find the same name free
         path = next(p for p in (folder / f"{name}{suffix}" for name in names) if not p.exists())

@@ -29,7 +29,7 @@ class Panel:
         # Callbacks come from several threads: each reads its widgets and changes the choices in one go.
         self._lock = threading.RLock()
         self._followed = False  # whether the frame's slider has been moved by a motion that plays
-        server.gui.configure_theme(show_logo=False, show_share_button=False)
+        server.gui.configure_theme(control_layout="fixed", show_logo=False, show_share_button=False)
         server.gui.set_panel_label(f"dimo_jax: {viewer.session.model.facts['object_name']}")
         self._title = server.gui.add_markdown("")
         for add in (self._add_motion, self._add_new, self._add_blend, self._add_axes, self._add_show, self._add_export):
@@ -56,7 +56,7 @@ class Panel:
         gui, last = self._gui, self._viewer.session.num_frames - 1
         with gui.add_folder("Motion"):
             self._sources = gui.add_dropdown("Motion", tuple(self._viewer.session.sources))
-            self._play = gui.add_checkbox("Play", False)
+            self._play = gui.add_checkbox("Play", self._viewer.choices.playing)
             self._frame = gui.add_slider("Frame", 0.0, float(last), 0.1, 0.0)
             speed = gui.add_slider("Speed", 0.1, 2.0, 0.1, 1.0)
 
@@ -129,8 +129,17 @@ class Panel:
                 hint = f"Standard deviations along principal axis {number}: {share:.0%} of the codes' variance"
                 slider = self._gui.add_slider(f"Axis {number}", -AXIS_RANGE, AXIS_RANGE, 0.05, 0.0, hint=hint)
                 self._axes.append(slider)
+            reset = self._gui.add_button("Reset axes", hint="Back to the motion itself")
         for slider in self._axes:
             self._bind(slider, lambda _: dict(offsets=tuple(float(each.value) for each in self._axes)))
+
+        @reset.on_click
+        def _(event: Any) -> None:
+            del event
+            with self._lock:
+                for slider in self._axes:
+                    slider.value = 0.0
+                self._viewer.choose(offsets=(0.0,) * len(self._axes))
 
     def _add_show(self) -> None:
         with self._gui.add_folder("Show"):

@@ -12,7 +12,7 @@ import numpy as np
 
 from dimo_jax.core.types import Camera
 from dimo_jax.views.trajectories import color_points
-from dimo_jax.views.viewer.session import LAYERS, Choices, Frame, Motion, Session
+from dimo_jax.views.viewer.session import FINER, LAYERS, Choices, Frame, Motion, Session
 
 # Covariances travel as half floats, whose steps near 0 are 6e-8: those of small Gaussians, 1e-6 and less, would be cut
 # to a few steps. So splats are sent this much larger, and shown at the inverse scale.
@@ -47,10 +47,11 @@ class Scene:
         rainbow = color_points(positions)
         style: dict[str, Any] = dict(point_size=4 * unit, point_shape="circle", precision="float32")
         self._points = add.add_point_cloud("/key_points", np.zeros_like(positions), rainbow, **style)
-        trails = np.zeros(((session.num_frames - 1) * num_key_points, 2, 3), np.float32)
+        num_steps = FINER * (session.num_frames - 1)
+        trails = np.zeros((num_steps * num_key_points, 2, 3), np.float32)
         # Colours at the ends of lines are taken as linear light, those of points as they are.
         light = (255 * (rainbow / 255) ** 2.2).round().astype(np.uint8)
-        colors = np.broadcast_to(light[:, None], (session.num_frames - 1, num_key_points, 2, 3))
+        colors = np.broadcast_to(light[:, None], (num_steps, num_key_points, 2, 3))
         self._trails = add.add_line_segments(
             "/trajectories", trails, colors.reshape(trails.shape), thickness=0.8 * unit
         )
@@ -71,7 +72,7 @@ class Scene:
         if self._points.visible:
             self._points.points = frame.key_points
         if self._trails.visible:
-            ends = np.stack([motion.trajectories[:-1], motion.trajectories[1:]], axis=2)  # [T-1,K,2,3]
+            ends = np.stack([motion.paths[:-1], motion.paths[1:]], axis=2)  # [S-1,K,2,3]
             self._trails.points = ends.reshape(-1, 2, 3)
         if self._graph.visible:
             self._graph.points = frame.key_points[motion.edges]

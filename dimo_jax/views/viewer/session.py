@@ -24,6 +24,7 @@ from dimo_jax.views.plots import project_latents
 
 LAYERS = ("Gaussians", "Key points", "Trajectories", "Motion graph")
 NUM_AXES = 4
+FINER = 4  # steps of a drawn path from one frame to the next
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +64,7 @@ class Motion:
     code: Array  # [D]
     neighbors: Neighbors
     trajectories: np.ndarray  # [T,K,3] at the times of training
+    paths: np.ndarray  # [S,K,3] the same, finer: smooth lines to draw
     edges: np.ndarray  # [E,2] int, pairs of key points in the motion graph, each once
 
 
@@ -127,8 +129,9 @@ class Session:
     def settle(self, choices: Choices) -> Motion:
         """The motion that is chosen, with its graph."""
         code = self.code(choices)
-        neighbors, trajectories = self._settle(self._params, code)
-        return Motion(code, neighbors, np.asarray(trajectories), _unique_edges(np.asarray(neighbors.controls)))
+        neighbors, paths = self._settle(self._params, code)
+        edges = _unique_edges(np.asarray(neighbors.controls))
+        return Motion(code, neighbors, np.asarray(paths[::FINER]), np.asarray(paths), edges)
 
     def pose(self, motion: Motion, frame: float) -> Frame:
         """A motion at a frame, 0 up to `num_frames`; the last one stands until the motion begins again."""
@@ -159,8 +162,9 @@ def _unique_edges(neighbors: np.ndarray) -> np.ndarray:
 
 def _settle(components: Components, params: Params, z: Array, *, graph_times: Array) -> tuple[Neighbors, Array]:
     neighbors = dimo.find_neighbors(components, params, z, graph_times)
-    trajectories, _ = dimo.decode_trajectories(components, params, z, params.key_points.positions, graph_times)
-    return neighbors, trajectories
+    finer = jnp.arange(FINER * (len(graph_times) - 1) + 1) / (FINER * len(graph_times))
+    paths, _ = dimo.decode_trajectories(components, params, z, params.key_points.positions, finer)
+    return neighbors, paths
 
 
 def _pose(

@@ -1,0 +1,87 @@
+"""The numbers of a page: what a model consists of, as named arrays, and as text within HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dimo_jax.geometry.neighbors import nearest
+from dimo_jax.runs.codes import draw_codes
+from dimo_jax.runs.restore import Restored
+from dimo_jax.systems.dimo.basis_decoder import BasisDecoder, encode_points
+from dimo_jax.views.plots import project_latents
+
+NUM_SAMPLES = 256
+# 85 printable characters of ASCII without "<" and "&", which mean something in HTML.
+ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%()*+-;=?@^_{|}~[]:."
+# Halved with `half`: codes are few and are copied out as text, and what is rounded before a sine must not be.
+HALVED = ("means", "log_scales", "quats", "logit_opacities", "sh", "basis")
+
+
+def collect_arrays(model: Restored) -> dict[str, np.ndarray]:
+    """What `model.js` computes with: float32, and indices as uint16.
+
+    Dead Gaussians are left out. Of a basis decoder the points' basis comes in the place of the layers that make it.
+    """
+    player = model.player
+    params = jax.device_get(player.params)
+    alive = player.alive
+    gaussians = params.gaussians[alive]
+    positions = params.key_points.positions
+    arrays = {name: getattr(gaussians, name) for name in ("means", "log_scales", "quats", "logit_opacities", "sh")}
+    arrays |= dict(positions=positions, log_radii=params.key_points.log_radii)
+    arrays["codes"] = params.latents.mu[model.trained_motions]
+    arrays["samples"] = np.concatenate([draw_codes(model, seed=k, num_samples=1) for k in range(NUM_SAMPLES)])
+    center, axes, _ = project_latents(arrays["codes"])
+    arrays |= dict(center=center, axes=np.ascontiguousarray(axes.T))
+    arrays |= _collect_decoder(model)
+    arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
+    return arrays | {"nearest": _find_nearest(model, gaussians.means, positions)}
+
+
+def _find_nearest(model: Restored, means: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Key points next to each Gaussian: one, whose edges in the graph count, or where there is none all [N,J]."""
+    graph: Any = model.player.components.graph
+    given = getattr(graph, "keywords", {}).get("num_neighbors", 4)
+    count = min(given, len(positions)) if graph.func.__name__ == "canonical_neighbors" else 1
+    return np.asarray(nearest(jnp.asarray(means), jnp.asarray(positions), num_neighbors=count)[0]).astype(np.uint16)
+
+
+def _collect_decoder(model: Restored) -> dict[str, np.ndarray]:
+    decoder: Any = model.player.components.decoder
+    layers = jax.device_get(model.player.params.decoder)["params"]
+    flat = {f"{layer}/{kind}": array for layer, both in layers.items() for kind, array in both.items()}
+    if not isinstance(decoder, BasisDecoder):
+        return flat
+    positions = model.player.params.key_points.positions
+    branch = {name: array for name, array in flat.items() if not name.startswith(("trunk", "basis"))}
+    return branch | {"basis": encode_points(decoder, model.player.params.decoder, positions)}
+
+
+def halve(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same with float16 where little is lost: Gaussians and the decoder's weights."""
+    return {
+        name: array.astype(np.float16) if name in HALVED or "/" in name else array for name, array in arrays.items()
+    }
+
+
+def pack(arrays: Mapping[str, np.ndarray]) -> tuple[list[dict[str, Any]], str]:
+    """Arrays as one text of base 85, and where each stands in its bytes: name, type, shape, offset.
+
+    A number of 32 bits takes five characters, which base 64 writes in 5.33: the demo's page stays under 2 MB.
+    """
+    told, parts, offset = [], [], 0
+    for name, array in sorted(arrays.items()):
+        little = array.astype(array.dtype.newbyteorder("<")).tobytes()
+        little += b"\0" * (-len(little) % 4)
+        told.append(dict(name=name, type=array.dtype.name, shape=list(array.shape), offset=offset))
+        parts.append(little)
+        offset += len(little)
+    words = np.frombuffer(b"".join(parts), "<u4").astype(np.uint64)
+    digits = np.stack([words // 85**place % 85 for place in range(4, -1, -1)], axis=1).astype(np.uint8)
+    letters = np.frombuffer(ALPHABET.encode(), np.uint8)
+    return told, letters[digits].tobytes().decode()

@@ -1,0 +1,305 @@
+// What is shown, and when: the page's state, its clock, and `window.dimoPlayer`.
+
+const SLOW_POSE = 12; // milliseconds, beyond which poses are decoded at the training frames alone
+const SPEEDS = [0.25, 0.5, 1, 2];
+const LEAST_DETAIL_SIDE = 256, SLOW_PICTURE = 90, QUICK_PICTURE = 30; // pixels; milliseconds
+
+// The arrays of the page by name, from text of base 85; float16 is widened.
+function readArrays({arrays: told, alphabet}, text) {
+  const digits = new Uint8Array(128);
+  [...alphabet].forEach((letter, digit) => { digits[letter.charCodeAt(0)] = digit; });
+  const words = new Uint32Array(text.length / 5);
+  for (let i = 0, at = 0; i < words.length; i++) {
+    let word = 0;
+    for (let place = 0; place < 5; place++) word = word * 85 + digits[text.charCodeAt(at++)];
+    words[i] = word;
+  }
+  const arrays = {};
+  for (const {name, type, shape, offset} of told) {
+    const count = shape.reduce((a, b) => a * b, 1);
+    if (type === "float32") arrays[name] = new Float32Array(words.buffer, offset, count);
+    else {
+      const halves = new Uint16Array(words.buffer, offset, count);
+      arrays[name] = type === "float16" ? Float32Array.from(halves, widen) : halves;
+    }
+  }
+  return arrays;
+}
+
+function widen(half) {
+  const sign = half >> 15 ? -1 : 1, exponent = (half >> 10) & 31, fraction = half & 1023;
+  if (exponent === 31) return fraction ? NaN : sign * Infinity;
+  return sign * (exponent ? (1 + fraction / 1024) * 2 ** (exponent - 15) : fraction * 2 ** -24);
+}
+
+// The map of codes: a plane through them, along their two main axes. Off the plane a place is pulled to the motions
+// near it, so that at a motion's mark it is that motion exactly.
+function makeMap(arrays, numMotions, dim) {
+  const {codes, center, axes} = arrays;
+  const along = (code, axis) => {
+    let sum = 0;
+    for (let d = 0; d < dim; d++) sum += (code[d] - center[d]) * axes[axis * dim + d];
+    return sum;
+  };
+  const place = (code) => [along(code, 0), along(code, 1)];
+  const marks = Array.from({length: numMotions}, (_, m) => place(codes.subarray(m * dim, (m + 1) * dim)));
+  const rests = marks.map(([x, y], m) => Float32Array.from({length: dim}, (_, d) => {
+    return codes[m * dim + d] - center[d] - x * axes[d] - y * axes[dim + d];
+  }));
+  const codeAt = (x, y) => {
+    const exact = marks.findIndex(([a, b]) => a === x && b === y);
+    if (exact >= 0) return codes.slice(exact * dim, (exact + 1) * dim);
+    const weights = marks.map(([a, b]) => ((a - x) ** 2 + (b - y) ** 2) ** -2);
+    const sum = weights.reduce((a, b) => a + b, 0);
+    return Float32Array.from({length: dim}, (_, d) => {
+      const rest = weights.reduce((total, weight, m) => total + weight / sum * rests[m][d], 0);
+      return center[d] + x * axes[d] + y * axes[dim + d] + rest;
+    });
+  };
+  return {marks, place, codeAt};
+}
+
+// `changed` is called after every picture, with the state that the controls show.
+function makePlayer(header, arrays, canvas, overlay, changed) {
+  const numMotions = header.motions.length, dim = arrays.codes.length / numMotions;
+  const numSamples = arrays.samples.length / dim, numFrames = header.num_frames;
+  const model = makeModel(header, arrays), projectSplats = makeProjector(arrays), map = makeMap(arrays, numMotions, dim);
+  const colors = colorPoints(arrays.positions), last = (numFrames - 1) / numFrames;
+  const middle = [0, 0, 0];
+  arrays.means.forEach((value, i) => { middle[i % 3] += value / (arrays.means.length / 3); });
+  const camera = makeCamera(header.camera, middle);
+  const state = {
+    what: {}, name: "", words: "", time: 0, playing: false, speed: 1, loop: true, busy: "", pictures: 0,
+    shows: {points: false, tracks: false, graph: false}, ground: header.background,
+  };
+  const codeOf = (m) => arrays.codes.slice(m * dim, (m + 1) * dim);
+  const draw = (k) => arrays.samples.subarray(k * dim, (k + 1) * dim);
+  const mean = Float64Array.from({length: dim}, (_, d) => {
+    let sum = 0;
+    for (let m = 0; m < numMotions; m++) sum += arrays.codes[m * dim + d];
+    return sum / numMotions;
+  });
+
+  const findMotion = (given) => {
+    const index = typeof given === "string" ? header.motions.findIndex(({name}) => name === given) : given;
+    if (!Number.isInteger(index) || !header.motions[index]) {
+      throw new Error(`motion: found ${JSON.stringify(given)}, expected a name, or 0 to ${numMotions - 1}`);
+    }
+    return index;
+  };
+  // Code, name and words of {motion}, {sample, spread, around}, {morph: [a, b, share]}, {place: [x, y]} or {code}.
+  const resolve = (what) => {
+    if (what.motion !== undefined) {
+      const m = findMotion(what.motion);
+      return [codeOf(m), header.motions[m].name, header.motions[m].caption];
+    }
+    if (what.sample !== undefined) {
+      const {sample, spread = 1, around} = what;
+      if (!Number.isInteger(sample) || sample < 0 || sample >= numSamples) {
+        throw new Error(`sample: found ${sample}, expected 0 to ${numSamples - 1}`);
+      }
+      const from = around === undefined ? mean : codeOf(findMotion(around));
+      const code = around === undefined && spread === 1 ? draw(sample).slice()
+        : Float32Array.from(draw(sample), (value, d) => from[d] + spread * (value - mean[d]));
+      const near = around === undefined ? "" : ` around ${header.motions[findMotion(around)].name}`;
+      return [code, `New motion ${sample}`, `drawn${near}, spread ${Number(spread.toFixed(2))}`];
+    }
+    if (what.morph !== undefined) {
+      const [a, b] = what.morph.slice(0, 2).map(findMotion), share = what.morph[2] ?? 0.5;
+      const [from, to] = [codeOf(a), codeOf(b)];
+      const names = [a, b].map((m) => header.motions[m].name);
+      const code = from.map((value, d) => Math.fround(1 - share) * value + Math.fround(share) * to[d]);
+      return [code, "Between two", `${names[0]} ${Math.round(100 - 100 * share)} %, ${names[1]} ${Math.round(100 * share)} %`];
+    }
+    if (what.place !== undefined) return [map.codeAt(...what.place), "A place on the map", ""];
+    const code = Float32Array.from(what.code ?? []);
+    if (code.length !== dim || !code.every(Number.isFinite)) {
+      throw new Error(`code: found ${code.length} values, expected ${dim} finite numbers`);
+    }
+    return [code, what.name ?? "A code", what.words ?? ""];
+  };
+
+  const opened = new Map();
+  const open = (code) => {
+    const key = code.join();
+    const motion = opened.get(key) ?? model.open(code);
+    opened.delete(key);
+    opened.set(key, motion);
+    if (opened.size > 24) opened.delete(opened.keys().next().value);
+    return motion;
+  };
+
+  let motion = null, detail = 1, stepped = false, tracks = null, timer = 0, clock = 0;
+  let queued = false; // a picture is asked for
+  const timeNow = () => Math.fround(stepped ? Math.round(state.time * numFrames) / numFrames : state.time);
+
+  const measure = () => {
+    const first = model.open(codeOf(0));
+    const costs = [0, 1, 2].map((i) => { // the first ones run before the browser has compiled them
+      const start = performance.now();
+      first.keyPoints(i / 3);
+      return performance.now() - start;
+    });
+    stepped = Math.min(...costs) > SLOW_POSE;
+  };
+
+  const renderer = makeRenderer(canvas, arrays.means.length / 3, () => redraw());
+  const sizes = () => {
+    const box = canvas.getBoundingClientRect(), ratio = Math.min(window.devicePixelRatio || 1, 2);
+    const width = Math.max(1, Math.round(box.width * ratio)), height = Math.max(1, Math.round(box.height * ratio));
+    return {width, height, ratio};
+  };
+  const drawOver = (width, height, ratio) => {
+    const {points, tracks: paths, graph} = state.shows;
+    overlay.hidden = !(points || paths || graph);
+    if (overlay.hidden) return;
+    if (overlay.width !== width || overlay.height !== height) [overlay.width, overlay.height] = [width, height];
+    if (paths && !tracks) {
+      const steps = stepped ? numFrames : 4 * (numFrames - 1) + 1;
+      tracks = Array.from({length: steps}, (_, i) => motion.keyPoints(Math.fround(last * i / Math.max(steps - 1, 1))));
+    }
+    const shown = {
+      points: motion.keyPoints(timeNow()), dots: points, tracks: paths ? tracks : null, edges: graph ? motion.edges() : null,
+    };
+    drawOverlay(overlay.getContext("2d"), camera.fit(width, height), colors, shown, ratio);
+  };
+  // `whole`: in all detail, as when nothing moves.
+  const redraw = (whole = true) => {
+    if (!motion) return;
+    const {width, height, ratio} = sizes();
+    const share = whole ? 1 : Math.min(1, Math.max(detail, LEAST_DETAIL_SIDE / Math.min(width, height)));
+    const [w, h] = [Math.max(1, Math.round(width * share)), Math.max(1, Math.round(height * share))];
+    if (canvas.width !== w || canvas.height !== h) [canvas.width, canvas.height] = [w, h];
+    renderer.draw(projectSplats(motion.at(timeNow()), camera.fit(w, h)), state.ground);
+    drawOver(width, height, ratio);
+    state.pictures++;
+    changed(state);
+  };
+  // One picture with the next of the screen; once nothing moves any more, another in all detail.
+  const ask = () => {
+    if (!queued) requestAnimationFrame(frame);
+    queued = true;
+  };
+  const frame = (now) => {
+    queued = false;
+    const passed = clock ? now - clock : 0;
+    if (state.playing && clock) {
+      // A page that was hidden goes on where it was.
+      state.time += Math.min(passed, 250) / 1000 * state.speed * header.frame_rate / numFrames;
+      if (state.time > last) {
+        state.time = state.loop && last > 0 ? state.time % last : last;
+        if (!state.loop) state.playing = false;
+      }
+      if (passed > SLOW_PICTURE) detail = Math.max(detail * 0.8, 0.2);
+      else if (passed < QUICK_PICTURE) detail = Math.min(detail * 1.02, 1);
+    }
+    clock = state.playing ? now : 0;
+    redraw(false);
+    clearTimeout(timer);
+    if (state.playing) ask();
+    else timer = setTimeout(() => redraw(true), 150);
+  };
+
+  const set = (what) => {
+    const [code, name, words] = resolve(what);
+    motion = open(code);
+    tracks = null;
+    Object.assign(state, {what, name, words, busy: ""});
+  };
+  let latest = 0;
+  const player = {
+    state, camera, map, renderer, numSamples, dim, header,
+    get stepped() { return stepped; },
+    get code() { return Array.from(motion.code); },
+    ask,
+    redraw,
+    set(what) {
+      set(what);
+      redraw();
+    },
+    // As `set`, but where decoding is slow the page goes on in between.
+    async choose(what) {
+      const mine = ++latest;
+      const [code] = resolve(what);
+      if (stepped) {
+        let rested = performance.now();
+        for (const share of open(code).prepare()) {
+          if (performance.now() - rested < 40) continue;
+          state.busy = `Working out the motion: ${Math.round(100 * share)} %`;
+          changed(state);
+          await new Promise((done) => { setTimeout(done); });
+          if (mine !== latest) return;
+          rested = performance.now();
+        }
+      }
+      set(what);
+      ask();
+    },
+    play() {
+      if (state.time >= last) state.time = 0;
+      state.playing = true;
+      ask();
+    },
+    pause() {
+      state.playing = false;
+      ask();
+    },
+    seek(time) {
+      state.time = Math.min(Math.max(time, 0), last);
+      ask();
+    },
+    // By frames of training.
+    step(count) {
+      state.playing = false;
+      player.seek((Math.round(state.time * numFrames) + count) / numFrames);
+    },
+    motionNow: () => motion,
+    timeNow,
+    last,
+    // The picture as it stands, and what is drawn over it, in one canvas.
+    compose(target) {
+      redraw(true);
+      if (target.width !== canvas.width) target.width = canvas.width;
+      if (target.height !== canvas.height) target.height = canvas.height;
+      const context = target.getContext("2d");
+      context.drawImage(canvas, 0, 0);
+      if (!overlay.hidden) context.drawImage(overlay, 0, 0);
+    },
+    pixels(width, height) {
+      const splats = projectSplats(motion.at(timeNow()), camera.fit(width, height));
+      return renderer.read(splats, header.background, width, height);
+    },
+  };
+  measure();
+  return player;
+}
+
+// What other scripts of the page may use, and tests do; docs/player.md describes it.
+function describeApi(player, ready) {
+  return {
+    ready,
+    motions: player.header.motions.map((motion) => ({...motion})),
+    numSamples: player.numSamples,
+    get target() { return player.renderer.target; },
+    show({time, camera, ...what} = {}) {
+      if (camera !== undefined) player.camera.set(camera);
+      if (time !== undefined) {
+        player.state.playing = false;
+        player.state.time = time;
+      }
+      if (Object.keys(what).length) player.set(what);
+      else player.redraw();
+    },
+    play: () => player.play(),
+    pause: () => player.pause(),
+    keyPoints: () => player.motionNow().keyPoints(player.timeNow()),
+    means: () => player.motionNow().at(player.timeNow()).means,
+    edges: () => player.motionNow().edges(),
+    code: () => player.code,
+    pixels: (width, height) => player.pixels(width, height),
+    get state() {
+      const {name, words, time, playing, pictures} = player.state;
+      return {name, words, time, playing, pictures, camera: player.camera.get()};
+    },
+  };
+}
