@@ -13,8 +13,8 @@ from dimo_jax.core.names import to_file_name
 from dimo_jax.core.types import Array
 from dimo_jax.runs.choice import SPREAD
 from dimo_jax.runs.restore import Restored
-from dimo_jax.systems.dimo import latents
 from dimo_jax.systems.dimo.player import Player
+from dimo_jax.training import latents
 
 LINES: dict[str, Callable[..., Array]] = {
     "linear": latents.interpolate_linear,
