@@ -7,7 +7,7 @@ Then `--app=animate --workdir=runs/knight_rig` writes the file with new clips; d
 
 Presets, chosen as in `configs/rig.py:smoke`:
 
-    demo    2,000 updates
+    demo    800 updates of all clips
     smoke   two steps on three clips, for tests
 """
 
@@ -51,18 +51,18 @@ def get_config(preset: str = "demo") -> ConfigDict:
     config.render = dict(implementation=placeholder(str), capacity=placeholder(int), background=(1.0, 1.0, 1.0))
 
     config.latent = dict(fn="dimo_jax.training.latents:reparameterize")
-    config.latent_init = dict(fn="dimo_jax.training.latents:init_latents", dim=384, mu_std=1.0, log_sigma=-4.0)
+    config.latent_init = dict(fn="dimo_jax.training.latents:init_latents", dim=512, mu_std=1.0, log_sigma=-4.0)
     config.decoder = dict(
         fn="dimo_jax.systems.rig.decoder:curve_decoder", rank=64, num_harmonics=12, width=256, depth=2
     )
     config.rig = ConfigDict()
-    config.rig.num_steps = 80
+    config.rig.num_steps = 32
     config.rig.updates = 25  # of Adam, a step
-    config.rig.frames = 12  # instants of every clip, an update
+    config.rig.frames = 6  # instants of every clip, an update
     config.rig.least_slide = 0.01  # of the model's size: bones that clips stretch by less keep their length
     config.rig.weights = dict(position=1.0, turn=1.0, vector=1e-3, kl=1e-8)
-    config.rig.rates = dict(latents=_rate(5e-3, 2e-4, 2_000), decoder=_rate(1e-3, 5e-5, 2_000))
-    config.log_every, config.image_every, config.checkpoint_every = 4, 0, 40
+    config.rig.rates = dict(latents=_rate(5e-3, 2e-4, 800), decoder=_rate(5e-4, 2e-5, 800))
+    config.log_every, config.image_every, config.checkpoint_every = 4, 0, 16
     config.checkpoint_minutes, config.keep_checkpoints = 10.0, 2
     if preset == "smoke":
         config.data.num_frames = 12

@@ -42,6 +42,17 @@ ONLY_WITH = {
     **dict.fromkeys(("source", "hide", "repair", "dataset"), ("mesh",)),
     **dict.fromkeys(("layers", "container", "background", "camera", "azimuths", "elevation", "size"), ("video",)),
 }
+# Flags of animate that mean something with a run alone.
+OF_A_RUN = (
+    *(field.name for field in fields(Choice)),
+    "fit",
+    "duration",
+    "fps",
+    "loop",
+    "root_motion",
+    "foot_lock",
+    "checkpoint",
+)
 Given = Mapping[str, Any]
 
 
@@ -222,13 +233,32 @@ def _check_articulate(given: Given) -> None:
 
 
 def _check_animate(given: Given) -> None:
+    if bool(given["poses"]) == bool(given["workdir"]):
+        found = "both --poses and --workdir" if given["poses"] else "neither --poses nor --workdir"
+        raise UserError(
+            f"--poses: {found}, expected a folder with pose maps or tracks, or a run of configs/rig.py, which say how "
+            "to move"
+        )
     source = Path(given["source"])
-    if source.suffix.lower() not in GLTF_SUFFIXES or not source.is_file():
+    if (given["source"] or given["poses"]) and (source.suffix.lower() not in GLTF_SUFFIXES or not source.is_file()):
         raise UserError(f"--source={source}: no such model, expected a rigged .glb or .gltf file")
-    if not given["poses"]:
-        raise UserError("--poses: not given, expected a folder with pose maps or tracks, which say how to move")
-    _check_path(given, "poses", "a folder with cameras.json")
-    _least(given, 0, "smooth")
+    _least(given, 0, "smooth", "duration", "fps")
+    defaults = {name: parameter.default for name, parameter in read_app("animate").parameters.items()}
+    if given["poses"]:
+        _check_path(given, "poses", "a folder with cameras.json")
+        if not given["out"]:
+            raise UserError("--out: not given, expected the file to write, of the kind of --source")
+        check_use(given, {name: defaults[name] for name in OF_A_RUN}, needs="--workdir=RUN")
+        return
+    check_use(given, {name: defaults[name] for name in ("smooth", "hide", "repair")}, needs="--poses=FOLDER")
+    if not given["fit"]:
+        Choice(**{field.name: given[field.name] for field in fields(Choice)})
+    else:
+        chosen = (field.name for field in fields(Choice))
+        check_use(given, {name: defaults[name] for name in chosen}, needs="no --fit")
+    _check_path(given, "code", "an npz with a field z")
+    _check_path(given, "fit", "a rigged .glb or .gltf file with clips")
+    _check_path(given, "workdir", "the workdir of a training run")
 
 
 def _check_path(given: Given, flag: str, expected: str) -> None:

@@ -73,7 +73,7 @@ def is_loop(rig: Rig, clip: Clip, carriers: Sequence[int]) -> bool:
     nodes = np.array(carriers, int)
     turns = np.asarray(quaternion.normalize(ends.rotations))[:, nodes]
     angles = 2 * np.arccos(np.clip(np.abs((turns[0] * turns[1]).sum(axis=-1)), 0, 1))
-    places = np.asarray(place_nodes(rig, ends))[:, nodes, :3, 3]
+    places = np.asarray(place_nodes(rig, ends))[..., :3, 3][:, nodes]
     size = max(float(np.linalg.norm(np.ptp(places, axis=(0, 1)))), 1e-12)
     apart = np.linalg.norm(places[1] - places[0], axis=-1) / size
     morphs = np.abs(np.asarray(ends.morphs[1] - ends.morphs[0]))

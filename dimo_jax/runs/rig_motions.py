@@ -1,0 +1,194 @@
+"""New clips from the motion space of a rig: which codes, how long, how they end, and what is said of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import jax.numpy as jnp
+import numpy as np
+
+from dimo_jax.core.errors import UserError
+from dimo_jax.core.types import Array
+from dimo_jax.data.formats.rigged.clips import shorten_names, take_clips
+from dimo_jax.geometry import quaternion
+from dimo_jax.io.gltf.scene import load_scene
+from dimo_jax.rigs.clip_set import ClipSet
+from dimo_jax.rigs.feet import Feet, hold_feet, measure_slide
+from dimo_jax.rigs.forward import Pose, place_nodes
+from dimo_jax.rigs.travel import stay_in_place
+from dimo_jax.runs.animation import Animation, Model, finish, place_joints
+from dimo_jax.runs.choice import Choice
+from dimo_jax.runs.motions import choose_codes
+from dimo_jax.runs.rigs import RestoredRig, fit_clips
+
+RootMotion = Literal["keep", "remove"]
+ROOT_MOTIONS = get_args(RootMotion)
+FAR_TURN = 0.35  # radians from every pose that a joint has in the clips: there nobody knows how it looks
+_OFTEN = 0.1  # share of frames from which such a joint is named
+_MOST_KNOWN = 1_500  # poses of clips that are compared with
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A motion to play."""
+
+    name: str
+    codes: Array  # [D], or one a frame [T,D]
+    seconds: float
+    loop: bool
+    rate: float
+    figures: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What is asked of all new clips, whatever their codes."""
+
+    duration: float = 0.0  # seconds; 0: as the clips that are near
+    fps: float = 0.0  # 0: as the clips'
+    loop: bool = False  # go round even where no clip near by does
+    root_motion: str = "keep"
+
+
+def choose_motions(run: RestoredRig, workdir: str, choice: Choice, wishes: Wishes) -> list[Chosen]:
+    """The motions that flags choose; a file's names, lengths and ends are those of the clips that are nearest.
+
+    Raises:
+      UserError: an unknown clip, or a file that holds no code of this run.
+    """
+    if choice.motions and choice.share is None:
+        found = run.find_motions(choice.motions, flag="motions")
+        seconds = float(np.mean(run.seconds[found]))
+        rate = wishes.fps or float(np.median(np.asarray(run.facts["rates"])[found]))
+        count = count_frames(wishes.duration or seconds, rate)
+        name, codes = choose_codes(run, workdir, choice, count)[0]
+        return [Chosen(name, codes, wishes.duration or seconds, False, rate)]
+    return [_settle(run, name, code, choice, wishes) for name, code in choose_codes(run, workdir, choice, 2)]
+
+
+def _settle(run: RestoredRig, name: str, code: Array, choice: Choice, wishes: Wishes) -> Chosen:
+    """Length and rate of the clip that is nearest to a code; of several to blend, weighted by their nearness."""
+    among = run.trained_motions
+    if choice.motions:
+        among = np.array(run.find_motions(choice.motions, flag="motions"))
+    away = np.linalg.norm(np.asarray(run.player.params.latents.mu)[among] - np.asarray(code), axis=1)
+    order = among[np.argsort(away, kind="stable")]
+    if choice.motions:
+        weights = 1 / np.maximum(away, 1e-6)
+        seconds = float(weights @ run.seconds[among] / weights.sum())
+        loop = bool(run.loops[among].all())
+    else:
+        near = order[0] if choice.motion else next((i for i in order if run.seconds[i] > 0), order[0])
+        seconds, loop = float(run.seconds[near]), bool(run.loops[near])
+    rate = wishes.fps or float(run.facts["rates"][order[0]])
+    return Chosen(name, code, wishes.duration or seconds, loop or wishes.loop, rate)
+
+
+def fit_file(run: RestoredRig, path: str, wishes: Wishes) -> list[Chosen]:
+    """Codes of the clips of another file on the same skeleton, fitted alone; see `fit_clips`.
+
+    Raises:
+      UserError: it cannot be read, has no clip, or other nodes than the run's model.
+    """
+    scene = load_scene(path, hide=run.config.data.hide, repair=bool(run.config.data.repair))
+    names = [node.name for node in scene.nodes]
+    if names != [node.name for node in run.scene.nodes]:
+        raise UserError(f"--fit={path}: {len(names)} nodes, not those of the run's model, expected the same skeleton")
+    clips = take_clips(scene, range(len(scene.clips)), int(run.config.data.num_frames))
+    codes, errors = fit_clips(run.player, clips, run.trained_motions)
+    return [
+        Chosen(
+            name=name,
+            codes=jnp.asarray(code),
+            seconds=wishes.duration or float(seconds),
+            loop=bool(loop) or wishes.loop,
+            rate=wishes.fps or float(rate),
+            figures={"vertex_error": 100 * float(error)},
+        )
+        for name, code, error, seconds, loop, rate in zip(
+            shorten_names(clips.names), codes, errors, clips.seconds, clips.loops, clips.rates
+        )
+    ]
+
+
+def count_frames(seconds: float, rate: float) -> int:
+    """Key times of a clip, both ends among them; 1 of one that is over at once."""
+    return max(round(seconds * rate), 0) + 1
+
+
+def play(
+    run: RestoredRig, model: Model, chosen: Chosen, wishes: Wishes, feet: Feet | None, known: np.ndarray
+) -> Animation:
+    """A clip, and its row of the report.
+
+    Args:
+      run: the motion space.
+      model: the rig, for figures.
+      chosen: what to play.
+      wishes: how.
+      feet: what is held where it stands; None: nothing.
+      known: of `read_known`.
+    """
+    count = count_frames(chosen.seconds, chosen.rate)
+    times = np.linspace(0, 1, count) if count > 1 else np.zeros(1)
+    pose = run.player.play(chosen.codes, times, loop=chosen.loop)
+    if wishes.root_motion == "remove":
+        pose = stay_in_place(model.rig, run.player.puppet.channels.sliding, pose)
+    figures = dict(chosen.figures) | {"loop": chosen.loop}
+    if feet is not None:
+        figures["foot_slide_before"] = _slide(model, feet, pose, chosen.rate)
+        pose = hold_feet(model.rig, model.markers.joints, feet, pose, chosen.rate)
+        figures["foot_slide"] = _slide(model, feet, pose, chosen.rate)
+    if chosen.loop and count > 1:
+        pose = close_loop(pose)
+    figures["low_confidence"] = name_strange(run, pose, known)
+    row = finish(model, chosen.name, pose, chosen.rate, figures)
+    rigid = measure_rigid_drift(run, pose)
+    return dataclasses.replace(row, figures=row.figures | {"bone_drift": rigid})
+
+
+def _slide(model: Model, feet: Feet, pose: Pose, rate: float) -> float:
+    return 100 * measure_slide(feet, place_joints(model, pose), rate)
+
+
+def close_loop(pose: Pose) -> Pose:
+    """The pose with its last frame made equal to its first, bit for bit."""
+    return Pose(*(x.at[-1].set(x[0]) for x in (pose.translations, pose.rotations, pose.scales, pose.morphs)))
+
+
+def measure_rigid_drift(run: RestoredRig, pose: Pose) -> float:
+    """Largest change of a bone's length against rest, in percent of it, of the bones that no clip stretches."""
+    puppet = run.player.puppet
+    loose = {*puppet.channels.sliding, *puppet.channels.scaling}
+    pairs = [(node, puppet.rig.parents[node]) for node in puppet.carriers
+             if puppet.rig.parents[node] in puppet.carriers and node not in loose]  # fmt: skip
+    if not pairs:
+        return 0.0
+    ends = np.array(pairs).T
+    rest, moved = (np.asarray(place_nodes(puppet.rig, each))[..., :3, 3] for each in (puppet.rig.rest, pose))
+    still = np.linalg.norm(rest[ends[0]] - rest[ends[1]], axis=-1)
+    long = still > 1e-3 * puppet.size
+    lengths = np.linalg.norm(moved[:, ends[0]] - moved[:, ends[1]], axis=-1)
+    return 100 * float((np.abs(lengths - still) / np.where(long, still, 1))[:, long].max(initial=0))
+
+
+def read_known(run: RestoredRig, clips: ClipSet) -> np.ndarray:
+    """Local rotations [n,J,4] of the turning joints in poses of clips, with which new ones are compared."""
+    turns = np.asarray(clips.poses.rotations)[:, :, list(run.player.puppet.channels.turning)]
+    flat = turns.reshape(-1, *turns.shape[2:])
+    return flat[np.linspace(0, len(flat) - 1, min(_MOST_KNOWN, len(flat))).round().astype(int)]
+
+
+def name_strange(run: RestoredRig, pose: Pose, known: np.ndarray) -> dict[str, float]:
+    """Joints that in many frames are turned as in no clip, or nearly -> share of these frames."""
+    turning = run.player.puppet.channels.turning
+    turns = np.asarray(quaternion.normalize(pose.rotations))[:, list(turning)]
+    found = {}
+    for place, node in enumerate(turning):
+        nearest = np.abs(turns[:, place] @ known[:, place].T).max(axis=1)
+        share = float((2 * np.arccos(np.clip(nearest, 0, 1)) > FAR_TURN).mean())
+        if share >= _OFTEN:
+            found[run.player.puppet.rig.names[node]] = round(share, 3)
+    return found
