@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
-from dimo_jax.cli.flag_checks import check_flags
+from dimo_jax.cli.flag_checks import check_flags, make_choice
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.names import split_list
 from dimo_jax.data.formats.pose_folder import color_markers, open_pose_folder, read_pose_clip
+from dimo_jax.data.formats.rigged.clips import take_clips
 from dimo_jax.data.puppet.rig import write_puppet_rig
 from dimo_jax.io.gltf.append import NewClip, append_clips
 from dimo_jax.io.gltf.scene import load_scene
@@ -33,19 +35,31 @@ from dimo_jax.runs.animation import (
     check_cameras,
     describe,
     make_model,
+    measure_height,
     measure_own_jerk,
     place_joints,
 )
-from dimo_jax.runs.choice import SPREAD, Checkpoint, Choice, Line, Prior
-from dimo_jax.runs.restore import run_folder
-from dimo_jax.runs.rig_motions import RootMotion, Wishes, choose_motions, fit_file, play, read_known
-from dimo_jax.runs.rigs import RestoredRig, read_own_clips, restore_rig
+from dimo_jax.runs.choice import SPREAD, Checkpoint, Line
+from dimo_jax.runs.restore import restore, run_folder
+from dimo_jax.runs.rig_motions import (
+    RigPrior,
+    RootMotion,
+    Wishes,
+    choose_motions,
+    fit_file,
+    play,
+    read_known,
+    steady,
+)
+from dimo_jax.runs.rigs import RestoredRig, is_rig_space, read_own_clips, restore_rig
+from dimo_jax.runs.videos_to_rig import play_rigged, rig_run
 from dimo_jax.runtime.files import write_json
 from dimo_jax.runtime.naming import free_number
+from dimo_jax.training.config_file import load_config
 from dimo_jax.views.rig_strip import draw_strip
 
 _SEEN = 0.1  # share of a view's markers that must be found in it
-_TURNS = (30.0, 120.0)  # degrees from which a clip is drawn
+_MOST_DRAWN = 12  # clips
 _LOOKED_AT = 48  # instants of each of the rig's own clips, with which new ones are compared
 
 
@@ -55,13 +69,14 @@ def run(
     out: str = "",
     poses: str = "",
     workdir: str = "",
+    dataset: str = "",
     motion: str = "",
     num_samples: int = 0,
     motions: str = "",
     prompt: str = "",
     code: str = "",
     fit: str = "",
-    prior: Prior = "data",
+    prior: RigPrior = "near",
     around: str = "",
     spread: float = SPREAD,
     seed: int = 0,
@@ -86,14 +101,18 @@ def run(
       out: the file to write, of the same kind; the report lies beside it, with the suffix .json, and of a run's clips a
         picture, with .png. Default with --workdir: `workdir`/animated.glb, or with a number.
       poses: folder with pose-map videos or 2D joints of several views, and cameras.json.
-      workdir: run of configs/rig.py, whose motions are written; the next flags choose which.
+      workdir: run of configs/rig.py, or of DIMO on videos of `source`, whose motions are written; the next flags
+        choose which.
+      dataset: of a run of DIMO the folder of its data, whose true joints tell where the model stands; default: where it
+        was in training.
       motion: training clips by name, separated by commas.
       num_samples: so many new ones from the space of codes.
       motions: two training clips or more, between which a clip lies, separated by commas; with `share`.
       prompt: what the model shall do.
       code: npz with a field `z`, codes.
       fit: another file on the same skeleton, whose clips are written as their codes alone give them.
-      prior: "data", the Gaussian fitted to the codes of the training clips, or "standard", N(0, I).
+      prior: "near", mixtures of clips that are alike, "data", the Gaussian fitted to the codes of all clips, or
+        "standard", N(0, I).
       around: name of a training clip to vary, with `num_samples`.
       spread: width of the draw `around` a clip.
       seed: of the draw.
@@ -123,31 +142,61 @@ def run(
     if poses:
         target, report = _check_out(Path(source), Path(out), overwrite)
         model = make_model(load_scene(source, hide=hide, repair=repair, animated=False))
-        _write(source, target, report, model, from_poses(model, poses, smooth=smooth))
+        _write(source, target, report, model, from_poses(model, poses, smooth=smooth), draws=False)
         return
-    restored = restore_rig(workdir, source=source, checkpoint=checkpoint)
-    with _open_source(restored, source) as original:
-        target, report = _place_out(restored, Path(original), workdir, out, overwrite)
+    of_a_rig = Path(workdir).is_dir() and is_rig_space(load_config(Path(workdir)))
+    (_animate_rig if of_a_rig else _animate_videos)(given)
+
+
+def _animate_rig(given: Mapping[str, Any]) -> None:
+    """Clips of a run of configs/rig.py."""
+    for flag in ("hide", "repair", "dataset"):
+        if given[flag]:
+            raise UserError(f"--{flag}: found with a run of configs/rig.py, which has its own (config.data)")
+    restored = restore_rig(given["workdir"], source=given["source"], checkpoint=given["checkpoint"])
+    wishes = Wishes(given["duration"], given["fps"], given["loop"], given["root_motion"])
+    with _open_source(restored, given["source"]) as original:
+        places = _place_out(Path(original), given)
         model = make_model(restored.scene)
-        wishes = Wishes(duration, fps, loop, root_motion)
-        choice = None if fit else Choice(**{field: given[field] for field in Choice.__dataclass_fields__})
-        chosen = choose_motions(restored, workdir, choice, wishes) if choice else fit_file(restored, fit, wishes)
+        if given["fit"]:
+            chosen = fit_file(restored, given["fit"], wishes)
+        else:
+            choice = make_choice(given)
+            chosen = choose_motions(restored, given["workdir"], choice, wishes, prior=given["prior"])
         clips = read_own_clips(restored, _LOOKED_AT)
-        feet = find_own_feet(restored, model, clips, foot_lock) if foot_lock else None
+        feet = find_own_feet(model, clips, given["foot_lock"])
         known = read_known(restored, clips)
         animations = [play(restored, model, each, wishes, feet, known) for each in chosen]
-        _write(original, target, report, model, animations)
-        picture = target.with_suffix(".png")
-        shown = animations[:12]
-        strip = draw_strip(
-            restored.scene, model.rig, [each.pose for each in shown], [each.name for each in shown], azimuths=_TURNS
-        )
-        write_png(strip, picture)
-        print(f"pictures of {len(shown)} of them: {picture}")
+        _write(original, *places, model, animations, draws=True)
 
 
-def _write(source: str | Path, target: Path, report: Path, model: Model, animations: Sequence[Animation]) -> None:
-    """Writes clips into a file, and their rows into its report."""
+def _animate_videos(given: Mapping[str, Any]) -> None:
+    """Clips of a run of DIMO on videos of the source."""
+    run = restore(Path(given["workdir"]), checkpoint=given["checkpoint"])
+    if not given["source"]:
+        raise UserError("--source: not given, expected the model whose videos --workdir was trained on")
+    for flag in ("loop", "fit"):
+        if given[flag]:
+            raise UserError(f"--{flag}: found with a run of DIMO, expected one of configs/rig.py")
+    places = _place_out(Path(given["source"]), given)
+    scene = load_scene(given["source"], hide=given["hide"], repair=given["repair"])
+    model = make_model(scene)
+    rigged = rig_run(run, model, given["dataset"] or str(run.config.data.get("path") or ""))
+    errors = rigged.measure()
+    print(f"over {len(errors)} training motions vertices are {errors.mean():.1%} of the height from their true places")
+    choice = make_choice(given)
+    how = dict(duration=given["duration"], fps=given["fps"])
+    animations = play_rigged(rigged, given["workdir"], choice, **how)
+    clips = take_clips(scene, range(len(scene.clips)), _LOOKED_AT) if given["foot_lock"] else None
+    feet = find_own_feet(model, clips, given["foot_lock"]) if clips else None
+    animations = [steady(model, each, feet, given["root_motion"]) for each in animations]
+    _write(given["source"], *places, model, animations, draws=True)
+
+
+def _write(
+    source: str | Path, target: Path, report: Path, model: Model, animations: Sequence[Animation], *, draws: bool
+) -> None:
+    """Writes clips into a file, and their rows into its report; `draws` some of them beside it."""
     own = {rate: measure_own_jerk(model, rate) for rate in {each.figures["frame_rate"] for each in animations}}
     clips = [NewClip(each.name, each.seconds, each.pose) for each in animations]
     names = append_clips(source, target, model.rig, clips)
@@ -159,6 +208,10 @@ def _write(source: str | Path, target: Path, report: Path, model: Model, animati
     for row in rows:
         print(describe(row))
     print(f"wrote {len(rows)} {'clip' if len(rows) == 1 else 'clips'} more to {target}, figures to {report}")
+    if draws:
+        shown = animations[:_MOST_DRAWN]
+        strip = draw_strip(model.scene, model.rig, [each.pose for each in shown], [each.name for each in shown])
+        print(f"pictures of {len(shown)} of them: {write_png(strip, target.with_suffix('.png'))}")
 
 
 @contextlib.contextmanager
@@ -172,24 +225,26 @@ def _open_source(restored: RestoredRig, source: str) -> Iterator[str]:
         yield str(write_puppet_rig(Path(folder) / "puppet.glb"))
 
 
-def _place_out(restored: RestoredRig, source: Path, workdir: str, out: str, overwrite: bool) -> tuple[Path, Path]:
-    if out:
-        return _check_out(source, Path(out), overwrite)
-    folder, suffix = run_folder(workdir), source.suffix.lower()
+def _place_out(source: Path, given: Mapping[str, Any]) -> tuple[Path, Path]:
+    """The file to write, and its report's: as asked, or in the run's folder."""
+    if given["out"]:
+        return _check_out(source, Path(given["out"]), given["overwrite"])
+    folder, suffix = run_folder(given["workdir"]), source.suffix.lower()
     ends = [("animated", suffix), ("animated", ".json"), ("animated", ".png")]
-    target = folder / f"animated{free_number(folder, ends, overwrite=overwrite)}{suffix}"
+    target = folder / f"animated{free_number(folder, ends, overwrite=given['overwrite'])}{suffix}"
     return target, target.with_suffix(".json")
 
 
-def find_own_feet(restored: RestoredRig, model: Model, clips: ClipSet, asked: str) -> Feet | None:
-    """The feet of a run's model: named, or found from its clips.
+def find_own_feet(model: Model, clips: ClipSet, asked: str) -> Feet | None:
+    """The feet of a model: named, or where `asked` is "auto" found from its clips; None where nothing is asked.
 
     Raises:
       UserError: a name that no joint has, or no foot found.
     """
+    if not asked:
+        return None
     tracks = [place_joints(model, jax.tree.map(lambda x, i=i: x[i], clips.poses)) for i in range(len(clips.names))]
-    height = restored.player.puppet.height
-    joints = model.markers.joints
+    height, joints = measure_height(model), model.markers.joints
     if asked != "auto":
         feet = name_feet(joints, split_list(asked, joints.names), tracks, height)
     else:

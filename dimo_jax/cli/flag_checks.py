@@ -52,6 +52,7 @@ OF_A_RUN = (
     "root_motion",
     "foot_lock",
     "checkpoint",
+    "dataset",
 )
 Given = Mapping[str, Any]
 
@@ -250,15 +251,21 @@ def _check_animate(given: Given) -> None:
             raise UserError("--out: not given, expected the file to write, of the kind of --source")
         check_use(given, {name: defaults[name] for name in OF_A_RUN}, needs="--workdir=RUN")
         return
-    check_use(given, {name: defaults[name] for name in ("smooth", "hide", "repair")}, needs="--poses=FOLDER")
+    check_use(given, {"smooth": defaults["smooth"]}, needs="--poses=FOLDER")
     if not given["fit"]:
-        Choice(**{field.name: given[field.name] for field in fields(Choice)})
+        make_choice(given)
     else:
         chosen = (field.name for field in fields(Choice))
         check_use(given, {name: defaults[name] for name in chosen}, needs="no --fit")
     _check_path(given, "code", "an npz with a field z")
     _check_path(given, "fit", "a rigged .glb or .gltf file with clips")
     _check_path(given, "workdir", "the workdir of a training run")
+
+
+def make_choice(given: Given) -> Choice:
+    """The flags of animate that choose motions; its prior "near", of rigs alone, stands for the usual one here."""
+    values = {field.name: given[field.name] for field in fields(Choice)}
+    return Choice(**values | ({"prior": "data"} if given["prior"] == "near" else {}))
 
 
 def _check_path(given: Given, flag: str, expected: str) -> None:

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dimo_jax.core.types import Array
-from dimo_jax.geometry import quaternion
+from dimo_jax.geometry import quaternion, rotations
 from dimo_jax.geometry.safe import safe_normalize
-from dimo_jax.rigs.forward import Pose, Rig, chain_matrices, multiply, place_nodes
+from dimo_jax.rigs.forward import Pose, Rig, chain_matrices, multiply
 from dimo_jax.rigs.markers import Joints
 
 _MOVES = 1e-4  # of a matrix's entries, a scale, or a morph weight: less is a file's rounding
@@ -50,7 +50,9 @@ def find_carriers(rig: Rig, joints: Joints) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def find_channels(rig: Rig, joints: Joints, poses: Pose, *, size: float, least_slide: float) -> Channels:
+def find_channels(
+    rig: Rig, joints: Joints, poses: Pose, matrices: np.ndarray, *, size: float, least_slide: float
+) -> Channels:
     """The channels that a rig's own clips ask for.
 
     Joints on which nothing that deforms hangs further up slide wherever they do so. Of the others, whose sliding is
@@ -61,6 +63,7 @@ def find_channels(rig: Rig, joints: Joints, poses: Pose, *, size: float, least_s
       rig: with N nodes.
       joints: of it.
       poses: of all clips, any leading axes.
+      matrices: [N,4,4] of its nodes at rest.
       size: of the model, in the file's units.
       least_slide: as a share of the size.
     """
@@ -69,7 +72,7 @@ def find_channels(rig: Rig, joints: Joints, poses: Pose, *, size: float, least_s
     away = _matrices(poses.rotations) - _matrices(rest.rotations)
     turning = carriers[np.abs(away).max(axis=(*range(away.ndim - 3), -1, -2))[carriers] > _MOVES]
     slides = np.linalg.norm(np.asarray(poses.translations) - np.asarray(rest.translations), axis=-1)
-    slides = slides.reshape(-1, rig.num_nodes).max(axis=0) * _scales_above(rig) / max(size, 1e-12)
+    slides = slides.reshape(-1, rig.num_nodes).max(axis=0) * _scales_above(rig, matrices) / max(size, 1e-12)
     loose = np.array([node in _find_loose(rig, joints) for node in carriers], bool)
     sliding = carriers[slides[carriers] > np.where(loose, _MOVES, least_slide)]
     grown = np.abs(np.asarray(poses.scales) - np.asarray(rest.scales)).reshape(-1, rig.num_nodes, 3).max(axis=(0, 2))
@@ -83,14 +86,14 @@ def find_channels(rig: Rig, joints: Joints, poses: Pose, *, size: float, least_s
     )
 
 
-def _matrices(rotations: Array) -> np.ndarray:
-    return np.asarray(quaternion.to_matrix(quaternion.normalize(rotations)))
+def _matrices(quats: Array) -> np.ndarray:
+    quats = np.asarray(quats)
+    return rotations.to_matrix(quats / np.maximum(np.linalg.norm(quats, axis=-1, keepdims=True), 1e-12))
 
 
-def _scales_above(rig: Rig) -> np.ndarray:
+def _scales_above(rig: Rig, matrices: np.ndarray) -> np.ndarray:
     """By how much the parents of all nodes enlarge, at rest."""
-    linear = np.asarray(place_nodes(rig, rig.rest), np.float64)[:, :3, :3]
-    own, parents = np.cbrt(np.abs(np.linalg.det(linear))), np.array(rig.parents)
+    own, parents = np.cbrt(np.abs(np.linalg.det(matrices[:, :3, :3]))), np.array(rig.parents)
     return np.where(parents >= 0, own[parents], 1.0)
 
 
@@ -122,8 +125,8 @@ def _split(channels: Channels, vectors: Array) -> tuple[Array, Array, Array, Arr
     lead = vectors.shape[:-1]
     ends = np.cumsum([6 * len(channels.turning), 3 * len(channels.sliding), 3 * len(channels.scaling)])
     columns, places, sizes, morphs = jnp.split(vectors, ends, axis=-1)
-    rotations = orthonormalize(columns.reshape(*lead, -1, 3, 2))
-    return rotations, places.reshape(*lead, -1, 3), sizes.reshape(*lead, -1, 3), morphs
+    turns = orthonormalize(columns.reshape(*lead, -1, 3, 2))
+    return turns, places.reshape(*lead, -1, 3), sizes.reshape(*lead, -1, 3), morphs
 
 
 def _put(still: Array, nodes: tuple[int, ...], values: Array) -> Array:
@@ -136,10 +139,10 @@ def _put(still: Array, nodes: tuple[int, ...], values: Array) -> Array:
 
 def to_pose(channels: Channels, rig: Rig, vectors: Array) -> Pose:
     """The poses of vectors [...,C]; two columns that are not of a rotation become those of one near by."""
-    rotations, places, sizes, morphs = _split(channels, vectors)
+    turns, places, sizes, morphs = _split(channels, vectors)
     return Pose(
         translations=_put(rig.rest.translations, channels.sliding, places),
-        rotations=_put(rig.rest.rotations, channels.turning, quaternion.from_matrix(rotations)),
+        rotations=_put(rig.rest.rotations, channels.turning, quaternion.from_matrix(turns)),
         scales=_put(rig.rest.scales, channels.scaling, sizes),
         morphs=_put(rig.rest.morphs, channels.morphs, morphs),
     )
@@ -147,9 +150,9 @@ def to_pose(channels: Channels, rig: Rig, vectors: Array) -> Pose:
 
 def place_vectors(channels: Channels, rig: Rig, vectors: Array) -> Array:
     """Node-to-world matrices [...,N,3,4] of the poses of vectors [...,C]; differentiable, and without quaternions."""
-    rotations, places, sizes, _ = _split(channels, vectors)
+    turns, places, sizes, _ = _split(channels, vectors)
     still = quaternion.to_matrix(rig.rest.rotations)
-    linear = _put(still, channels.turning, rotations) * _put(rig.rest.scales, channels.scaling, sizes)[..., None, :]
+    linear = _put(still, channels.turning, turns) * _put(rig.rest.scales, channels.scaling, sizes)[..., None, :]
     translations = _put(rig.rest.translations, channels.sliding, places)
     return chain_matrices(rig, jnp.concatenate([multiply(linear, rig.shears), translations[..., None]], axis=-1))
 

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dimo_jax.geometry import quaternion
-from dimo_jax.rigs.forward import Pose, Rig, place_nodes
+from dimo_jax.rigs.forward import Pose, Rig
+from dimo_jax.rigs.posing import pose_nodes
 from dimo_jax.rigs.sampling import sample_clip
 from dimo_jax.rigs.scene import Scene
 from dimo_jax.rigs.skeleton import Clip
@@ -51,7 +51,7 @@ def collect_clips(scene: Scene, rig: Rig, clips: Sequence[Clip], carriers: Seque
     Raises:
       UserError: a clip that cannot be posed.
     """
-    loops = np.array([is_loop(rig, clip, carriers) for clip in clips])
+    loops = np.array([is_loop(scene, clip, carriers) for clip in clips])
     poses = []
     for clip, loop in zip(clips, loops):
         shares = np.arange(num_frames) / num_frames if loop else np.linspace(0, 1, num_frames)
@@ -60,24 +60,25 @@ def collect_clips(scene: Scene, rig: Rig, clips: Sequence[Clip], carriers: Seque
         scene=scene,
         rig=rig,
         names=tuple(clip.name for clip in clips),
-        poses=jax.tree.map(lambda *each: jnp.stack(each), *poses),
+        poses=jax.tree.map(lambda *each: jnp.asarray(np.stack(each)), *poses),
         seconds=np.array([clip.end - clip.start for clip in clips]),
         rates=np.array([find_rate(clip) for clip in clips]),
         loops=loops,
     )
 
 
-def is_loop(rig: Rig, clip: Clip, carriers: Sequence[int]) -> bool:
+def is_loop(scene: Scene, clip: Clip, carriers: Sequence[int]) -> bool:
     """Whether a clip ends as it begins, so that it can go round; one that travels does not."""
-    ends = sample_clip(rig, clip, np.array([clip.start, clip.end]))
-    nodes = np.array(carriers, int)
-    turns = np.asarray(quaternion.normalize(ends.rotations))[:, nodes]
-    angles = 2 * np.arccos(np.clip(np.abs((turns[0] * turns[1]).sum(axis=-1)), 0, 1))
-    places = np.asarray(place_nodes(rig, ends))[..., :3, 3][:, nodes]
+    ends = pose_nodes(scene, clip, np.array([clip.start, clip.end]))
+    matrices = ends.matrices[:, np.array(carriers, int)]
+    scales = np.maximum(np.linalg.norm(matrices[..., :3, :3], axis=-2, keepdims=True), 1e-12)
+    axes = matrices[..., :3, :3] / scales
+    turned = np.linalg.norm(axes[1] - axes[0], axis=(-2, -1)).max(initial=0) / np.sqrt(2)  # radians of a small turn
+    places = matrices[..., :3, 3]
     size = max(float(np.linalg.norm(np.ptp(places, axis=(0, 1)))), 1e-12)
-    apart = np.linalg.norm(places[1] - places[0], axis=-1) / size
-    morphs = np.abs(np.asarray(ends.morphs[1] - ends.morphs[0]))
-    return bool(max(angles.max(initial=0), apart.max(initial=0), morphs.max(initial=0)) < CLOSED)
+    apart = np.linalg.norm(places[1] - places[0], axis=-1).max(initial=0) / size
+    morphs = max((float(np.abs(w[1] - w[0]).max(initial=0)) for w in ends.weights.values()), default=0.0)
+    return bool(max(turned, apart, morphs) < CLOSED)
 
 
 def find_rate(clip: Clip) -> float:

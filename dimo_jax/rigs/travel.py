@@ -11,9 +11,10 @@ from dimo_jax.rigs.forward import Pose, Rig, place_nodes
 
 
 def stay_in_place(rig: Rig, sliding: Sequence[int], pose: Pose) -> Pose:
-    """A pose without its way across the ground (X and Z): the topmost sliding joints stay above where they begin.
+    """A pose without the straight way across the ground (X and Z) from its first frame to its last.
 
-    All of them are shifted alike, by the mean of their ways, so that what lies between them does not stretch.
+    Sway, turns and jumps stay, as in an import with `root_motion="remove"`. All topmost sliding joints are shifted
+    alike, by the mean of their ways, so that nothing between them stretches.
 
     Args:
       rig: with N nodes.
@@ -24,12 +25,12 @@ def stay_in_place(rig: Rig, sliding: Sequence[int], pose: Pose) -> Pose:
     if not tops:
         return pose
     matrices = np.asarray(place_nodes(rig, pose), np.float64)
-    way = matrices[:, :, :3, 3][:, tops].mean(axis=1)
-    shift = -(way - way[:1]) * [1.0, 0.0, 1.0]
+    places = matrices[..., :3, 3][:, tops].mean(axis=1)
+    shift = -np.linspace(0, 1, len(places))[:, None] * (places[-1] - places[0]) * [1.0, 0.0, 1.0]
     translations = np.array(pose.translations, np.float64)
     for node in tops:
         parent = rig.parents[node]
-        linear = matrices[:, parent, :3, :3] if parent >= 0 else np.broadcast_to(np.eye(3), (len(way), 3, 3))
+        linear = matrices[:, parent, :3, :3] if parent >= 0 else np.broadcast_to(np.eye(3), (len(shift), 3, 3))
         translations[:, node] += np.einsum("tab,tb->ta", np.linalg.pinv(linear), shift)
     return pose.replace(translations=jnp.asarray(translations, jnp.float32))
 

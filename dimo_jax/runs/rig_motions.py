@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,9 +24,11 @@ from dimo_jax.runs.motions import choose_codes
 from dimo_jax.runs.rigs import RestoredRig, fit_clips
 
 RootMotion = Literal["keep", "remove"]
-ROOT_MOTIONS = get_args(RootMotion)
+RigPrior = Literal["near", "data", "standard"]
+NEIGHBORS = 4  # clips that are mixed for a new one
 FAR_TURN = 0.35  # radians from every pose that a joint has in the clips: there nobody knows how it looks
 _OFTEN = 0.1  # share of frames from which such a joint is named
+_MOMENTS = 16  # of clips, at which their likeness is measured
 _MOST_KNOWN = 1_500  # poses of clips that are compared with
 
 
@@ -52,8 +54,10 @@ class Wishes:
     root_motion: str = "keep"
 
 
-def choose_motions(run: RestoredRig, workdir: str, choice: Choice, wishes: Wishes) -> list[Chosen]:
-    """The motions that flags choose; a file's names, lengths and ends are those of the clips that are nearest.
+def choose_motions(run: RestoredRig, workdir: str, choice: Choice, wishes: Wishes, *, prior: str) -> list[Chosen]:
+    """The motions that flags choose; how long they last and whether they go round is as of the clips that are nearest.
+
+    `prior` is "near" (`draw_near`), or as in `choice`.
 
     Raises:
       UserError: an unknown clip, or a file that holds no code of this run.
@@ -65,7 +69,41 @@ def choose_motions(run: RestoredRig, workdir: str, choice: Choice, wishes: Wishe
         count = count_frames(wishes.duration or seconds, rate)
         name, codes = choose_codes(run, workdir, choice, count)[0]
         return [Chosen(name, codes, wishes.duration or seconds, False, rate)]
-    return [_settle(run, name, code, choice, wishes) for name, code in choose_codes(run, workdir, choice, 2)]
+    near = choice.num_samples and not choice.around and prior == "near"
+    codes = draw_near(run, choice) if near else choose_codes(run, workdir, choice, 2)
+    return [_settle(run, name, code, choice, wishes) for name, code in codes]
+
+
+def draw_near(run: RestoredRig, choice: Choice) -> list[tuple[str, Array]]:
+    """Codes between clips that are alike: each a mixture of a training clip and those nearest to it, all clips in turn.
+
+    A draw of the Gaussian over all clips mixes those that stand with those that lie; a mixture of neighbours moves as
+    its neighbours do, and is none of them. Near are clips whose bodies are, at the same shares of their time.
+    """
+    rng = np.random.default_rng(choice.seed)
+    moving = run.trained_motions[run.seconds[run.trained_motions] > 0]
+    among = moving if len(moving) else run.trained_motions
+    codes = np.asarray(run.player.params.latents.mu)[among]
+    away = _measure_likeness(run, among)
+    order = np.concatenate([rng.permutation(len(among)) for _ in range(-(-choice.num_samples // len(among)))])
+    drawn = []
+    for number, first in enumerate(order[: choice.num_samples], 1):
+        near = np.argsort(away[first], kind="stable")[:NEIGHBORS]
+        weights = rng.dirichlet([2.0, *[1.0] * (len(near) - 1)])
+        drawn.append((f"sample_{choice.seed}_{number}", jnp.asarray(weights @ codes[near], jnp.float32)))
+    return drawn
+
+
+def _measure_likeness(run: RestoredRig, among: np.ndarray) -> np.ndarray:
+    """Root mean squared distances [n,n] of the bodies of clips, with their joints' weights."""
+    player, times = run.player, jnp.linspace(0, 1, _MOMENTS, endpoint=False)
+    places = []
+    for index in among:
+        vectors = player.decode(player.latent(int(index)), times, loop=bool(run.loops[index]))
+        places.append(np.asarray(player.puppet.place(vectors)[..., 3]))
+    flat = np.stack(places) * np.sqrt(np.asarray(player.puppet.bodies.shares))[:, None]
+    flat = flat.reshape(len(among), -1)
+    return np.linalg.norm(flat[:, None] - flat[None], axis=-1) / np.sqrt(_MOMENTS)
 
 
 def _settle(run: RestoredRig, name: str, code: Array, choice: Choice, wishes: Wishes) -> Chosen:
@@ -137,20 +175,31 @@ def play(
     if wishes.root_motion == "remove":
         pose = stay_in_place(model.rig, run.player.puppet.channels.sliding, pose)
     figures = dict(chosen.figures) | {"loop": chosen.loop}
-    if feet is not None:
-        figures["foot_slide_before"] = _slide(model, feet, pose, chosen.rate)
-        pose = hold_feet(model.rig, model.markers.joints, feet, pose, chosen.rate)
-        figures["foot_slide"] = _slide(model, feet, pose, chosen.rate)
+    pose, held = _hold(model, feet, pose, chosen.rate)
     if chosen.loop and count > 1:
         pose = close_loop(pose)
-    figures["low_confidence"] = name_strange(run, pose, known)
+    figures |= held | {"low_confidence": name_strange(run, pose, known)}
     row = finish(model, chosen.name, pose, chosen.rate, figures)
-    rigid = measure_rigid_drift(run, pose)
-    return dataclasses.replace(row, figures=row.figures | {"bone_drift": rigid})
+    return dataclasses.replace(row, figures=row.figures | {"bone_drift": measure_rigid_drift(run, pose)})
 
 
-def _slide(model: Model, feet: Feet, pose: Pose, rate: float) -> float:
-    return 100 * measure_slide(feet, place_joints(model, pose), rate)
+def steady(model: Model, animation: Animation, feet: Feet | None, root_motion: str) -> Animation:
+    """A clip of a run of DIMO with its feet held and its way taken, as `play` does."""
+    pose, row = animation.pose, dict(animation.figures)
+    if root_motion == "remove":
+        loose = [node for node, free in zip(model.markers.joints.solved, model.markers.joints.free) if free]
+        pose = stay_in_place(model.rig, loose, pose)
+    pose, held = _hold(model, feet, pose, row["frame_rate"])
+    return finish(model, animation.name, pose, row["frame_rate"], row | held)
+
+
+def _hold(model: Model, feet: Feet | None, pose: Pose, rate: float) -> tuple[Pose, dict[str, float]]:
+    """A pose whose feet do not slide, and by how much they did and do, in percent of the height a second."""
+    if feet is None:
+        return pose, {}
+    before = 100 * measure_slide(feet, place_joints(model, pose), rate)
+    pose = hold_feet(model.rig, model.markers.joints, feet, pose, rate)
+    return pose, {"foot_slide_before": before, "foot_slide": 100 * measure_slide(feet, place_joints(model, pose), rate)}
 
 
 def close_loop(pose: Pose) -> Pose:

@@ -33,8 +33,7 @@ def fit_codes(
       starts: codes of training clips, or others.
       num_steps: of the descent.
     """
-    near = jnp.stack([_choose(puppet, module, params, jax.tree.map(lambda x, m=m: x[m], truth), starts)
-                      for m in range(truth.loops.shape[0])])  # fmt: skip
+    near = _choose(params, truth, starts, puppet=_Key(puppet), module=module)
     return _descend(params, truth, near, puppet=_Key(puppet), module=module, num_steps=num_steps)
 
 
@@ -51,15 +50,20 @@ class _Key:
         return isinstance(other, _Key) and other.puppet is self.puppet
 
 
-def _choose(puppet: Puppet, module: nn.Module, params: RigParams, clip: Truth, starts: Array) -> Array:
-    some = np.linspace(0, len(clip.times) - 1, min(8, len(clip.times))).round().astype(int)
+@functools.partial(jax.jit, static_argnames=("puppet", "module"))
+def _choose(params: RigParams, truth: Truth, starts: Array, *, puppet: _Key, module: nn.Module) -> Array:
+    """Of the codes `starts` [N,D] the one whose motion is nearest to each of M clips: [M,D]."""
+    some = np.linspace(0, truth.times.shape[1] - 1, min(8, truth.times.shape[1])).round().astype(int)
+    rig = puppet.puppet
 
-    @jax.jit
-    def miss(z: Array) -> Array:
-        vectors = module.apply(params.decoder, z, clip.times[some], clip.loops)
-        return compare_places(puppet.bodies, puppet.place(vectors), clip.bodies[some]).mean()  # type: ignore[arg-type]
+    def choose(clip: Truth) -> Array:
+        def miss(z: Array) -> Array:
+            found = rig.place(module.apply(params.decoder, z, clip.times[some], clip.loops))  # type: ignore[arg-type]
+            return compare_places(rig.bodies, found, clip.bodies[some]).mean()
 
-    return starts[int(jnp.argmin(jax.lax.map(miss, starts)))]
+        return starts[jnp.argmin(jax.lax.map(miss, starts))]
+
+    return jax.lax.map(choose, truth)
 
 
 @functools.partial(jax.jit, static_argnames=("puppet", "module", "num_steps"))

@@ -19,9 +19,9 @@ from dimo_jax.core.types import Array
 from dimo_jax.rigs.bodies import Bodies, make_bodies, place_bodies
 from dimo_jax.rigs.channels import Channels, find_carriers, find_channels, place_vectors, to_vector
 from dimo_jax.rigs.clip_set import ClipSet
-from dimo_jax.rigs.forward import Rig, make_rig, place_nodes, prune_rig
+from dimo_jax.rigs.forward import Pose, Rig, make_rig, place_nodes, prune_rig
 from dimo_jax.rigs.markers import find_joints
-from dimo_jax.rigs.posing import pose_scene
+from dimo_jax.rigs.posing import pose_nodes, pose_scene
 from dimo_jax.rigs.scene import Scene
 from dimo_jax.systems.rig.decoder import Start
 
@@ -64,11 +64,11 @@ def make_puppet(scene: Scene, channels: Channels | None = None, clips: ClipSet |
       UserError: no skin, no joint that carries weight, or clips in which nothing moves.
     """
     rig, joints = make_rig(scene), find_joints(scene)
-    rest = pose_scene(scene, None, 0.0)
+    rest, matrices = pose_scene(scene, None, 0.0), pose_nodes(scene, None, np.zeros(1)).matrices[0]
     size = float(np.linalg.norm(np.ptp(rest, axis=0)))
     if channels is None:
         assert clips is not None
-        channels = find_channels(rig, joints, clips.poses, size=size, least_slide=least_slide)
+        channels = find_channels(rig, joints, clips.poses, matrices, size=size, least_slide=least_slide)
         if not channels.size:
             raise UserError(f"{scene.path}: nothing that is drawn moves in any clip, expected motions to learn")
     carriers = find_carriers(rig, joints)
@@ -77,7 +77,7 @@ def make_puppet(scene: Scene, channels: Channels | None = None, clips: ClipSet |
         channels,
         **{name: tuple(place[node] for node in getattr(channels, name)) for name in ("turning", "sliding", "scaling")},
     )
-    bodies = make_bodies(scene, joints, np.asarray(place_nodes(rig, rig.rest), np.float64), size=size)
+    bodies = make_bodies(scene, joints, matrices, size=size)
     inner_nodes = jnp.asarray([place[int(node)] for node in bodies.nodes], jnp.int32)
     return Puppet(
         rig=rig,
@@ -94,11 +94,17 @@ def make_puppet(scene: Scene, channels: Channels | None = None, clips: ClipSet |
 def make_truth(puppet: Puppet, clips: ClipSet) -> Truth:
     """Clips of the puppet's own rig as it sees them: what its channels do not hold shows in the bodies alone."""
     count = clips.num_frames
-    matrices = place_nodes(puppet.rig, clips.poses)[..., np.array(puppet.carriers), :3, :]
     closed, opened = np.arange(count) / count, np.linspace(0, 1, count)
+
+    @jax.jit
+    def see(poses: Pose) -> tuple[Array, Array]:
+        matrices = place_nodes(puppet.rig, poses)[..., np.array(puppet.carriers), :3, :]
+        return to_vector(puppet.channels, poses), place_bodies(puppet.bodies, matrices) / puppet.size
+
+    vectors, bodies = see(clips.poses)
     return Truth(
-        vectors=to_vector(puppet.channels, clips.poses),
-        bodies=place_bodies(puppet.bodies, matrices) / puppet.size,
+        vectors=vectors,
+        bodies=bodies,
         times=jnp.asarray(np.where(clips.loops[:, None], closed, opened), jnp.float32),
         loops=jnp.asarray(clips.loops, jnp.float32),
     )

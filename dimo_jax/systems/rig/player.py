@@ -33,6 +33,11 @@ class RigPlayer:
         """The mean code mu_m [D] of a training clip."""
         return self.params.latents.mu[motion]
 
+    def decode(self, code: Array, times: Any, *, loop: bool) -> Array:
+        """Pose vectors [T,C] of a code [D] at times [T] in 0..1."""
+        vectors: Array = self._decode(self.params, code, jnp.asarray(times, jnp.float32), jnp.asarray(float(loop)))
+        return vectors
+
     def play(self, codes: Array, times: Any, *, loop: bool) -> Pose:
         """The poses, leading axis T, of a code [D], or of one a frame [T,D], at times [T] in 0..1."""
         times, flag = jnp.asarray(times, jnp.float32), jnp.asarray(float(loop))

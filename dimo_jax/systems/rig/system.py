@@ -84,7 +84,7 @@ class RigSpace(System):
         own, drawn = jax.random.split(key)
         count, dim = self.dataset.num_motions, self.config.latent_init["dim"]
         latents: Latents = resolve(self.config.latent_init, key="latent_init")(drawn, num_motions=count)
-        variables = self.module.init(own, jnp.zeros(dim), jnp.zeros(1), jnp.zeros([]))
+        variables = jax.jit(self.module.init)(own, jnp.zeros(dim), jnp.zeros(1), jnp.zeros([]))
         if hasattr(self.module, "settle"):
             seen = jax.tree.map(lambda x: x[self._trained], self.truth)
             variables, codes = self.module.settle(variables, make_start(self.puppet, seen), dim)
