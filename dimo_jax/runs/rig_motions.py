@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,9 +15,10 @@ from dimo_jax.core.types import Array
 from dimo_jax.data.formats.rigged.clips import shorten_names, take_clips
 from dimo_jax.geometry import quaternion
 from dimo_jax.io.gltf.scene import load_scene
+from dimo_jax.rigs.channels import find_carriers
 from dimo_jax.rigs.clip_set import ClipSet
 from dimo_jax.rigs.feet import Feet, hold_feet, measure_slide
-from dimo_jax.rigs.forward import Pose, place_nodes
+from dimo_jax.rigs.forward import Pose, Rig, place_nodes
 from dimo_jax.rigs.travel import stay_in_place
 from dimo_jax.runs.animation import Animation, Model, finish, place_joints
 from dimo_jax.runs.choice import Choice
@@ -180,17 +182,22 @@ def play(
         pose = close_loop(pose)
     figures |= held | {"low_confidence": name_strange(run, pose, known)}
     row = finish(model, chosen.name, pose, chosen.rate, figures)
-    return dataclasses.replace(row, figures=row.figures | {"bone_drift": measure_rigid_drift(run, pose)})
+    puppet = run.player.puppet
+    loose = {*puppet.channels.sliding, *puppet.channels.scaling}
+    drift = measure_rigid_drift(puppet.rig, puppet.carriers, loose, pose)
+    return dataclasses.replace(row, figures=row.figures | {"bone_drift": drift})
 
 
 def steady(model: Model, animation: Animation, feet: Feet | None, root_motion: str) -> Animation:
     """A clip of a run of DIMO with its feet held and its way taken, as `play` does."""
-    pose, row = animation.pose, dict(animation.figures)
+    pose, row, joints = animation.pose, dict(animation.figures), model.markers.joints
+    loose = [node for node, free in zip(joints.solved, joints.free) if free]
     if root_motion == "remove":
-        loose = [node for node, free in zip(model.markers.joints.solved, model.markers.joints.free) if free]
         pose = stay_in_place(model.rig, loose, pose)
     pose, held = _hold(model, feet, pose, row["frame_rate"])
-    return finish(model, animation.name, pose, row["frame_rate"], row | held)
+    done = finish(model, animation.name, pose, row["frame_rate"], row | held)
+    drift = measure_rigid_drift(model.rig, find_carriers(model.rig, joints), loose, pose)
+    return dataclasses.replace(done, figures=done.figures | {"bone_drift": drift})
 
 
 def _hold(model: Model, feet: Feet | None, pose: Pose, rate: float) -> tuple[Pose, dict[str, float]]:
@@ -207,18 +214,22 @@ def close_loop(pose: Pose) -> Pose:
     return Pose(*(x.at[-1].set(x[0]) for x in (pose.translations, pose.rotations, pose.scales, pose.morphs)))
 
 
-def measure_rigid_drift(run: RestoredRig, pose: Pose) -> float:
-    """Largest change of a bone's length against rest, in percent of it, of the bones that no clip stretches."""
-    puppet = run.player.puppet
-    loose = {*puppet.channels.sliding, *puppet.channels.scaling}
-    pairs = [(node, puppet.rig.parents[node]) for node in puppet.carriers
-             if puppet.rig.parents[node] in puppet.carriers and node not in loose]  # fmt: skip
+def measure_rigid_drift(rig: Rig, carriers: Collection[int], loose: Collection[int], pose: Pose) -> float:
+    """Largest change of a bone's length against rest, in percent of it.
+
+    Args:
+      rig: with N nodes.
+      carriers: the nodes whose bones count, each from its parent.
+      loose: those of them that may slide, or are scaled, which are left out.
+      pose: leading axis T.
+    """
+    pairs = [(node, rig.parents[node]) for node in carriers if rig.parents[node] in carriers and node not in loose]
     if not pairs:
         return 0.0
     ends = np.array(pairs).T
-    rest, moved = (np.asarray(place_nodes(puppet.rig, each))[..., :3, 3] for each in (puppet.rig.rest, pose))
+    rest, moved = (np.asarray(place_nodes(rig, each))[..., :3, 3] for each in (rig.rest, pose))
     still = np.linalg.norm(rest[ends[0]] - rest[ends[1]], axis=-1)
-    long = still > 1e-3 * puppet.size
+    long = still > 1e-3 * max(float(np.linalg.norm(np.ptp(rest, axis=0))), 1e-12)
     lengths = np.linalg.norm(moved[:, ends[0]] - moved[:, ends[1]], axis=-1)
     return 100 * float((np.abs(lengths - still) / np.where(long, still, 1))[:, long].max(initial=0))
 

@@ -40,24 +40,39 @@ class Rigged:
     offsets: np.ndarray  # [M,3] in their node's frame
     following: Following
     trained: list[Motion]  # in the source's units
+    targets: list[np.ndarray]  # [T,M,3] of each, where the points are in truth
     recorder: MotionRecorder
 
-    def solve(self, motion: Motion) -> tuple[Pose, np.ndarray]:
+    def solve(self, motion: Motion, following: Following | None = None) -> tuple[Pose, np.ndarray]:
         """The pose of the rig, leading axis T, in a motion in its units, and how far its points are off [T,M]."""
-        targets = self.following.place(motion.tracks.astype(np.float64), _matrices(motion))
+        targets = (following or self.following).place(motion.tracks.astype(np.float64), _matrices(motion))
         how: Any = dict(nodes=self.nodes, offsets=self.offsets, stretch=0)
         solution = solve_pose(self.model.rig, self.model.markers.joints, targets, 1.0, **how)
         return solution.pose, solution.misses
 
-    def measure(self) -> np.ndarray:
-        """Distances [M] of vertices from their true places in the training motions, as shares of the height."""
+    def measure(self, *, apart: bool = False) -> np.ndarray:
+        """Distances [M] of vertices from their true places in the training motions, as shares of the height.
+
+        `apart`: with points that learnt to follow from the other motions alone.
+        """
         surface = make_surface(self.model.scene, self.model.rig)
         height = max(float(np.ptp(pose_scene(self.model.scene, None, 0.0)[:, 1])), 1e-12)
         errors = []
-        for motion, true in zip(self.trained, self.aligned.vertices):
-            found = np.asarray(pose_surface(self.model.rig, surface, self.solve(motion)[0]))
+        for index, (motion, true) in enumerate(zip(self.trained, self.aligned.vertices)):
+            following = self._learn([i for i in range(len(self.trained)) if i != index]) if apart else None
+            found = np.asarray(pose_surface(self.model.rig, surface, self.solve(motion, following)[0]))
             errors.append(float(np.linalg.norm(found - true, axis=-1).mean()) / height)
         return np.array(errors)
+
+    def _learn(self, motions: list[int]) -> Following:
+        return _learn([self.trained[i] for i in motions], [self.targets[i] for i in motions], self.model)
+
+
+def _learn(trained: list[Motion], targets: list[np.ndarray], model: Model) -> Following:
+    """How points follow the key points, from motions in the source's units and where the points are in them."""
+    tracks = np.concatenate([motion.tracks for motion in trained])
+    turns = np.concatenate([_matrices(motion) for motion in trained])
+    return fit_following(tracks, turns, np.concatenate(targets), size=model.markers.diagonal)
 
 
 def _matrices(motion: Motion) -> np.ndarray:
@@ -86,11 +101,9 @@ def rig_run(run: Restored, model: Model, dataset: str) -> Rigged:
     nodes, offsets = _choose_points(model)
     clips = dict(zip(name_motions(scene.clips), scene.clips))
     true = [pose_nodes(scene, clips[name], aligned.timing.times(clips[name])).matrices for name in names]
-    targets = place_markers(model.markers.joints, np.concatenate(true), nodes, offsets)
-    tracks = np.concatenate([motion.tracks for motion in trained])
-    turns = np.concatenate([_matrices(motion) for motion in trained])
-    following = fit_following(tracks, turns, targets, size=model.markers.diagonal)
-    return Rigged(run, model, aligned, nodes, offsets, following, trained, recorder)
+    targets = [place_markers(model.markers.joints, matrices, nodes, offsets) for matrices in true]
+    following = _learn(trained, targets, model)
+    return Rigged(run, model, aligned, nodes, offsets, following, trained, targets, recorder)
 
 
 def _choose_points(model: Model) -> tuple[tuple[int, ...], np.ndarray]:
