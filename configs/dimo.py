@@ -84,7 +84,7 @@ def _paper() -> ConfigDict:
         num_time_bands=6,
         dtype="float32",
     )
-    config.latent = dict(fn="dimo_jax.systems.dimo.latents:reparameterize")
+    config.latent = dict(fn="dimo_jax.training.latents:reparameterize")
     config.latent_init = dict(dim=32, mu_std=0.1, log_sigma=-3.0)
     config.skinning = dict(fn="dimo_jax.skinning.weights:rbf_weights")
     config.graph = dict(fn="dimo_jax.systems.dimo.graph:trajectory_neighbors", num_neighbors=8)
@@ -226,7 +226,7 @@ def _official() -> ConfigDict:
     config.decoder.skip = 5  # their "skip at 4" joins the inputs to what layer 4 gives
     config.decoder.lowest_frequency = 1.0
     config.deform.unit = False
-    config.latent = dict(fn="dimo_jax.systems.dimo.latents:plain_code")
+    config.latent = dict(fn="dimo_jax.training.latents:plain_code")
     config.skinning = dict(fn="dimo_jax.skinning.weights:rbf_weights_authors")
     config.graph = dict(fn="dimo_jax.systems.dimo.graph:canonical_neighbors", num_neighbors=4)
     config.radius_power = 1.0  # r_k is a length

@@ -16,11 +16,12 @@ from dimo_jax.data.sources import load
 from dimo_jax.metrics.fvd import frechet_distance
 from dimo_jax.runs.build import build_system
 from dimo_jax.runs.checks import check_config, check_dataset
-from dimo_jax.systems.dimo import latents, stages
+from dimo_jax.systems.dimo import stages
 from dimo_jax.systems.dimo.fixed_inputs import load_fixed
 from dimo_jax.systems.dimo.model import build_components
 from dimo_jax.systems.dimo.player import Player
 from dimo_jax.systems.dimo.step import build_step
+from dimo_jax.training import latents
 from dimo_jax.training.config_file import config_sha256
 from dimo_jax.training.images import composite_truth
 from dimo_jax.training.loop import fit

@@ -22,8 +22,8 @@ def get_config(preset: str = "auto") -> ConfigDict:
     if kind not in ("", "none"):
         raise ValueError(f"found {preset!r}, expected a preset, or one followed by @none")
     config = dimo.get_config(name)
-    config.latent = dict(fn="dimo_jax.systems.dimo.latents:plain_code")
-    config.latent_init.fn = f"dimo_jax.systems.dimo.latents:{'zero_codes' if kind else 'number_codes'}"
+    config.latent = dict(fn="dimo_jax.training.latents:plain_code")
+    config.latent_init.fn = f"dimo_jax.training.latents:{'zero_codes' if kind else 'number_codes'}"
     for stage in (config.stage1, config.stage2):
         stage.rates.latents.update(initial=0.0, final=0.0)
         stage.losses.kl.weight = 0.0

@@ -13,7 +13,7 @@ from dimo_jax.configs import dimo
 def get_config(preset: str = "auto") -> ConfigDict:
     """The preset without draws and without the KL term."""
     config = dimo.get_config(preset)
-    config.latent = dict(fn="dimo_jax.systems.dimo.latents:plain_code")
+    config.latent = dict(fn="dimo_jax.training.latents:plain_code")
     for stage in (config.stage1, config.stage2):
         stage.losses.kl.weight = 0.0
     return config

@@ -1,21 +1,32 @@
-"""`--app=animate`: gives a rigged model a motion that nobody animated, as one clip more in its file.
+"""`--app=animate`: gives a rigged model motions that nobody animated, as clips more in its file.
 
-The motion comes from pose maps or tracked joints of several views (`--poses`); the result is the same file with a clip
-more. docs/rigs.md describes the folder, the report, and how far to believe it.
+They come from a trained motion space of the rig (`--workdir`), or from pose maps or tracked joints of several views
+(`--poses`); the result is the same file with clips more. docs/rigs.md describes all of it, the report, and how far to
+believe it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 
-from dimo_jax.cli.flag_checks import check_flags
+from dimo_jax.cli.flag_checks import check_flags, make_choice
 from dimo_jax.core.errors import UserError
+from dimo_jax.core.names import split_list
 from dimo_jax.data.formats.pose_folder import color_markers, open_pose_folder, read_pose_clip
+from dimo_jax.data.formats.rigged.clips import take_clips
+from dimo_jax.data.puppet.rig import write_puppet_rig
 from dimo_jax.io.gltf.append import NewClip, append_clips
 from dimo_jax.io.gltf.scene import load_scene
+from dimo_jax.io.images import write_png
+from dimo_jax.rigs.clip_set import ClipSet
+from dimo_jax.rigs.feet import Feet, find_feet, name_feet
 from dimo_jax.rigs.recovery import lift_markers, recover_markers
 from dimo_jax.runs.animation import (
     Animation,
@@ -24,46 +35,171 @@ from dimo_jax.runs.animation import (
     check_cameras,
     describe,
     make_model,
+    measure_height,
     measure_own_jerk,
+    place_joints,
 )
+from dimo_jax.runs.choice import SPREAD, Checkpoint, Line
+from dimo_jax.runs.restore import restore, run_folder
+from dimo_jax.runs.rig_motions import (
+    RigPrior,
+    RootMotion,
+    Wishes,
+    choose_motions,
+    fit_file,
+    play,
+    read_known,
+    steady,
+)
+from dimo_jax.runs.rigs import RestoredRig, is_rig_space, read_own_clips, restore_rig
+from dimo_jax.runs.videos_to_rig import play_rigged, rig_run
 from dimo_jax.runtime.files import write_json
+from dimo_jax.runtime.naming import free_number
+from dimo_jax.training.config_file import load_config
+from dimo_jax.views.rig_strip import draw_strip
 
 _SEEN = 0.1  # share of a view's markers that must be found in it
+_MOST_DRAWN = 12  # clips
+_LOOKED_AT = 48  # instants of each of the rig's own clips, with which new ones are compared
 
 
 def run(
     *,
-    source: str,
-    out: str,
+    source: str = "",
+    out: str = "",
     poses: str = "",
+    workdir: str = "",
+    dataset: str = "",
+    motion: str = "",
+    num_samples: int = 0,
+    motions: str = "",
+    prompt: str = "",
+    code: str = "",
+    fit: str = "",
+    prior: RigPrior = "near",
+    around: str = "",
+    spread: float = SPREAD,
+    seed: int = 0,
+    path: Line = "linear",
+    share: float | None = None,
+    bert: str = "",
+    duration: float = 0.0,
+    fps: float = 0.0,
+    loop: bool = False,
+    root_motion: RootMotion = "keep",
+    foot_lock: str = "",
     hide: str = "",
     repair: bool = False,
     smooth: float = 0.0,
+    checkpoint: Checkpoint = "last",
     overwrite: bool = False,
 ) -> None:
-    """Writes a rigged model with new clips, a line and a row of a JSON report each.
+    """Writes a rigged model with new clips, a line and a row of a JSON report each, and a picture of those of a run.
 
     Args:
-      source: the .glb or .gltf file to animate; it is not changed.
-      out: the file to write, of the same kind; the report lies beside it, with the suffix .json.
+      source: the .glb or .gltf file to animate; it is not changed. Default with --workdir: the model of the run.
+      out: the file to write, of the same kind; the report lies beside it, with the suffix .json, and of a run's clips a
+        picture, with .png. Default with --workdir: `workdir`/animated.glb, or with a number.
       poses: folder with pose-map videos or 2D joints of several views, and cameras.json.
+      workdir: run of configs/rig.py, or of DIMO on videos of `source`, whose motions are written; the next flags
+        choose which.
+      dataset: of a run of DIMO the folder of its data, whose true joints tell where the model stands; default: where it
+        was in training.
+      motion: training clips by name, separated by commas.
+      num_samples: so many new ones from the space of codes.
+      motions: two training clips or more, between which a clip lies, separated by commas; with `share`.
+      prompt: what the model shall do.
+      code: npz with a field `z`, codes.
+      fit: another file on the same skeleton, whose clips are written as their codes alone give them.
+      prior: "near", mixtures of clips that are alike, "data", with the mean and the covariance of the codes of all clips,
+        or "standard", N(0, I).
+      around: name of a training clip to vary, with `num_samples`.
+      spread: width of the draw `around` a clip, or of prior "data", as in `sample`.
+      seed: of the draw.
+      path: between codes, with `motions`.
+      share: how far along the path, 0 to 1; default: from one end to the other while time runs.
+      bert: folder of a Hugging Face BERT, with `prompt`.
+      duration: seconds of each clip; default: as the training clips that are near.
+      fps: frames a second; default: likewise.
+      loop: lets every clip go round; default: as the training clip that is nearest.
+      root_motion: "remove" takes away the way across the ground.
+      foot_lock: "auto" holds feet where they stand, those that stand in the clips; or their names.
       hide: nodes to leave out of account, by name or pattern, separated by commas; the written file keeps them.
       repair: settles NaN and infinite numbers of the file that something drawn needs.
       smooth: weight of smoothness in time, against points seen; 0 follows them.
+      checkpoint: "last", or "best" as training went.
       overwrite: replaces the file at `out`.
 
     Raises:
       UserError: bad input; nothing has been written.
 
     Example:
+      python launch.py --app=animate --workdir=runs/knight_rig --num_samples=20 --out=knight_new.glb
       python launch.py --app=animate --source=rig.glb --poses=poses --out=animated.glb
     """
-    check_flags("animate", locals())
-    target, report = _check_out(Path(source), Path(out), overwrite)
-    model = make_model(load_scene(source, hide=hide, repair=repair, animated=False))
-    # Other sources of motion join here: each takes the model and gives animations.
-    sources: dict[str, Callable[[], list[Animation]]] = {"poses": lambda: from_poses(model, poses, smooth=smooth)}
-    animations = sources["poses"]()
+    given = dict(locals())
+    check_flags("animate", given)
+    if poses:
+        target, report = _check_out(Path(source), Path(out), overwrite)
+        model = make_model(load_scene(source, hide=hide, repair=repair, animated=False))
+        _write(source, target, report, model, from_poses(model, poses, smooth=smooth), draws=False)
+        return
+    of_a_rig = Path(workdir).is_dir() and is_rig_space(load_config(Path(workdir)))
+    (_animate_rig if of_a_rig else _animate_videos)(given)
+
+
+def _animate_rig(given: Mapping[str, Any]) -> None:
+    """Clips of a run of configs/rig.py."""
+    for flag in ("hide", "repair", "dataset"):
+        if given[flag]:
+            raise UserError(f"--{flag}: found with a run of configs/rig.py, which has its own (config.data)")
+    restored = restore_rig(given["workdir"], source=given["source"], checkpoint=given["checkpoint"])
+    wishes = Wishes(given["duration"], given["fps"], given["loop"], given["root_motion"])
+    with _open_source(restored, given["source"]) as original:
+        places = _place_out(Path(original), given)
+        model = make_model(restored.scene)
+        if given["fit"]:
+            chosen = fit_file(restored, given["fit"], wishes)
+        else:
+            choice = make_choice(given)
+            chosen = choose_motions(restored, given["workdir"], choice, wishes, prior=given["prior"])
+        clips = read_own_clips(restored, _LOOKED_AT)
+        feet = find_own_feet(model, clips, given["foot_lock"])
+        known = read_known(restored, clips)
+        animations = [play(restored, model, each, wishes, feet, known) for each in chosen]
+        _write(original, *places, model, animations, draws=True)
+
+
+def _animate_videos(given: Mapping[str, Any]) -> None:
+    """Clips of a run of DIMO on videos of the source."""
+    run = restore(Path(given["workdir"]), checkpoint=given["checkpoint"])
+    if not given["source"]:
+        raise UserError("--source: not given, expected the model whose videos --workdir was trained on")
+    for flag in ("loop", "fit"):
+        if given[flag]:
+            raise UserError(f"--{flag}: found with a run of DIMO, expected one of configs/rig.py")
+    places = _place_out(Path(given["source"]), given)
+    scene = load_scene(given["source"], hide=given["hide"], repair=given["repair"])
+    model = make_model(scene)
+    rigged = rig_run(run, model, given["dataset"] or str(run.config.data.get("path") or ""))
+    own, apart = rigged.measure().mean(), rigged.measure(apart=True).mean()
+    print(
+        f"over {len(rigged.trained)} training motions vertices are {own:.1%} of the height from their true places, "
+        f"{apart:.1%} where the motion itself taught nothing"
+    )
+    choice = make_choice(given)
+    how = dict(duration=given["duration"], fps=given["fps"])
+    animations = play_rigged(rigged, given["workdir"], choice, **how)
+    clips = take_clips(scene, range(len(scene.clips)), _LOOKED_AT) if given["foot_lock"] else None
+    feet = find_own_feet(model, clips, given["foot_lock"]) if clips else None
+    animations = [steady(model, each, feet, given["root_motion"]) for each in animations]
+    _write(given["source"], *places, model, animations, draws=True)
+
+
+def _write(
+    source: str | Path, target: Path, report: Path, model: Model, animations: Sequence[Animation], *, draws: bool
+) -> None:
+    """Writes clips into a file, and their rows into its report; `draws` some of them beside it."""
     own = {rate: measure_own_jerk(model, rate) for rate in {each.figures["frame_rate"] for each in animations}}
     clips = [NewClip(each.name, each.seconds, each.pose) for each in animations]
     names = append_clips(source, target, model.rig, clips)
@@ -71,10 +207,57 @@ def run(
         each.figures | {"clip": name, "own_jerk": own[each.figures["frame_rate"]]}
         for name, each in zip(names, animations)
     ]
-    write_json({"source": source, "clips": rows}, report)
+    write_json({"source": str(source), "clips": rows}, report)
     for row in rows:
         print(describe(row))
     print(f"wrote {len(rows)} {'clip' if len(rows) == 1 else 'clips'} more to {target}, figures to {report}")
+    if draws:
+        shown = animations[:_MOST_DRAWN]
+        strip = draw_strip(model.scene, model.rig, [each.pose for each in shown], [each.name for each in shown])
+        print(f"pictures of {len(shown)} of them: {write_png(strip, target.with_suffix('.png'))}")
+
+
+@contextlib.contextmanager
+def _open_source(restored: RestoredRig, source: str) -> Iterator[str]:
+    """The file to which clips are added: as asked, or the run's own; that of the embedded puppet is made."""
+    own = source or restored.config.data.path
+    if own:
+        yield own
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield str(write_puppet_rig(Path(folder) / "puppet.glb"))
+
+
+def _place_out(source: Path, given: Mapping[str, Any]) -> tuple[Path, Path]:
+    """The file to write, and its report's: as asked, or in the run's folder."""
+    if given["out"]:
+        return _check_out(source, Path(given["out"]), given["overwrite"])
+    folder, suffix = run_folder(given["workdir"]), source.suffix.lower()
+    ends = [("animated", suffix), ("animated", ".json"), ("animated", ".png")]
+    target = folder / f"animated{free_number(folder, ends, overwrite=given['overwrite'])}{suffix}"
+    return target, target.with_suffix(".json")
+
+
+def find_own_feet(model: Model, clips: ClipSet, asked: str) -> Feet | None:
+    """The feet of a model: named, or where `asked` is "auto" found from its clips; None where nothing is asked.
+
+    Raises:
+      UserError: a name that no joint has, or no foot found.
+    """
+    if not asked:
+        return None
+    tracks = [place_joints(model, jax.tree.map(lambda x, i=i: x[i], clips.poses)) for i in range(len(clips.names))]
+    height, joints = measure_height(model), model.markers.joints
+    if asked != "auto":
+        feet = name_feet(joints, split_list(asked, joints.names), tracks, height)
+    else:
+        rates = [clips.num_frames / max(float(seconds), 1e-3) for seconds in clips.seconds]
+        found = find_feet(joints, tracks, rates, height)
+        if found is None:
+            raise UserError("--foot_lock=auto: found no joint that stands in the clips, expected names of feet")
+        feet = found
+    print(f"feet: {', '.join(feet.names)}")
+    return feet
 
 
 def _check_out(source: Path, target: Path, overwrite: bool) -> tuple[Path, Path]:

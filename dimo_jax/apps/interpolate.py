@@ -23,9 +23,9 @@ from dimo_jax.runs.restore import Restored, restore, results_folder
 from dimo_jax.runtime.files import write_json
 from dimo_jax.runtime.naming import free_number
 from dimo_jax.runtime.progress import track
-from dimo_jax.systems.dimo import latents
 from dimo_jax.systems.dimo.player import Player
 from dimo_jax.systems.dimo.stages import frame_times
+from dimo_jax.training import latents
 from dimo_jax.views.camera_path import make_camera_path
 from dimo_jax.views.gallery import write_latents
 

@@ -127,6 +127,8 @@ def _origin(first: int) -> str:
 
 
 def _describe(saved: Mapping[str, np.ndarray], dataset: Dataset, found: LossNotFinite | None) -> list[str]:
+    if "motions" not in saved:
+        return ["batch:           none, a step of this run sees all clips"]
     motions, times = saved["motions"].ravel(), saved["times"].reshape(saved["motions"].size, -1)
     lines = []
     for motion, row in zip(motions, times, strict=True):

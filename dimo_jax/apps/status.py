@@ -138,11 +138,13 @@ def _state(owner: Owner | None, facts: Mapping[str, Any], summary: Mapping[str, 
 
 def _progress(facts: Mapping[str, Any], now: float, *, is_running: bool) -> list[str]:
     step, total = facts["step"], facts["num_steps"]
-    lines = [f"step:        {step} of {total} ({facts['stage']}, {facts['resolution']:.0f} px)"]
+    size = f", {facts['resolution']:.0f} px" if facts["resolution"] else ""  # 0: a run without pictures
+    lines = [f"step:        {step} of {total} ({facts['stage']}{size})"]
     lines.append(f"loss:        {facts['loss']:.4g}, PSNR {facts['psnr']:.2f} dB of the training batch")
     if is_running and facts["state"] == status.TRAINING:
         left = "" if facts["seconds_left"] is None else f"; {format_span(facts['seconds_left'])} left at this speed"
-        speed = f"{facts['steps_per_second']:.2f} steps/s, {facts['images_per_second']:.0f} images/s"
+        images = f", {facts['images_per_second']:.0f} images/s" if size else ""
+        speed = f"{facts['steps_per_second']:.2f} steps/s{images}"
         lines.append(f"speed:       {speed}, {facts['memory_gib']:.1f} GiB{left}")
     lines.append(f"updated:     {format_span(now - facts['time'])} ago")
     return lines

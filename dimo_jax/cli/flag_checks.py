@@ -26,7 +26,7 @@ from dimo_jax.core.flag_values import (
 )
 from dimo_jax.core.names import split_list
 from dimo_jax.runs import objects
-from dimo_jax.runs.choice import PATHS, Choice, check_spread, is_code
+from dimo_jax.runs.choice import PATHS, SPREAD, Choice, check_spread, is_code
 
 FORMATS = ("ply", "splat", "gltf", "glb", "mesh", "video", "npz", "html", "checkpoint")
 OF_RUNS = ("html", "checkpoint")  # formats of a run as a whole; the others hold motions that flags choose
@@ -45,6 +45,19 @@ ONLY_WITH = {
     "bert": (*_OF_MOTIONS, "html"),
     **dict.fromkeys(("layers", "container", "background", "camera", "azimuths", "elevation", "size"), ("video",)),
 }
+CHOICES_OF_A_RIG = tuple(field.name for field in fields(Choice) if field.name != "diverse")
+# Flags of animate that mean something with a run alone.
+OF_A_RUN = (
+    *CHOICES_OF_A_RIG,
+    "fit",
+    "duration",
+    "fps",
+    "loop",
+    "root_motion",
+    "foot_lock",
+    "checkpoint",
+    "dataset",
+)
 Given = Mapping[str, Any]
 
 
@@ -235,11 +248,40 @@ def _check_model(given: Given) -> None:
 
 
 def _check_animate(given: Given) -> None:
-    _check_model(given)
-    if not given["poses"]:
-        raise UserError("--poses: not given, expected a folder with pose maps or tracks, which say how to move")
-    _check_path(given, "poses", "a folder with cameras.json")
-    _least(given, 0, "smooth")
+    if bool(given["poses"]) == bool(given["workdir"]):
+        found = "both --poses and --workdir" if given["poses"] else "neither --poses nor --workdir"
+        raise UserError(
+            f"--poses: {found}, expected a folder with pose maps or tracks, or a run of configs/rig.py, which say how "
+            "to move"
+        )
+    if given["source"] or given["poses"]:
+        _check_model(given)
+    _least(given, 0, "smooth", "duration", "fps")
+    defaults = {name: parameter.default for name, parameter in read_app("animate").parameters.items()}
+    if given["poses"]:
+        _check_path(given, "poses", "a folder with cameras.json")
+        if not given["out"]:
+            raise UserError("--out: not given, expected the file to write, of the kind of --source")
+        check_use(given, {name: defaults[name] for name in OF_A_RUN}, needs="--workdir=RUN")
+        return
+    check_use(given, {"smooth": defaults["smooth"]}, needs="--poses=FOLDER")
+    if not given["fit"]:
+        make_choice(given)
+    else:
+        check_use(given, {name: defaults[name] for name in CHOICES_OF_A_RIG}, needs="no --fit")
+    _check_path(given, "code", "an npz with a field z")
+    _check_path(given, "fit", "a rigged .glb or .gltf file with clips")
+    _check_path(given, "workdir", "the workdir of a training run")
+
+
+def make_choice(given: Given) -> Choice:
+    """The flags of animate that choose motions; its prior "near", of rigs alone, stands for the usual one here."""
+    values = {name: given[name] for name in CHOICES_OF_A_RIG}
+    if given["prior"] != "near":
+        return Choice(**values)
+    if not given["around"]:
+        check_use(given, {"spread": SPREAD}, needs="--around=NAME or --prior=data")
+    return Choice(**values | {"prior": "data"})
 
 
 def _check_pose_maps(given: Given) -> None:

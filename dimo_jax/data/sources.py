@@ -85,7 +85,8 @@ def load(config: Mapping[str, Any], *, move: Callable[[Dataset], Dataset] | None
     """Loads the dataset of `config.data` and brings it to the method's size and place, see `data.extent`.
 
     Args:
-      config: `path`, a dataset folder (native, in the authors' layout, or with a `transforms.json`), wins where it
+      config: `reader`, where there is one, is a component that reads all of `config` and returns the Dataset. Else
+        `path`, a dataset folder (native, in the authors' layout, or with a `transforms.json`), wins where it
         is not empty (`store`: see `read_dataset`); otherwise `source`, a component such as
         `dict(fn="dimo_jax.data.puppet.dataset:make_puppet", num_motions=16)`, is called and returns the Dataset.
         `motions`, where it is given, are the indices of the motions to keep.
@@ -94,7 +95,8 @@ def load(config: Mapping[str, Any], *, move: Callable[[Dataset], Dataset] | None
     Raises:
       UserError: neither is given, the folder is not a dataset, or the source cannot be resolved.
     """
-    dataset = (move or place)(_load_all(config))
+    found = _load_all(config)
+    dataset = (move or place)(found) if found.num_views else found
     motions = config.get("motions")
     if not motions:
         return dataset
@@ -131,6 +133,9 @@ def load_placed(folder: str | os.PathLike[str], *, store: str = "memory") -> Dat
 
 
 def _load_all(config: Mapping[str, Any]) -> Dataset:
+    if config.get("reader"):
+        read: Dataset = resolve(config["reader"], key="data.reader")(config)
+        return read
     path = config.get("path")
     if path:
         store = config.get("store", "auto")

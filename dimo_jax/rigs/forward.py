@@ -139,7 +139,13 @@ def forward_kinematics(rig: Rig, translations: Array, rotations: Array, scales: 
     count = rig.num_nodes
     linear = jnp.broadcast_to(linear, (*batch, count, 3, 3))
     translations = jnp.broadcast_to(translations, (*batch, count, 3)).astype(linear.dtype)
-    local = jnp.concatenate([linear, translations[..., None]], axis=-1)
+    top = chain_matrices(rig, jnp.concatenate([linear, translations[..., None]], axis=-1))
+    bottom = jnp.broadcast_to(jnp.array([0.0, 0.0, 0.0, 1.0], top.dtype), (*batch, count, 1, 4))
+    return jnp.concatenate([top, bottom], axis=-2)
+
+
+def chain_matrices(rig: Rig, local: Array) -> Array:
+    """Node-to-world matrices [...,N,3,4] of nodes with the matrices `local` [...,N,3,4] against their parents."""
     levels: list[Array] = []
     place: dict[int, int] = {}
     for number, level in enumerate(rig.levels):
@@ -151,11 +157,31 @@ def forward_kinematics(rig: Rig, translations: Array, rotations: Array, scales: 
         levels.append(mine)
         place |= {node: index for index, node in enumerate(level)}
     if not levels:
-        return jnp.zeros((*batch, 0, 4, 4), linear.dtype)
+        return local
     order = np.argsort(np.concatenate([np.array(level) for level in rig.levels]))
-    top = jnp.concatenate(levels, axis=-3)[..., order, :, :]
-    bottom = jnp.broadcast_to(jnp.array([0.0, 0.0, 0.0, 1.0], top.dtype), (*batch, count, 1, 4))
-    return jnp.concatenate([top, bottom], axis=-2)
+    return jnp.concatenate(levels, axis=-3)[..., order, :, :]
+
+
+def prune_rig(rig: Rig, nodes: tuple[int, ...]) -> Rig:
+    """The rig of some of its nodes, in rising order and with all above them; without morph weights.
+
+    Raises:
+      ValueError: the parent of one of them is missing.
+    """
+    place = {-1: -1} | {node: index for index, node in enumerate(nodes)}
+    missing = {rig.parents[node] for node in nodes} - set(place)
+    if missing:
+        raise ValueError(f"nodes: parents {sorted(missing)} are not among them")
+    chosen = np.array(nodes, int)
+    rest = jax.tree.map(lambda x: x[chosen], rig.rest.replace(morphs=jnp.zeros(rig.num_nodes)))
+    return Rig(
+        rest=rest.replace(morphs=rig.rest.morphs[:0]),
+        shears=rig.shears[chosen],
+        parents=tuple(place[rig.parents[node]] for node in nodes),
+        names=tuple(rig.names[node] for node in nodes),
+        matrix_nodes=tuple(place[node] for node in rig.matrix_nodes if node in place),
+        morph_spans=(),
+    )
 
 
 def place_nodes(rig: Rig, pose: Pose) -> Array:

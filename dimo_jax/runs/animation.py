@@ -12,7 +12,7 @@ from dimo_jax.rigs.inverse import solve_pose
 from dimo_jax.rigs.lifting import Lifted
 from dimo_jax.rigs.markers import place_markers
 from dimo_jax.rigs.pose_markers import PoseMarkers, make_markers
-from dimo_jax.rigs.posing import pose_nodes
+from dimo_jax.rigs.posing import pose_nodes, pose_scene
 from dimo_jax.rigs.scene import Scene
 
 UNSURE = 0.5  # of confidence: fewer than two clean views
@@ -47,6 +47,11 @@ def make_model(scene: Scene) -> Model:
       UserError: no skin, or no joint that carries weight.
     """
     return Model(scene, make_rig(scene), make_markers(scene))
+
+
+def measure_height(model: Model) -> float:
+    """Extent of a model at rest along +Y, in its units."""
+    return max(float(np.ptp(pose_scene(model.scene, None, 0.0)[:, 1])), 1e-12)
 
 
 def place_joints(model: Model, pose: Pose) -> np.ndarray:
@@ -159,6 +164,11 @@ def describe(row: dict[str, Any]) -> str:
         parts.append(f"reprojection {row['reprojection_px']:.2f} px")
     if row.get("fit_error") is not None:
         parts.append(f"fit {row['fit_error']:.2f} % of the diagonal")
+    if row.get("vertex_error") is not None:
+        parts.append(f"vertices {row['vertex_error']:.2f} % of the height from the file's")
+    if row.get("foot_slide") is not None:
+        before = row["foot_slide_before"]
+        parts.append(f"feet slide {row['foot_slide']:.1f} % of the height a second ({before:.1f} before)")
     parts.append(f"bones {row['bone_drift']:.2f} %")
     own = row.get("own_jerk")
     parts.append(f"jerk {row['jerk']:.3g}" + (f" (own clips {own:.3g})" if own is not None else ""))

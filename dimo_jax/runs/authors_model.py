@@ -123,7 +123,7 @@ def adapt_config(
             num_position_bands=10, num_time_bands=6, lowest_frequency=1.0, dtype="float32",
         )  # fmt: skip
         draw = "plain_code" if model.log_sigma is None else "reparameterize"
-        result.latent = dict(fn=f"dimo_jax.systems.dimo.latents:{draw}")
+        result.latent = dict(fn=f"dimo_jax.training.latents:{draw}")
         result.latent_init.dim = model.mu.shape[1]
         result.skinning = dict(fn="dimo_jax.skinning.weights:rbf_weights_authors")
         num_neighbors = min(4, len(key_points.positions))

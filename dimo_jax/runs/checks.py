@@ -125,6 +125,8 @@ def check_dataset(config: Mapping[str, Any], dataset: Dataset) -> None:
     name, num_motions = dataset.object_name, len(motions_in(dataset, "train"))
     if num_motions == 0:
         raise UserError(f"config.data: no motion of {name} has the split 'train', expected at least 1")
+    if not dataset.num_views:
+        return
     if config["batch"]["motions"] > num_motions:
         logging.info("a batch of %d motions draws some of %d twice", config["batch"]["motions"], num_motions)
     num_views = len(views_in(dataset, "train"))
@@ -151,4 +153,5 @@ def check_weights(system: System) -> None:
     """
     for stage in system.stages:
         system.fixed(stage)
-    load_lpips("vgg")
+    if system.sees_pictures:
+        load_lpips("vgg")

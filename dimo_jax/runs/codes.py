@@ -14,9 +14,9 @@ from dimo_jax.core.types import Array
 from dimo_jax.metrics.motion import pick_farthest, trajectory_distances, trajectory_diversity
 from dimo_jax.runs.choice import SPREAD
 from dimo_jax.runs.restore import Restored
-from dimo_jax.systems.dimo import latents
 from dimo_jax.systems.dimo.player import Player
 from dimo_jax.systems.dimo.stages import frame_times
+from dimo_jax.training import latents
 
 DIVERSE_OF = 8  # draws for each that is kept
 LINES: dict[str, Callable[..., Array]] = {

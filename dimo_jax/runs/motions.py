@@ -24,11 +24,11 @@ from dimo_jax.runs import captions
 from dimo_jax.runs.choice import Choice, is_code
 from dimo_jax.runs.codes import LINES, draw_codes, file_name
 from dimo_jax.runs.restore import Restored
-from dimo_jax.systems.dimo import latents
 from dimo_jax.systems.dimo import model as dimo
 from dimo_jax.systems.dimo.model import Components
 from dimo_jax.systems.dimo.sentences import text_options
 from dimo_jax.systems.dimo.stages import frame_times
+from dimo_jax.training import latents
 from dimo_jax.training.config_file import load_config
 
 LOST = 5e-2  # of a motion's extent: beyond it the key points do not move the Gaussians

@@ -91,10 +91,11 @@ def describe(facts: Mapping[str, Any]) -> str:
     """How far a run is, in one line: `facts` as `status.json` has them."""
     terms = ", ".join(f"{name.removeprefix('loss/')} {facts[name]:.4g}" for name in facts if name.startswith("loss/"))
     left = "" if facts["seconds_left"] is None else f", {format_span(facts['seconds_left'])} left at this speed"
+    size = f", {facts['resolution']:.0f} px" if facts["resolution"] else ""
+    speed = f"{facts['images_per_second']:.0f} images/s" if size else f"{facts['steps_per_second']:.2f} steps/s"
     return (
-        f"step {facts['step']} of {facts['num_steps']} ({facts['stage']}, {facts['resolution']:.0f} px): "
-        f"loss {facts['loss']:.4g} ({terms}), PSNR {facts['psnr']:.2f} dB, {facts['images_per_second']:.0f} images/s, "
-        f"{facts['memory_gib']:.1f} GiB{left}"
+        f"step {facts['step']} of {facts['num_steps']} ({facts['stage']}{size}): "
+        f"loss {facts['loss']:.4g} ({terms}), PSNR {facts['psnr']:.2f} dB, {speed}, {facts['memory_gib']:.1f} GiB{left}"
     )
 
 

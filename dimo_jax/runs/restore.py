@@ -38,12 +38,11 @@ from dimo_jax.training.model_file import load_model_file, restore_params
 
 FACTS_FILE = "facts.json"
 MOTION_SPACE = "dimo_jax.systems.dimo.system:Dimo"
+RIG_SPACE = "dimo_jax.systems.rig.system:RigSpace"
 
 
 def describe(dataset: Dataset, *, system: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
     """What later commands need to know of the data: sizes, names, one camera; and the `system`'s own facts."""
-    view = [*views_in(dataset, "test"), *views_in(dataset, "train")][0]
-    cameras = dataset.cameras
     return dict(
         object_name=dataset.object_name,
         names=dataset.names,
@@ -54,15 +53,16 @@ def describe(dataset: Dataset, *, system: Mapping[str, Any] = MappingProxyType({
         num_frames=dataset.num_frames,
         frame_rate=dataset.frame_rate,
         **system,
-        camera=dict(
-            world_to_camera=np.asarray(cameras.world_to_camera)[view].tolist(),
-            focal=np.asarray(cameras.focal)[view].tolist(),
-            center=np.asarray(cameras.center)[view].tolist(),
-            height=cameras.height,
-            width=cameras.width,
-        ),
+        **(_describe_camera(dataset) if dataset.num_views else {}),
         **({} if dataset.world is None else {"world": dataset.world.to_json()}),
     )
+
+
+def _describe_camera(dataset: Dataset) -> dict[str, Any]:
+    view, cameras = [*views_in(dataset, "test"), *views_in(dataset, "train")][0], dataset.cameras
+    names = ("world_to_camera", "focal", "center")
+    arrays = {name: np.asarray(getattr(cameras, name))[view].tolist() for name in names}
+    return dict(camera=dict(**arrays, height=cameras.height, width=cameras.width))
 
 
 def save_facts(dataset: Dataset, workdir: Path, *, system: Mapping[str, Any] = MappingProxyType({})) -> None:
@@ -277,6 +277,8 @@ def _sizes(facts: Mapping[str, Any]) -> dict[str, int]:
 def check_motion_space(config: ConfigDict, where: str) -> None:
     """Raises UserError where a config is that of another system than DIMO."""
     system = (config.get("system") or {}).get("fn", MOTION_SPACE)
+    if system == RIG_SPACE:
+        raise UserError(f"{where}: holds a motion space of a rig, without pictures; --app=animate plays it")
     if system != MOTION_SPACE:
         raise UserError(f"{where}: holds a run of {system}, expected a motion space of {MOTION_SPACE}")
 

@@ -79,6 +79,8 @@ class System(Protocol):
     config alone and raises UserError for what is wrong in it.
     """
 
+    sees_pictures: bool = True  # False: its steps get None for a batch, and what they see is in `fixed`
+
     @property
     def stages(self) -> Sequence[Stage]:
         """One after the other, without gaps."""

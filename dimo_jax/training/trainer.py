@@ -28,7 +28,7 @@ class _Phase:
 
     resolution: int
     until: int
-    poses: Sampler  # without images, which do not matter for room
+    poses: Sampler | None  # without images, which do not matter for room; None where steps see no pictures
     buffers: Capacity
     train: Callable[..., Any]
     is_compiled: bool = False
@@ -106,7 +106,9 @@ class Trainer:
         return {**self.tracker.notes(), "pairs": pairs, **self.system.to_notes(self._host_fixed)}
 
     def next_batch(self) -> Any:
-        """The batch of the next step, on the devices; drawn ahead by a thread."""
+        """The batch of the next step, on the devices; drawn ahead by a thread. None where steps see no pictures."""
+        if not self.system.sees_pictures:
+            return None
         if self._batches is None:
             resolution, _ = self._span(self.count)
             share = Share(self._sampler(resolution), self.layout.grid, self.layout.own_parts)
@@ -152,8 +154,10 @@ class Trainer:
         """Raises UserError where devices hold different states."""
         parallel.check_equal(state, self.layout, step=self.count)
 
-    def batch_of(self, step: int) -> Batch:
+    def batch_of(self, step: int) -> Batch | None:
         """What the step that was the `step`-th saw, as NumPy arrays."""
+        if not self.system.sees_pictures:
+            return None
         return dataclasses.replace(self._sampler(self._span(step - 1)[0]), as_indices=False).sample(step - 1)
 
     def close(self) -> None:
@@ -198,6 +202,10 @@ class Trainer:
 
     def _begin_phase(self, state: Any) -> _Phase:
         resolution, until = self._span(self.count)
+        if not self.system.sees_pictures:
+            train = self._compile(Capacity(None), resolution, self._reason)
+            self.tracker.begin_phase(1 + list(self.system.stages).index(self.stage), resolution)
+            return _Phase(resolution, until, None, Capacity(None), train)
         poses = dataclasses.replace(self._sampler(resolution), as_indices=True)
         # Measured where the phase began, and grown since: measured anew, an overflow would fall on other steps.
         pairs, self._pairs = self._pairs, None
@@ -210,7 +218,8 @@ class Trainer:
         return _Phase(resolution, until, poses, buffers, train)
 
     def _compile(self, buffers: Capacity, resolution: int, reason: str) -> Callable[..., Any]:
-        shape = f"{resolution} px" + (f", {buffers.pairs} pairs an image" if buffers.pairs is not None else "")
+        size = f"{resolution} px" if resolution else "no pictures"
+        shape = size + (f", {buffers.pairs} pairs an image" if buffers.pairs is not None else "")
         logging.info("%s: compiling the step for %s (%s)", self.stage.name, shape, reason)
         return parallel.parallelize(functools.partial(self.system.build_step, self.stage, buffers), self.layout)
 
@@ -230,7 +239,7 @@ class Trainer:
     def _look(self, state: Any, phase: _Phase) -> None:
         self.tracker.look()
         self.lost = self.tracker.take_lost()
-        if not self.lost:
+        if not self.lost or phase.poses is None:
             return
         logging.warning("step %d: %d Gaussian-tile pairs found no room since the last look", self.count, self.lost)
         seen = jax.device_put(phase.poses.sample(self.count - 1))

@@ -30,6 +30,9 @@ COLUMNS = (
 )
 
 
+CLIP_SCORES = (("clips", "Clips"), ("held_out_clips", "Held-out clips"))  # of a rig
+
+
 def _make_cards(summary: Mapping[str, Any]) -> list[Card]:
     cards = []
     views, static = summary["held_out_views"], summary["static_baseline"]
@@ -45,6 +48,9 @@ def _make_cards(summary: Mapping[str, Any]) -> list[Card]:
         cards.append(Card("Above the static model", f"{views['psnr'] - static['psnr']:+.2f} dB", "held-out views"))
     if summary["surface_distance"] is not None:
         cards.append(Card("Distance to the surface", f"{summary['surface_distance']:.2%}", "of the object's height"))
+    for key, title in CLIP_SCORES:
+        if summary.get(key):
+            cards.append(Card(title, f"{summary[key]['vertex_error']:.2%}", "of the height, mean vertex error"))
     cards.append(Card("Time", f"{summary['seconds']['total'] / 60:.1f} min", "whole run"))
     cards.append(Card("Memory", f"{summary['peak_memory_gib']:.1f} GiB", "peak of the process"))
     return cards
@@ -63,8 +69,15 @@ def _make_tables(summary: Mapping[str, Any]) -> list[Table]:
     return [
         Table(["", *(title for _, title in COLUMNS)], rows, said),
         *_make_motion_table(summary),
+        *(_make_clip_table(title, summary[key]) for key, title in CLIP_SCORES if summary.get(key)),
         Table(list(seconds), [[round(value, 1) for value in seconds.values()]], "Seconds of this process"),
     ]
+
+
+def _make_clip_table(title: str, found: Mapping[str, Any]) -> Table:
+    """The clips of a rig, the worst first."""
+    rows = sorted(found["each"].items(), key=lambda row: -row[1])
+    return Table([title, "Mean vertex error (% of the height)"], [[name, 100 * error] for name, error in rows])
 
 
 def _name_undefined(summary: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from dimo_jax.core.resolve import resolve
         ("dimo_jax.losses.terms:arap", "dimo_jax.systems.dimo.terms:arap"),
         ("dimo_jax.data.puppet:make_puppet", "dimo_jax.data.puppet.dataset:make_puppet"),
         ("dimo_jax.train.density:prune", "dimo_jax.training.density:prune"),
+        ("dimo_jax.systems.dimo.latents:plain_code", "dimo_jax.training.latents:plain_code"),
         ("dimo_jax.render:render", "dimo_jax.render:render"),
         ("mylab.skin:rbf_weights", "mylab.skin:rbf_weights"),
     ],

@@ -8,9 +8,9 @@ import pytest
 
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.types import KeyPoints, Params
-from dimo_jax.systems.dimo.latents import init_latents
 from dimo_jax.training import density, schedules
 from dimo_jax.training.gaussians import init_points
+from dimo_jax.training.latents import init_latents
 from dimo_jax.training.optimizer import GROUPS, build_optimizer, label
 
 

@@ -123,7 +123,7 @@ def resolve_latent_init(config: Mapping[str, Any]) -> Callable[..., Latents]:
     Raises:
       UserError: it cannot be resolved.
     """
-    return resolve({"fn": "dimo_jax.systems.dimo.latents:init_latents", **config["latent_init"]}, key="latent_init")
+    return resolve({"fn": "dimo_jax.training.latents:init_latents", **config["latent_init"]}, key="latent_init")
 
 
 def _strong(state: TrainState) -> TrainState:

@@ -28,6 +28,8 @@ from dimo_jax.training.system import Capacity, Stage, Step
 class Dimo:
     """A motion space of one object, in two stages (paper Sec. 3.3)."""
 
+    sees_pictures = True
+
     def __init__(self, config: ConfigDict, dataset: Dataset) -> None:
         """Args:
         config: of the run.

@@ -46,6 +46,11 @@ function rectify(x) {
   for (let i = 0; i < x.length; i++) if (x[i] < 0) x[i] = 0;
 }
 
+// SiLU, x times its logistic.
+function dampen(x) {
+  for (let i = 0; i < x.length; i++) x[i] /= 1 + Math.exp(-x[i]);
+}
+
 // The decoder that is a linear motion basis: what does not depend on code and time came computed.
 function makeBasisDecoder(options, arrays, positions) {
   const numPoses = positions.length / 3 * POSE, {rank, scale} = options, basis = arrays.basis;
@@ -54,7 +59,7 @@ function makeBasisDecoder(options, arrays, positions) {
     for (const name of options.branch) {
       const y = Float64Array.from(arrays[`${name}/bias`]);
       addProduct(y, 0, x, 0, x.length, arrays[`${name}/kernel`], 0, y.length);
-      if (name !== "shares") rectify(y);
+      if (name !== "shares") (options.activation === "silu" ? dampen : rectify)(y);
       x = y;
     }
     const poses = new Float64Array(numPoses);

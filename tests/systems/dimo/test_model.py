@@ -13,14 +13,13 @@ from dimo_jax.geometry import quaternion
 from dimo_jax.render import render
 from dimo_jax.render.rasterize import native as render_native
 from dimo_jax.skinning import blending, native
-from dimo_jax.systems.dimo import latents
 from dimo_jax.systems.dimo import model as dimo
 from dimo_jax.systems.dimo.decoder import SplitDense, encode, motion_decoder
-from dimo_jax.training import gaussians
+from dimo_jax.training import gaussians, latents
 
 CONFIG = dict(
     decoder=dict(fn="dimo_jax.systems.dimo.decoder:motion_decoder", width=16, depth=3, skip=1, head_width=16),
-    latent=dict(fn="dimo_jax.systems.dimo.latents:reparameterize"),
+    latent=dict(fn="dimo_jax.training.latents:reparameterize"),
     skinning=dict(fn="dimo_jax.skinning.weights:rbf_weights"),
     graph=dict(fn="dimo_jax.systems.dimo.graph:trajectory_neighbors", num_neighbors=4),
     deform=dict(fn="dimo_jax.skinning.blending:linear_blend"),

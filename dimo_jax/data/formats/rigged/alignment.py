@@ -29,6 +29,7 @@ class Aligned:
 
     framing: Framing  # source units to world units
     vertices: np.ndarray  # [M,T,P,3] float32, every vertex of the scene
+    timing: Timing  # which times of the clips the frames are
 
     def to_source(self, points: np.ndarray) -> np.ndarray:
         """World points [...,3] in the source's units."""
@@ -59,7 +60,7 @@ def align_source(scene: Scene, joints: Mapping[str, np.ndarray]) -> Aligned:
     posed = [pose_clip(scene, clips[name], timing=timing) for name in track(joints, "posing the source", unit="clip")]
     framing, error = fit_framing_to([joints_ for _, joints_, _ in posed], list(joints.values()))
     _check(scene, error)
-    return Aligned(framing, np.stack([vertices.astype(np.float32) for vertices, _, _ in posed]))
+    return Aligned(framing, np.stack([vertices.astype(np.float32) for vertices, _, _ in posed]), timing)
 
 
 def _find_timing(scene: Scene, clips: Sequence[Clip], truth: Sequence[np.ndarray]) -> Timing:

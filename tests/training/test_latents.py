@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dimo_jax.systems.dimo import latents
+from dimo_jax.training import latents
 
 A, B = jnp.asarray([3.0, 0.0, 0.0]), jnp.asarray([0.0, 0.0, 1.0])
 BOTH = [latents.interpolate_linear, latents.interpolate_spherical]
