@@ -153,7 +153,7 @@ def answer_motion(
         make_pictures(motion.frames, motion.cameras, partial(make_draw, body, part), surface.center, side=side)
         for side in SIDES
     ]
-    return fit_pictures(levels, candidates, directions, size=size, snapping=snapping)
+    return fit_pictures(levels, candidates, directions, part.vertices, size=size, snapping=snapping)
 
 
 def to_joints(answers: Sequence[Answer]) -> list[Joint]:

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from bench.seen_motions import make_case, make_points, make_video
+from dimo_jax.geometry.joint import make_joint
 from dimo_jax.meshes.boxes import smallest_box
 from dimo_jax.systems.atop.seen.clouds import surface_of
 from dimo_jax.systems.atop.seen.course import Course
 from dimo_jax.systems.atop.seen.motion import joint_from_motion
 from dimo_jax.systems.atop.seen.paper import make_chamfer, optimize_directly, propose_lines, search_candidates
-from tests.support.boxes_with_parts import make_chest, make_lidded_box
+from tests.support.boxes_with_parts import make_chest, make_cuboid, make_lidded_box
 
 MAKERS = {"lid": make_lidded_box, "drawer": make_chest}
 
@@ -52,6 +53,17 @@ def test_videos_give_the_joint(name):
     case = make_case(name, *MAKERS[name](), seed=3, num_frames=5)
     video = make_video(case, seed=0, side=64, noise=0.01)
     check(joint_from_motion(case.body, case.part, video)[0], case, degrees=1.0, line=0.01)
+
+
+def test_a_part_that_slides_farther_between_frames_than_it_is_wide_is_not_lost():
+    body = make_cuboid([-0.5, 0, -0.4], [0.5, 0.8, 0.4])
+    part = make_cuboid([-0.5, 0.3, 0.41], [-0.35, 0.45, 0.45], color=(0.9, 0.5, 0.2))
+    case = make_case(
+        "slider", body, part, make_joint("prismatic", [1, 0, 0], [0, 0, 0], (0, 0.75)), seed=3, num_frames=3
+    )
+    joint = joint_from_motion(case.body, case.part, make_video(case, seed=0, side=64))[0]
+    check(joint, case, degrees=1.0, line=0.01)
+    assert joint.range[1] == pytest.approx(0.75, rel=0.03)
 
 
 def test_the_candidates_of_the_paper_hold_a_hinge_on_the_middle_of_a_face():
