@@ -74,7 +74,7 @@ def read_motion(path: str | Path, *, motion: int = 0) -> Motion:
             tuple(surface_of(load_object(mesh), CLOUD_POINTS, seed=i).points for i, mesh in enumerate(meshes))
         )
     kind = detect(path)
-    if kind not in ("native", "authors"):
+    if kind not in ("native", "authors", "transforms"):
         raise UserError(f"{path}: is data of the kind {kind}, expected a dataset folder; see --app=import_data")
     dataset = load_dataset(path)
     if not 0 <= motion < dataset.num_motions:
