@@ -10,7 +10,7 @@ import numpy as np
 from dimo_jax.geometry.joint import PRISMATIC, REVOLUTE
 from dimo_jax.systems.atop.seen.choose import Scale, snap, weigh
 from dimo_jax.systems.atop.seen.clouds import Clouds
-from dimo_jax.systems.atop.seen.course import Course, orient, slide_to
+from dimo_jax.systems.atop.seen.course import Course, orient, slide_to, to_poses
 from dimo_jax.systems.atop.seen.evidence import Evidence
 from dimo_jax.systems.atop.seen.pictures import Pictures, with_noise
 from dimo_jax.systems.atop.seen.refine import Fit, refine_course, refine_poses
@@ -91,8 +91,8 @@ def fit_pictures(
       See `fit_clouds`.
     """
     sliding = [Course(PRISMATIC, axis, levels[0].pivot, np.zeros(levels[0].num_frames)) for axis in directions]
-    scan = scan_lines(levels[0], [*lines, *sliding], points, size=size)
-    poses = track_poses(levels[0], steps=8, hints=scan.poses)
+    courses = scan_lines(levels[0], [*lines, *sliding], points, size=size)
+    poses = track_poses(levels[0], steps=8, hints=np.stack([to_poses(course) for course in courses]))
     frames = np.arange(levels[0].num_frames)
     for level in levels[1:]:
         level = with_noise(level, level.estimate_noise(poses))

@@ -21,6 +21,7 @@ from dimo_jax.meshes.objects import ObjectMesh, bounds, join_objects
 from dimo_jax.systems.atop.seen.choose import main_directions
 from dimo_jax.systems.atop.seen.clouds import make_clouds, surface_of
 from dimo_jax.systems.atop.seen.course import Course
+from dimo_jax.systems.atop.seen.crop import crop_to_motion
 from dimo_jax.systems.atop.seen.fit import Answer, fit_clouds, fit_pictures
 from dimo_jax.systems.atop.seen.layers import Draw, draw_mesh
 from dimo_jax.systems.atop.seen.paper import propose_lines
@@ -149,9 +150,9 @@ def answer_motion(
         return fit_clouds(clouds, candidates, directions, size=size, snapping=snapping)
 
     candidates = [*propose_lines(box, motion.frames.shape[1]), *lines]
+    frames, cameras = crop_to_motion(motion.frames, motion.cameras, part.vertices)
     levels = [
-        make_pictures(motion.frames, motion.cameras, partial(make_draw, body, part), surface.center, side=side)
-        for side in SIDES
+        make_pictures(frames, cameras, partial(make_draw, body, part), surface.center, side=side) for side in SIDES
     ]
     return fit_pictures(levels, candidates, directions, part.vertices, size=size, snapping=snapping)
 
