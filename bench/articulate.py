@@ -16,6 +16,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
 from functools import partial
@@ -30,12 +31,13 @@ from bench.seen_motions import Case, shown_values
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.flag_values import check_among
 from dimo_jax.core.names import split_list
-from dimo_jax.geometry.joint import Joint, from_json, move_joint, to_json
+from dimo_jax.geometry.joint import Joint, from_json, make_joint, move_joint, to_json
 from dimo_jax.geometry.rotations import to_matrix
 from dimo_jax.io.objects import load_object
 from dimo_jax.meshes.objects import ObjectMesh, bounds, move_object, split_object
 from dimo_jax.metrics.joints import JointErrors, compare_joints, summarize_joints
 from dimo_jax.runtime.files import replace_file
+from dimo_jax.systems.atop.candidates import candidates
 from dimo_jax.systems.atop.rank import find_joints
 
 
@@ -72,12 +74,23 @@ def case_of(trial: Trial) -> Case:
     return make_trial_case(trial.name, trial.body, trial.part, trial.truth, trial.seen)
 
 
+def is_among(trial: Trial, middle: np.ndarray, diagonal: float) -> bool:
+    """Whether the truth is one of the candidates, within `AMONG`."""
+    for each in candidates(trial.body, trial.part, trial.up):
+        found = make_joint(each.type, each.axis, each.origin, (0.0, 1.0))
+        errors = compare_joints(found, trial.truth, middle, diagonal)
+        if errors.type_right and errors.angle <= AMONG[0] and not errors.line > AMONG[1]:
+            return True
+    return False
+
+
 SOURCES: dict[str, Callable[[Trial], list[Joint]]] = {
     "geometry": from_geometry,
     "points": from_points,
     "video": from_video,
 }
 LEAST_TRAVEL = 0.02
+AMONG = 5.0, 0.03  # degrees and diagonals within which a candidate counts as the truth
 USING_UP = ("geometry",)  # the others do not look at what is up: one trial stands for both
 NONE = JointErrors(False, 90.0, float("nan"), float("nan"), False, False, float("nan"))  # no plausible joint
 
@@ -132,10 +145,13 @@ def try_object(folder: Path, source: str, seeds: int, seen: Seen) -> dict[str, A
                     "seconds": spent,
                     "cpu_seconds": used,
                     "rank_of_truth": among.index(True) if True in among else None,
+                    "among_candidates": is_among(trial, middle, diagonal) if source in USING_UP else None,
                     "found": to_json(move_joint(found[0], turn.T)) if found else None,
                 }
             )
-    return {"name": folder.name, "category": fields.get("category", ""), "joint": truth.type, "runs": runs}
+    origin = str(fields.get("source", "")).split(":")[0]
+    labels = {"name": folder.name, "category": fields.get("category", ""), "origin": origin, "joint": truth.type}
+    return {**labels, "runs": runs}
 
 
 def summarize(rows: list[dict[str, Any]], up: bool) -> dict[str, Any]:
@@ -143,6 +159,8 @@ def summarize(rows: list[dict[str, Any]], up: bool) -> dict[str, Any]:
     runs = [run for row in rows for run in row["runs"] if run["up"] == up]
     errors = [JointErrors(*(run[name] for name in JointErrors._fields)) for run in runs]
     figures = summarize_joints(errors, [run["confidence"] for run in runs], [run["seconds"] for run in runs])
+    among = [run["among_candidates"] for run in runs if run["among_candidates"] is not None]
+    figures["truth_among_candidates"] = float(np.mean(among)) if among else None
     figures["cpu_seconds_median"] = float(np.median([run["cpu_seconds"] for run in runs]))
     return figures
 
@@ -155,6 +173,7 @@ def report(rows: list[dict[str, Any]]) -> dict[str, Any]:
     result["by_category"] = {
         name: {**summarize(group, True), "without_up": summarize(group, False)} for name, group in groups.items()
     }
+    result["by_origin"] = {name: leave_out(rows, name) for name in sorted({row["origin"] for row in rows})}
     for key, up in (("all", True), ("all_without_up", False)):
         means = [summarize(group, up)["success"] for group in groups.values()]
         result[key]["success_mean_of_categories"] = float(np.mean(means))
@@ -162,6 +181,17 @@ def report(rows: list[dict[str, Any]]) -> dict[str, Any]:
         result[key]["calibration"] = calibration(rows, up)
     result["objects"] = [{**row, **first_figures(row)} for row in rows]
     return clean(result)
+
+
+def leave_out(rows: list[dict[str, Any]], origin: str) -> dict[str, Any]:
+    """Success on what one maker gave, and on all but that."""
+    mine = [row for row in rows if row["origin"] == origin]
+    others = [row for row in rows if row["origin"] != origin]
+    figures: dict[str, Any] = {"count": summarize(mine, True)["count"]}
+    for name, up in (("success", True), ("success_without_up", False)):
+        figures[name] = summarize(mine, up)["success"]
+        figures[f"{name}_of_others"] = summarize(others, up)["success"] if others else None
+    return figures
 
 
 def first_figures(row: dict[str, Any]) -> dict[str, Any]:
@@ -206,6 +236,7 @@ def clean(value: Any) -> Any:
 def print_tables(result: dict[str, Any]) -> None:
     keys = ["count", "type_accuracy", "success", "success_with_direction", "mae_deg", "line_distance", "mpe"]
     keys += ["range_error", "range_within_25", "confident_half_success", "seconds_median", "cpu_seconds_median"]
+    keys += ["truth_among_candidates", "direction_of_successes", "median_axis_deg", "success_mean_of_categories"]
     for key in keys:
         known, unknown = result["all"][key], result["all_without_up"][key]
         print(f"{key:24s} {show(known)} {show(unknown)}")
@@ -215,6 +246,10 @@ def print_tables(result: dict[str, Any]) -> None:
         print(
             f"{name:18s} {each['count']:4d} " + " ".join(map(show, (*numbers, each["mae_deg"], each["line_distance"])))
         )
+    print(f"\n{'made by':44s} {'n':>4s}  success   no up  the others:  no up")
+    for name, each in result["by_origin"].items():
+        numbers = [each[f"success{more}"] for more in ("", "_without_up", "_of_others", "_without_up_of_others")]
+        print(f"{name[:44]:44s} {each['count']:4d} " + " ".join(map(show, numbers)))
     print("\ntrue -> found, up known:", json.dumps(result["all"]["confusion"]))
     for each in result["all"]["calibration"]:
         print(f"confidence from {each['from']:.1f}: {each['count']:4d} trials, success {show(each['success'])}")
@@ -254,6 +289,13 @@ def moves_enough(folder: Path, seen: Seen) -> bool:
     return make_trial_case(folder.name, body, part, truth, seen).travel >= LEAST_TRAVEL
 
 
+def write_report(result: dict[str, Any], out: Path) -> None:
+    """Replaces the file at once."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replace_file(out) as path:
+        Path(path).write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+
+
 def add_seen_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of `--source=points` and `--source=video`, named as the fields of `Seen`."""
     group = parser.add_argument_group("motions that are seen")
@@ -289,16 +331,13 @@ def main() -> None:
         if not folders:
             raise UserError(f"--names={options.names}: found none that moves by {LEAST_TRAVEL} of its diagonal")
         task = partial(try_object, source=options.source, seeds=options.seeds, seen=seen)
-        if options.jobs > 1:
-            with get_context("spawn").Pool(options.jobs) as pool:
-                rows = list(tell(pool.imap(task, folders), len(folders)))
-        else:
-            rows = list(tell(map(task, folders), len(folders)))
-        result = report(rows)
-        if options.out:
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            with replace_file(options.out) as path:
-                Path(path).write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+        rows: list[dict[str, Any]] = []
+        with get_context("spawn").Pool(options.jobs) if options.jobs > 1 else nullcontext() as pool:
+            for row in tell((pool.imap if pool else map)(task, folders), len(folders)):
+                rows.append(row)
+                result = report(rows)
+                if options.out:  # after each object, for long runs may be ended early
+                    write_report(result, options.out)
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
     print_tables(result)

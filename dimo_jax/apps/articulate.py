@@ -24,8 +24,10 @@ from dimo_jax.meshes.articulation import Physics, add_physics
 from dimo_jax.meshes.objects import ObjectMesh, move_object
 from dimo_jax.meshes.parts import PartChoice, list_parts
 from dimo_jax.runtime.files import replace_folder, write_json
-from dimo_jax.systems.atop.articulate import Found, Request, articulate, read_requests
-from dimo_jax.systems.atop.rank import explain
+from dimo_jax.systems.atop.articulate import Find, Found, Request, articulate, read_requests
+from dimo_jax.systems.atop.rank import Finding, explain
+from dimo_jax.systems.atop.seen.motion import read_motion
+from dimo_jax.systems.atop.seen.tell import explain_motion
 from dimo_jax.views.joint_picture import draw_articulation, upright
 from dimo_jax.views.part_sheet import draw_parts
 
@@ -34,6 +36,7 @@ UPS = {
     **{f"-{name}": -np.eye(3)[axis] for axis, name in enumerate("xyz")},
 }
 OWNED = r"joint\.json|parts\.json|object\.(urdf|xml|glb|usda)|picture\.png|parts\.png|meshes"
+GEOMETRY = "geometry"
 SHOWN = 3  # ranked joints that are printed
 UNSURE = 0.4  # confidence below which the best joint is called doubtful
 
@@ -47,6 +50,7 @@ def run(
     parts: str = "",
     list_parts: bool = False,
     candidate: int = 0,
+    motion: str = "geometry",
     up: Literal["x", "y", "z", "-x", "-y", "-z", "unknown"] = "y",
     base: Literal["fixed", "free"] = "fixed",
     density: float = 600.0,
@@ -67,6 +71,8 @@ def run(
       parts: JSON file with several parts, each with part, sentence and perhaps parent; instead of --part and --prompt.
       list_parts: only says which parts there are; with --out it draws them numbered (parts.png, parts.json).
       candidate: which of the ranked joints to write, from 0.
+      motion: "geometry", where shape and prompt alone tell; or a motion of --part that was seen, in the object's
+        coordinates: a dataset folder of videos, a folder of meshes of the part (one a frame), or a .npz with points.
       up: what is up in the object, for its judgement and for simulators, which have +Z up.
       base: whether the body is held in place, or stands on a floor.
       density: kg per cubic metre.
@@ -95,14 +101,18 @@ def run(
     if list_parts:
         _show_parts(load_source(source), source, out, direction)
         return
-    requests = _read_flags(part, prompt, parts, candidate)
+    seen = motion != GEOMETRY
+    if seen and parts:
+        raise UserError(f"--motion={motion}: found beside --parts, expected --part: it shows the motion of one part")
+    requests = _read_flags(part, prompt, parts, candidate, needs_prompt=not seen)
     if not out:
         raise UserError("--out: not given, expected the folder to write")
+    find = _read_find(motion)
     thing = load_source(source)
     for note in thing.notes:
         print(f"note: {note}")
     started = time.monotonic()
-    found = articulate(thing, requests, explain, up=direction)
+    found = articulate(thing, requests, find, up=direction)
     print(f"{len(thing.triangles)} triangles, {len(requests)} part{'s' * (len(requests) > 1)}: "
           f"joints found in {time.monotonic() - started:.1f} s")  # fmt: skip
     _print_found(found)
@@ -178,7 +188,23 @@ def _check_out(path: Path, overwrite: bool) -> None:
         raise UserError(f"--out={path}: exists, expected a new folder, or --overwrite")
 
 
-def _read_flags(part: str, prompt: str, parts: str, candidate: int) -> tuple[Request, ...]:
+def _read_find(motion: str) -> Find:
+    """What ranks the joints of a part: shape and sentence, or a motion that is read here."""
+    if motion == GEOMETRY:
+        return explain
+    seen = read_motion(motion)
+
+    def find(body: ObjectMesh, part: ObjectMesh, sentence: str, up: np.ndarray | None) -> Finding:
+        del up  # a motion that was seen needs no guess about gravity
+        try:
+            return explain_motion(body, part, seen, sentence)
+        except UserError as error:
+            raise UserError(f"--motion={motion}: {error}") from None
+
+    return find
+
+
+def _read_flags(part: str, prompt: str, parts: str, candidate: int, *, needs_prompt: bool) -> tuple[Request, ...]:
     if parts:
         for flag, value in (("part", part), ("prompt", prompt), ("candidate", candidate)):
             if value:
@@ -194,7 +220,7 @@ def _read_flags(part: str, prompt: str, parts: str, candidate: int) -> tuple[Req
         return read_requests(entries, path)
     if not part.strip():
         raise UserError("--part: not given, expected what moves (--list_parts says what there is), or --parts=FILE")
-    if not prompt.strip():
+    if needs_prompt and not prompt.strip():
         raise UserError('--prompt: empty, expected what the part shall do, such as "open the door"')
     return (Request(part, prompt, candidate=candidate),)
 

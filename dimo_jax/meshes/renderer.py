@@ -102,17 +102,58 @@ def render_mesh(
     if mirrored is not None:
         mesh = replace(mesh, triangles=np.where(mirrored[:, None], mesh.triangles[:, [0, 2, 1]], mesh.triangles))
     mesh, light = _drop_back_faces(vertices, mesh, _light_corners(vertices, mesh, eye=eye), eye=eye)
-    in_camera = vertices @ pose[:3, :3].T + pose[:3, 3]
-    corners = in_camera[mesh.triangles]
+    points, depths = _project(vertices, mesh, camera, samples)
+    height, width = camera.height * samples, camera.width * samples
+    fragments = _rasterize(points, 1.0 / depths, height=height, width=width)
+    planes = _attribute_planes(points, 1.0 / depths, mesh, light)
+    image = _composite(fragments, mesh, planes, height=height, width=width)
+    return _downsample(image.reshape(4, camera.height, samples, camera.width, samples))
+
+
+def find_seen(vertices: np.ndarray, mesh: Mesh, camera: Camera, *, samples: int = 2) -> np.ndarray:
+    """[F] bool: triangles without which `render_mesh` would draw another picture.
+
+    These are the nearest ones of some sample, all that are not opaque, and all that share a normal with one of them.
+    """
+    eye = -np.asarray(camera.world_to_camera, np.float64)[:3, :3].T @ np.asarray(camera.world_to_camera)[:3, 3]
+    opaque = np.array([material.opaque for material in mesh.materials])[mesh.triangle_materials]
+    numbered, rows = _drop_back_faces(vertices, mesh, np.arange(len(mesh.triangles))[:, None], eye=eye)
+    rows = rows[:, 0]
+    points, depths = _project(vertices, numbered, camera, samples)
+    fragments = _rasterize(points, 1.0 / depths, height=camera.height * samples, width=camera.width * samples)
+    occluders = np.flatnonzero(opaque[rows][fragments.triangles(np.arange(len(fragments.pixels)))])
+    nearest = _find_nearest(fragments, occluders, camera.height * samples * camera.width * samples)
+    winners = (nearest[nearest > 0] & np.uint64(0xFFFFFFFF)).astype(np.int64) - 1
+    seen = ~opaque
+    seen[rows[fragments.triangles(winners)]] = True
+    groups = mesh.smooth_groups[mesh.triangles]
+    return np.asarray(np.isin(groups, groups[seen]).any(axis=1))
+
+
+def _project(vertices: np.ndarray, mesh: Mesh, camera: Camera, samples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Corners in samples [F,3,2] and their depths [F,3]."""
+    pose = np.asarray(camera.world_to_camera, np.float64)
+    corners = (vertices @ pose[:3, :3].T + pose[:3, 3])[mesh.triangles]
     if len(corners) and corners[..., 2].min() < NEAR:
         raise ValueError(f"a vertex lies at camera depth {corners[..., 2].min():.4g}, expected at least {NEAR}")
     focal = np.broadcast_to(np.asarray(camera.focal, np.float64), (2,))
     points = (corners[..., :2] / corners[..., 2:] * focal + np.asarray(camera.center, np.float64)) * samples
-    height, width = camera.height * samples, camera.width * samples
-    fragments = _rasterize(points, 1.0 / corners[..., 2], height=height, width=width)
-    planes = _attribute_planes(points, 1.0 / corners[..., 2], mesh, light)
-    image = _composite(fragments, mesh, planes, height=height, width=width)
-    return _downsample(image.reshape(4, camera.height, samples, camera.width, samples))
+    return points, corners[..., 2]
+
+
+def _make_keys(fragments: _Fragments) -> np.ndarray:
+    """[Q] uint64 that rise with inverse depth, then with the number of the fragment, which they hold."""
+    keys = fragments.inverse_depths.view(np.uint32).astype(np.uint64)  # bits of a positive float rise with it
+    keys <<= np.uint64(32)
+    keys |= np.arange(1, len(keys) + 1, dtype=np.uint64)
+    return keys
+
+
+def _find_nearest(fragments: _Fragments, occluders: np.ndarray, count: int) -> np.ndarray:
+    """The largest key of `occluders` at each of `count` samples; 0 where there is none."""
+    nearest = np.zeros(count, np.uint64)
+    np.maximum.at(nearest, fragments.pixels[occluders], _make_keys(fragments)[occluders])
+    return nearest
 
 
 def _rasterize(points: np.ndarray, inverse_depths: np.ndarray, *, height: int, width: int) -> _Fragments:
@@ -235,9 +276,7 @@ def _light_corners(vertices: np.ndarray, mesh: Mesh, *, eye: np.ndarray) -> np.n
 
 def _composite(fragments: _Fragments, mesh: Mesh, planes: _Planes, *, height: int, width: int) -> np.ndarray:
     """The nearest opaque fragment of each sample, then the blended ones before it -> premultiplied [4,H*W] float32."""
-    keys = fragments.inverse_depths.view(np.uint32).astype(np.uint64)  # bits of a positive float rise with it
-    keys <<= np.uint64(32)
-    keys |= np.arange(1, len(keys) + 1, dtype=np.uint64)
+    keys = _make_keys(fragments)
     blended = np.array([material.blend for material in mesh.materials])[mesh.triangle_materials]
     tested = np.array([material.cutoff > 0 for material in mesh.materials])[mesh.triangle_materials]
     occluders = np.arange(len(keys))
@@ -247,8 +286,7 @@ def _composite(fragments: _Fragments, mesh: Mesh, planes: _Planes, *, height: in
         colors = _shade(fragments, np.flatnonzero(cut_out), mesh, planes, width=width)
         cut_out[cut_out] = colors[3] <= 0
         occluders = np.flatnonzero(~(behind_glass | cut_out))
-    nearest = np.zeros(height * width, np.uint64)
-    np.maximum.at(nearest, fragments.pixels[occluders], keys[occluders])
+    nearest = _find_nearest(fragments, occluders, height * width)
     covered = np.flatnonzero(nearest)
     winners = (nearest[covered] & np.uint64(0xFFFFFFFF)).astype(np.int64) - 1
     image = np.zeros((4, height * width), np.float32)

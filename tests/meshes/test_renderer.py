@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dimo_jax.core.types import Camera
-from dimo_jax.meshes.renderer import AMBIENT, SKY, SUN, SUN_DIRECTION, Material, Mesh, render_mesh
+from dimo_jax.meshes.renderer import AMBIENT, SKY, SUN, SUN_DIRECTION, Material, Mesh, find_seen, render_mesh
 from dimo_jax.meshes.textures import (
     CLAMP,
     MIRROR,
@@ -82,6 +82,20 @@ def test_nearer_triangles_hide_farther_ones_whatever_their_order():
         image = render_mesh(vertices, mesh, _camera())
         assert (image[16, 16, :3] > 0).tolist() == [False, True, False]
         assert (image[9, 9, :3] > 0).tolist() == [True, False, False]
+
+
+def test_triangles_that_are_not_seen_change_nothing():
+    glass = Material(np.array([1.0, 0.2, 0.2, 0.5]), blend=True)
+    vertices = np.concatenate([_square(0.3, -0.5), _square(0.5), _square(0.2, 0.3), _square(0.1, -0.7)])
+    faces = np.concatenate([np.array(SQUARE_FACES) + 4 * layer for layer in range(4)])
+    materials = np.array([0, 0, 0, 0, 1, 1, 0, 0], np.int32)
+    mesh = _mesh(faces, materials=(Material(np.ones(4)), glass), triangle_materials=materials)
+    seen = find_seen(vertices, mesh, _camera())
+    np.testing.assert_array_equal(seen, [False, False, True, True, True, True, False, False])
+    kept = _mesh(faces[seen], materials=mesh.materials, triangle_materials=materials[seen])
+    np.testing.assert_array_equal(
+        render_mesh(vertices[: int(faces[seen].max()) + 1], kept, _camera()), render_mesh(vertices, mesh, _camera())
+    )
 
 
 def test_intersecting_triangles_match_a_ray_caster():

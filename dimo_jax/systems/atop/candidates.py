@@ -129,15 +129,15 @@ def _places(setting: Setting, axis: np.ndarray) -> Iterator[tuple[np.ndarray, st
     """Points that a line along `axis` may go through, each with its source."""
     points = setting.part.points
     across = _across(setting, axis)
-    yield from _of_rectangle(points, across, "box")
-    slab = _slab(setting)
-    if slab.sum() > 50 and slab.mean() < 0.97:
-        yield from _of_rectangle(points[slab], across, "panel")
     for pieces, source in ((setting.part_pieces, "part"), (setting.body_pieces, "body")):
         for piece in pieces:
             fitted = fit_center(piece.points, piece.normals, axis)
             if fitted is not None and fitted.residual < 2 * ROUND:
                 yield fitted.origin, f"circle of the {source}"
+    yield from _of_rectangle(points, across, "box")
+    slab = _slab(setting)
+    if slab.sum() > 50 and slab.mean() < 0.97:
+        yield from _of_rectangle(points[slab], across, "panel")
     whole = fit_center(points, setting.part.normals, axis)
     if whole is not None:
         yield whole.origin, "circle of the whole part"

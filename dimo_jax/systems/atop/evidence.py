@@ -14,15 +14,16 @@ from scipy.spatial import cKDTree
 
 from dimo_jax.geometry.joint import REVOLUTE, rotation_about
 from dimo_jax.meshes.boxes import frame_around
-from dimo_jax.meshes.revolution import revolution_residual
+from dimo_jax.meshes.revolution import fit_revolution, revolution_residual
 from dimo_jax.meshes.sweeps import blocked_shares
 from dimo_jax.meshes.symmetry import mirror_residual
 from dimo_jax.systems.atop.candidates import Candidate, panel_of
-from dimo_jax.systems.atop.setting import Setting, surface_distance
+from dimo_jax.systems.atop.setting import CONTACT, Setting, surface_distance
 
 ANGLES = np.deg2rad([4, 10, 20, 32, 45, 60, 75, 90, 110, 135, 160, 180])
 SLIDES = np.array([0.01, 0.025, 0.045, 0.07, 0.1, 0.14, 0.19, 0.25, 0.32, 0.42, 0.55, 0.75])
 BLOCKED = 0.04  # the share of the part's surface that may be inside the body before it counts as a collision
+PIN_ROUND = 0.08  # largest residual of what counts as a pin
 _CHUNK = 40  # candidates whose paths are in memory together
 
 
@@ -46,6 +47,7 @@ class Evidence:
     mirror: np.ndarray  # [C] 0: the part is its own mirror image along the axis, as levers are
     tip: np.ndarray  # [C] distance of the end of the part that is farthest from the body from the axis, over `reach`
     post: np.ndarray  # [C] bool: the body has a slim round piece around the axis, beside the part: a post or a pin
+    shaft: np.ndarray  # [C] bool: a slim round piece of the part around the axis touches the body: a pin, a knuckle
     grip: np.ndarray  # [C,2] 1: the part ends in something thin, such as a handle, at this end of the axis
     length: np.ndarray  # [C] extent of the part along the axis
     part_span: np.ndarray  # [C,2] lowest and highest place of the part along the axis
@@ -84,6 +86,7 @@ def gather(setting: Setting, found: Sequence[Candidate]) -> Evidence:
         mirror=find_mirrored(setting, axes),
         tip=_radii(setting.tip[None], axes, origins)[:, 0] / reach,
         post=find_posts(setting, found),
+        shaft=find_shafts(setting, turns, axes, origins),
         grip=find_grips(setting, axes),
         length=np.ptp(part_span, axis=1),
         part_span=part_span,
@@ -220,6 +223,48 @@ def find_posts(setting: Setting, found: Sequence[Candidate]) -> np.ndarray:
     return result
 
 
+@dataclass(frozen=True)
+class Pin:
+    """A piece of the part, slim against the whole, that is round and touches the body: a knuckle, a pin, a shaft."""
+
+    axis: np.ndarray  # [3] unit
+    origin: np.ndarray  # [3] its middle
+    radius: float
+    half: float  # of its length
+
+    def holds(self, points: np.ndarray) -> np.ndarray:
+        """[N] bool: which points lie in it."""
+        off = _radii(points, self.axis[None], self.origin[None])[0]
+        return (off <= 1.1 * self.radius) & (np.abs((points - self.origin) @ self.axis) <= 1.05 * self.half)
+
+
+def find_pins(setting: Setting) -> list[Pin]:
+    """The pins of a part that has other pieces too: a part of one piece is no pin of itself."""
+    found = []
+    size = 2 * float(setting.box.half.max())
+    for piece in setting.part_pieces if len(setting.part_pieces) > 1 else ():
+        gap = surface_distance(setting.body_tree, setting.body, piece.points).min()
+        fitted = fit_revolution(piece.points, piece.normals)
+        if gap > setting.gap.min() + CONTACT or fitted is None or fitted.residual > PIN_ROUND:
+            continue
+        along = piece.points @ fitted.axis
+        middle = fitted.origin + fitted.axis * ((along.min() + along.max()) / 2 - fitted.origin @ fitted.axis)
+        radius = float(np.percentile(_radii(piece.points, fitted.axis[None], middle[None]), 95))
+        if radius < 0.2 * size:
+            found.append(Pin(fitted.axis, middle, radius, float(np.ptp(along)) / 2))
+    return found
+
+
+def find_shafts(setting: Setting, turns: np.ndarray, axes: np.ndarray, origins: np.ndarray) -> np.ndarray:
+    """[C] bool: the axis is that of a pin."""
+    result = np.zeros(len(turns), bool)
+    for pin in find_pins(setting):
+        off = _radii(pin.origin[None], axes, origins)[:, 0]
+        along = np.abs(axes @ pin.axis) > np.cos(np.deg2rad(5))
+        result |= turns & along & (off < max(0.5 * pin.radius, 0.01))
+    return result
+
+
 def find_mirrored(setting: Setting, axes: np.ndarray) -> np.ndarray:
     """[C] residual of the part's mirror image along each axis, about the middle of its extent."""
     points = setting.part.points
@@ -267,13 +312,15 @@ class Handle:
 
 
 def find_handle(setting: Setting) -> Handle:
-    """The panel's outward normal, and where on it a handle sticks out."""
+    """The panel's outward normal, and where on it a handle sticks out, which is no pin."""
     normal, low, high = panel_of(setting)
     points = setting.part.points
     height = points @ normal
     toward = float((setting.part_center - setting.body.points.mean(axis=0)) @ normal)
     outward = normal if toward >= 0 else -normal
     above = height > high + 0.004 if toward >= 0 else height < low - 0.004
+    for pin in find_pins(setting):
+        above &= ~pin.holds(points)
     panel = (height >= low) & (height <= high)
     if not 0.005 < above.mean() < 0.6 or panel.sum() < 20:
         return Handle(outward, np.zeros(3), float(above.mean()), np.zeros(3))

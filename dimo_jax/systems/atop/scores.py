@@ -104,7 +104,7 @@ def hinge(view: View) -> np.ndarray:
     score = score - 3.0 * over(-e.eccentric, -0.42, -0.15)
     apart = 3.0 * over(e.outside, 0.1, 0.4) + 2.5 * over(e.near_contact, 0.06, 0.3)
     score = score - np.where(e.post, 0.5 * apart - 1.5, apart)  # a post holds the hinge beside the part
-    score = score + _hinge_place(view) + _opposite_handle(view)
+    score = score + _hinge_place(view) + _opposite_handle(view) + 1.0 * e.shaft
     total = score[:, None] - 4.0 * over(_blocked_at(view, np.deg2rad(20), e.length), 0.01, 0.15)
     total = total - 2.0 * over(-e.free, -np.deg2rad(70), -np.deg2rad(15)) - 1.5 * over(e.kept, 0.01, 0.06)
     opens = _velocity(view) @ handle.outward
@@ -154,7 +154,8 @@ def spin(view: View) -> np.ndarray:
     size = float(np.linalg.norm(away))
     along = np.abs(e.axes @ away) / max(size, 1e-9)
     score = -3.0 * over(e.asymmetry, 0.03, 0.4) - 2.0 * over(e.eccentric, 0.15, 0.6)
-    score = score - 2.0 * over(e.contact_off, 0.1, 0.6) - 1.5 * min(1.0, size / 0.04) * over(-along, -0.9, -0.3)
+    place = 2.0 * over(e.contact_off, 0.1, 0.6) + 1.5 * min(1.0, size / 0.04) * over(-along, -0.9, -0.3)
+    score = score - _touch(setting) * place
     share = _up_share(view)
     if share is not None and {"faucet", "tap", "spout", "valve"} & set(view.meaning.words):
         score = score - 0.8 * over(-share, -0.9, -0.3)
@@ -163,17 +164,25 @@ def spin(view: View) -> np.ndarray:
     return total + 0.3 * over(e.free, np.deg2rad(20), np.deg2rad(90)) + 0.3 * _clockwise(view) + _directions(view)
 
 
+def _touch(setting: Setting) -> float:
+    """1 where the part touches the body, 0 where it floats and its nearest points tell nothing of a bearing."""
+    return 1 - float(over(setting.gap.min(), 0.005, 0.02))
+
+
 def crank(view: View) -> np.ndarray:
     """A handle, tap or lock on a shaft that stands out of the body."""
     e, setting = view.evidence, view.setting
     along = np.abs(e.axes @ setting.contact_normal)
-    score = -2.5 * over(-along, -0.92, -0.5) - 2.0 * over(e.contact_off, 0.15, 0.6)
+    score = -2.5 * over(-np.where(e.shaft, 1, along), -0.92, -0.5)  # what turns in the body tells more than the body
+    score = score - 2.0 * _touch(setting) * over(e.contact_off, 0.15, 0.6)
     score = score - 1.5 * over(e.pivot, 0.1, 0.5) - 1.5 * over(e.outside, 0.08, 0.3)
     blocked = _blocked_at(view, np.deg2rad(20), e.length)
     total = score[:, None] - 2.0 * over(blocked, 0.03, 0.25) - 1.0 * over(e.kept, 0.01, 0.06)
     share = _up_share(view)
     if share is not None and {"faucet", "tap", "spout", "valve"} & set(view.meaning.words):
         total = total - 0.8 * over(-share, -0.9, -0.3)[:, None]
+    if setting.up is not None and "handle" in view.meaning.words:
+        total = total - 0.6 * (_velocity(view) @ setting.up)  # handles whose arm lies level are pressed down
     return total + 0.3 * _clockwise(view) + _directions(view)
 
 
@@ -193,16 +202,20 @@ def lever(view: View) -> np.ndarray:
     half = np.sort(setting.box.half)
     long = float(np.clip(half[2] / max(half[1], 1e-6) - 1.2, 0, 1))
     sunk = float(over(setting.touching.mean(), 0.1, 0.35))  # held all around, so that the contact tells no place
+    stands = float(over(abs(setting.principal[0] @ setting.contact_normal), 0.3, 0.8))
+    flat = stands * np.abs(e.axes @ setting.contact_normal)  # what stands out of a surface tilts about a line in it
     score = -2.5 * (1 - sunk) * over(e.contact_off, 0.2, 0.7) - 1.5 * over(e.near_contact, 0.1, 0.3)
     score = score - 1.8 * over(-e.eccentric, -0.45, -0.15) - 2.5 * over(e.outside, 0.1, 0.4)
     score = score - 1.5 * long * over(np.abs(e.axes @ setting.principal[0]), 0.2, 0.7)
-    score = score - 1.6 * over(e.pivot, 0.08, 0.5) - 0.6 * over(e.mirror, 0.02, 0.12) - 1.5 * over(-e.tip, -0.8, -0.4)
+    score = score - 1.6 * (1 - sunk) * over(e.pivot, 0.08, 0.5) - 1.0 * over(flat, 0.25, 0.75)
+    score = score - 0.6 * over(e.mirror, 0.02, 0.12) - 1.5 * over(-e.tip, -0.8, -0.4)
     blocked = _blocked_at(view, np.deg2rad(10), e.length)
     total = score[:, None] - 1.0 * over(e.kept, 0.01, 0.06) + _directions(view)
     if {"trigger", "squeeze", "grip", "pedal"} & set(view.meaning.words):  # sinks into the mass that holds it
         velocity = _velocity(view)
         total = total - 0.8 * over(blocked, 0.03, 0.25) - 0.6 * over(velocity @ _from_body(setting), -0.8, 0.3)
         return total - 2.0 * over(velocity @ _from_near(setting), -0.8, 0.2)
+    total = total + 0.3 * over(e.free.min(axis=1), np.deg2rad(10), np.deg2rad(45))[:, None]  # levers swing both ways
     return total - 2.5 * over(blocked, 0.03, 0.25) + 0.5 * over(e.free, np.deg2rad(10), np.deg2rad(80))
 
 

@@ -59,6 +59,39 @@ def test_a_knob_turns_clockwise_seen_from_outside_unless_told_otherwise(sentence
     assert find_joints(body, knob(), sentence)[0].axis[2] == pytest.approx(along)
 
 
+def test_knuckles_that_touch_the_body_tell_where_a_panel_hangs():
+    # A square panel of no handle, up unknown: each of its four sides would do.
+    body = make_box((-0.4, -0.4, -0.25), (0.4, 0.4, 0.25), "body")
+    panel = make_box((-0.3, -0.3, 0.252), (0.3, 0.3, 0.272), "panel")
+    knuckles = [make_cylinder((x, -0.31, 0.27), (x + 0.12, -0.31, 0.27), 0.02, "knuckle") for x in (-0.25, 0.13)]
+    found = find_joints(body, join_objects([panel, *knuckles]), "open the panel by its hinge")
+    assert found[0].type == "revolute"
+    assert abs(found[0].axis[0]) > 0.999
+    assert np.hypot(found[0].origin[1] + 0.31, found[0].origin[2] - 0.27) < 0.03
+
+
+def test_a_handle_turns_about_the_shaft_that_goes_through_a_narrow_body():
+    # The shaft's middle lies nearer to the door's edge than to its faces, so the body around the contact tells nothing.
+    door = make_box((-0.5, -0.3, -0.1), (0.2, 0.8, 0.1), "door")
+    shaft = make_cylinder((0.12, 0.2, -0.18), (0.12, 0.2, 0.18), 0.04, "shaft")
+    bars = [make_cylinder((0.12, 0.2, z), (-0.15, 0.2, z), 0.025, "bar") for z in (-0.16, 0.16)]
+    found = find_joints(door, join_objects([shaft, *bars]), "turn the door handle", up=np.array([0.0, 1, 0]))
+    assert found[0].type == "revolute"
+    assert abs(found[0].axis[2]) > 0.99
+    middle = np.array([0.0, 0.2, 0.16]) - found[0].origin
+    assert np.cross(found[0].axis, middle)[1] < 0  # the bars go down
+
+
+def test_a_switch_that_leans_goes_to_its_mirror_image():
+    body = make_box((-0.4, -0.4, -0.1), (0.4, 0.4, 0.1), "plate")
+    lean = np.deg2rad(25)
+    stick = make_cylinder((0, 0, 0.08), (0.3 * np.sin(lean), 0, 0.08 + 0.3 * np.cos(lean)), 0.03, "stick")
+    found = find_joints(body, stick, "flip the switch", up=np.array([0.0, 1, 0]))
+    assert found[0].type == "revolute"
+    assert abs(found[0].axis[1]) > 0.99
+    assert found[0].range[1] == pytest.approx(2 * lean, rel=0.2)
+
+
 def test_the_same_input_gives_the_same_joints():
     first, second = (find_joints(make_cabinet(), make_door(), "open the door") for _ in range(2))
     assert [each.confidence for each in first] == [each.confidence for each in second]

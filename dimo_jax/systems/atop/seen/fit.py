@@ -10,10 +10,11 @@ import numpy as np
 from dimo_jax.geometry.joint import PRISMATIC, REVOLUTE
 from dimo_jax.systems.atop.seen.choose import Scale, snap, weigh
 from dimo_jax.systems.atop.seen.clouds import Clouds
-from dimo_jax.systems.atop.seen.course import Course, orient, slide_to
+from dimo_jax.systems.atop.seen.course import Course, orient, slide_to, to_poses
 from dimo_jax.systems.atop.seen.evidence import Evidence
 from dimo_jax.systems.atop.seen.pictures import Pictures, with_noise
 from dimo_jax.systems.atop.seen.refine import Fit, refine_course, refine_poses
+from dimo_jax.systems.atop.seen.scan import scan_lines
 from dimo_jax.systems.atop.seen.track import Tracked, fit_screw, summarize, track_poses, value_on
 
 BEST = 3  # starts of a type that are refined against the data
@@ -71,25 +72,34 @@ def _settle(clouds: Clouds, poses: np.ndarray) -> Clouds:
 
 
 def fit_pictures(
-    levels: Sequence[Pictures], lines: Sequence[Course], directions: np.ndarray, *, size: float, snapping: bool = True
+    levels: Sequence[Pictures],
+    lines: Sequence[Course],
+    directions: np.ndarray,
+    points: np.ndarray,
+    *,
+    size: float,
+    snapping: bool = True,
 ) -> list[Answer]:
     """The joint that videos show.
 
     Args:
       levels: the same videos, small ones first; the part is followed in the first, and the result is of the last.
+      points: [P,3] of the part at rest.
       lines, directions, size, snapping: see `fit_clouds`.
 
     Returns:
       See `fit_clouds`.
     """
-    poses = track_poses(levels[0], steps=8)
+    sliding = [Course(PRISMATIC, axis, levels[0].pivot, np.zeros(levels[0].num_frames)) for axis in directions]
+    courses = scan_lines(levels[0], [*lines, *sliding], points, size=size)
+    poses = track_poses(levels[0], steps=8, hints=np.stack([to_poses(course) for course in courses]))
     frames = np.arange(levels[0].num_frames)
     for level in levels[1:]:
         level = with_noise(level, level.estimate_noise(poses))
         poses, _ = refine_poses(level, poses, frames, steps=4)
     fine = with_noise(levels[-1], levels[-1].estimate_noise(poses))
     tracked = summarize(fine, poses)  # choosing among starts by its curvature: every look at pictures is slow
-    return choose_course(tracked, fine, tracked, lines, directions, size=size, snapping=snapping)
+    return choose_course(tracked, fine, tracked, [*lines, *sliding], directions, size=size, snapping=snapping)
 
 
 def choose_course(

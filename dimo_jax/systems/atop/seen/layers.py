@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dimo_jax.core.types import Camera
-from dimo_jax.meshes.objects import ObjectMesh, bounds, join_objects, move_object
-from dimo_jax.meshes.renderer import Material, Mesh, render_mesh
+from dimo_jax.meshes.objects import ObjectMesh, bounds, join_objects, move_object, select_faces
+from dimo_jax.meshes.renderer import Material, Mesh, find_seen, render_mesh
 
 _LOW, _HIGH = 0.25, 1.0  # places are drawn as colours in this range, so that the body can be black
 
@@ -42,18 +42,19 @@ def draw_mesh(body: ObjectMesh, part: ObjectMesh, cameras: Camera, *, samples: i
     low, high, _ = bounds(part.vertices)
     span = np.maximum(high - low, 1e-9)
     views = split_cameras(cameras)
-    dark = _paint(body, np.zeros((len(body.vertices), 3)))
+    # What of the body no view ever sees costs as much to draw as what it sees.
+    bodies = [select_faces(body, find_seen(body.vertices, body.mesh, view, samples=samples)) for view in views]
+    darks = [_paint(each, np.zeros((len(each.vertices), 3))) for each in bodies]
     bright = _paint(part, _LOW + (_HIGH - _LOW) * (part.vertices - low) / span)
 
     def draw(pose: np.ndarray, with_places: bool) -> Layers:
         moved = move_object(part, pose)
-        whole = join_objects([body, moved])
-        colors = np.stack([_render(whole, view, samples) for view in views])
+        colors = np.stack([_render(join_objects([each, moved]), view, samples) for each, view in zip(bodies, views)])
         empty = np.zeros(colors.shape[:3], bool)
         if not with_places:
             return Layers(colors, np.zeros((*empty.shape, 3), np.float32), empty, empty)
-        marked = join_objects([dark, move_object(bright, pose)])
-        flat = np.stack([render_mesh(marked.vertices, marked.mesh, view, samples=1) for view in views])
+        marked = [join_objects([dark, move_object(bright, pose)]) for dark in darks]
+        flat = np.stack([render_mesh(each.vertices, each.mesh, view, samples=1) for each, view in zip(marked, views)])
         alone = np.stack([render_mesh(moved.vertices, bright.mesh, view, samples=1)[..., 3] > 0 for view in views])
         linear = _to_linear(flat[..., :3])
         seen = np.all(linear > 0.5 * _LOW, axis=-1)

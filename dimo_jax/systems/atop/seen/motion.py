@@ -21,6 +21,7 @@ from dimo_jax.meshes.objects import ObjectMesh, bounds, join_objects
 from dimo_jax.systems.atop.seen.choose import main_directions
 from dimo_jax.systems.atop.seen.clouds import make_clouds, surface_of
 from dimo_jax.systems.atop.seen.course import Course
+from dimo_jax.systems.atop.seen.crop import crop_to_motion
 from dimo_jax.systems.atop.seen.fit import Answer, fit_clouds, fit_pictures
 from dimo_jax.systems.atop.seen.layers import Draw, draw_mesh
 from dimo_jax.systems.atop.seen.paper import propose_lines
@@ -74,7 +75,7 @@ def read_motion(path: str | Path, *, motion: int = 0) -> Motion:
             tuple(surface_of(load_object(mesh), CLOUD_POINTS, seed=i).points for i, mesh in enumerate(meshes))
         )
     kind = detect(path)
-    if kind not in ("native", "authors"):
+    if kind not in ("native", "authors", "transforms"):
         raise UserError(f"{path}: is data of the kind {kind}, expected a dataset folder; see --app=import_data")
     dataset = load_dataset(path)
     if not 0 <= motion < dataset.num_motions:
@@ -149,11 +150,11 @@ def answer_motion(
         return fit_clouds(clouds, candidates, directions, size=size, snapping=snapping)
 
     candidates = [*propose_lines(box, motion.frames.shape[1]), *lines]
+    frames, cameras = crop_to_motion(motion.frames, motion.cameras, part.vertices)
     levels = [
-        make_pictures(motion.frames, motion.cameras, partial(make_draw, body, part), surface.center, side=side)
-        for side in SIDES
+        make_pictures(frames, cameras, partial(make_draw, body, part), surface.center, side=side) for side in SIDES
     ]
-    return fit_pictures(levels, candidates, directions, size=size, snapping=snapping)
+    return fit_pictures(levels, candidates, directions, part.vertices, size=size, snapping=snapping)
 
 
 def to_joints(answers: Sequence[Answer]) -> list[Joint]:

@@ -44,6 +44,11 @@ class Pictures:
         """See `Evidence`."""
         return np.array([self._cost(self._residual(pose, frame)[0]) for pose, frame in zip(poses, frames)])
 
+    def compare(self, pose: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        """Costs [F] of one pose [4,4] in several frames, which is drawn once."""
+        drawn = blur_pictures(self.draw(pose, False).colors, self.blur)
+        return np.array([self._cost(drawn - self.images[frame]) for frame in frames])
+
     def linearize(self, poses: np.ndarray, frames: np.ndarray) -> Slopes:
         """See `Evidence`."""
         each = [self._linearize(pose, int(frame)) for pose, frame in zip(poses, frames)]

@@ -13,20 +13,23 @@ from dimo_jax.systems.atop.seen.evidence import Evidence, Slopes, move_pivots
 from dimo_jax.systems.atop.seen.refine import refine_poses
 
 
-def track_poses(evidence: Evidence, *, steps: int = 9) -> np.ndarray:
+def track_poses(evidence: Evidence, *, steps: int = 9, hints: np.ndarray | None = None) -> np.ndarray:
     """Follows the part from rest through all frames -> poses [T,4,4].
 
-    Every frame starts at the pose before it, or at where the step before that leads, whichever fits better.
+    Every frame starts at the pose before it, at where the step before that leads, or at a hint, whichever fits best.
 
     Args:
       evidence: T frames, the first of them near rest.
       steps: of Gauss-Newton a frame.
+      hints: [H,T,4,4] where the part may be; the first frame begins at rest.
     """
     poses = [np.eye(4)]
     before = np.eye(4)
     for frame in range(evidence.num_frames):
         here = poses[-1]
         guesses = np.stack([here] if frame < 2 else [here, here @ np.linalg.inv(before) @ here])
+        if hints is not None and frame:
+            guesses = np.concatenate([guesses, hints[:, frame]])
         cost = evidence.measure(guesses, np.full(len(guesses), frame)) if len(guesses) > 1 else np.zeros(1)
         start = guesses[np.argmin(cost)]
         before = here
