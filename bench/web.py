@@ -28,9 +28,10 @@ from bench.view import CONFIG, NUM_GAUSSIANS, SECONDS, make_facts, random_state
 from dimo_jax.core.types import Array
 from dimo_jax.runs.codes import draw_codes
 from dimo_jax.runs.restore import Restored, restore
-from dimo_jax.systems.dimo import latents, model
+from dimo_jax.systems.dimo import model
 from dimo_jax.systems.dimo.player import Player
 from dimo_jax.systems.dimo.stages import frame_times
+from dimo_jax.training import latents
 from dimo_jax.views.web.half import measure_half
 from dimo_jax.views.web.page import write_page
 

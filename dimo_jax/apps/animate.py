@@ -111,8 +111,8 @@ def run(
       prompt: what the model shall do.
       code: npz with a field `z`, codes.
       fit: another file on the same skeleton, whose clips are written as their codes alone give them.
-      prior: "near", mixtures of clips that are alike, "data", with the mean and the covariance of the codes of all clips,
-        or "standard", N(0, I).
+      prior: "near", mixtures of clips that are alike, "data", with the mean and the covariance of the codes of all
+        clips, or "standard", N(0, I).
       around: name of a training clip to vary, with `num_samples`.
       spread: width of the draw `around` a clip, or of prior "data", as in `sample`.
       seed: of the draw.

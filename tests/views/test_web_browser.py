@@ -18,9 +18,9 @@ from dimo_jax.apps import train
 from dimo_jax.configs.dimo import get_config
 from dimo_jax.runs.codes import draw_codes
 from dimo_jax.runs.restore import restore
-from dimo_jax.systems.dimo import latents
 from dimo_jax.systems.dimo import model as dimo
 from dimo_jax.systems.dimo.stages import frame_times
+from dimo_jax.training import latents
 from dimo_jax.views.web.page import write_page
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compile")]

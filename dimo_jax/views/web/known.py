@@ -76,9 +76,7 @@ def _describe_decoder(decoder: nn.Module, config: ConfigDict) -> dict[str, Any]:
     told = dict(kind=kind, width=width, lowest=lowest, position_bands=position_bands, time_bands=time_bands)
     if isinstance(decoder, BasisDecoder):
         branch = [*(f"branch_{layer}" for layer in range(decoder.branch_depth)), "shares"]
-        return told | dict(
-            rank=decoder.rank, scale=decoder.scale, branch=branch, activation=decoder.branch_activation
-        )
+        return told | dict(rank=decoder.rank, scale=decoder.scale, branch=branch, activation=decoder.branch_activation)
     assert isinstance(decoder, MotionDecoder)
     if decoder.skip == 0:
         raise UserError("config.decoder.skip: found 0, expected at least 1 for --format=html")
