@@ -332,7 +332,7 @@ function bindPanel(player) {
     find("time").value = state.time;
     find("time").setAttribute("aria-valuetext", `frame ${frame} of ${header.num_frames}`);
     find("frame").textContent = `${frame} / ${header.num_frames}`;
-    if (shown === state.what) return; // what follows changes with the motion alone
+    if (shown === state.what || !state.name) return; // what follows changes with the motion alone
     shown = state.what;
     buttons.forEach((button, m) => button.setAttribute("aria-pressed", String(shown.motion === m)));
     const pressed = buttons[shown.motion], list = find("motions");
@@ -360,14 +360,18 @@ function start() {
   const player = makePlayer(header, arrays, find("picture"), find("overlay"), () => update());
   Object.assign(player, {prompts: arrays.prompts, numGaussians: arrays.means.length / 3, numKeyPoints: arrays.positions.length / 3});
   update = bindPanel(player);
-  player.set({motion: 0});
-  requestAnimationFrame(() => setTimeout(() => performance.mark("first picture")));
-  if (!window.matchMedia("(prefers-reduced-motion: reduce)").matches) player.play();
-  return player;
+  const begin = () => {
+    requestAnimationFrame(() => setTimeout(() => performance.mark("first picture")));
+    if (!window.matchMedia("(prefers-reduced-motion: reduce)").matches) player.play();
+  };
+  if (player.stepped) return describeApi(player, player.choose({motion: 0}).then(begin));
+  player.set({motion: 0}); // at once, so that scripts need not wait
+  begin();
+  return describeApi(player, Promise.resolve());
 }
 
 try {
-  window.dimoPlayer = describeApi(start(), Promise.resolve());
+  window.dimoPlayer = start();
 } catch (error) {
   find("notice").textContent = error.message;
   find("notice").hidden = false;

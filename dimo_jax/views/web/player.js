@@ -233,6 +233,7 @@ function makePlayer(header, arrays, canvas, overlay, changed) {
         }
       }
       set(what);
+      redraw();
       ask();
     },
     play() {
