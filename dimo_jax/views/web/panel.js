@@ -15,6 +15,11 @@ function makeElement(name, properties = {}, ...children) {
   return element;
 }
 
+// Who has the page read aloud hears what changes, and nothing again with every picture.
+function setText(id, text) {
+  if (find(id).textContent !== text) find(id).textContent = text;
+}
+
 function fillSelect(select, options, chosen) {
   select.replaceChildren(...options.map(([value, text]) => makeElement("option", {value, textContent: text})));
   select.value = chosen;
@@ -176,6 +181,7 @@ function bindPanel(player) {
   const say = (text) => { find("taken").textContent = text; };
   const failed = (error) => say(error.message);
 
+  find("stage").style.background = `rgb(${header.background.map((x) => Math.round(255 * x)).join(" ")})`;
   find("title").textContent = header.title;
   find("facts").textContent = `A space of ${motions.length} motion${motions.length === 1 ? "" : "s"}, learnt by dimo_jax`;
   const buttons = motions.map(({name, caption}, m) => makeElement("button", {onclick: () => player.choose({motion: m})},
@@ -324,14 +330,14 @@ function bindPanel(player) {
 
   let shown = null;
   return () => {
-    find("name").textContent = state.name;
-    find("words").textContent = state.busy || state.words;
+    setText("name", state.name);
+    setText("words", state.busy || state.words);
     find("play-mark").setAttribute("d", state.playing ? PAUSE_MARK : PLAY_MARK);
     find("play").setAttribute("aria-label", state.playing ? "Pause" : "Play");
     const frame = Math.min(Math.round(state.time * header.num_frames) + 1, header.num_frames);
     find("time").value = state.time;
     find("time").setAttribute("aria-valuetext", `frame ${frame} of ${header.num_frames}`);
-    find("frame").textContent = `${frame} / ${header.num_frames}`;
+    setText("frame", `${frame} / ${header.num_frames}`);
     if (shown === state.what || !state.name) return; // what follows changes with the motion alone
     shown = state.what;
     buttons.forEach((button, m) => button.setAttribute("aria-pressed", String(shown.motion === m)));

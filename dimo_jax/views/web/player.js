@@ -272,6 +272,7 @@ function makePlayer(header, arrays, canvas, overlay, changed) {
     },
   };
   measure();
+  renderer.clear(header.background);
   return player;
 }
 
