@@ -102,7 +102,7 @@ def take_pictures(browser: Any, path: Path, folder: Path) -> None:
             page.locator(".panel").evaluate("e => e.scrollTop = 0")
         page.wait_for_timeout(1500)
         with Image.open(io.BytesIO(page.screenshot())) as picture:
-            picture.convert("RGB").quantize(160).save(folder / f"player_{name}.png", optimize=True)
+            picture.convert("RGB").save(folder / f"player_{name}.png", optimize=True)
         page.close()
 
 

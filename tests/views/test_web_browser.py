@@ -199,6 +199,8 @@ def test_playing_and_time(chrome, plain):
 def test_a_slow_decoder_plays_at_the_frames_of_training(chrome, plain):
     slow = "const now = performance.now.bind(performance); let late = 0; performance.now = () => now() + (late += 15);"
     with opened(chrome, plain[1], script=slow) as page:
+        page.evaluate("dimoPlayer.ready")
+        assert state(page)["name"] == "wave"
         page.get_by_role("button", name="jump").click()
         wait(page, "dimoPlayer.state.name === 'jump'")
         page.evaluate("dimoPlayer.show({time: 0.4})")

@@ -15,6 +15,11 @@ function makeElement(name, properties = {}, ...children) {
   return element;
 }
 
+// Who has the page read aloud hears what changes, and nothing again with every picture.
+function setText(id, text) {
+  if (find(id).textContent !== text) find(id).textContent = text;
+}
+
 function fillSelect(select, options, chosen) {
   select.replaceChildren(...options.map(([value, text]) => makeElement("option", {value, textContent: text})));
   select.value = chosen;
@@ -176,6 +181,7 @@ function bindPanel(player) {
   const say = (text) => { find("taken").textContent = text; };
   const failed = (error) => say(error.message);
 
+  find("stage").style.background = `rgb(${header.background.map((x) => Math.round(255 * x)).join(" ")})`;
   find("title").textContent = header.title;
   find("facts").textContent = `A space of ${motions.length} motion${motions.length === 1 ? "" : "s"}, learnt by dimo_jax`;
   const buttons = motions.map(({name, caption}, m) => makeElement("button", {onclick: () => player.choose({motion: m})},
@@ -324,15 +330,15 @@ function bindPanel(player) {
 
   let shown = null;
   return () => {
-    find("name").textContent = state.name;
-    find("words").textContent = state.busy || state.words;
+    setText("name", state.name);
+    setText("words", state.busy || state.words);
     find("play-mark").setAttribute("d", state.playing ? PAUSE_MARK : PLAY_MARK);
     find("play").setAttribute("aria-label", state.playing ? "Pause" : "Play");
     const frame = Math.min(Math.round(state.time * header.num_frames) + 1, header.num_frames);
     find("time").value = state.time;
     find("time").setAttribute("aria-valuetext", `frame ${frame} of ${header.num_frames}`);
-    find("frame").textContent = `${frame} / ${header.num_frames}`;
-    if (shown === state.what) return; // what follows changes with the motion alone
+    setText("frame", `${frame} / ${header.num_frames}`);
+    if (shown === state.what || !state.name) return; // what follows changes with the motion alone
     shown = state.what;
     buttons.forEach((button, m) => button.setAttribute("aria-pressed", String(shown.motion === m)));
     const pressed = buttons[shown.motion], list = find("motions");
@@ -360,14 +366,18 @@ function start() {
   const player = makePlayer(header, arrays, find("picture"), find("overlay"), () => update());
   Object.assign(player, {prompts: arrays.prompts, numGaussians: arrays.means.length / 3, numKeyPoints: arrays.positions.length / 3});
   update = bindPanel(player);
-  player.set({motion: 0});
-  requestAnimationFrame(() => setTimeout(() => performance.mark("first picture")));
-  if (!window.matchMedia("(prefers-reduced-motion: reduce)").matches) player.play();
-  return player;
+  const begin = () => {
+    requestAnimationFrame(() => setTimeout(() => performance.mark("first picture")));
+    if (!window.matchMedia("(prefers-reduced-motion: reduce)").matches) player.play();
+  };
+  if (player.stepped) return describeApi(player, player.choose({motion: 0}).then(begin));
+  player.set({motion: 0}); // at once, so that scripts need not wait
+  begin();
+  return describeApi(player, Promise.resolve());
 }
 
 try {
-  window.dimoPlayer = describeApi(start(), Promise.resolve());
+  window.dimoPlayer = start();
 } catch (error) {
   find("notice").textContent = error.message;
   find("notice").hidden = false;

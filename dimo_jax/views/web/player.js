@@ -233,6 +233,7 @@ function makePlayer(header, arrays, canvas, overlay, changed) {
         }
       }
       set(what);
+      redraw();
       ask();
     },
     play() {
@@ -271,6 +272,7 @@ function makePlayer(header, arrays, canvas, overlay, changed) {
     },
   };
   measure();
+  renderer.clear(header.background);
   return player;
 }
 

@@ -142,6 +142,12 @@ function makeRenderer(canvas, numGaussians, redraw) {
   };
 
   return {
+    // A canvas without a picture yet.
+    clear(background) {
+      gl.bindFramebuffer(gl.FRAMEBUFFER, null);
+      gl.clearColor(...background, 1);
+      gl.clear(gl.COLOR_BUFFER_BIT);
+    },
     // How pixels are held, "RGBA32F" or "RGBA16F"; "" while the context is lost.
     get target() { return own ? own.name : ""; },
     get context() { return gl; },
