@@ -83,11 +83,16 @@ def draw_fitted(key: Array, codes: Array, *, num_samples: int, spread: float = 1
       num_samples: draws.
       spread: 0 (the codes themselves) to 1 (the Gaussian fitted to them).
     """
-    pick, mix = jax.random.split(key)
     mean = jnp.mean(codes, axis=0)
+    chosen, noise = draw_parts(key, codes, num_samples=num_samples)
+    return mean + jnp.sqrt(1 - spread**2) * (codes[chosen] - mean) + spread * noise
+
+
+def draw_parts(key: Array, codes: Array, *, num_samples: int) -> tuple[Array, Array]:
+    """What `draw_fitted` mixes, whatever the spread: indices [num_samples] of codes, and noise [num_samples,D]."""
+    pick, mix = jax.random.split(key)
     weights = jax.random.normal(mix, (num_samples, codes.shape[0])) / jnp.sqrt(max(codes.shape[0] - 1, 1))
-    chosen = codes[jax.random.randint(pick, (num_samples,), 0, codes.shape[0])]
-    return mean + jnp.sqrt(1 - spread**2) * (chosen - mean) + spread * (weights @ (codes - mean))
+    return jax.random.randint(pick, (num_samples,), 0, codes.shape[0]), weights @ (codes - jnp.mean(codes, axis=0))
 
 
 def interpolate_linear(first: Array, last: Array, share: Array | float) -> Array:

@@ -9,7 +9,8 @@ from dimo_jax.systems.dimo.player import Player
 SIZES = dict(num_motions=3, num_frames=6)
 BASIS = dict(
     fn="dimo_jax.systems.dimo.basis_decoder:basis_decoder", rank=16, width=32, trunk_depth=2, branch_depth=2,
-    scale=0.05, num_position_bands=4, num_time_bands=4, dtype="float32",
+    scale=0.05, num_position_bands=4, num_time_bands=4, branch_activation="silu",
+    dtype="float32",
 )  # fmt: skip
 
 

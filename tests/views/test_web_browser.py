@@ -38,7 +38,7 @@ HOSTILE = "</script><img src=x onerror=\"document.title='hit'\"><script>document
 def trained(tmp_path_factory):
     """A small trained run."""
     config = get_config("smoke")
-    config.decoder = BASIS
+    config.decoder = BASIS | dict(branch_activation="relu")
     config.data.source.update(num_motions=3, num_frames=6, size=32, num_train_views=4, num_test_views=1)
     config.batch = dict(motions=3, views=2, frames=2)
     config.num_key_points = 24

@@ -12,6 +12,7 @@ from support.small_space import make_config, make_space
 
 from dimo_jax.configs.dimo import get_config
 from dimo_jax.core.errors import UserError
+from dimo_jax.runs.choice import SPREAD
 from dimo_jax.runs.codes import draw_codes
 from dimo_jax.skinning.weights import rbf_weights
 from dimo_jax.systems.dimo import model as dimo
@@ -81,7 +82,9 @@ def test_the_arrays_are_those_of_the_model(space, tmp_path):
     np.testing.assert_array_equal(found["means"], params.gaussians.means[10:])  # ten are dead
     np.testing.assert_array_equal(found["codes"], params.latents.mu)
     draw = draw_codes(space, seed=7, num_samples=4)[0]  # as --app=sample draws, whose first does not depend on how many
-    np.testing.assert_allclose(found["samples"][7], draw, atol=1e-6)
+    mean, near = found["codes"].mean(axis=0), found["codes"][found["chosen"][7]]
+    mixed = mean + np.sqrt(1 - SPREAD**2) * (near - mean) + SPREAD * found["noise"][7]
+    np.testing.assert_allclose(mixed, draw, atol=1e-6)
 
 
 def test_the_basis_of_the_points_decodes_as_the_decoder_does(space):

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dimo_jax.geometry.neighbors import nearest
-from dimo_jax.runs.codes import draw_codes
 from dimo_jax.runs.restore import Restored
 from dimo_jax.systems.dimo.basis_decoder import BasisDecoder, encode_points
+from dimo_jax.training import latents
 from dimo_jax.views.plots import project_latents
 
 NUM_SAMPLES = 256
@@ -35,12 +35,19 @@ def collect_arrays(model: Restored) -> dict[str, np.ndarray]:
     arrays = {name: getattr(gaussians, name) for name in ("means", "log_scales", "quats", "logit_opacities", "sh")}
     arrays |= dict(positions=positions, log_radii=params.key_points.log_radii)
     arrays["codes"] = params.latents.mu[model.trained_motions]
-    arrays["samples"] = np.concatenate([draw_codes(model, seed=k, num_samples=1) for k in range(NUM_SAMPLES)])
+    chosen, arrays["noise"] = _draw_samples(arrays["codes"])
     center, axes, _ = project_latents(arrays["codes"])
     arrays |= dict(center=center, axes=np.ascontiguousarray(axes.T))
     arrays |= _collect_decoder(model)
     arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
-    return arrays | {"nearest": _find_nearest(model, gaussians.means, positions)}
+    return arrays | {"chosen": chosen, "nearest": _find_nearest(model, gaussians.means, positions)}
+
+
+def _draw_samples(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of the draws of seeds 0, 1, ...: which code [N] each is near, and its noise [N,D]; the page knows the spread."""
+    parts = [latents.draw_parts(jax.random.key(k), jnp.asarray(codes), num_samples=1) for k in range(NUM_SAMPLES)]
+    chosen, noise = (np.concatenate([np.asarray(part) for part in each]) for each in zip(*parts, strict=True))
+    return chosen.astype(np.uint16), noise
 
 
 def _find_nearest(model: Restored, means: np.ndarray, positions: np.ndarray) -> np.ndarray:

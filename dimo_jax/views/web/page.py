@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from dimo_jax.runs.choice import SPREAD
 from dimo_jax.runs.restore import Restored
 from dimo_jax.runtime.files import replace_file
 from dimo_jax.views.web.arrays import ALPHABET, collect_arrays, halve, pack
@@ -55,6 +56,7 @@ def write_page(
         frame_rate=model.frame_rate,
         camera=facts["camera"],
         background=[float(x) for x in np.asarray(model.player.background)],
+        spread=SPREAD,
         half=half,
         arrays=told,
         alphabet=ALPHABET,

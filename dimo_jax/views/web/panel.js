@@ -348,10 +348,10 @@ function bindPanel(player) {
     find("code").value = `--code=${player.code.map((x) => String(Number(x.toPrecision(9)))).join(",")}`;
     find("spread-value").textContent = Number(find("spread").value).toFixed(2);
     find("share-value").textContent = `${Math.round(100 * Number(find("share").value))} %`;
-    const {sample, spread = 1, around} = shown, near = around === undefined ? "" : ` --around=${motions[around]?.name ?? around} --spread=${spread}`;
-    find("sample-hint").textContent = sample === undefined || (around === undefined && spread !== 1)
-      ? "A number draws a code as --app=sample does; the spread scales how far it goes from the middle."
-      : `As --num_samples=1 --seed=${sample}${near} of --app=sample.`;
+    const {sample, spread = header.spread, around} = shown, near = around === undefined ? "" : ` --around=${motions[around]?.name ?? around}`;
+    find("sample-hint").textContent = sample === undefined
+      ? "A number draws a code as --app=sample does; the spread says how far from the training motions."
+      : `As --num_samples=1 --seed=${sample}${near} --spread=${spread} of --app=sample.`;
     showPlace(shown, player.code);
     find("about").textContent = `${player.numGaussians} Gaussians and ${player.numKeyPoints} key points, blended into `
       + `${player.renderer.target} pixels${header.half ? "; numbers of 16 bits" : ""}. This page loads nothing and sends nothing.`;

@@ -62,7 +62,7 @@ function makeMap(arrays, numMotions, dim) {
 // `changed` is called after every picture, with the state that the controls show.
 function makePlayer(header, arrays, canvas, overlay, changed) {
   const numMotions = header.motions.length, dim = arrays.codes.length / numMotions;
-  const numSamples = arrays.samples.length / dim, numFrames = header.num_frames;
+  const numSamples = arrays.chosen.length, numFrames = header.num_frames;
   const model = makeModel(header, arrays), projectSplats = makeProjector(arrays), map = makeMap(arrays, numMotions, dim);
   const colors = colorPoints(arrays.positions), last = (numFrames - 1) / numFrames;
   const middle = [0, 0, 0];
@@ -73,7 +73,6 @@ function makePlayer(header, arrays, canvas, overlay, changed) {
     shows: {points: false, tracks: false, graph: false}, ground: header.background,
   };
   const codeOf = (m) => arrays.codes.slice(m * dim, (m + 1) * dim);
-  const draw = (k) => arrays.samples.subarray(k * dim, (k + 1) * dim);
   const mean = Float64Array.from({length: dim}, (_, d) => {
     let sum = 0;
     for (let m = 0; m < numMotions; m++) sum += arrays.codes[m * dim + d];
@@ -94,15 +93,20 @@ function makePlayer(header, arrays, canvas, overlay, changed) {
       return [codeOf(m), header.motions[m].name, header.motions[m].caption];
     }
     if (what.sample !== undefined) {
-      const {sample, spread = 1, around} = what;
+      const {sample, spread = header.spread, around} = what;
       if (!Number.isInteger(sample) || sample < 0 || sample >= numSamples) {
         throw new Error(`sample: found ${sample}, expected 0 to ${numSamples - 1}`);
       }
-      const from = around === undefined ? mean : codeOf(findMotion(around));
-      const code = around === undefined && spread === 1 ? draw(sample).slice()
-        : Float32Array.from(draw(sample), (value, d) => from[d] + spread * (value - mean[d]));
-      const near = around === undefined ? "" : ` around ${header.motions[findMotion(around)].name}`;
-      return [code, `New motion ${sample}`, `drawn${near}, spread ${Number(spread.toFixed(2))}`];
+      if (!(spread >= 0) || (around === undefined && spread > 1)) {
+        throw new Error(`spread: found ${spread}, expected 0 to 1, or at least 0 around a motion`);
+      }
+      // As draw_fitted: near one of the codes, or around the one that is named.
+      const near = codeOf(around === undefined ? arrays.chosen[sample] : findMotion(around));
+      const kept = Math.sqrt(Math.max(0, 1 - spread * spread));
+      const code = near.map((value, d) => (around === undefined ? mean[d] + kept * (value - mean[d]) : value)
+        + spread * arrays.noise[sample * dim + d]);
+      const whose = around === undefined ? "" : ` around ${header.motions[findMotion(around)].name}`;
+      return [code, `New motion ${sample}`, `drawn${whose}, spread ${Number(spread.toFixed(2))}`];
     }
     if (what.morph !== undefined) {
       const [a, b] = what.morph.slice(0, 2).map(findMotion), share = what.morph[2] ?? 0.5;
