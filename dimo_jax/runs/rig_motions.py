@@ -73,8 +73,8 @@ def choose_motions(run: RestoredRig, workdir: str, choice: Choice, wishes: Wishe
         name, codes = choose_codes(run, workdir, choice, count)[0]
         return [Chosen(name, codes, wishes.duration or seconds, False, rate)]
     near = choice.num_samples and not choice.around and prior == "near"
-    codes = draw_near(run, choice) if near else choose_codes(run, workdir, choice, 2)
-    return [_settle(run, name, code, choice, wishes) for name, code in codes]
+    drawn = draw_near(run, choice) if near else choose_codes(run, workdir, choice, 2)
+    return [_settle(run, name, code, choice, wishes) for name, code in drawn]
 
 
 def draw_near(run: RestoredRig, choice: Choice) -> list[tuple[str, Array]]:
