@@ -182,11 +182,11 @@ def _animate_videos(given: Mapping[str, Any]) -> None:
     scene = load_scene(given["source"], hide=given["hide"], repair=given["repair"])
     model = make_model(scene)
     rigged = rig_run(run, model, given["dataset"] or str(run.config.data.get("path") or ""))
-    own, apart = rigged.measure().mean(), rigged.measure(apart=True).mean()
-    print(
-        f"over {len(rigged.trained)} training motions vertices are {own:.1%} of the height from their true places, "
-        f"{apart:.1%} where the motion itself taught nothing"
-    )
+    said = f"over {len(rigged.trained)} training motions vertices are {rigged.measure().mean():.1%} of the height from"
+    said += " their true places"
+    if len(rigged.trained) > 1:
+        said += f", {rigged.measure(apart=True).mean():.1%} where the motion itself taught nothing"
+    print(said)
     choice = make_choice(given)
     how = dict(duration=given["duration"], fps=given["fps"])
     animations = play_rigged(rigged, given["workdir"], choice, **how)

@@ -87,8 +87,8 @@ def find_channels(
 
 
 def _matrices(quats: Array) -> np.ndarray:
-    quats = np.asarray(quats)
-    return rotations.to_matrix(quats / np.maximum(np.linalg.norm(quats, axis=-1, keepdims=True), 1e-12))
+    given = np.asarray(quats)
+    return rotations.to_matrix(given / np.maximum(np.linalg.norm(given, axis=-1, keepdims=True), 1e-12))
 
 
 def _scales_above(rig: Rig, matrices: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dimo_jax.core.errors import UserError
-from dimo_jax.rigs.forward import Pose, Rig, place_nodes
+from dimo_jax.rigs.forward import Pose, Rig, place_frames
 from dimo_jax.rigs.inverse import solve_pose
 from dimo_jax.rigs.markers import Joints, place_markers
 
@@ -128,4 +128,4 @@ def find_spans(flags: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _place(rig: Rig, joints: Joints, pose: Pose) -> np.ndarray:
-    return place_markers(joints, np.asarray(place_nodes(rig, pose), np.float64))
+    return place_markers(joints, place_frames(rig, pose))

@@ -17,6 +17,8 @@ from dimo_jax.geometry import quaternion
 from dimo_jax.rigs.scene import Scene
 from dimo_jax.rigs.skeleton import Node
 
+FRAMES = 32
+
 
 class Pose(flax.struct.PyTreeNode):
     """Local transforms of the N nodes of a rig, each against its parent, and its M morph weights.
@@ -187,3 +189,16 @@ def prune_rig(rig: Rig, nodes: tuple[int, ...]) -> Rig:
 def place_nodes(rig: Rig, pose: Pose) -> Array:
     """Node-to-world matrices [...,N,4,4] of a pose: see `forward_kinematics`."""
     return forward_kinematics(rig, pose.translations, pose.rotations, pose.scales)
+
+
+def place_frames(rig: Rig, pose: Pose) -> np.ndarray:
+    """Node-to-world matrices [T,N,4,4] float64 of a clip; a program serves all T up to a multiple of `FRAMES`."""
+    count = len(pose.translations)
+    padded = jax.tree.map(lambda x: pad_frames(np.asarray(x)), pose)
+    return np.asarray(place_nodes(rig, padded), np.float64)[:count]
+
+
+def pad_frames(values: np.ndarray) -> np.ndarray:
+    """Values [T,...] with the last repeated until their number is a multiple of `FRAMES`."""
+    missing = -len(values) % FRAMES
+    return np.concatenate([values, np.repeat(values[-1:], missing, axis=0)]) if missing else values

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from dimo_jax.rigs.forward import Pose, Rig, place_nodes
+from dimo_jax.rigs.forward import Pose, Rig, place_frames
 
 
 def stay_in_place(rig: Rig, sliding: Sequence[int], pose: Pose) -> Pose:
@@ -24,7 +24,7 @@ def stay_in_place(rig: Rig, sliding: Sequence[int], pose: Pose) -> Pose:
     tops = find_tops(rig, sliding)
     if not tops:
         return pose
-    matrices = np.asarray(place_nodes(rig, pose), np.float64)
+    matrices = place_frames(rig, pose)
     places = matrices[..., :3, 3][:, tops].mean(axis=1)
     shift = -np.linspace(0, 1, len(places))[:, None] * (places[-1] - places[0]) * [1.0, 0.0, 1.0]
     translations = np.array(pose.translations, np.float64)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dimo_jax.rigs.forward import Pose, Rig, make_rig, place_nodes
+from dimo_jax.rigs.forward import Pose, Rig, make_rig, place_frames
 from dimo_jax.rigs.inverse import solve_pose
 from dimo_jax.rigs.lifting import Lifted
 from dimo_jax.rigs.markers import place_markers
@@ -56,7 +56,7 @@ def measure_height(model: Model) -> float:
 
 def place_joints(model: Model, pose: Pose) -> np.ndarray:
     """World positions [T,M,3] of the points of a model's joints in a pose."""
-    return place_markers(model.markers.joints, np.asarray(place_nodes(model.rig, pose), np.float64))
+    return place_markers(model.markers.joints, place_frames(model.rig, pose))
 
 
 def animate_markers(model: Model, name: str, lifted: Lifted, frame_rate: float, *, smooth: float = 0.0) -> Animation:

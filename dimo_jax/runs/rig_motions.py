@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -18,7 +19,7 @@ from dimo_jax.io.gltf.scene import load_scene
 from dimo_jax.rigs.channels import find_carriers
 from dimo_jax.rigs.clip_set import ClipSet
 from dimo_jax.rigs.feet import Feet, hold_feet, measure_slide
-from dimo_jax.rigs.forward import Pose, Rig, place_nodes
+from dimo_jax.rigs.forward import Pose, Rig, place_frames
 from dimo_jax.rigs.travel import stay_in_place
 from dimo_jax.runs.animation import Animation, Model, finish, place_joints
 from dimo_jax.runs.choice import Choice
@@ -72,8 +73,8 @@ def choose_motions(run: RestoredRig, workdir: str, choice: Choice, wishes: Wishe
         name, codes = choose_codes(run, workdir, choice, count)[0]
         return [Chosen(name, codes, wishes.duration or seconds, False, rate)]
     near = choice.num_samples and not choice.around and prior == "near"
-    codes = draw_near(run, choice) if near else choose_codes(run, workdir, choice, 2)
-    return [_settle(run, name, code, choice, wishes) for name, code in codes]
+    drawn = draw_near(run, choice) if near else choose_codes(run, workdir, choice, 2)
+    return [_settle(run, name, code, choice, wishes) for name, code in drawn]
 
 
 def draw_near(run: RestoredRig, choice: Choice) -> list[tuple[str, Array]]:
@@ -227,7 +228,8 @@ def measure_rigid_drift(rig: Rig, carriers: Collection[int], loose: Collection[i
     if not pairs:
         return 0.0
     ends = np.array(pairs).T
-    rest, moved = (np.asarray(place_nodes(rig, each))[..., :3, 3] for each in (rig.rest, pose))
+    still_pose = jax.tree.map(lambda x: x[None], rig.rest)
+    (rest,), moved = (place_frames(rig, each)[..., :3, 3] for each in (still_pose, pose))
     still = np.linalg.norm(rest[ends[0]] - rest[ends[1]], axis=-1)
     long = still > 1e-3 * max(float(np.linalg.norm(np.ptp(rest, axis=0))), 1e-12)
     lengths = np.linalg.norm(moved[:, ends[0]] - moved[:, ends[1]], axis=-1)

@@ -95,7 +95,7 @@ def test_values_are_refused_in_one_line(app, flags, says, place):
 def test_defaults_are_fine(app, place):
     given = {name: "run" if value is REQUIRED else value for name, value in defaults_of(app).items()}
     if app == "animate":  # which needs a model, and what moves it
-        given |= {"source": "a.glb", "poses": "run"}
+        given |= {"source": "a.glb", "poses": "run", "out": "b.glb"}
     if app == "pose_maps":
         given |= {"source": "a.glb", "out": "poses"}
     check_flags(app, given)

@@ -106,15 +106,8 @@ def test_half_is_smaller_and_its_cost_is_measured(space, tmp_path):
     whole, half = (page.write_page(space, tmp_path / f"{name}.html", half=name) for name in (False, True))
     arrays = collect_arrays(space)
     halved = {name: array.nbytes for name, array in halve(arrays).items()}
-    apart = {
-        "codes",
-        "samples",
-        "center",
-        "axes",
-        "positions",
-        "log_radii",
-        "nearest",
-    }  # copied out, or rounded no more
+    # Copied out, or rounded no more.
+    apart = {"codes", "chosen", "noise", "center", "axes", "positions", "log_radii", "nearest"}
     assert {name for name, array in arrays.items() if halved[name] == array.nbytes} == apart
     assert all(2 * halved[name] == array.nbytes for name, array in arrays.items() if name not in apart)
     assert half.stat().st_size < whole.stat().st_size

@@ -21,7 +21,7 @@ LEAST_LIKE = 0.4
 def captions_file(config: ConfigDict) -> Path | None:
     """The file in which users edit the captions of a run; None where its data come from no folder."""
     path = config.data.get("path") if "data" in config else ""
-    return Path(path) / FILE if path else None
+    return Path(path) / FILE if path and not config.data.get("reader") else None
 
 
 def refresh_captions(facts: Mapping[str, Any], file: Path | None) -> Mapping[str, Any]:

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dimo_jax.core.types import Array
 
+GAIN = 0.05  # of what is learnt: Adam moves hundreds of a code's numbers at once, and each by a full step
 _RIDGE = 0.05  # of the least squares for coefficients, growing with their frequency
 _LEAST = 1e-2  # of the largest spread of a coefficient: what no clip uses stays reachable
 
@@ -72,7 +74,8 @@ class CurveDecoder(nn.Module):
         for layer in range(self.depth):
             hidden = nn.gelu(nn.Dense(self.width, name=f"layer_{layer}")(hidden))
         bent = nn.Dense(size[0] * size[1], kernel_init=zeros, name="last")(hidden)
-        shares = mean + spread * (z @ lift + bent).reshape(size)
+        center, mean, spread = jax.lax.stop_gradient((center, mean, spread))  # what the clips are measured in
+        shares = mean + spread * (GAIN * (z @ lift + bent)).reshape(size)
         return center + phase(times, loop, num_harmonics=self.num_harmonics) @ shares @ basis
 
     def settle(self, variables: Any, start: Start, dim: int) -> tuple[Any, np.ndarray]:
@@ -83,7 +86,7 @@ class CurveDecoder(nn.Module):
         chosen = np.argsort(-spread, kind="stable")[:dim]
         spread = np.maximum(spread, _LEAST * max(float(spread.max()), 1e-12))
         lift = np.zeros((dim, flat.shape[1]))
-        lift[np.arange(len(chosen)), chosen] = 1
+        lift[np.arange(len(chosen)), chosen] = 1 / GAIN
         codes = np.zeros((len(flat), dim))
         codes[:, : len(chosen)] = ((flat - mean) / spread)[:, chosen]
         size = shares.shape[1:]

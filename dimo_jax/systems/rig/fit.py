@@ -82,7 +82,7 @@ def _descend(params: RigParams, truth: Truth, near: Array, *, puppet: _Key, modu
     def step(carry: tuple[Array, optax.OptState], _: None) -> tuple[tuple[Array, optax.OptState], None]:
         codes, moments = carry
         updates, moments = optimizer.update(jax.grad(loss)(codes), moments, codes)
-        return (optax.apply_updates(codes, updates), moments), None  # type: ignore[return-value]
+        return (optax.apply_updates(codes, updates), moments), None
 
     (codes, _), _ = jax.lax.scan(step, (near, optimizer.init(near)), None, length=num_steps)
     return codes

@@ -7,10 +7,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dimo_jax.core.types import Array
 from dimo_jax.rigs.channels import to_pose
-from dimo_jax.rigs.forward import Pose
+from dimo_jax.rigs.forward import Pose, pad_frames
 from dimo_jax.systems.rig.model import Puppet
 from dimo_jax.systems.rig.state import RigParams
 
@@ -40,7 +41,11 @@ class RigPlayer:
 
     def play(self, codes: Array, times: Any, *, loop: bool) -> Pose:
         """The poses, leading axis T, of a code [D], or of one a frame [T,D], at times [T] in 0..1."""
-        times, flag = jnp.asarray(times, jnp.float32), jnp.asarray(float(loop))
-        decode = self._walk if codes.ndim == 2 else self._decode
-        pose: Pose = self._pose(decode(self.params, codes, times, flag))
+        count, flag = len(times), jnp.asarray(float(loop))
+        padded = jnp.asarray(pad_frames(np.asarray(times, np.float32)))
+        if codes.ndim == 2:
+            vectors = self._walk(self.params, jnp.asarray(pad_frames(np.asarray(codes))), padded, flag)
+        else:
+            vectors = self._decode(self.params, codes, padded, flag)
+        pose: Pose = jax.tree.map(lambda x: x[:count], self._pose(vectors))
         return pose

@@ -68,7 +68,7 @@ class RigSpace(System):
 
     def facts(self) -> dict[str, Any]:
         """The channels of the skeleton, and what each clip is."""
-        clips = self.dataset.clips  # type: ignore[attr-defined]
+        clips = self.dataset.clips
         return dict(
             channels=self.puppet.channels.to_json(),
             nodes=list(self.puppet.rig.names),
@@ -91,7 +91,7 @@ class RigSpace(System):
             mu = jnp.zeros_like(latents.mu).at[self._trained].set(jnp.asarray(codes, jnp.float32))
             latents = latents.replace(mu=mu)
         params = RigParams(latents, variables)
-        return RigState(jnp.zeros([], jnp.int32), params, self._optimizer.init(params))  # type: ignore[arg-type]
+        return RigState(jnp.zeros([], jnp.int32), params, self._optimizer.init(params))
 
     def template(self, step: int) -> RigState:
         """See `training.system.System`."""
@@ -176,7 +176,7 @@ def make_template(config: ConfigDict, num_motions: int, num_channels: int) -> Ri
         latents = resolve(config.latent_init, key="latent_init")(key, num_motions=num_motions)
         variables = module.init(key, jnp.zeros(config.latent_init["dim"]), jnp.zeros(1), jnp.zeros([]))
         params = RigParams(latents, variables)
-        return RigState(jnp.zeros([], jnp.int32), params, optimizer.init(params))  # type: ignore[arg-type]
+        return RigState(jnp.zeros([], jnp.int32), params, optimizer.init(params))
 
     state: RigState = jax.eval_shape(begin, jax.random.key(0))
     return state

@@ -93,7 +93,7 @@ def take_clips(scene: Scene, clips: Sequence[int], num_frames: int) -> ClipSet:
 
 def describe_clips(clips: ClipSet, kept_out: set[str]) -> ClipDataset:
     """A dataset of clips, those named in `kept_out` for tests."""
-    no_view = np.zeros((0, 4, 4), np.float32)
+    no_view: Any = np.zeros((0, 4, 4), np.float32)
     return ClipDataset(
         frames=np.zeros((len(clips.names), 0, clips.num_frames, SIDE, SIDE, 4), np.uint8),
         cameras=Camera(no_view, no_view[:, 0, :2], no_view[:, 0, :2], height=SIDE, width=SIDE),
