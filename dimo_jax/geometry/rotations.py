@@ -16,6 +16,19 @@ def to_matrix(quats: np.ndarray) -> np.ndarray:
     return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
+def multiply(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Products [...,4] of quaternions wxyz: the rotation that applies b first, then a."""
+    aw, ax, ay, az = np.moveaxis(a, -1, 0)
+    bw, bx, by, bz = np.moveaxis(b, -1, 0)
+    parts = [
+        aw * bw - ax * bx - ay * by - az * bz,
+        aw * bx + ax * bw + ay * bz - az * by,
+        aw * by - ax * bz + ay * bw + az * bx,
+        aw * bz + ax * by - ay * bx + az * bw,
+    ]
+    return np.stack(parts, axis=-1)
+
+
 def from_matrix(rotation: np.ndarray) -> np.ndarray:
     """The unit quaternion [4] wxyz of a rotation [3,3], w not negative, as an eigenvector (Bar-Itzhack 2000)."""
     m = np.asarray(rotation, np.float64)

@@ -7,6 +7,7 @@ import functools
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dimo_jax.core.types import Array
 from dimo_jax.geometry import quaternion
@@ -188,42 +189,54 @@ def _start(problem: Problem) -> tuple[Array, Array]:
     return turns[:count], jnp.where(soft[:, None, None], moves, 0.0)
 
 
-def fit_points(problem: Problem, num_iterations: int) -> tuple[Array, Array]:
-    """Turns [J,T,4] of the joints in the world, and moves [J,T,3] of their heads in their parents' frames."""
-    count, frames = problem.facings.shape[:2]
-    turns, moves = _fit(_pad(problem), num_iterations)
-    return turns[:count, :frames], moves[:count, :frames]
+def fit_points(problem: Problem, num_iterations: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Fits all frames.
+
+    Returns:
+      Turns [J,T,4] of the joints in the world, moves [J,T,3] of their heads in their parents' frames, and where that
+      puts heads [J,T,3] and points [M,T,3].
+    """
+    (count, frames), points = problem.facings.shape[:2], len(problem.joints)
+    found = [np.asarray(each)[:, :frames] for each in _fit(_pad(problem), num_iterations)]
+    return found[0][:count], found[1][:count], found[2][:count], found[3][:points]
 
 
 def _pad(problem: Problem) -> Problem:
-    """The problem with joints, points and frames that change nothing, so that few sizes are compiled."""
+    """The problem with joints, points and frames that change nothing, so that few sizes are compiled.
+
+    In NumPy: each operation of JAX would be compiled anew for every size that it is given.
+    """
     (count, frames), points = problem.facings.shape[:2], len(problem.joints)
     more, later, beside = (-size % ROUND for size in (count, frames, points))
 
     base = later if problem.arms.shape[1] > 1 else 0  # one frame that stands for all still does
 
-    def grow(values: Array, *added: int) -> Array:
-        widths = [(0, extra) for extra in added]
-        return jnp.pad(values, widths + [(0, 0)] * (values.ndim - len(added)), mode="edge")
+    def grow(values: Array | np.ndarray, *added: int) -> Array:
+        widths = [(0, extra) for extra in added] + [(0, 0)] * (values.ndim - len(added))
+        return jnp.asarray(np.pad(np.asarray(values), widths, mode="edge"))
 
-    inner = jnp.where(problem.parents == count, count + more, problem.parents)
+    def pad(values: Array | np.ndarray, *widths: tuple[int, int], value: float = 0) -> Array:
+        return jnp.asarray(np.pad(np.asarray(values), widths, constant_values=value))
+
+    parents = np.asarray(problem.parents)
+    inner = np.where(parents == count, count + more, parents)
     return Problem(
-        parents=jnp.pad(inner, (0, more), constant_values=count + more),
-        ancestors=jnp.pad(problem.ancestors, (0, more)),
-        arms=grow(jnp.pad(problem.arms, [(0, more), (0, 0), (0, 0)]), 0, base),
+        parents=pad(inner, (0, more), value=count + more),
+        ancestors=pad(problem.ancestors, (0, more), (0, more)),
+        arms=grow(pad(problem.arms, (0, more), (0, 0), (0, 0)), 0, base),
         rests=grow(problem.rests, more, base),
         priors=grow(problem.priors, more, base),
-        stiffness=jnp.pad(problem.stiffness, (0, more), constant_values=1.0),
+        stiffness=pad(problem.stiffness, (0, more), value=1.0),
         still_turns=grow(problem.still_turns, more, base),
         still_heads=grow(problem.still_heads, more, base),
         still_points=grow(problem.still_points, beside, base),
-        joints=jnp.pad(problem.joints, (0, beside)),
+        joints=pad(problem.joints, (0, beside)),
         offsets=grow(problem.offsets, beside, base),
         targets=grow(problem.targets, beside, later),
-        confidences=jnp.pad(problem.confidences, [(0, beside), (0, later)]),
+        confidences=pad(problem.confidences, (0, beside), (0, later)),
         facings=grow(problem.facings, more, later),
-        facing_confidences=jnp.pad(problem.facing_confidences, [(0, more), (0, later)]),
-        smooth=jnp.pad(problem.smooth, (0, later)),
+        facing_confidences=pad(problem.facing_confidences, (0, more), (0, later)),
+        smooth=pad(problem.smooth, (0, later)),
     )
 
 
@@ -231,8 +244,8 @@ _Search = tuple[Array, Array, Array, Array]  # turns, moves, cost and damping
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _fit(problem: Problem, num_iterations: int) -> tuple[Array, Array]:
-    """Turns [J,T,4] of the joints in the world, and moves [J,T,3] of their heads in their parents' frames."""
+def _fit(problem: Problem, num_iterations: int) -> tuple[Array, Array, Array, Array]:
+    """What `fit_points` returns."""
     frames = problem.facings.shape[1]
     low, first, high = DAMPING
 
@@ -254,4 +267,4 @@ def _fit(problem: Problem, num_iterations: int) -> tuple[Array, Array]:
     turns, moves = _start(problem)
     state = (turns, moves, _cost(problem, turns, moves), jnp.full((frames,), first))
     (turns, moves, _, _), _ = jax.lax.scan(improve, state, None, length=num_iterations)
-    return turns, moves
+    return turns, moves, *place_points(problem, turns, moves)

@@ -14,10 +14,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from dimo_jax.geometry import quaternion
-from dimo_jax.geometry.rotations import keep_sign
-from dimo_jax.rigs.fitting import HARD, Problem, fit_points, place_points
-from dimo_jax.rigs.forward import Pose, Rig, place_nodes
+from dimo_jax.geometry.rotations import keep_sign, multiply, to_matrix
+from dimo_jax.rigs.fitting import HARD, Problem, fit_points
+from dimo_jax.rigs.forward import Pose, Rig, place_nodes, to_wxyz
 from dimo_jax.rigs.markers import Joints
 
 SWING = 1e-8  # stiffness of a joint's turn in directions that points show, against a point of confidence 1
@@ -92,10 +91,9 @@ def solve_pose(
     problem, size = _make_problem(rig, joints, frame, nodes, offsets, targets, confidences, stretch, smooth)
     if facings is not None:
         problem = _aim(problem, frame, facings, facing_confidences)
-    turns, moves = fit_points(problem, num_iterations)
-    heads, points = place_points(problem, turns, moves)
-    pose = _to_pose(rig, joints, frame, base, np.asarray(turns), np.asarray(heads) * size, stretch > 0)
-    misses = np.linalg.norm(np.asarray(points).swapaxes(0, 1) * size - targets, axis=-1)
+    turns, moves, heads, points = fit_points(problem, num_iterations)
+    pose = _to_pose(rig, joints, frame, base, turns, heads * size, stretch > 0)
+    misses = np.linalg.norm(points.swapaxes(0, 1) * size - targets, axis=-1)
     stretches = np.where(np.array(joints.free)[:, None], 0.0, np.linalg.norm(moves, axis=-1)).T * size
     return Solution(pose, misses, stretches if stretch > 0 else np.zeros_like(stretches))
 
@@ -114,7 +112,7 @@ def _make_frame(rig: Rig, joints: Joints, base: Pose | None) -> Frame:
     above = np.array([rig.parents[node] for node in joints.solved])
     world = np.where((above >= 0)[:, None, None], matrices[:, above][..., :3, :], np.eye(4)[:3])
     return Frame(
-        turns=np.asarray(quaternion.from_matrix(jnp.asarray(rotation)), np.float64),
+        turns=to_wxyz(rotation),
         places=matrices[:, solved][..., :3, 3],
         shapes=rotation.swapaxes(-1, -2) @ linear,
         above=world,
@@ -128,7 +126,13 @@ def _rotate(quats: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     return vectors + w * twice + np.cross(xyz, twice)
 
 
-_MIRROR = np.array([1.0, -1.0, -1.0, -1.0])
+def _normalize(quats: np.ndarray) -> np.ndarray:
+    """Unit quaternions [...,4], in float64."""
+    quats = np.asarray(quats, np.float64)
+    return quats / np.maximum(np.linalg.norm(quats, axis=-1, keepdims=True), 1e-12)
+
+
+_MIRROR = np.array([1.0, -1.0, -1.0, -1.0])  # makes the inverse of a unit quaternion
 
 
 def _make_problem(
@@ -154,8 +158,8 @@ def _make_problem(
     up = np.where(tops, 0, parents)
     arms = _rotate(frame.turns[:, up] * _MIRROR, frame.places - frame.places[:, up])
     arms = np.where(tops[:, None], frame.places, arms) / size
-    turns = jnp.asarray(frame.turns, jnp.float32)
-    against = quaternion.multiply(quaternion.conjugate(turns[:, up]), turns)
+    turns = frame.turns
+    against = multiply(turns[:, up] * _MIRROR, turns)
     ancestors = np.eye(count)
     for index, parent in enumerate(parents):
         if parent >= 0:
@@ -163,23 +167,25 @@ def _make_problem(
     seen = np.isfinite(targets).all(axis=-1)
     weights = np.where(seen, np.broadcast_to(confidences, seen.shape), 0.0)
     bone = (POINTS / stretch) ** 2 if stretch > 0 else HARD
+    curved = np.full(frames, smooth)
+    curved[[0, -1]] = 0.0
     return Problem(
         parents=jnp.asarray(np.where(tops, count, parents)),
         ancestors=jnp.asarray(ancestors, jnp.float32),
         arms=jnp.asarray(arms.swapaxes(0, 1), jnp.float32),
-        rests=jnp.where(jnp.asarray(tops)[:, None, None], turns.swapaxes(0, 1), against.swapaxes(0, 1)),
+        rests=jnp.asarray(np.where(tops[:, None], turns, against).swapaxes(0, 1), jnp.float32),
         priors=jnp.asarray(_twist_priors(count, parents, owners, local / size, arms), jnp.float32),
         stiffness=jnp.asarray(np.where(joints.free, FREE, bone), jnp.float32),
         joints=jnp.asarray(owners),
-        still_turns=turns.swapaxes(0, 1),
+        still_turns=jnp.asarray(turns.swapaxes(0, 1), jnp.float32),
         still_heads=jnp.asarray(frame.places.swapaxes(0, 1) / size, jnp.float32),
         still_points=jnp.asarray(spots.swapaxes(0, 1) / size, jnp.float32),
         offsets=jnp.asarray(local.swapaxes(0, 1) / size, jnp.float32),
         targets=jnp.asarray(np.where(seen[..., None], targets, 0.0).swapaxes(0, 1) / size, jnp.float32),
         confidences=jnp.asarray(weights.T, jnp.float32),
-        facings=jnp.tile(quaternion.identity(), (count, frames, 1)),
-        facing_confidences=jnp.zeros((count, frames), jnp.float32),
-        smooth=jnp.full(frames, smooth).at[jnp.array([0, -1])].set(0.0),
+        facings=jnp.asarray(np.tile([1.0, 0.0, 0.0, 0.0], (count, frames, 1)), jnp.float32),
+        facing_confidences=jnp.asarray(np.zeros((count, frames)), jnp.float32),
+        smooth=jnp.asarray(curved, jnp.float32),
     ), size
 
 
@@ -208,9 +214,10 @@ def _aim(problem: Problem, frame: Frame, facings: np.ndarray, confidences: np.nd
     facings = np.asarray(facings, np.float64)
     known = np.isfinite(facings).all(axis=-1)
     weights = np.where(known, np.broadcast_to(confidences, known.shape), 0.0) * 0.01
-    asked = jnp.asarray(np.where(known[..., None], facings, [1.0, 0, 0, 0]), jnp.float32)
-    asked = quaternion.multiply(asked, jnp.asarray(frame.turns, jnp.float32))
-    return problem.replace(facings=asked.swapaxes(0, 1), facing_confidences=jnp.asarray(weights.T, jnp.float32))
+    asked = multiply(np.where(known[..., None], facings, [1.0, 0, 0, 0]), frame.turns).swapaxes(0, 1)
+    return problem.replace(
+        facings=jnp.asarray(asked, jnp.float32), facing_confidences=jnp.asarray(weights.T, jnp.float32)
+    )
 
 
 def _to_pose(
@@ -224,10 +231,10 @@ def _to_pose(
     base = rig.rest if base is None else base
     arrays = {name: np.array(np.broadcast_to(np.asarray(getattr(base, name)), (frames, *getattr(rig.rest, name).shape)))
               for name in ("translations", "rotations", "scales", "morphs")}  # fmt: skip
-    found, rest = jnp.asarray(turns.swapaxes(0, 1)), jnp.asarray(frame.turns, jnp.float32)
-    turned = np.asarray(quaternion.to_matrix(quaternion.multiply(found, quaternion.conjugate(rest))), np.float64)
+    found, rest = _normalize(turns.swapaxes(0, 1)), frame.turns
+    turned = to_matrix(multiply(found, rest * _MIRROR))
     places, parents = heads.swapaxes(0, 1).astype(np.float64), np.array(joints.parents)
-    linear = turned @ (np.asarray(quaternion.to_matrix(rest), np.float64) @ frame.shapes)
+    linear = turned @ (to_matrix(rest) @ frame.shapes)
     changes, shifts = np.zeros_like(turned), np.zeros_like(places)
     for index, parent in enumerate(parents):
         above = frame.above[:, index, :, :3] if parent < 0 else linear[:, parent]
@@ -237,9 +244,8 @@ def _to_pose(
         changes[:, index] = inverse @ turned[:, index] @ still
         shifts[:, index] = np.einsum("fab,fb->fa", inverse, places[:, index] - origin)
     solved = np.array(joints.solved)
-    local = jnp.asarray(arrays["rotations"][:, solved])
-    delta = quaternion.from_matrix(jnp.asarray(changes, jnp.float32))
-    arrays["rotations"][:, solved] = keep_sign(np.asarray(quaternion.multiply(delta, quaternion.normalize(local))))
+    local = _normalize(arrays["rotations"][:, solved])
+    arrays["rotations"][:, solved] = keep_sign(multiply(to_wxyz(changes), local))
     moving = np.array(joints.free) | soft
     arrays["translations"][:, solved[moving]] = shifts[:, moving]
     return Pose(**{name: jnp.asarray(values, jnp.float32) for name, values in arrays.items()})
