@@ -103,7 +103,7 @@ class JointsPanel:
             for node, pose in zip(self._nodes, poses):
                 node.wxyz, node.position = from_matrix(pose[:3, :3]), pose[:3, 3]
             joint, parent = view.joint(part), poses[view.articulation.links[part + 1].parent]
-            ends = joint.origin + 0.35 * view.size * np.outer([-1.0, 1.0], joint.axis)
+            ends = joint.origin + 0.6 * view.size * np.outer([-1.0, 1.0], joint.axis)
             self._axis.points = (ends @ parent[:3, :3].T + parent[:3, 3])[None].astype(np.float32)
 
     @property
