@@ -160,7 +160,7 @@ def describe(found: Found, physics: Physics, *, one: bool) -> dict[str, Any]:
         names = {"name": links[index].name, "part": request.part, "parent": links[links[index].parent].name}
         losses = {"damping": physics.damping[index - 1], "friction": physics.friction[index - 1]}
         joints.append(names | {"sentence": request.sentence} | to_json(taken) | losses)
-        joints[-1] |= {"doubts": list(doubts), "runners_up": others}
+        joints[-1] |= {"candidate": request.candidate, "doubts": list(doubts), "runners_up": others}
     bodies = [
         {
             "name": link.name,

@@ -1,4 +1,4 @@
-"""`--app=view`: a trained model in the browser, played, mixed, drawn and asked for."""
+"""`--app=view`: a trained model in the browser, played, mixed, drawn and asked for; or an object with joints, moved."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import signal
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from absl import logging
 
 from dimo_jax.cli.flag_checks import check_flags
 from dimo_jax.core.errors import UserError
+from dimo_jax.io.articulated_read import Written, is_articulated, read_articulated
 from dimo_jax.runs.choice import Checkpoint
 from dimo_jax.runs.restore import restore, run_folder
+from dimo_jax.views.viewer.joints import JointsPanel, JointsView
 from dimo_jax.views.viewer.loop import Viewer
 from dimo_jax.views.viewer.panel import Panel
 from dimo_jax.views.viewer.prompts import Prompts
@@ -22,6 +25,7 @@ from dimo_jax.views.viewer.scene import Scene
 from dimo_jax.views.viewer.session import Choices, Frame, Motion, Session
 
 FIRST_PORT = 8080
+Serve = Callable[[threading.Event], None]  # serves until the event is set
 
 
 def run(
@@ -34,10 +38,12 @@ def run(
     size: int = 512,
     checkpoint: Checkpoint = "last",
 ) -> None:
-    """Serves an interactive viewer of the run in `workdir` until it is interrupted; prints its address.
+    """Serves an interactive viewer of what is in `workdir` until it is interrupted; prints its address.
+
+    Of a training run it shows its motions, of an articulated object a slider for every joint and the ranked joints.
 
     Args:
-      workdir: folder of a training run.
+      workdir: folder of a training run, or one that --app=articulate wrote.
       host: address to listen on. Who reaches it can use every control, so the default is this machine alone.
       port: to listen on; default: the first free one from 8080 on.
       out: folder for exports; default: `workdir`/view.
@@ -53,22 +59,46 @@ def run(
     """
     viser = import_viser()
     check_flags("view", locals())
+    if is_articulated(Path(workdir)):
+        written = read_articulated(Path(workdir))
+        _check_address(host, port)
+        _serve(viser, host, port, lambda server: build_joints(server, written))
+        return
     model = restore(Path(workdir), checkpoint=checkpoint)
     _check_address(host, port)
     session = Session(model)
+    target = Path(out) if out else run_folder(workdir) / "view"  # may be read-only as long as nothing is exported
+
+    def start(server: Any) -> Serve:
+        return build(server, session, Prompts(model, Path(workdir), bert=bert), out=target, size=size, plays=True).run
+
+    _serve(viser, host, port, start)
+
+
+def _serve(viser: Any, host: str, port: int, start: Callable[[Any], Serve]) -> None:
+    """Starts a server, lets `start` fill it, says where it is, and runs what that gives until it is interrupted."""
     server = viser.ViserServer(host=host, port=port or FIRST_PORT, verbose=False)
     try:
-        target = Path(out) if out else run_folder(workdir) / "view"  # may be read-only as long as nothing is exported
-        viewer = build(server, session, Prompts(model, Path(workdir), bert=bert), out=target, size=size, plays=True)
+        serve = start(server)
         shown_host = "localhost" if host in ("0.0.0.0", "::") else host
         print(f"the viewer is at http://{shown_host}:{server.get_port()}, Ctrl-C ends it", flush=True)
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore the first, unless told
             signal.signal(number, lambda *_: stop.set())
-        viewer.run(stop)
+        serve(stop)
         logging.info("the viewer has ended")
     finally:
         server.stop()
+
+
+def build_joints(server: Any, written: Written) -> Serve:
+    """Fills a `viser.ViserServer` with an articulated object; its own threads serve the sliders."""
+    JointsPanel(server, JointsView(written))
+
+    def serve(stop: threading.Event) -> None:
+        stop.wait()
+
+    return serve
 
 
 def build(server: Any, session: Session, prompts: Prompts, *, out: Path, size: int, plays: bool = False) -> Viewer:
