@@ -167,7 +167,7 @@ def test_models_and_flags_that_do_not_fit_are_named(source, motion, tmp_path):
         run(source=str(source), poses=str(folder), out=str(source))
     with pytest.raises(UserError, match=r"found \.gltf, expected \.glb"):
         run(source=str(source), poses=str(folder), out=str(tmp_path / "x.gltf"))
-    with pytest.raises(UserError, match="--poses: not given"):
+    with pytest.raises(UserError, match="--poses: neither --poses nor --workdir"):
         run(source=str(source), out=str(tmp_path / "x.glb"))
     (tmp_path / "y.json").write_text("{}")
     with pytest.raises(UserError, match=r"y\.json exists"):
