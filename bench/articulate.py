@@ -248,8 +248,8 @@ def print_tables(result: dict[str, Any]) -> None:
         )
     print(f"\n{'made by':44s} {'n':>4s}  success   no up  the others:  no up")
     for name, each in result["by_origin"].items():
-        numbers = [each[f"success{more}"] for more in ("", "_without_up", "_of_others", "_without_up_of_others")]
-        print(f"{name[:44]:44s} {each['count']:4d} " + " ".join(map(show, numbers)))
+        shares = [each[f"success{more}"] for more in ("", "_without_up", "_of_others", "_without_up_of_others")]
+        print(f"{name[:44]:44s} {each['count']:4d} " + " ".join(map(show, shares)))
     print("\ntrue -> found, up known:", json.dumps(result["all"]["confusion"]))
     for each in result["all"]["calibration"]:
         print(f"confidence from {each['from']:.1f}: {each['count']:4d} trials, success {show(each['success'])}")
