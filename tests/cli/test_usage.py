@@ -119,7 +119,7 @@ def test_help_is_asked_for_in_many_ways(arguments, shows, capsys):
         (["--app=view", "--nope"], "--nope: no such flag, expected one of those that --app=view --help lists"),
         (
             ["--app=interpolate", "--motion=a,b"],
-            "--motion: found a flag of animate, export, reconstruct that --app=interpolate",
+            "--motion: found a flag of animate, articulate, export, reconstruct that --app=interpolate",
         ),
         (["--app=interpolate", "--motion=a,b"], "; did you mean --motions?"),
         (["--app=view", "--noloop"], "--noloop: found a flag of animate, import_data that --app=view does not take"),
