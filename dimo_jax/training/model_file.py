@@ -31,7 +31,13 @@ MODEL_VERSION = 1
 MAX_MODEL_BYTES = 4 << 30  # of a model file, after decompression
 # Packages and modules that a config's slots may name where it comes from outside: none with a function that writes.
 _COMPONENTS: tuple[str, ...] = ("losses", "metrics", "render", "skinning", "systems")
-_COMPONENTS += ("data.puppet.dataset", "training.density", "training.gaussians", "training.schedules")
+_COMPONENTS += (
+    "data.puppet.dataset",
+    "training.density",
+    "training.gaussians",
+    "training.latents",
+    "training.schedules",
+)
 
 
 @dataclass(frozen=True)
