@@ -180,6 +180,8 @@ def _animate_videos(given: Mapping[str, Any]) -> None:
             raise UserError(f"--{flag}: found with a run of DIMO, expected one of configs/rig.py")
     places = _place_out(Path(given["source"]), given)
     scene = load_scene(given["source"], hide=given["hide"], repair=given["repair"])
+    if given["foot_lock"] and not scene.clips:
+        raise UserError(f"--foot_lock: {scene.path} has no clips, expected some, in which feet stand")
     model = make_model(scene)
     rigged = rig_run(run, model, given["dataset"] or str(run.config.data.get("path") or ""))
     said = f"over {len(rigged.trained)} training motions vertices are {rigged.measure().mean():.1%} of the height from"

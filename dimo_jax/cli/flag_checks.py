@@ -277,6 +277,8 @@ def _check_animate(given: Given) -> None:
 def make_choice(given: Given) -> Choice:
     """The flags of animate that choose motions; its prior "near", of rigs alone, stands for the usual one here."""
     values = {name: given[name] for name in CHOICES_OF_A_RIG}
+    if not given["num_samples"]:
+        check_use(given, {"prior": "near"}, needs="--num_samples=N")
     if given["prior"] != "near":
         return Choice(**values)
     if not given["around"]:

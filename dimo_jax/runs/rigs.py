@@ -144,8 +144,25 @@ def fit_clips(player: RigPlayer, clips: ClipSet, trained: Sequence[int] | np.nda
 
 
 def read_own_clips(run: RestoredRig, num_frames: int) -> ClipSet:
-    """The clips that a run was trained on, read again from its model."""
+    """The clips that a run was trained on, read again from its model; from the decoder where the file holds none."""
     names = {name.rsplit("|", 1)[-1]: index for index, name in enumerate(clip.name for clip in run.scene.clips)}
     names |= {clip.name: index for index, clip in enumerate(run.scene.clips)}
     wanted = [names[run.facts["names"][index]] for index in run.trained_motions if run.facts["names"][index] in names]
-    return take_clips(run.scene, wanted, num_frames)
+    return take_clips(run.scene, wanted, num_frames) if wanted else _play_own_clips(run, num_frames)
+
+
+def _play_own_clips(run: RestoredRig, num_frames: int) -> ClipSet:
+    motions, player = run.trained_motions, run.player
+    loops, poses = run.loops[motions], []
+    for motion, loop in zip(motions, loops):
+        times = np.arange(num_frames) / num_frames if loop else np.linspace(0, 1, num_frames)
+        poses.append(player.play(player.latent(int(motion)), times, loop=bool(loop)))
+    return ClipSet(
+        scene=run.scene,
+        rig=player.puppet.rig,
+        names=tuple(run.facts["names"][motion] for motion in motions),
+        poses=jax.tree.map(lambda *each: jnp.stack(each), *poses),
+        seconds=run.seconds[motions],
+        rates=np.asarray(run.facts["rates"], np.float64)[motions],
+        loops=loops,
+    )

@@ -100,6 +100,28 @@ def test_new_clips_stand_in_the_source_file(workdir, tmp_path, capsys):
     assert out.with_suffix(".png").is_file()
 
 
+def without_clips(path, target):
+    """A copy of a GLB that has no animation."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[12:16], "little")
+    content = json.loads(data[20 : 20 + length])
+    del content["animations"]
+    text = json.dumps(content).encode().ljust(length)
+    target.write_bytes(data[:20] + text + data[20 + length :])
+    return target
+
+
+def test_a_copy_without_clips_can_be_animated_too(workdir, tmp_path):
+    bare, out = without_clips(puppet_file(), tmp_path / "bare.glb"), tmp_path / "new.glb"
+    assert not load_scene(bare, animated=False).clips
+    animate.run(workdir=str(workdir), source=str(bare), out=str(out), motion="walk", foot_lock="auto")
+    scene = load_scene(out)
+    assert [clip.name for clip in scene.clips] == ["walk"]
+    (row,) = json.loads(out.with_suffix(".json").read_text())["clips"]
+    assert row["jerk"] > 0
+    assert row["foot_slide"] <= row["foot_slide_before"] + 1e-6
+
+
 def test_codes_between_clips_from_files_and_fitted(workdir, tmp_path):
     run = restore_rig(workdir)
     names = tmp_path / "z.npz"
@@ -134,6 +156,7 @@ def test_what_does_not_fit_is_named_and_nothing_written(workdir, tmp_path):
         (dict(num_samples=1, motion="walk"), r"--motion: found --motion and --num_samples"),
         (dict(), r"--motion: found no motion, expected one of"),
         (dict(num_samples=1, hide="head"), r"--hide: found with a run of configs/rig\.py"),
+        (dict(motion="walk", prior="data"), r"--prior: found 'data', expected --num_samples=N with it"),
         (dict(num_samples=1, smooth=1.0), r"--smooth: found 1\.0, expected --poses=FOLDER with it"),
         (dict(num_samples=1, poses=str(tmp_path)), r"--poses: both --poses and --workdir"),
         (dict(fit=str(other), num_samples=1), r"--num_samples: found 1, expected no --fit with it"),
