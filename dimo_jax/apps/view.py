@@ -13,7 +13,9 @@ from typing import Any
 from absl import logging
 
 from dimo_jax.cli.flag_checks import check_flags
+from dimo_jax.cli.parameters import read_app
 from dimo_jax.core.errors import UserError
+from dimo_jax.core.flag_values import check_use
 from dimo_jax.io.articulated_read import Written, is_articulated, read_articulated
 from dimo_jax.runs.choice import Checkpoint
 from dimo_jax.runs.restore import restore, run_folder
@@ -25,6 +27,7 @@ from dimo_jax.views.viewer.scene import Scene
 from dimo_jax.views.viewer.session import Choices, Frame, Motion, Session
 
 FIRST_PORT = 8080
+OF_A_RUN = ("out", "bert", "size", "checkpoint")  # flags that mean nothing with an articulated object
 Serve = Callable[[threading.Event], None]  # serves until the event is set
 
 
@@ -49,7 +52,7 @@ def run(
       out: folder for exports; default: `workdir`/view.
       bert: folder of a Hugging Face BERT for prompts; default as for `--app=text`.
       size: height in pixels of exported videos.
-      checkpoint: "last", or "best" as training batches went.
+      checkpoint: "last", or "best" as training batches went. It and the three before are of training runs.
 
     Example:
       python launch.py --app=view --workdir=runs/dimo
@@ -57,9 +60,12 @@ def run(
     Raises:
       UserError: viser is not installed, the address cannot be listened on, bad flags, or no finished run there.
     """
+    given = dict(locals())
     viser = import_viser()
-    check_flags("view", locals())
+    check_flags("view", given)
     if is_articulated(Path(workdir)):
+        parameters = read_app("view").parameters
+        check_use(given, {name: parameters[name].default for name in OF_A_RUN}, needs="a training run")
         written = read_articulated(Path(workdir))
         _check_address(host, port)
         _serve(viser, host, port, lambda server: build_joints(server, written))

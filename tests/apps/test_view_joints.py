@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from support import browser
 
+from dimo_jax.apps import view
 from dimo_jax.apps.articulate import run
 from dimo_jax.core.errors import UserError
 from dimo_jax.geometry.joint import move_points
@@ -88,6 +89,13 @@ def served(folder):
             assert process.wait(timeout=PATIENCE) == 0
         finally:
             process.kill()
+
+
+def test_flags_of_a_training_run_are_refused(folder, monkeypatch):
+    monkeypatch.setattr(view, "import_viser", lambda: None)
+    for given, found in ((dict(size=64), "--size: found 64"), (dict(checkpoint="best"), "--checkpoint: found 'best'")):
+        with pytest.raises(UserError, match=f"{found}, expected a training run with it"):
+            view.run(workdir=str(folder), **given)
 
 
 @pytest.mark.slow
