@@ -161,6 +161,7 @@ def _paper() -> ConfigDict:
     config.stage2.ball_scale = 1.0  # radius of the ball of Gaussians as a multiple of the key points' spacing
     config.stage2.opacity = 0.1
     config.stage2.sh_degree = 0
+    config.stage2.light = placeholder(tuple)  # where a light is looked for first (x, y, z); none: colours stay as painted
     config.stage2.scales = dict(fn="dimo_jax.training.gaussians:anisotropic")
     config.stage2.prune = dict(fn=f"{DENSITY}:prune", min_opacity=0.01, max_scale=0.4)
     config.stage2.prune_every = 1_000
@@ -177,6 +178,7 @@ def _paper() -> ConfigDict:
         logit_opacities=_rate(5e-2),
         sh=_rate(1e-2),
         projector=_rate(1e-3),  # with text.joint
+        light=_rate(5e-3),  # with stage2.light
     )
     config.stage2.losses = dict(
         rgb=dict(fn=f"{IMAGE}:rgb", weight=5000.0, kind="l2", novel_weight=1.0),

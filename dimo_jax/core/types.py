@@ -118,12 +118,13 @@ class Params(flax.struct.PyTreeNode):
     decoder: Any  # the decoder module's own variables
     key_points: KeyPoints
     gaussians: Gaussians
+    light: Any = None  # [3] towards a light that stands still, world axes, where colours follow one (`skinning.posing`)
 
 
 class JointParams(Params):
     """What training moves with `config.text.joint`."""
 
-    projector: Any  # the text projector's variables
+    projector: Any = None  # the text projector's variables
 
 
 class Rasterize(Protocol):

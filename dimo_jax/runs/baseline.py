@@ -13,6 +13,7 @@ from dimo_jax.core.types import Gaussians
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.losses.terms import load_networks
 from dimo_jax.losses.total import ImageInputs, Term, build_terms
+from dimo_jax.skinning.posing import rest
 from dimo_jax.systems.dimo import stages
 from dimo_jax.systems.dimo.state import TrainState
 from dimo_jax.systems.dimo.step import visible_params
@@ -42,7 +43,7 @@ def train_static(config: ConfigDict, dataset: Dataset, state: TrainState) -> Gau
     num_parts = own.num_devices * own.num_processes * own.accumulate
     still = static_config(config)
     options = stages.build_stages(config)[1].options
-    start = visible_params(state.params, state.alive, options).gaussians, state.alive
+    start = rest(visible_params(state.params, state.alive, options).gaussians, state.params.light), state.alive
     layout = parallel.Layout(accumulate=num_parts, grid=own.grid)
     trainer = Trainer(still, Static(still, dataset, start), dataset, layout)
     reached = trainer.init()

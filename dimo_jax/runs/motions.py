@@ -24,6 +24,7 @@ from dimo_jax.runs import captions
 from dimo_jax.runs.choice import Choice, is_code
 from dimo_jax.runs.codes import LINES, draw_codes, file_name
 from dimo_jax.runs.restore import Restored
+from dimo_jax.skinning.posing import rest
 from dimo_jax.systems.dimo import model as dimo
 from dimo_jax.systems.dimo.model import Components
 from dimo_jax.systems.dimo.sentences import text_options
@@ -168,7 +169,7 @@ class MotionRecorder:
             frame_rate=frame_rate,
             times=np.asarray(times, np.float32),
             codes=np.asarray(every),
-            canonical=params.gaussians,
+            canonical=rest(params.gaussians, params.light),
             means=np.asarray(clip.gaussians.means),
             quats=np.asarray(clip.gaussians.quats),
             rest=params.key_points.positions,

@@ -15,7 +15,7 @@ from dimo_jax.core.types import Array, Params
 
 GAUSSIANS = ("means", "log_scales", "quats", "logit_opacities", "sh")
 GROUPS = ("latents", "decoder", "positions", "log_radii", *GAUSSIANS)
-OPTIONAL_GROUPS = ("projector",)  # rate 0 where none is given
+OPTIONAL_GROUPS = ("projector", "light")  # rate 0 where none is given
 
 
 class GroupState(NamedTuple):
@@ -51,7 +51,7 @@ def scale_by_groups(schedules: Mapping[str, optax.Schedule]) -> optax.GradientTr
 
 
 def build_optimizer(
-    rates: Mapping[str, Any], *, key: str, groups: Sequence[str] = GROUPS, eps: float = 1e-15
+    rates: Mapping[str, Any], *, key: str, groups: Sequence[str] = GROUPS, eps: float = 1e-15, b2: float = 0.999
 ) -> optax.GradientTransformation:
     """Adam (eps 1e-15 as in 3DGS and the authors' code) with a schedule per group.
 
@@ -73,4 +73,4 @@ def build_optimizer(
         rate = rates.get(group, 0.0)
         is_number = isinstance(rate, int | float)
         schedules[group] = optax.constant_schedule(rate) if is_number else resolve(rate, key=f"{key}.{group}")()
-    return optax.chain(optax.scale_by_adam(eps=eps), scale_by_groups(schedules))
+    return optax.chain(optax.scale_by_adam(b2=b2, eps=eps), scale_by_groups(schedules))

@@ -21,6 +21,7 @@ from dimo_jax.io.ply import write_gaussians
 from dimo_jax.io.video import write_video, write_videos
 from dimo_jax.runs.codes import draw_samples
 from dimo_jax.runtime.progress import track
+from dimo_jax.skinning.posing import rest
 from dimo_jax.systems.dimo.player import Player
 from dimo_jax.training.images import composite_truth
 from dimo_jax.views.plots import plot_latents
@@ -181,5 +182,5 @@ def write_gallery(config: ConfigDict, dataset: Dataset, player: Player, workdir:
         samples=np.asarray(samples),
     )
     sections["Latent space"] = [Picture(workdir / "latents.png", "Codes of the motions, two main axes", False)]
-    write_gaussians(place_gaussians(player.params.gaussians, dataset.world or World()), workdir / "gaussians.ply")
+    write_gaussians(place_gaussians(rest(player.params.gaussians, player.params.light), dataset.world or World()), workdir / "gaussians.ply")
     return sections

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from dimo_jax.core.resolve import resolve
 from dimo_jax.core.types import Array, Deform, Gaussians, Graph, Params, Skinning
 from dimo_jax.geometry import quaternion
-from dimo_jax.skinning.posing import pose
+from dimo_jax.skinning.posing import pose, rest
 from dimo_jax.systems.dimo.projector import build_projector
 
 # Where the motion graph sees dead points: world units, far from all others, its square within float32.
@@ -141,7 +141,7 @@ def move_by_key_points(components: Components, params: Params, neighbors: Neighb
     means, quats = components.deform(
         gaussians.means, gaussians.quats, key_points.positions, translations, rotations, near, weights
     )
-    posed = pose(gaussians, means, quats)
+    posed = pose(gaussians, means, quats, light=params.light)
     return Moved(gaussians=posed, controls=key_points.positions + translations, rotations=rotations)
 
 
@@ -155,7 +155,7 @@ def move_points(components: Components, params: Params, neighbors: Neighbors, z:
     translations, rotations = decode(components, params, z, gaussians.means, time)
     means = gaussians.means + translations
     quats = quaternion.multiply(quaternion.normalize(rotations), quaternion.normalize(gaussians.quats))
-    return Moved(gaussians=pose(gaussians, means, quats), controls=means, rotations=rotations)
+    return Moved(gaussians=pose(gaussians, means, quats, light=params.light), controls=means, rotations=rotations)
 
 
 def move_without_key_points(
@@ -173,7 +173,7 @@ def move_without_key_points(
     count = positions.shape[0]
     means = gaussians.means + translations[count:]
     quats = quaternion.multiply(quaternion.normalize(rotations[count:]), quaternion.normalize(gaussians.quats))
-    posed = pose(gaussians, means, quats)
+    posed = pose(gaussians, means, quats, light=params.light)
     return Moved(gaussians=posed, controls=positions + translations[:count], rotations=rotations[:count])
 
 
@@ -181,7 +181,7 @@ def stay(components: Components, params: Params, neighbors: Neighbors, z: Array,
     """No motion at all: the static model that a run is compared with. Arguments as in `move_by_key_points`."""
     del components, neighbors, z, time
     positions = params.key_points.positions
-    return Moved(params.gaussians, controls=positions, rotations=quaternion.identity(positions.shape[:1]))
+    return Moved(rest(params.gaussians, params.light), controls=positions, rotations=quaternion.identity(positions.shape[:1]))
 
 
 def animate(

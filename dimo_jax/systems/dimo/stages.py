@@ -203,16 +203,19 @@ def begin_second(
     stage = config["stage2"]
     optimizer = build_optimizer(stage["rates"], key="stage2.rates")
     key_points, sh = choose_key_points(state, config)
+    light = stage.get("light")
     canonical = gaussians.init_around_key_points(
         key,
         key_points,
         sh,
         stage["ball_scale"] * gaussians.mean_spacing(key_points.positions),
         num_per_key_point=stage["num_per_key_point"],
-        degree=stage["sh_degree"],
+        degree=stage["sh_degree"] if light is None else 1,
         opacity=stage["opacity"],
     )
     params = state.params.replace(key_points=key_points, gaussians=canonical)
+    if light is not None:
+        params = params.replace(light=jnp.asarray(light, jnp.float32))
     times = frame_times(num_frames)
 
     def trajectories(z: Array) -> Array:

@@ -16,6 +16,7 @@ from dimo_jax.core.types import Array, Gaussians, Params
 from dimo_jax.geometry import quaternion
 from dimo_jax.runs.codes import LINES, draw_codes
 from dimo_jax.runs.restore import Restored
+from dimo_jax.skinning.posing import rest
 from dimo_jax.systems.dimo import model as dimo
 from dimo_jax.systems.dimo.model import Components, Moved, Neighbors
 from dimo_jax.systems.dimo.stages import frame_times
@@ -88,7 +89,7 @@ class Session:
         # Dead slots would be skinned, sent and sorted all the same.
         gaussians = jax.tree.map(lambda x: jnp.asarray(x)[usable], player.params.gaussians)
         self._params = player.params.replace(gaussians=gaussians)
-        self.colors = np.clip(np.asarray(to_rgb(gaussians)), 0.0, 1.0)  # [N,3]
+        self.colors = np.clip(np.asarray(to_rgb(rest(gaussians, player.params.light))), 0.0, 1.0)  # [N,3]
         self.opacities = np.asarray(jax.nn.sigmoid(gaussians.logit_opacities))  # [N]
         self.sources = {source.label: source for source in map(self._trained, model.trained_motions)}
         codes = np.stack([source.code for source in self.sources.values()])
