@@ -1,0 +1,139 @@
+"""Checkpoints of Wan in every layout that is read, and those that are not: one line each."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from support.wan_files import TINY, authors_name, diffusers_config, random_arrays, write_transformer
+
+from dimo_jax.core.errors import UserError
+from dimo_jax.networks.wan.transformer import build_params, init_params, load_transformer
+from dimo_jax.third_party.wan.transformer import WanConfig, expected_shapes, read_config, read_transformer
+
+
+def assert_same(found, expected):
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("shards", [0, 3])
+def test_diffusers_layout_in_one_file_and_in_shards(tmp_path, shards):
+    arrays = write_transformer(tmp_path, shards=shards)
+    assert read_config(tmp_path / "config.json") == TINY
+    assert_same(read_transformer(tmp_path, TINY), arrays)
+
+
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+def test_authors_layout(tmp_path, prefix):
+    arrays = random_arrays(expected_shapes(TINY))
+    theirs = {prefix + authors_name(name): value for name, value in arrays.items()}
+    assert f"{prefix}blocks.1.self_attn.norm_q.weight" in theirs
+    assert f"{prefix}blocks.0.norm3.bias" in theirs
+    assert f"{prefix}head.modulation" in theirs
+    config = dict(num_heads=2, dim=24, num_layers=2, ffn_dim=20, freq_dim=16, text_dim=10, in_dim=4, out_dim=4)
+    (tmp_path / "config.json").write_text(json.dumps({"_class_name": "WanModel", "model_type": "t2v", **config}))
+    save_file(theirs, tmp_path / "diffusion_pytorch_model.safetensors")
+    assert read_config(tmp_path / "config.json") == TINY
+    assert_same(read_transformer(tmp_path / "diffusion_pytorch_model.safetensors", TINY), arrays)
+
+
+def test_the_published_config_of_1_3b_is_the_default(tmp_path):
+    authors = {"_class_name": "WanModel", "dim": 1536, "eps": 1e-06, "ffn_dim": 8960, "freq_dim": 256, "in_dim": 16,
+               "model_type": "t2v", "num_heads": 12, "num_layers": 30, "out_dim": 16, "text_len": 512}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(authors))
+    assert read_config(tmp_path / "config.json") == WanConfig()
+    (tmp_path / "config.json").write_text(json.dumps(diffusers_config(WanConfig())))
+    assert read_config(tmp_path / "config.json") == WanConfig()
+
+
+def test_half_precision_is_read_and_what_needs_it_stays_float32(tmp_path):
+    arrays = random_arrays(expected_shapes(TINY))
+    write_transformer(tmp_path, arrays={name: value.astype(ml_dtypes.bfloat16) for name, value in arrays.items()})
+    params, config = load_transformer(tmp_path)
+    assert config == TINY
+    assert params.blocks.attention.query.kernel.dtype == jnp.bfloat16
+    kept = (params.time_outer.kernel, params.head_modulation, params.blocks.modulation, params.blocks.cross_norm.scale)
+    assert {each.dtype for each in kept} == {jnp.dtype("float32")}
+    exact = build_params(arrays, TINY)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2), params, exact)
+
+
+KEY = "blocks.1.attn2.to_k.weight"
+OTHER_LAYOUT = {f"transformer.layers.{index}.weight": np.zeros((2, 2), np.float32) for index in range(3)}
+BAD = {
+    "another layout": (
+        dict(arrays=OTHER_LAYOUT),
+        r"69 of 69 arrays are missing, such as patch_embedding.weight \(others are there, such as transformer.layers.0",
+    ),
+    "image to video": (
+        dict(arrays=random_arrays(expected_shapes(TINY)) | {"img_emb.proj.0.weight": np.zeros(3, np.float32)}),
+        "array img_emb.proj.0.weight is not known, expected the transformer of Wan 2.1 text-to-video",
+    ),
+    "fp8": (
+        dict(arrays=random_arrays(expected_shapes(TINY)) | {KEY: np.zeros((24, 24), ml_dtypes.float8_e4m3fn)}),
+        "to_k.weight is F8_E4M3, expected one of F64, F32, F16, BF16",
+    ),
+    "another size": (
+        dict(arrays=random_arrays(expected_shapes(TINY)) | {KEY: np.zeros((24, 20), np.float32)}),
+        r"to_k.weight has shape \[24, 20\], expected \[24, 24\]",
+    ),
+    "another model": (dict(config={"_class_name": "FluxTransformer"}), "_class_name is 'FluxTransformer', expected"),
+    "its image model": (dict(config=diffusers_config(image_dim=1280)), "image_dim 1280, expected text to video alone"),
+    "no size": (dict(config={"_class_name": "WanModel", "num_heads": 2, "dim": 24}), "num_layers is None, expected"),
+    "heads": (dict(config={"_class_name": "WanModel", "num_heads": 5, "dim": 24}), "expected a multiple of num_heads"),
+    "patch": (dict(config=diffusers_config(patch_size=[2, 2, 2])), "expected 1 latent frame a patch"),
+    "eps": (dict(config=diffusers_config(eps="no")), "eps is 'no', expected a number from 0 to 1"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "says"), BAD.values(), ids=list(BAD))
+def test_what_does_not_fit_is_one_line(tmp_path, arguments, says):
+    write_transformer(tmp_path, **arguments)
+    with pytest.raises(UserError, match=says) as caught:
+        load_transformer(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_files_and_shards_are_named(tmp_path):
+    write_transformer(tmp_path, shards=2)
+    second = tmp_path / "diffusion_pytorch_model-00002-of-00002.safetensors"
+    whole = second.read_bytes()
+    for data in (whole[:-100], whole[:20], b"", b"\x80\x04not safetensors"):
+        second.write_bytes(data)
+        with pytest.raises(UserError, match=r"00002-of-00002.safetensors: cannot be read as safetensors"):
+            load_transformer(tmp_path)
+    save_file({"x": np.zeros(2)}, second)
+    with pytest.raises(UserError, match=r"00002.safetensors: has no array .*, which .*index.json places there"):
+        load_transformer(tmp_path)
+    second.unlink()
+    with pytest.raises(UserError, match=r"00002.safetensors: not found, expected the shard that .*index.json names"):
+        load_transformer(tmp_path)
+    index = tmp_path / "diffusion_pytorch_model.safetensors.index.json"
+    for bad, says in (
+        ({"weight_map": {"a": "../outside.safetensors"}}, "names the shard '../outside.safetensors'"),
+        ({"weight_map": {"a": 3}}, "expected names of arrays"),
+        ({}, "weight_map is NoneType"),
+    ):
+        index.write_text(json.dumps(bad))
+        with pytest.raises(UserError, match=says):
+            load_transformer(tmp_path)
+    index.unlink()
+    write_transformer(tmp_path)
+    with pytest.raises(UserError, match="found 2 safetensors files and 0 indices"):
+        load_transformer(tmp_path)
+    with pytest.raises(UserError, match=r"none.safetensors: not found"):
+        load_transformer(tmp_path / "none.safetensors", tmp_path / "config.json")
+
+
+def test_a_network_from_nothing_has_the_same_arrays():
+    made = init_params(jax.random.key(0), TINY)
+    read = build_params(random_arrays(expected_shapes(TINY)), TINY)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), made) == jax.tree.map(lambda x: (x.shape, x.dtype), read)
+    deviation = float(jnp.std(made.blocks.inner.kernel) * np.sqrt(TINY.dim))
+    assert 0.9 < deviation < 1.1
+    np.testing.assert_array_equal(made.blocks.attention.key_norm, 1)

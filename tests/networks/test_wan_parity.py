@@ -1,0 +1,71 @@
+"""The networks of Wan against diffusers and transformers, with tiny random weights."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support.wan_files import TINY
+
+from dimo_jax.networks.wan.transformer import build_params, predict_velocity
+from dimo_jax.third_party.wan import transformer as transformer_files
+from dimo_jax.third_party.wan.transformer import WanConfig
+
+torch = pytest.importorskip("torch", reason="torch is not installed: no second opinion")
+diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: no second opinion")
+
+
+def to_theirs(config):
+    """Arguments of diffusers' WanTransformer3DModel."""
+    sizes = dataclasses.asdict(config)
+    names = {"num_heads": "num_attention_heads", "head_dim": "attention_head_dim", "patch": "patch_size"}
+    return {names.get(name, name): value for name, value in sizes.items()}
+
+
+def draw(model):
+    """Normal weights for every array, as NumPy; norms and tables that start at 1 or 0 would hide mistakes."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) / max(1, parameter[0].numel()) ** 0.5)
+    return {name: value.numpy() for name, value in model.eval().state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def transformer():
+    model = diffusers.WanTransformer3DModel(**to_theirs(TINY))
+    return model, draw(model)
+
+
+@pytest.mark.parametrize("per_frame", [False, True])
+def test_velocity_matches_diffusers(transformer, per_frame):
+    model, arrays = transformer
+    rng = np.random.default_rng(0)
+    latents = rng.normal(size=(2, 3, 4, 6, 4)).astype(np.float32)
+    text = rng.normal(size=(2, 5, 10)).astype(np.float32)
+    times = np.array([[0, 700, 41], [0, 999, 3]]) if per_frame else np.array([700, 3])
+    theirs = torch.from_numpy(np.repeat(times, 6, axis=1) if per_frame else times)  # theirs: a time per token
+    with torch.no_grad():
+        expected = model(torch.from_numpy(latents).permute(0, 4, 1, 2, 3), theirs, torch.from_numpy(text)).sample
+    found = predict_velocity(build_params(arrays, TINY), latents, times, text, config=TINY)
+    np.testing.assert_allclose(found, expected.permute(0, 2, 3, 4, 1).numpy(), atol=1e-4, rtol=1e-4)
+
+
+def test_every_array_of_the_1_3b_layout_is_known():
+    with torch.device("meta"):
+        theirs = diffusers.WanTransformer3DModel(**to_theirs(WanConfig())).state_dict()
+    shapes = transformer_files.expected_shapes(WanConfig())
+    assert {name: tuple(value.shape) for name, value in theirs.items()} == shapes
+    assert len(shapes) == 825
+
+
+def test_the_1_3b_network_takes_480p():
+    shapes = transformer_files.expected_shapes(WanConfig())
+    arrays = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
+    params = jax.eval_shape(lambda arrays: build_params(arrays, WanConfig(), jnp.bfloat16), arrays)
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert count == sum(int(np.prod(shape)) for shape in shapes.values()) == 1_418_996_800
+    latents, times, text = jnp.zeros((1, 21, 60, 104, 16)), jnp.zeros(1), jnp.zeros((1, 512, 4096))
+    run = lambda *each: predict_velocity(*each, config=WanConfig())  # noqa: E731
+    assert jax.eval_shape(run, params, latents, times, text).shape == latents.shape

@@ -1,0 +1,72 @@
+"""Tiny random weights of Wan's networks, written in the layouts that are read."""
+
+import json
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from dimo_jax.third_party.wan.transformer import WanConfig, expected_shapes
+
+TINY = WanConfig(
+    num_layers=2, num_heads=2, head_dim=12, ffn_dim=20, freq_dim=16, text_dim=10, in_channels=4, out_channels=4
+)
+# Parts of names as diffusers has them -> as Wan's authors do, outside of the code under test: the first that fits.
+_AUTHORS = (
+    ("condition_embedder.time_embedder.linear_1", "time_embedding.0"),
+    ("condition_embedder.time_embedder.linear_2", "time_embedding.2"),
+    ("condition_embedder.time_proj", "time_projection.1"),
+    ("condition_embedder.text_embedder.linear_1", "text_embedding.0"),
+    ("condition_embedder.text_embedder.linear_2", "text_embedding.2"),
+    ("proj_out", "head.head"),
+    ("attn1.to_out.0", "self_attn.o"),
+    ("attn2.to_out.0", "cross_attn.o"),
+    ("attn1.to_", "self_attn."),
+    ("attn2.to_", "cross_attn."),
+    ("attn1.", "self_attn."),
+    ("attn2.", "cross_attn."),
+    ("ffn.net.0.proj", "ffn.0"),
+    ("ffn.net.2", "ffn.2"),
+    ("norm2", "norm3"),
+)
+
+
+def authors_name(name):
+    if name.endswith("scale_shift_table"):
+        return name.replace("scale_shift_table", "modulation") if "blocks" in name else "head.modulation"
+    return next((name.replace(ours, theirs) for ours, theirs in _AUTHORS if ours in name), name)
+
+
+def random_arrays(shapes, seed=0):
+    rng = np.random.default_rng(seed)
+    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def diffusers_config(config=TINY, **changes):
+    named = dict(num_layers=config.num_layers, num_attention_heads=config.num_heads, ffn_dim=config.ffn_dim)
+    named |= dict(attention_head_dim=config.head_dim, freq_dim=config.freq_dim, text_dim=config.text_dim)
+    named |= dict(in_channels=config.in_channels, out_channels=config.out_channels, patch_size=list(config.patch))
+    return {"_class_name": "WanTransformer3DModel", "qk_norm": "rms_norm_across_heads", **named, **changes}
+
+
+def write_shards(folder, arrays, num_shards=2):
+    """Shards with their index, as diffusers writes what is large."""
+    places = {}
+    for shard in range(num_shards):
+        file = f"diffusion_pytorch_model-{shard + 1:05d}-of-{num_shards:05d}.safetensors"
+        names = sorted(arrays)[shard::num_shards]
+        save_file({name: arrays[name] for name in names}, folder / file)
+        places |= dict.fromkeys(names, file)
+    index = {"metadata": {}, "weight_map": places}
+    (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def write_transformer(folder, *, config=None, arrays=None, shards=0):
+    """A folder as diffusers writes it -> the arrays in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(diffusers_config() if config is None else config))
+    arrays = random_arrays(expected_shapes(TINY)) if arrays is None else arrays
+    if shards:
+        write_shards(folder, arrays, shards)
+    else:
+        save_file(arrays, folder / "diffusion_pytorch_model.safetensors")
+    return arrays
