@@ -8,11 +8,23 @@ import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from support.wan_files import TINY, authors_name, diffusers_config, random_arrays, write_transformer
+from support.wan_files import (
+    TINY,
+    TINY_VAE,
+    authors_name,
+    authors_vae_name,
+    diffusers_config,
+    random_arrays,
+    write_transformer,
+)
 
 from dimo_jax.core.errors import UserError
 from dimo_jax.networks.wan.transformer import build_params, init_params, load_transformer
+from dimo_jax.networks.wan.vae import load_vae
 from dimo_jax.third_party.wan.transformer import WanConfig, expected_shapes, read_config, read_transformer
+from dimo_jax.third_party.wan.vae import VaeConfig, read_vae
+from dimo_jax.third_party.wan.vae import expected_shapes as vae_shapes
+from dimo_jax.third_party.wan.vae import read_config as read_vae_config
 
 
 def assert_same(found, expected):
@@ -137,3 +149,54 @@ def test_a_network_from_nothing_has_the_same_arrays():
     deviation = float(jnp.std(made.blocks.inner.kernel) * np.sqrt(TINY.dim))
     assert 0.9 < deviation < 1.1
     np.testing.assert_array_equal(made.blocks.attention.key_norm, 1)
+
+
+VAE = {"_class_name": "AutoencoderKLWan", "base_dim": 4, "z_dim": 3, "latents_mean": [0.1, -0.2, 0.3]}
+VAE |= {"latents_std": [0.9, 1.1, 1.3], "num_res_blocks": 1, "dim_mult": [1, 2, 2, 2]}
+VAE |= {"temperal_downsample": [False, True, True]}
+
+
+def write_vae(folder, **changes):
+    (folder / "config.json").write_text(json.dumps({**VAE, **changes}))
+    arrays = random_arrays(vae_shapes(TINY_VAE))
+    save_file(arrays, folder / "diffusion_pytorch_model.safetensors")
+    return arrays
+
+
+@pytest.mark.parametrize("rename", [lambda name, config: name, authors_vae_name], ids=["diffusers", "authors"])
+def test_an_autoencoder_is_read_by_either_names(tmp_path, rename):
+    arrays = write_vae(tmp_path)
+    save_file({rename(name, TINY_VAE): value for name, value in arrays.items()}, tmp_path / "Wan2.1_VAE.safetensors")
+    assert_same(read_vae(tmp_path / "Wan2.1_VAE.safetensors", TINY_VAE), arrays)
+    params, config = load_vae(tmp_path / "Wan2.1_VAE.safetensors")
+    assert config == TINY_VAE
+    kernel = arrays["decoder.up_blocks.1.upsamplers.0.time_conv.weight"]
+    np.testing.assert_array_equal(params.decoder.levels[1].resample.time.kernel, kernel.transpose(2, 3, 4, 1, 0))
+
+
+def test_the_published_config_of_the_autoencoder_is_the_default(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"_class_name": "AutoencoderKLWan"}))
+    config = read_vae_config(tmp_path / "config.json")
+    assert config == VaeConfig()
+    assert (config.time_factor, config.space_factor, config.dims) == (4, 8, (96, 96, 192, 384, 384))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"_class_name": "AutoencoderKL"}, "_class_name is 'AutoencoderKL', expected 'AutoencoderKLWan'"),
+        ({"is_residual": True}, "is_residual is True, expected False, as in Wan 2.1"),
+        ({"patch_size": 2}, "patch_size is 2, expected None, as in Wan 2.1"),
+        ({"latents_std": [1.0, 0.0, 1.0]}, "latents_std is .*, expected 3 numbers"),
+        ({"latents_mean": [0.0]}, "latents_mean is .*, expected 3 numbers"),
+        ({"dim_mult": [1, 0]}, "dim_mult is .*, expected positive integers"),
+        ({"temperal_downsample": [1, 2, 3]}, "temperal_downsample is .*, expected 3 of true or false"),
+        ({"base_dim": 6}, r"has shape \[.*\], expected \["),
+        ({"num_res_blocks": 2}, "arrays are missing"),
+    ],
+)
+def test_an_autoencoder_that_does_not_fit_is_one_line(tmp_path, changes, says):
+    write_vae(tmp_path, **changes)
+    with pytest.raises(UserError, match=says) as caught:
+        load_vae(tmp_path)
+    assert "\n" not in str(caught.value)

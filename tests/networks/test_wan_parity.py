@@ -6,10 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.wan_files import TINY
+from support.wan_files import TINY, TINY_VAE, authors_vae_name, random_arrays
 
+from dimo_jax.networks.wan import vae as vae_network
+from dimo_jax.networks.wan.tiles import decode_tiled, encode_tiled
 from dimo_jax.networks.wan.transformer import build_params, predict_velocity
 from dimo_jax.third_party.wan import transformer as transformer_files
+from dimo_jax.third_party.wan import vae as vae_files
 from dimo_jax.third_party.wan.transformer import WanConfig
 
 torch = pytest.importorskip("torch", reason="torch is not installed: no second opinion")
@@ -69,3 +72,66 @@ def test_the_1_3b_network_takes_480p():
     latents, times, text = jnp.zeros((1, 21, 60, 104, 16)), jnp.zeros(1), jnp.zeros((1, 512, 4096))
     run = lambda *each: predict_velocity(*each, config=WanConfig())  # noqa: E731
     assert jax.eval_shape(run, params, latents, times, text).shape == latents.shape
+
+
+def make_autoencoder(config):
+    sizes = {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(config).items()}
+    halves, factor = sizes.pop("halves_time"), config.space_factor
+    model = diffusers.AutoencoderKLWan(temperal_downsample=halves, scale_factor_spatial=factor, **sizes)
+    return model, vae_network.build_params(draw(model), config)
+
+
+def to_video(tensor):
+    return tensor.permute(0, 2, 3, 4, 1).numpy()
+
+
+def normalize(latents):
+    return (latents - np.asarray(TINY_VAE.latents_mean)) / np.asarray(TINY_VAE.latents_std)
+
+
+def test_latents_and_videos_match_diffusers_in_pieces_and_at_once(quick_compile):
+    model, params = make_autoencoder(TINY_VAE)
+    video = np.random.default_rng(1).uniform(-1, 1, (1, 9, 16, 24, 3)).astype(np.float32)
+    with torch.no_grad():
+        posterior = model.encode(torch.from_numpy(video).permute(0, 4, 1, 2, 3)).latent_dist
+        expected = posterior.mode()
+        shown = to_video(model.decode(expected).sample)
+    found = vae_network.encode(params, video, config=TINY_VAE)
+    np.testing.assert_allclose(found, normalize(to_video(expected)), atol=1e-4, rtol=1e-4)
+    decoded = vae_network.decode(params, found)
+    assert np.mean(np.abs(shown) < 1) > 0.5  # else clipping would hide what differs
+    np.testing.assert_allclose(decoded, shown, atol=1e-4)
+    np.testing.assert_allclose(vae_network.encode(params, video, config=TINY_VAE, chunked=False), found, atol=1e-5)
+    np.testing.assert_allclose(vae_network.decode(params, found, chunked=False), decoded, atol=1e-5)
+
+
+def test_tiles_match_diffusers(quick_compile):
+    small = dataclasses.replace(TINY_VAE, dim_mult=(1, 2), halves_time=(True,))
+    model, params = make_autoencoder(small)
+    video = np.random.default_rng(2).uniform(-1, 1, (1, 1, 12, 20, 3)).astype(np.float32)
+    model.enable_tiling(8, 8, 4, 4)
+    with torch.no_grad():
+        expected = model.encode(torch.from_numpy(video).permute(0, 4, 1, 2, 3)).latent_dist.mode()
+        shown = to_video(model.decode(expected).sample)
+    tiling = dict(config=small, tile=8, stride=4)
+    found = encode_tiled(params, video, **tiling)
+    np.testing.assert_allclose(found, normalize(to_video(expected)), atol=1e-4, rtol=1e-4)
+    np.testing.assert_allclose(decode_tiled(params, found, **tiling), shown, atol=1e-4)
+
+
+def test_authors_autoencoder_in_a_pth_file_of_half_precision(tmp_path):
+    arrays = random_arrays(vae_files.expected_shapes(TINY_VAE))
+    theirs = {authors_vae_name(name, TINY_VAE): torch.from_numpy(value).bfloat16() for name, value in arrays.items()}
+    torch.save(theirs, tmp_path / "Wan2.1_VAE.pth")
+    found = vae_files.read_vae(tmp_path / "Wan2.1_VAE.pth", TINY_VAE)
+    assert set(found) == set(arrays)
+    for name, value in arrays.items():
+        assert found[name].dtype == "bfloat16"
+        np.testing.assert_array_equal(found[name], value.astype(found[name].dtype), err_msg=name)
+
+
+def test_every_array_of_the_autoencoder_is_known():
+    with torch.device("meta"):
+        theirs = diffusers.AutoencoderKLWan().state_dict()
+    shapes = vae_files.expected_shapes(vae_files.VaeConfig())
+    assert {name: tuple(value.shape) for name, value in theirs.items()} == shapes

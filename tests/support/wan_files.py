@@ -1,14 +1,24 @@
 """Tiny random weights of Wan's networks, written in the layouts that are read."""
 
 import json
+import re
 
 import numpy as np
 from safetensors.numpy import save_file
 
 from dimo_jax.third_party.wan.transformer import WanConfig, expected_shapes
+from dimo_jax.third_party.wan.vae import VaeConfig
 
 TINY = WanConfig(
     num_layers=2, num_heads=2, head_dim=12, ffn_dim=20, freq_dim=16, text_dim=10, in_channels=4, out_channels=4
+)
+TINY_VAE = VaeConfig(
+    base_dim=4,
+    z_dim=3,
+    latents_mean=(0.1, -0.2, 0.3),
+    latents_std=(0.9, 1.1, 1.3),
+    num_res_blocks=1,
+    dim_mult=(1, 2, 2, 2),
 )
 # Parts of names as diffusers has them -> as Wan's authors do, outside of the code under test: the first that fits.
 _AUTHORS = (
@@ -34,6 +44,26 @@ def authors_name(name):
     if name.endswith("scale_shift_table"):
         return name.replace("scale_shift_table", "modulation") if "blocks" in name else "head.modulation"
     return next((name.replace(ours, theirs) for ours, theirs in _AUTHORS if ours in name), name)
+
+
+def authors_vae_name(name, config):
+    """Their residual blocks are rows of layers, and a decoder's levels one row of blocks."""
+    row = config.num_res_blocks + 2
+    name = re.sub(r"up_blocks\.(\d)\.resnets\.(\d)", lambda m: f"upsamples.{int(m[1]) * row + int(m[2])}", name)
+    name = re.sub(r"up_blocks\.(\d)\.upsamplers\.0", lambda m: f"upsamples.{int(m[1]) * row + row - 1}", name)
+    for ours, theirs in (
+        *(
+            ("mid_block.resnets.0", "middle.0"),
+            ("mid_block.attentions.0", "middle.1"),
+            ("mid_block.resnets.1", "middle.2"),
+        ),
+        *(("down_blocks", "downsamples"), ("norm1", "residual.0"), ("norm2", "residual.3")),
+        *((".conv1.", ".residual.2."), (".conv2.", ".residual.6."), ("conv_shortcut", "shortcut")),
+        *(("conv_in", "conv1"), ("norm_out", "head.0"), ("conv_out", "head.2")),
+        *(("post_quant_conv", "conv2"), ("quant_conv", "conv1")),
+    ):
+        name = name.replace(ours, theirs)
+    return name
 
 
 def random_arrays(shapes, seed=0):
