@@ -15,13 +15,18 @@ from support.wan_files import (
     authors_vae_name,
     diffusers_config,
     random_arrays,
+    write_text_encoder,
+    write_tokenizer,
     write_transformer,
 )
 
 from dimo_jax.core.errors import UserError
 from dimo_jax.networks.wan.transformer import build_params, init_params, load_transformer
+from dimo_jax.networks.wan.umt5 import encode as encode_text
+from dimo_jax.networks.wan.umt5 import load_text_encoder
 from dimo_jax.networks.wan.vae import load_vae
 from dimo_jax.third_party.wan.transformer import WanConfig, expected_shapes, read_config, read_transformer
+from dimo_jax.third_party.wan.umt5 import clean_prompt, read_tokenizer
 from dimo_jax.third_party.wan.vae import VaeConfig, read_vae
 from dimo_jax.third_party.wan.vae import expected_shapes as vae_shapes
 from dimo_jax.third_party.wan.vae import read_config as read_vae_config
@@ -200,3 +205,80 @@ def test_an_autoencoder_that_does_not_fit_is_one_line(tmp_path, changes, says):
     with pytest.raises(UserError, match=says) as caught:
         load_vae(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def text_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text")
+    write_text_encoder(folder)
+    return folder
+
+
+def test_prompts_are_cleaned_and_end(text_folder):
+    assert clean_prompt("  It &amp;amp; walks\n\n on ") == "It & walks on"
+    tokenize, count = read_tokenizer(text_folder / "tokenizer")
+    assert count == 35
+    assert tokenize("it walks.") == [32, 33, 30, 1]
+    assert tokenize("") == [1]
+
+
+def test_padding_and_company_change_no_embedding(text_folder, quick_compile):
+    encoder = load_text_encoder(text_folder / "text_encoder", text_folder / "tokenizer", dtype=jnp.float32)
+    together = encoder.embed(["it walks.", "a", "it walks walks walks walks"], length=8)
+    assert together.shape == (3, 8, 8)
+    alone = encoder.embed(["it walks."], length=12)[0]
+    np.testing.assert_allclose(together[0, :4], alone[:4], atol=1e-5)
+    assert (together[0, 4:] == 0).all()
+    assert (together[0, :4] != 0).any(axis=-1).all()
+    cut = encoder.tokenizer("it walks walks")
+    tokens, mask = np.array([[*cut[:3], 1]]), np.ones((1, 4), bool)
+    expected = encode_text(encoder.params, tokens, mask, config=encoder.config)
+    np.testing.assert_allclose(encoder.embed(["it walks walks walks walks"], length=4), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"model_type": "t5"}, "model_type is 't5', expected 'umt5'"),
+        ({"feed_forward_proj": "relu"}, "feed_forward_proj is 'relu', expected 'gated-gelu'"),
+        ({"vocab_size": 30}, "tokenizer: has 35 tokens, expected at most 30"),
+        ({"vocab_size": 61}, r"shared.weight has shape \[60, 8\], expected \[61, 8\]"),
+        ({"relative_attention_max_distance": 4}, "found 32 buckets to a distance of 4"),
+        ({"d_kv": None}, "d_kv is None, expected a positive integer"),
+    ],
+)
+def test_a_text_encoder_that_does_not_fit_is_one_line(tmp_path, changes, says):
+    write_text_encoder(tmp_path, **changes)
+    with pytest.raises(UserError, match=says) as caught:
+        load_text_encoder(tmp_path / "text_encoder", tmp_path / "tokenizer")
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_tokenizers_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"found neither tokenizer.json nor spiece.model"):
+        read_tokenizer(tmp_path)
+    (tmp_path / "spiece.model").write_bytes(b"no model")
+    with pytest.raises(UserError, match=r"spiece.model: (not readable as a tokenizer|package sentencepiece not found)"):
+        read_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(UserError, match=r"tokenizer.json: not readable as a tokenizer"):
+        read_tokenizer(tmp_path)
+    write_tokenizer(tmp_path)
+    text = (tmp_path / "tokenizer.json").read_text().replace("</s>", "<end>")
+    (tmp_path / "tokenizer.json").write_text(text)
+    with pytest.raises(UserError, match=r"tokenizer.json: has no token '</s>'"):
+        read_tokenizer(tmp_path)
+
+
+def test_pieces_without_tokenizers_are_read_too(tmp_path):
+    pieces = pytest.importorskip("sentencepiece", reason="sentencepiece is not installed")
+    ids = dict(pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
+    with (tmp_path / "spiece.model").open("wb") as file:
+        pieces.SentencePieceTrainer.train(
+            sentence_iterator=iter(["it walks and waves", "it jumps", "a hand waves"] * 5), model_writer=file,
+            vocab_size=25, minloglevel=2, **ids
+        )  # fmt: skip
+    tokenize, count = read_tokenizer(tmp_path)
+    processor = pieces.SentencePieceProcessor(model_file=str(tmp_path / "spiece.model"))
+    assert count == 25
+    assert tokenize("it waves") == [*processor.encode("it waves"), 1]

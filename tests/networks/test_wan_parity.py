@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.wan_files import TINY, TINY_VAE, authors_vae_name, random_arrays
+from support.wan_files import TEXT, TINY, TINY_TEXT, TINY_VAE, authors_text_name, authors_vae_name, random_arrays
 
+from dimo_jax.networks.wan import umt5
 from dimo_jax.networks.wan import vae as vae_network
 from dimo_jax.networks.wan.tiles import decode_tiled, encode_tiled
 from dimo_jax.networks.wan.transformer import build_params, predict_velocity
 from dimo_jax.third_party.wan import transformer as transformer_files
+from dimo_jax.third_party.wan import umt5 as text_files
 from dimo_jax.third_party.wan import vae as vae_files
 from dimo_jax.third_party.wan.transformer import WanConfig
 
@@ -135,3 +137,47 @@ def test_every_array_of_the_autoencoder_is_known():
         theirs = diffusers.AutoencoderKLWan().state_dict()
     shapes = vae_files.expected_shapes(vae_files.VaeConfig())
     assert {name: tuple(value.shape) for name, value in theirs.items()} == shapes
+
+
+def test_sentences_match_transformers_in_either_layout(tmp_path, quick_compile):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed: no second opinion")
+    model = transformers.UMT5EncoderModel(transformers.UMT5Config(**TEXT))
+    state = draw(model)
+    arrays = {name: state[name] for name in text_files.expected_shapes(TINY_TEXT)}
+    assert set(state) == {*arrays, "encoder.embed_tokens.weight"}
+    tokens, lengths = np.random.default_rng(3).integers(0, 60, (2, 70)), np.array([[70], [9]])
+    mask = np.arange(70) < lengths
+    with torch.no_grad():
+        expected = model(torch.from_numpy(tokens), torch.from_numpy(mask).int()).last_hidden_state.numpy()
+    theirs = {name: torch.from_numpy(value) for name, value in arrays.items()}
+    torch.save({authors_text_name(name): value for name, value in theirs.items()}, tmp_path / "models_t5.pth")
+    read = text_files.read_umt5(tmp_path / "models_t5.pth", TINY_TEXT)
+    found = umt5.encode(umt5.build_params(read, TINY_TEXT), tokens, mask, config=TINY_TEXT)
+    np.testing.assert_allclose(found, np.where(mask[..., None], expected, 0), atol=1e-4, rtol=1e-4)
+
+
+def test_distances_fall_into_transformers_buckets():
+    pytest.importorskip("transformers", reason="transformers is not installed: no second opinion")
+    from transformers.models.umt5.modeling_umt5 import UMT5Attention, UMT5Config
+
+    layer = UMT5Attention(UMT5Config(**TEXT), has_relative_attention_bias=True)
+    places = torch.arange(512)
+    expected = layer._relative_position_bucket(places[None, :] - places[:, None])
+    np.testing.assert_array_equal(umt5.bucket_distances(512, TINY_TEXT), expected.numpy())
+
+
+def test_every_array_of_umt5_xxl_is_known():
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed: no second opinion")
+    sizes = dict(num_layers=24, num_heads=64, d_kv=64, d_model=4096, d_ff=10240, vocab_size=256384)
+    with torch.device("meta"):
+        theirs = transformers.UMT5EncoderModel(transformers.UMT5Config(**sizes)).state_dict()
+    theirs.pop("encoder.embed_tokens.weight")  # the same as shared.weight
+    shapes = text_files.expected_shapes(text_files.Umt5Config())
+    assert {name: tuple(value.shape) for name, value in theirs.items()} == shapes
+
+
+def test_prompts_are_cleaned_as_in_diffusers():
+    from diffusers.pipelines.wan.pipeline_wan import prompt_clean
+
+    for text in ("  a &lt;b&gt;  cat\t walks \n on ", "it&amp;quot;s", ""):
+        assert text_files.clean_prompt(text) == prompt_clean(text)

@@ -7,6 +7,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from dimo_jax.third_party.wan.transformer import WanConfig, expected_shapes
+from dimo_jax.third_party.wan.umt5 import Umt5Config
+from dimo_jax.third_party.wan.umt5 import expected_shapes as text_shapes
 from dimo_jax.third_party.wan.vae import VaeConfig
 
 TINY = WanConfig(
@@ -20,6 +22,8 @@ TINY_VAE = VaeConfig(
     num_res_blocks=1,
     dim_mult=(1, 2, 2, 2),
 )
+TINY_TEXT = Umt5Config(num_layers=2, num_heads=3, head_dim=4, dim=8, ffn_dim=20, vocab_size=60)
+TEXT = dict(model_type="umt5", num_layers=2, num_heads=3, d_kv=4, d_model=8, d_ff=20, vocab_size=60)
 # Parts of names as diffusers has them -> as Wan's authors do, outside of the code under test: the first that fits.
 _AUTHORS = (
     ("condition_embedder.time_embedder.linear_1", "time_embedding.0"),
@@ -66,6 +70,18 @@ def authors_vae_name(name, config):
     return name
 
 
+def authors_text_name(name):
+    first, second = "layer.0.SelfAttention", "layer.1.DenseReluDense"
+    for ours, theirs in (
+        *(("encoder.final_layer_norm", "norm"), ("shared", "token_embedding"), ("encoder.block", "blocks")),
+        *((f"{first}.relative_attention_bias", "pos_embedding.embedding"), (first, "attn")),
+        *(("layer.0.layer_norm", "norm1"), ("layer.1.layer_norm", "norm2")),
+        *((f"{second}.wi_0", "ffn.gate.0"), (f"{second}.wi_1", "ffn.fc1"), (f"{second}.wo", "ffn.fc2")),
+    ):
+        name = name.replace(ours, theirs)
+    return name
+
+
 def random_arrays(shapes, seed=0):
     rng = np.random.default_rng(seed)
     return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
@@ -99,4 +115,28 @@ def write_transformer(folder, *, config=None, arrays=None, shards=0):
         write_shards(folder, arrays, shards)
     else:
         save_file(arrays, folder / "diffusion_pytorch_model.safetensors")
+    return arrays
+
+
+def write_tokenizer(folder):
+    """A tokenizer of pieces, as umT5 has it: a space before every word, an end of its own."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    pieces = ["<pad>", "</s>", "<unk>", "\u2581", *"abcdefghijklmnopqrstuvwxyz.,", "\u2581it", "\u2581walks", "ing"]
+    tokenizer = Tokenizer(models.Unigram([(piece, -float(i > 2)) for i, piece in enumerate(pieces)], unk_id=2))
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def write_text_encoder(folder, arrays=None, **changes):
+    """text_encoder/ and tokenizer/ of a folder, as diffusers writes them -> the arrays."""
+    (folder / "text_encoder").mkdir(parents=True, exist_ok=True)
+    (folder / "text_encoder/config.json").write_text(json.dumps({**TEXT, **changes}))
+    arrays = random_arrays(text_shapes(TINY_TEXT)) if arrays is None else arrays
+    save_file(arrays, folder / "text_encoder/model.safetensors")
+    write_tokenizer(folder / "tokenizer")
     return arrays
