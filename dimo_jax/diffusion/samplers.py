@@ -14,6 +14,7 @@ from .flow import NUM_TRAIN_STEPS
 
 # A noisy sample and its timestep in 0..1000 -> the velocity noise - data.
 Velocity = Callable[[Array, Array], Array]
+_Carry = tuple[Array, Array, Array, Array]
 
 
 def plan_levels(num_steps: int, *, shift: float = 3.0) -> np.ndarray:
@@ -72,9 +73,9 @@ def sample_unipc(velocity: Velocity, noise: Array, levels: np.ndarray) -> Array:
     timesteps = np.floor(levels[:-1] * NUM_TRAIN_STEPS)
 
     def combine(weights: Array, *terms: Array) -> Array:
-        return sum(weight * term for weight, term in zip(weights, terms, strict=True))  # type: ignore[return-value]
+        return sum(weight * term for weight, term in zip(weights, terms, strict=True))
 
-    def step(carry: tuple[Array, ...], row: tuple[Array, ...]) -> tuple[tuple[Array, ...], None]:
+    def step(carry: _Carry, row: tuple[Array, ...]) -> tuple[_Carry, None]:
         x, last, newer, older = carry
         level, timestep, correction, prediction = row
         found = x - level * velocity(x, timestep).astype(x.dtype)
@@ -111,7 +112,7 @@ def plan_unipc(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         # The weights that make the corrector exact to third order: [[1,1],[ratio,1]] rho = b.
         first = np.expm1(-step) / -step - 1
         second = first / -step - 0.5
-        rho = np.linalg.solve([[1, 1], [ratio, 1]], np.array([first, 2 * second]) / np.expm1(-step))
+        rho = np.linalg.solve(np.array([[1, 1], [ratio, 1]]), np.array([first, 2 * second]) / np.expm1(-step))
         correct[index, 1:] = scale, gain * (1 - rho[0] / ratio - rho[1]), gain * rho[0] / ratio, gain * rho[1]
     return correct, predict
 

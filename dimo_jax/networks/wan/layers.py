@@ -94,12 +94,11 @@ def rotary_table(frames: Sequence[int], height: int, width: int, head_dim: int, 
         angles = places[:, None] * base ** (-np.arange(0, size, 2, dtype=np.float64) / max(size, 1))
         spread = [1, 1, 1, size // 2]
         spread[axis] = shape[axis]
-        tables.append(
-            tuple(
-                jnp.broadcast_to(part(angles).astype(np.float32).reshape(spread), (*shape, size // 2))
-                for part in (np.cos, np.sin)
-            )
+        cos, sin = (
+            jnp.broadcast_to(part.astype(np.float32).reshape(spread), (*shape, size // 2))
+            for part in (np.cos(angles), np.sin(angles))
         )
+        tables.append((cos, sin))
     cos, sin = (jnp.concatenate(parts, axis=-1).reshape(math.prod(shape), -1) for parts in zip(*tables))
     return cos, sin
 
