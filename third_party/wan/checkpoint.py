@@ -17,6 +17,7 @@ from dimo_jax.core.errors import UserError
 from ..torch_files import load_tensors
 
 MAX_JSON_BYTES = 64 << 20
+MAX_LAYERS = 1024  # a model with more is a mistake, of which the names alone would take long to list
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _INDEX = ".safetensors.index.json"
 
@@ -44,15 +45,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_positive(config: Mapping[str, Any], key: str, default: int | None, path: Path) -> int:
-    """A whole number from 1 to 2^24 of a config.
+def read_positive(config: Mapping[str, Any], key: str, default: int | None, path: Path, *, most: int = 1 << 24) -> int:
+    """A whole number from 1 to `most` of a config.
 
     Raises:
       UserError: it is missing and has no default, or it is something else.
     """
     value = config.get(key, default)
-    if type(value) is not int or not 1 <= value <= 1 << 24:
-        raise UserError(f"{path}: {key} is {str(value)[:40]}, expected a positive integer")
+    if type(value) is not int or not 1 <= value <= most:
+        raise UserError(f"{path}: {key} is {str(value)[:40]}, expected a positive integer up to {most}")
     return value
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from dimo_jax.core.errors import UserError
 
-from .checkpoint import Shapes, read_arrays, read_json, read_positive
+from .checkpoint import MAX_LAYERS, Shapes, read_arrays, read_json, read_positive
 
 WHAT = "the transformer of Wan 2.1 text-to-video, as diffusers or its authors name its arrays"
 
@@ -63,8 +63,8 @@ def read_config(path: Path) -> WanConfig:
     if not isinstance(eps, float) or not 0 < eps < 1:
         raise UserError(f"{path}: eps is {str(eps)[:40]!r}, expected a number from 0 to 1")
 
-    def size(key: str, default: int | None = None) -> int:
-        return read_positive(config, key, default, path)
+    def size(key: str, default: int | None = None, most: int = 1 << 24) -> int:
+        return read_positive(config, key, default, path, most=most)
 
     ours = kind == "WanModel"
     heads = size("num_heads" if ours else "num_attention_heads")
@@ -74,7 +74,7 @@ def read_config(path: Path) -> WanConfig:
     if head_dim % 2:
         raise UserError(f"{path}: heads have {head_dim} numbers, expected an even count, which turn in pairs")
     return WanConfig(
-        num_layers=size("num_layers"),
+        num_layers=size("num_layers", most=MAX_LAYERS),
         num_heads=heads,
         head_dim=head_dim,
         ffn_dim=size("ffn_dim"),

@@ -13,7 +13,7 @@ import numpy as np
 
 from dimo_jax.core.errors import UserError
 
-from .checkpoint import read_arrays, read_json, read_positive
+from .checkpoint import MAX_LAYERS, read_arrays, read_json, read_positive
 
 WHAT = "a umT5 encoder, as transformers or Wan's authors name its arrays"
 END = "</s>"
@@ -51,14 +51,14 @@ def read_config(path: Path) -> Umt5Config:
     if not isinstance(eps, float) or not 0 < eps < 1:
         raise UserError(f"{path}: layer_norm_epsilon is {str(eps)[:40]!r}, expected a number from 0 to 1")
 
-    def size(key: str, default: int | None = None) -> int:
-        return read_positive(config, key, default, path)
+    def size(key: str, default: int | None = None, most: int = 1 << 24) -> int:
+        return read_positive(config, key, default, path, most=most)
 
     buckets, distance = size("relative_attention_num_buckets", 32), size("relative_attention_max_distance", 128)
     if buckets % 4 or distance <= buckets // 4:
         raise UserError(f"{path}: found {buckets} buckets to a distance of {distance}, expected 4 k and more than k")
     return Umt5Config(
-        num_layers=size("num_layers"),
+        num_layers=size("num_layers", most=MAX_LAYERS),
         num_heads=size("num_heads"),
         head_dim=size("d_kv"),
         dim=size("d_model"),

@@ -13,7 +13,7 @@ import numpy as np
 
 from dimo_jax.core.errors import UserError
 
-from .checkpoint import read_arrays, read_json, read_positive
+from .checkpoint import MAX_LAYERS, read_arrays, read_json, read_positive
 
 WHAT = "the video autoencoder of Wan 2.1, as diffusers or its authors name its arrays"
 # Facts of the trained model: what its latents are normalized by.
@@ -80,7 +80,7 @@ def read_config(path: Path) -> VaeConfig:
         base_dim=base,
         z_dim=z_dim,
         dim_mult=tuple(mult),
-        num_res_blocks=read_positive(config, "num_res_blocks", 2, path),
+        num_res_blocks=read_positive(config, "num_res_blocks", 2, path, most=MAX_LAYERS),
         halves_time=tuple(halves),
         latents_mean=_read_numbers(config, "latents_mean", _MEAN, z_dim, path),
         latents_std=_read_numbers(config, "latents_std", _STD, z_dim, path),
