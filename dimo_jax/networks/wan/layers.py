@@ -32,7 +32,10 @@ class Lora(flax.struct.PyTreeNode):
 
 
 class Dense(flax.struct.PyTreeNode):
-    """x @ kernel + bias, and what its LoRA adds, where it has one."""
+    """x @ kernel + bias, and what its LoRA adds, where it has one, computed in the type of x.
+
+    So arrays that are trained may be float32 among others of half the precision.
+    """
 
     kernel: Array  # [in,out]
     bias: Array | None = None  # [out]
@@ -40,11 +43,11 @@ class Dense(flax.struct.PyTreeNode):
 
     def __call__(self, x: Array) -> Array:
         """x [...,in] -> [...,out]."""
-        y = x @ self.kernel
+        y = x @ self.kernel.astype(x.dtype)
         if self.bias is not None:
-            y = y + self.bias
+            y = y + self.bias.astype(x.dtype)
         if self.lora is not None:
-            y = y + ((x @ self.lora.down) @ self.lora.up * self.lora.scale).astype(y.dtype)
+            y = y + (x @ self.lora.down.astype(x.dtype)) @ self.lora.up.astype(x.dtype) * self.lora.scale
         return y
 
 

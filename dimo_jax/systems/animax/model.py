@@ -121,8 +121,17 @@ def predict_joint(
 
     Returns:
       [B,N,2f+4,h,w,C] float32.
+
+    Raises:
+      ValueError: texts or rays that are not those of the samples, views and places; an odd number of frames.
     """
     batch, num_views, num_frames, height, width = latents.shape[:5]
+    if ray_maps.shape != (*latents.shape[:2], height, width, rays.NUM_CHANNELS):
+        raise ValueError(f"rays {ray_maps.shape}, expected {(batch, num_views, height, width, rays.NUM_CHANNELS)}")
+    if len(text) != batch or len(timesteps) != batch or num_frames % 2 or num_frames < 4:
+        raise ValueError(
+            f"{len(text)} texts, {len(timesteps)} times, {num_frames} frames, expected {batch}, {batch} and 2 f + 4"
+        )
     backbone, (_, rows, columns) = params.backbone, config.patch
     grid = (height // rows, width // columns)
     rotary = rotary_table(sequence.shared_positions(num_frames), *grid, config.head_dim)

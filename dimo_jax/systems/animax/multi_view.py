@@ -25,7 +25,11 @@ def scatter_views(x: Array, num_views: int, num_frames: int) -> Array:
 
 
 def init_attention(attention: Attention) -> Attention:
-    """Multi-view layers that start as the backbone's self-attention, and change nothing: their last layer is 0."""
+    """Multi-view layers that start as the backbone's self-attention, and change nothing: their last layer is 0.
+
+    They are float32, as all that is trained, whatever the backbone is.
+    """
+    attention = jax.tree.map(lambda x: x.astype(jnp.float32), attention)
     out = jax.tree.map(jnp.zeros_like, attention.out.replace(lora=None))
     plain = {name: getattr(attention, name).replace(lora=None) for name in ("query", "key", "value")}
     return attention.replace(out=out, **plain)

@@ -50,6 +50,18 @@ def inputs():
     return latents, np.array([700.0]), text, ray_maps
 
 
+def in_half_precision(backbone):
+    """As `build_params` has it in bfloat16."""
+
+    def shorten(path, leaf):
+        kept = ("time_inner", "time_outer", "modulation", "norm", "lora")
+        name = jax.tree_util.keystr(path)
+        stays = any(part in name for part in kept) and "time_modulation" not in name
+        return leaf if stays else leaf.astype(jnp.bfloat16)
+
+    return jax.tree_util.tree_map_with_path(shorten, backbone)
+
+
 def run_backbone(backbone, latents, times, text, frames):
     """The backbone alone, on each view as if there were no other: latents [N,F,h,w,C]."""
     words = np.repeat(text, len(latents), axis=0)
@@ -74,6 +86,21 @@ def test_at_step_0_the_rgb_half_is_the_backbone_on_the_rgb_half_alone(backbone, 
     found = predict(at_start, twice, times, text, ray_maps)[0]
     np.testing.assert_allclose(found[:, : FRAMES // 2], expected, atol=1e-5)
     np.testing.assert_allclose(found[:, FRAMES // 2 :], expected, atol=1e-5)
+
+
+def test_half_precision_comes_near_and_other_shapes_are_refused(backbone, trained, inputs):
+    latents, times, text, ray_maps = inputs
+    short = trained.replace(backbone=in_half_precision(trained.backbone))
+    assert short.backbone.blocks.inner.kernel.dtype == jnp.bfloat16
+    assert short.backbone.blocks.modulation.dtype == jnp.float32
+    assert model.add_views(short).views.query.kernel.dtype == jnp.float32  # what is trained
+    found, expected = (predict(params, *inputs) for params in (short, trained))
+    assert found.dtype == jnp.float32
+    assert jnp.sqrt(jnp.mean((found - expected) ** 2) / jnp.mean(expected**2)) < 0.05
+    with pytest.raises(ValueError, match=r"rays \(1, 1, 4, 4, 6\), expected \(1, 2, 4, 4, 6\)"):
+        predict(trained, latents, times, text, ray_maps[:, :1])
+    with pytest.raises(ValueError, match="2 texts, 1 times, 6 frames, expected 1, 1 and"):
+        predict(trained, latents, times, np.concatenate([text, text]), ray_maps)
 
 
 def test_halves_share_positions_and_differ_by_their_modality_alone(at_start, trained, inputs):
