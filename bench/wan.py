@@ -15,11 +15,14 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dimo_jax.diffusion.samplers import plan_levels, sample_unipc
 from dimo_jax.networks.wan import transformer, umt5, vae
+from dimo_jax.systems.animax import model as animax
+from dimo_jax.systems.animax import stages
 from dimo_jax.third_party.wan import transformer as transformer_files
 from dimo_jax.third_party.wan import umt5 as text_files
 from dimo_jax.third_party.wan import vae as vae_files
@@ -45,7 +48,7 @@ def main() -> None:
 
 
 def report_sizes() -> None:
-    """Arrays and parameters of the published sizes."""
+    """Arrays and parameters of the published sizes, and of AnimaX around them in its two stages."""
     for label, module, config in (
         ("transformer, Wan2.1-T2V-1.3B", transformer_files, transformer_files.WanConfig()),
         ("video autoencoder, Wan 2.1", vae_files, vae_files.VaeConfig()),
@@ -53,6 +56,21 @@ def report_sizes() -> None:
     ):
         shapes = module.expected_shapes(config)  # type: ignore[attr-defined]
         print(f"{label:30s} {len(shapes):5d} arrays {sum(map(math.prod, shapes.values())):14,d} parameters")
+    config = transformer_files.WanConfig()
+    shapes = transformer_files.expected_shapes(config)
+    arrays = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
+
+    def build(arrays: dict[str, jax.Array]) -> animax.AnimaxParams:
+        backbone = transformer.build_params(arrays, config, jnp.bfloat16)
+        return animax.init_params(jax.random.key(0), backbone, config, multi_view_layers=True)
+
+    whole = jax.eval_shape(build, arrays)
+    for stage in stages.STAGES:
+        params = whole.replace(views=None) if stage == stages.JOINT else whole
+        leaves, chosen = jax.tree.leaves(params), jax.tree.leaves(stages.trained(params, stage))
+        total, size = sum(leaf.size for leaf in leaves), sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+        count = sum(leaf.size for leaf, trains in zip(leaves, chosen) if trains)
+        print(f"AnimaX, stage {stage:16s} {total:26,d} parameters, {count:,d} trained, {size / 2**30:.1f} GiB")
 
 
 def _draw(model: Any) -> dict[str, np.ndarray]:

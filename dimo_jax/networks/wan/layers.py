@@ -13,8 +13,10 @@ import numpy as np
 
 from dimo_jax.core.types import Array
 
-# How attention is computed: XLA's plain form holds all scores, cuDNN's never does and needs bfloat16 or float16.
-Attend = Literal["xla", "cudnn"]
+# How attention is computed: XLA's plain form holds all scores at once, "chunks" those of some queries at a time, and
+# cuDNN's never any; it needs a GPU, and bfloat16 or float16.
+Attend = Literal["xla", "chunks", "cudnn"]
+CHUNK = 1024  # queries at a time
 Rotary = tuple[Array, Array]  # cosine and sine, each [L,d/2]
 
 
@@ -114,6 +116,19 @@ def rotate(x: Array, table: Rotary) -> Array:
     return turned.reshape(x.shape).astype(x.dtype)
 
 
+def attend_to(query: Array, key: Array, value: Array, *, attend: Attend, chunk: int = CHUNK) -> Array:
+    """softmax(query key^T / sqrt(d)) value: query [B,L,heads,d], key and value [B,M,heads,d] -> as query."""
+    if attend != "chunks" or query.shape[1] <= chunk:
+        plain: Literal["xla", "cudnn"] = "xla" if attend == "chunks" else attend
+        return jax.nn.dot_product_attention(query, key, value, implementation=plain)
+    batch, length, heads, dim = query.shape
+    padded = jnp.pad(query, ((0, 0), (0, -length % chunk), (0, 0), (0, 0)))
+    pieces = jnp.moveaxis(padded.reshape(batch, -1, chunk, heads, dim), 1, 0)
+    # Gradients compute the scores anew, or they would all be kept.
+    found = jax.lax.map(jax.checkpoint(lambda piece: jax.nn.dot_product_attention(piece, key, value)), pieces)
+    return jnp.moveaxis(found, 0, 1).reshape(padded.shape)[:, :length]
+
+
 class Attention(flax.struct.PyTreeNode):
     """Attention whose queries and keys are normalized over all heads together."""
 
@@ -133,7 +148,7 @@ class Attention(flax.struct.PyTreeNode):
         value = _split(self.value(context), num_heads)
         if rotary is not None:
             query, key = rotate(query, rotary), rotate(key, rotary)
-        return self.out(jax.nn.dot_product_attention(query, key, value, implementation=attend).reshape(x.shape))
+        return self.out(attend_to(query, key, value, attend=attend).reshape(x.shape))
 
 
 def _split(x: Array, num_heads: int) -> Array:
