@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -54,7 +55,7 @@ def report_sizes() -> None:
         ("video autoencoder, Wan 2.1", vae_files, vae_files.VaeConfig()),
         ("text encoder, umT5-xxl", text_files, text_files.Umt5Config()),
     ):
-        shapes = module.expected_shapes(config)  # type: ignore[attr-defined]
+        shapes = module.expected_shapes(config)
         print(f"{label:30s} {len(shapes):5d} arrays {sum(map(math.prod, shapes.values())):14,d} parameters")
     config = transformer_files.WanConfig()
     shapes = transformer_files.expected_shapes(config)
@@ -73,6 +74,10 @@ def report_sizes() -> None:
         print(f"AnimaX, stage {stage:16s} {total:26,d} parameters, {count:,d} trained, {size / 2**30:.1f} GiB")
 
 
+def _diffusers() -> Any:
+    return importlib.import_module("diffusers")  # its own types say too little
+
+
 def _draw(model: Any) -> dict[str, np.ndarray]:
     import torch
 
@@ -86,11 +91,10 @@ def _draw(model: Any) -> dict[str, np.ndarray]:
 def compare_transformer() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Velocities of a video, at a time per video and a time per frame."""
     import torch
-    from diffusers import WanTransformer3DModel
 
     sizes = dataclasses.asdict(WIDE)
     names = {"num_heads": "num_attention_heads", "head_dim": "attention_head_dim", "patch": "patch_size"}
-    model = WanTransformer3DModel(**{names.get(name, name): value for name, value in sizes.items()})
+    model = _diffusers().WanTransformer3DModel(**{names.get(name, name): value for name, value in sizes.items()})
     params = transformer.build_params(_draw(model), WIDE)
     rng = np.random.default_rng(0)
     latents = rng.normal(size=(1, 3, 8, 12, 16)).astype(np.float32)
@@ -111,9 +115,8 @@ def _last(video: Any) -> np.ndarray:
 def compare_vae() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Latents of a video, and the video of latents, at the real size; pieces of time against the whole."""
     import torch
-    from diffusers import AutoencoderKLWan
 
-    model, config = AutoencoderKLWan(), vae_files.VaeConfig()
+    model, config = _diffusers().AutoencoderKLWan(), vae_files.VaeConfig()
     params = vae.build_params(_draw(model), config)
     video = np.random.default_rng(1).uniform(-1, 1, (1, 9, 16, 24, 3)).astype(np.float32)
     mean, std = np.asarray(config.latents_mean), np.asarray(config.latents_std)
@@ -148,9 +151,10 @@ def compare_text() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
 def compare_sampler() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """50 steps of UniPC on a toy velocity."""
     import torch
-    from diffusers import UniPCMultistepScheduler
 
-    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+    scheduler = _diffusers().UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+    )
     scheduler.set_timesteps(50)
     rng = np.random.default_rng(3)
     noise, weight = (rng.normal(size=size).astype(np.float32) for size in ((2, 3, 4), (4, 4)))
