@@ -6,7 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.wan_files import TEXT, TINY, TINY_TEXT, TINY_VAE, authors_text_name, authors_vae_name, random_arrays
+from support.wan_files import (
+    TEXT,
+    TINY,
+    TINY_TEXT,
+    TINY_VAE,
+    authors_name,
+    authors_text_name,
+    authors_vae_name,
+    random_arrays,
+)
 
 from dimo_jax.networks.wan import umt5
 from dimo_jax.networks.wan import vae as vae_network
@@ -181,3 +190,18 @@ def test_prompts_are_cleaned_as_in_diffusers():
 
     for text in ("  a &lt;b&gt;  cat\t walks \n on ", "it&amp;quot;s", ""):
         assert text_files.clean_prompt(text) == prompt_clean(text)
+
+
+def test_authors_names_are_those_that_diffusers_converts():
+    from diffusers.loaders import single_file_utils as converters
+
+    shapes = transformer_files.expected_shapes(WanConfig())
+    theirs = {authors_name(name): name for name in shapes}
+    assert converters.convert_wan_transformer_to_diffusers(dict(theirs)) == {name: name for name in shapes}
+    assert all(transformer_files.rename(name) == ours for name, ours in theirs.items())
+
+    config = vae_files.VaeConfig()
+    shapes = vae_files.expected_shapes(config)
+    theirs = {authors_vae_name(name, config): name for name in shapes}
+    assert converters.convert_wan_vae_to_diffusers(dict(theirs)) == {name: name for name in shapes}
+    assert all(vae_files.rename(name, config) == ours for name, ours in theirs.items())
