@@ -23,6 +23,8 @@ from dimo_jax.data.formats.pose_folder import color_markers, open_pose_folder, r
 from dimo_jax.data.formats.rigged.clips import take_clips
 from dimo_jax.data.puppet.rig import write_puppet_rig
 from dimo_jax.io.gltf.append import NewClip, append_clips
+from dimo_jax.io.gltf.document import open_document
+from dimo_jax.io.gltf.repair import describe_repairs, repair_weights
 from dimo_jax.io.gltf.scene import load_scene
 from dimo_jax.io.images import write_png
 from dimo_jax.rigs.clip_set import ClipSet
@@ -125,7 +127,8 @@ def run(
       root_motion: "remove" takes away the way across the ground.
       foot_lock: "auto" holds feet where they stand, those that stand in the clips; or their names.
       hide: nodes to leave out of account, by name or pattern, separated by commas; the written file keeps them.
-      repair: settles NaN and infinite numbers of the file that something drawn needs.
+      repair: settles NaN and infinite numbers of the file that something drawn needs; skin weights also in what is
+        written.
       smooth: weight of smoothness in time, against points seen; 0 follows them.
       checkpoint: "last", or "best" as training went.
       overwrite: replaces the file at `out`.
@@ -142,7 +145,8 @@ def run(
     if poses:
         target, report = _check_out(Path(source), Path(out), overwrite)
         model = make_model(load_scene(source, hide=hide, repair=repair, animated=False))
-        _write(source, target, report, model, from_poses(model, poses, smooth=smooth), draws=False)
+        made = from_poses(model, poses, smooth=smooth)
+        _write(source, target, report, model, made, draws=False, repair=repair)
         return
     of_a_rig = Path(workdir).is_dir() and is_rig_space(load_config(Path(workdir)))
     (_animate_rig if of_a_rig else _animate_videos)(given)
@@ -167,7 +171,7 @@ def _animate_rig(given: Mapping[str, Any]) -> None:
         feet = find_own_feet(model, clips, given["foot_lock"])
         known = read_known(restored, clips)
         animations = [play(restored, model, each, wishes, feet, known) for each in chosen]
-        _write(original, *places, model, animations, draws=True)
+        _write(original, *places, model, animations, draws=True, repair=bool(restored.config.data.repair))
 
 
 def _animate_videos(given: Mapping[str, Any]) -> None:
@@ -195,16 +199,26 @@ def _animate_videos(given: Mapping[str, Any]) -> None:
     clips = take_clips(scene, range(len(scene.clips)), _LOOKED_AT) if given["foot_lock"] else None
     feet = find_own_feet(model, clips, given["foot_lock"]) if clips else None
     animations = [steady(model, each, feet, given["root_motion"]) for each in animations]
-    _write(given["source"], *places, model, animations, draws=True)
+    _write(given["source"], *places, model, animations, draws=True, repair=given["repair"])
 
 
 def _write(
-    source: str | Path, target: Path, report: Path, model: Model, animations: Sequence[Animation], *, draws: bool
+    source: str | Path,
+    target: Path,
+    report: Path,
+    model: Model,
+    animations: Sequence[Animation],
+    *,
+    draws: bool,
+    repair: bool,
 ) -> None:
-    """Writes clips into a file, and their rows into its report; `draws` some of them beside it."""
+    """Writes clips into a file, and their rows into its report; `draws` some of them beside it, mends by `repair`."""
     own = {rate: measure_own_jerk(model, rate) for rate in {each.figures["frame_rate"] for each in animations}}
     clips = [NewClip(each.name, each.seconds, each.pose) for each in animations]
-    names = append_clips(source, target, model.rig, clips)
+    repairs = repair_weights(open_document(source)) if repair else None
+    names = append_clips(source, target, model.rig, clips, repairs=repairs)
+    for line in describe_repairs(repairs, model.scene) if repairs else ():
+        print(line)
     rows = [
         each.figures | {"clip": name, "own_jerk": own[each.figures["frame_rate"]]}
         for name, each in zip(names, animations)
