@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from dimo_jax.cli.flag_checks import check_flags, make_choice
@@ -262,7 +261,7 @@ def find_own_feet(model: Model, clips: ClipSet, asked: str) -> Feet | None:
     """
     if not asked:
         return None
-    tracks = [place_joints(model, jax.tree.map(lambda x, i=i: x[i], clips.poses)) for i in range(len(clips.names))]
+    tracks = [place_joints(model, clips.travelled(index)) for index in range(len(clips.names))]
     height, joints = measure_height(model), model.markers.joints
     if asked != "auto":
         feet = name_feet(joints, split_list(asked, joints.names), tracks, height)
