@@ -7,9 +7,7 @@ believe it.
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +18,6 @@ from dimo_jax.core.errors import UserError
 from dimo_jax.core.names import split_list
 from dimo_jax.data.formats.pose_folder import color_markers, open_pose_folder, read_pose_clip
 from dimo_jax.data.formats.rigged.clips import take_clips
-from dimo_jax.data.puppet.rig import write_puppet_rig
-from dimo_jax.io.gltf.append import NewClip, append_clips
-from dimo_jax.io.gltf.document import open_document
-from dimo_jax.io.gltf.repair import describe_repairs, repair_weights
 from dimo_jax.io.gltf.scene import load_scene
 from dimo_jax.io.images import write_png
 from dimo_jax.rigs.clip_set import ClipSet
@@ -34,14 +28,13 @@ from dimo_jax.runs.animation import (
     Model,
     animate_markers,
     check_cameras,
-    describe,
     make_model,
     measure_height,
-    measure_own_jerk,
     place_joints,
 )
 from dimo_jax.runs.choice import SPREAD, Checkpoint, Line
 from dimo_jax.runs.restore import restore, run_folder
+from dimo_jax.runs.rig_files import open_source, write_animations
 from dimo_jax.runs.rig_motions import (
     RigPrior,
     RootMotion,
@@ -52,9 +45,8 @@ from dimo_jax.runs.rig_motions import (
     read_known,
     steady,
 )
-from dimo_jax.runs.rigs import RestoredRig, is_rig_space, read_own_clips, restore_rig
+from dimo_jax.runs.rigs import is_rig_space, read_own_clips, restore_rig
 from dimo_jax.runs.videos_to_rig import play_rigged, rig_run
-from dimo_jax.runtime.files import write_json
 from dimo_jax.runtime.naming import free_number
 from dimo_jax.training.config_file import load_config
 from dimo_jax.views.rig_strip import draw_strip
@@ -158,7 +150,7 @@ def _animate_rig(given: Mapping[str, Any]) -> None:
             raise UserError(f"--{flag}: found with a run of configs/rig.py, which has its own (config.data)")
     restored = restore_rig(given["workdir"], source=given["source"], checkpoint=given["checkpoint"])
     wishes = Wishes(given["duration"], given["fps"], given["loop"], given["root_motion"])
-    with _open_source(restored, given["source"]) as original:
+    with open_source(restored, given["source"]) as original:
         places = _place_out(Path(original), given)
         model = make_model(restored.scene)
         if given["fit"]:
@@ -212,35 +204,11 @@ def _write(
     repair: bool,
 ) -> None:
     """Writes clips into a file, and their rows into its report; `draws` some of them beside it, mends by `repair`."""
-    own = {rate: measure_own_jerk(model, rate) for rate in {each.figures["frame_rate"] for each in animations}}
-    clips = [NewClip(each.name, each.seconds, each.pose) for each in animations]
-    repairs = repair_weights(open_document(source)) if repair else None
-    names = append_clips(source, target, model.rig, clips, repairs=repairs)
-    for line in describe_repairs(repairs, model.scene) if repairs else ():
-        print(line)
-    rows = [
-        each.figures | {"clip": name, "own_jerk": own[each.figures["frame_rate"]]}
-        for name, each in zip(names, animations)
-    ]
-    write_json({"source": str(source), "clips": rows}, report)
-    for row in rows:
-        print(describe(row))
-    print(f"wrote {len(rows)} {'clip' if len(rows) == 1 else 'clips'} more to {target}, figures to {report}")
+    write_animations(source, target, report, model, animations, repair=repair)
     if draws:
         shown = animations[:_MOST_DRAWN]
         strip = draw_strip(model.scene, model.rig, [each.pose for each in shown], [each.name for each in shown])
         print(f"pictures of {len(shown)} of them: {write_png(strip, target.with_suffix('.png'))}")
-
-
-@contextlib.contextmanager
-def _open_source(restored: RestoredRig, source: str) -> Iterator[str]:
-    """The file to which clips are added: as asked, or the run's own; that of the embedded puppet is made."""
-    own = source or restored.config.data.path
-    if own:
-        yield own
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield str(write_puppet_rig(Path(folder) / "puppet.glb"))
 
 
 def _place_out(source: Path, given: Mapping[str, Any]) -> tuple[Path, Path]:

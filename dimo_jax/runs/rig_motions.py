@@ -113,29 +113,45 @@ def _measure_likeness(run: RestoredRig, among: np.ndarray) -> np.ndarray:
 
 def _settle(run: RestoredRig, name: str, code: Array, choice: Choice, wishes: Wishes) -> Chosen:
     """Length and rate of the clip that is nearest to a code; of several to blend, weighted by their nearness."""
-    among = run.trained_motions
     if choice.motions:
         among = np.array(run.find_motions(choice.motions, flag="motions"))
-    away = np.linalg.norm(np.asarray(run.player.params.latents.mu)[among] - np.asarray(code), axis=1)
-    order = among[np.argsort(away, kind="stable")]
-    if choice.motions:
+        away, order = _sort_by_nearness(run, code, among)
         weights = 1 / np.maximum(away, 1e-6)
-        seconds = float(weights @ run.seconds[among] / weights.sum())
-        loop = bool(run.loops[among].all())
+        seconds = float(weights @ run.seconds[order] / weights.sum())
+        rate, ways = float(run.facts["rates"][order[0]]), _blend_ways(run, np.asarray(code), among)
+        found = Chosen(name, code, seconds, bool(run.loops[among].all()), rate, ways)
     else:
-        near = order[0] if choice.motion else next((i for i in order if run.seconds[i] > 0), order[0])
-        seconds, loop = float(run.seconds[near]), bool(run.loops[near])
-    rate = wishes.fps or float(run.facts["rates"][order[0]])
-    ways = _blend_ways(run, np.asarray(code), among)
-    return Chosen(name, code, wishes.duration or seconds, loop or wishes.loop, rate, ways)
+        found = settle_code(run, name, code, still=bool(choice.motion))
+    return dataclasses.replace(
+        found,
+        seconds=wishes.duration or found.seconds,
+        loop=found.loop or wishes.loop,
+        rate=wishes.fps or found.rate,
+    )
+
+
+def settle_code(run: RestoredRig, name: str, code: Array, *, still: bool = False) -> Chosen:
+    """The motion of a code [D], with all else as of the trained clip that is nearest, a `still` one if it may be."""
+    _, order = _sort_by_nearness(run, code, run.trained_motions)
+    near = order[0] if still else next((i for i in order if run.seconds[i] > 0), order[0])
+    ways = _blend_ways(run, np.asarray(code), run.trained_motions)
+    return Chosen(
+        name, code, float(run.seconds[near]), bool(run.loops[near]), float(run.facts["rates"][order[0]]), ways
+    )
+
+
+def _sort_by_nearness(run: RestoredRig, code: Array, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distances of the codes of some clips from one, rising, and these clips in that order."""
+    away = np.linalg.norm(np.asarray(run.player.params.latents.mu)[among] - np.asarray(code), axis=1)
+    order = np.argsort(away, kind="stable")
+    return away[order], among[order]
 
 
 def _blend_ways(run: RestoredRig, code: np.ndarray, among: np.ndarray) -> np.ndarray:
     """The way [3] of a code, as of the clips that are nearest, by their nearness; a clip's own where it is one."""
-    away = np.linalg.norm(np.asarray(run.player.params.latents.mu)[among] - code, axis=1)
-    near = np.argsort(away, kind="stable")[:NEIGHBORS]
-    weights = 1 / np.maximum(away[near], 1e-6) ** 2
-    blended: np.ndarray = weights @ run.ways[among[near]] / weights.sum()
+    away, order = _sort_by_nearness(run, jnp.asarray(code), among)
+    weights = 1 / np.maximum(away[:NEIGHBORS], 1e-6) ** 2
+    blended: np.ndarray = weights @ run.ways[order[:NEIGHBORS]] / weights.sum()
     return blended
 
 

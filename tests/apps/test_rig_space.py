@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.puppet_rig import puppet_file
 from support.small_rig import write_small_rig
-from support.travelling import write_walking_puppet
+from support.travelling import WAY, walking_run
 
 from dimo_jax.apps import animate, status, train
 from dimo_jax.configs.rig import get_config
@@ -150,12 +150,10 @@ def test_codes_between_clips_from_files_and_fitted(workdir, tmp_path):
 
 
 def test_a_walk_that_moves_on_closes_in_pose_and_goes_its_way(tmp_path):
-    way = np.array([0.3, 1.2, 0.8])
-    source, workdir = write_walking_puppet(tmp_path / "walker.glb", way), tmp_path / "run"
-    train.run(config=tiny_config(path=str(source), clips="on,jumping_jacks,walk", test_clips=""), workdir=str(workdir))
+    workdir = walking_run()
     run = restore_rig(workdir)
     assert run.loops.all()
-    np.testing.assert_allclose(run.ways[run.find_motions("on", flag="motions")[0]], way, atol=5e-3)
+    np.testing.assert_allclose(run.ways[run.find_motions("on", flag="motions")[0]], WAY, atol=5e-3)
     ends = {}
     for key, flags in {
         "keep": dict(motion="on"),

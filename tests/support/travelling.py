@@ -1,8 +1,14 @@
-"""The puppet walking on: a walk whose ends meet but for its way across the ground."""
+"""The puppet walking on: a walk whose ends meet but for its way across the ground, and a tiny run of that."""
+
+import functools
+import tempfile
+from pathlib import Path
 
 import numpy as np
 from support.puppet_rig import puppet_file, puppet_scene
 
+from dimo_jax.apps import train
+from dimo_jax.configs.rig import get_config
 from dimo_jax.io.gltf.append import NewClip, append_clips
 from dimo_jax.rigs.channels import find_carriers
 from dimo_jax.rigs.forward import make_rig
@@ -12,6 +18,7 @@ from dimo_jax.rigs.skeleton import LINEAR, Channel, Clip
 from dimo_jax.rigs.travel import find_movers, travel
 
 FRAMES = 31
+WAY = (0.3, 1.2, 0.8)
 
 
 def _go(scene, way, still):
@@ -37,3 +44,14 @@ def write_walking_puppet(path, way):
     rig, _, times, _, gone = _go(puppet_scene(), way, False)
     append_clips(puppet_file(), path, rig, [NewClip("on", times, gone)])
     return path
+
+
+@functools.cache
+def walking_run():
+    """The workdir of a tiny run of three loops, among them "on", which goes along `WAY`; one for all tests."""
+    folder = Path(tempfile.mkdtemp(prefix="walker_"))
+    config = get_config("smoke")
+    source = write_walking_puppet(folder / "walker.glb", WAY)
+    config.data.update({"path": str(source), "clips": "on,jumping_jacks,walk", "test_clips": ""})
+    train.run(config=config, workdir=str(folder / "run"))
+    return folder / "run"
