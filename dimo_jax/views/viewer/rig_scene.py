@@ -93,6 +93,8 @@ class RigScene:
                 faces.reshape(-1, 3).astype(np.uint32),
                 color=color,
                 side="double" if both else "front",
+                cast_shadow=False,
+                receive_shadow=False,
             )
             self._meshes.append((used, node))
         ends = np.zeros((max(len(self._bones), 1), 2, 3), np.float32)
