@@ -178,10 +178,12 @@ def test_a_rig_in_a_browser(workdir, tmp_path):
                 page.get_by_label("Play").click()
                 start = settle(page)
                 assert np.mean(np.abs(start - start[0, 0]).max(axis=-1) > 20) > 0.02
+                page.locator("input.mantine-Select-input:visible").first.click()  # the motions; targets come second
+                page.get_by_role("option", name="on", exact=True).click()
                 page.get_by_role("slider").first.press("Home")
                 first = settle(page)
-                page.locator(".mantine-Slider-track").first.click()  # its middle
-                wait_for_change(page, first, "the slider to pose the model")
+                page.get_by_role("slider").first.press("End")
+                wait_for_change(page, first, "the slider to send the model along its way")
                 page.get_by_text("Random sample").click()
                 wait_for(lambda: page.get_by_text("sample 0").count(), bool, "the drawn motion")
                 page.screenshot(path=str(Path(os.environ.get("SHOTS", tmp_path)) / "rig.png"))
