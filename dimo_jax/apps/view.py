@@ -1,4 +1,7 @@
-"""`--app=view`: a trained model in the browser, played, mixed, drawn and asked for; or an object with joints, moved."""
+"""`--app=view`: a trained model in the browser, played, mixed, drawn and asked for; or an object with joints, moved.
+
+Of a rig's motion space it shows the model itself, and writes what is shown into its file.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +22,22 @@ from dimo_jax.core.flag_values import check_use
 from dimo_jax.io.articulated_read import Written, is_articulated, read_articulated
 from dimo_jax.runs.choice import Checkpoint
 from dimo_jax.runs.restore import restore, run_folder
+from dimo_jax.runs.rig_motions import Chosen
+from dimo_jax.runs.rigs import is_rig_space, restore_rig
+from dimo_jax.training.config_file import load_config
 from dimo_jax.views.viewer.joints import JointsPanel, JointsView
 from dimo_jax.views.viewer.loop import Viewer
 from dimo_jax.views.viewer.panel import Panel
 from dimo_jax.views.viewer.prompts import Prompts
+from dimo_jax.views.viewer.rig_panel import RigPanel
+from dimo_jax.views.viewer.rig_scene import RigScene
+from dimo_jax.views.viewer.rig_session import RigChoices, RigFrame, RigSession
 from dimo_jax.views.viewer.scene import Scene
 from dimo_jax.views.viewer.session import Choices, Frame, Motion, Session
 
 FIRST_PORT = 8080
 OF_A_RUN = ("out", "bert", "size", "checkpoint")  # flags that mean nothing with an articulated object
+OF_PICTURES = ("size",)  # nor with a run without pictures
 Serve = Callable[[threading.Event], None]  # serves until the event is set
 
 
@@ -43,15 +53,16 @@ def run(
 ) -> None:
     """Serves an interactive viewer of what is in `workdir` until it is interrupted; prints its address.
 
-    Of a training run it shows its motions, of an articulated object a slider for every joint and the ranked joints.
+    Of a training run it shows its motions, of a rig's motion space the model with its skeleton, posed by them, of an
+    articulated object a slider for every joint and the ranked joints.
 
     Args:
       workdir: folder of a training run, or one that --app=articulate wrote.
       host: address to listen on. Who reaches it can use every control, so the default is this machine alone.
       port: to listen on; default: the first free one from 8080 on.
-      out: folder for exports; default: `workdir`/view.
+      out: folder for exports, of a rig for its file with clips more; default: `workdir`/view.
       bert: folder of a Hugging Face BERT for prompts; default as for `--app=text`.
-      size: height in pixels of exported videos.
+      size: height in pixels of exported videos, of a run that has pictures.
       checkpoint: "last", or "best" as training batches went. It and the three before are of training runs.
 
     Example:
@@ -70,10 +81,17 @@ def run(
         _check_address(host, port)
         _serve(viser, host, port, lambda server: build_joints(server, written))
         return
+    target = Path(out) if out else run_folder(workdir) / "view"  # may be read-only as long as nothing is exported
+    if Path(workdir).is_dir() and is_rig_space(load_config(Path(workdir))):
+        check_use(given, {name: read_app("view").parameters[name].default for name in OF_PICTURES}, needs="pictures")
+        run_of_rig = restore_rig(workdir, checkpoint=checkpoint)
+        _check_address(host, port)
+        rig, asked = RigSession(run_of_rig, Path(workdir)), Prompts(run_of_rig, Path(workdir), bert=bert)
+        _serve(viser, host, port, lambda server: build_rig(server, rig, asked, out=target, plays=True).run)
+        return
     model = restore(Path(workdir), checkpoint=checkpoint)
     _check_address(host, port)
     session = Session(model)
-    target = Path(out) if out else run_folder(workdir) / "view"  # may be read-only as long as nothing is exported
 
     def start(server: Any) -> Serve:
         return build(server, session, Prompts(model, Path(workdir), bert=bert), out=target, size=size, plays=True).run
@@ -105,6 +123,21 @@ def build_joints(server: Any, written: Written) -> Serve:
         stop.wait()
 
     return serve
+
+
+def build_rig(server: Any, session: RigSession, prompts: Prompts, *, out: Path, plays: bool = False) -> Viewer:
+    """Fills a `viser.ViserServer` with a rig and the controls of its motion space, as `build` does with a model."""
+    scene = RigScene(server, session)
+
+    def show(motion: Chosen, frame: RigFrame, choices: RigChoices) -> None:
+        with server.atomic():
+            scene.show(frame, choices)
+            panel.follow(choices)
+
+    viewer = Viewer(session, show)
+    viewer.choose(playing=plays)
+    panel = RigPanel(server, viewer, prompts, out=out)
+    return viewer
 
 
 def build(server: Any, session: Session, prompts: Prompts, *, out: Path, size: int, plays: bool = False) -> Viewer:

@@ -335,17 +335,17 @@ class Screen:
 
 
 def test_what_fails_is_told_to_the_visitor():
-    from dimo_jax.views.viewer.panel import _Notice
+    from dimo_jax.views.viewer.notices import Notice
 
     screen = Screen()
-    with _Notice(screen, "Reading", "wait"):
+    with Notice(screen, "Reading", "wait"):
         raise UserError("text: package tokenizers not found")
     assert (screen.note.body, screen.note.loading) == ("text: package tokenizers not found", False)
     assert not screen.removed
-    with pytest.raises(ZeroDivisionError), _Notice(screen, "Reading", "wait"):
+    with pytest.raises(ZeroDivisionError), Notice(screen, "Reading", "wait"):
         raise ZeroDivisionError
     assert (screen.note.title, screen.note.body) == ("That did not work", "ZeroDivisionError")
-    with _Notice(screen, "Reading", "wait"):
+    with Notice(screen, "Reading", "wait"):
         pass
     assert screen.removed
 
