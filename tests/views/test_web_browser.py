@@ -1,7 +1,5 @@
 """The page that plays a motion space, opened from a file in headless Chromium: its numbers and all its controls."""
 
-import base64
-import contextlib
 import io
 import re
 import time
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support import browser
+from support.player_page import PATIENCE, floats, opened, wait
 from support.small_space import BASIS, make_config, make_space
 
 from dimo_jax.apps import train
@@ -25,7 +24,6 @@ from dimo_jax.views.web.page import write_page
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compile")]
 SIZE = 64
-PATIENCE = 60  # seconds
 # What a browser without an extension of WebGL, or without WebGL 2, answers.
 WITHOUT = "const get = WebGL2RenderingContext.prototype.getExtension; WebGL2RenderingContext.prototype.getExtension = "
 WITHOUT += "function (name) { return %s.includes(name) ? null : get.call(this, name); };"
@@ -68,35 +66,6 @@ def plain(tmp_path_factory):
     space = make_space(make_config(), captions=captions, names=["wave", "jump", "run"], object_name="a cloud")
     prompts = [("tiptoes along", np.asarray(space.player.latent(0)) + 1)]
     return space, write_page(space, tmp_path_factory.mktemp("plain") / "page.html", prompts=prompts)
-
-
-@contextlib.contextmanager
-def opened(chrome, path, *, script="", **options):
-    """The page in a tab; fails where it logs an error or asks for anything but itself."""
-    context = chrome.new_context(**{"viewport": dict(width=1100, height=700), "reduced_motion": "reduce"} | options)
-    page = context.new_page()
-    page.set_default_timeout(1000 * PATIENCE)
-    errors, requests = [], []
-    page.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("request", lambda request: requests.append(request.url))
-    if script:
-        page.add_init_script(script)
-    page.goto(path.as_uri())
-    yield page
-    assert not errors
-    assert [url for url in requests if not url.startswith(("blob:", "data:"))] == [path.as_uri()]
-    context.close()
-
-
-def floats(page, expression):
-    """A typed array of the page, which costs less as text than as a list."""
-    text = page.evaluate(
-        f"() => {{ const a = Float32Array.from({expression}); const bytes = new Uint8Array(a.buffer); let text = '';"
-        "for (let i = 0; i < bytes.length; i += 8192) text += String.fromCharCode(...bytes.subarray(i, i + 8192));"
-        "return btoa(text); }"
-    )
-    return np.frombuffer(base64.b64decode(text), np.float32)
 
 
 def compare(page, space, what, z, frame):
@@ -164,14 +133,6 @@ def test_other_components_and_colours_of_a_direction(chrome, tmp_path):
 
 def state(page):
     return page.evaluate("dimoPlayer.state")
-
-
-def wait(page, expression):
-    """Until an expression is true; Playwright's own way would evaluate it in the page, which the page forbids."""
-    deadline = time.monotonic() + PATIENCE
-    while not page.evaluate(expression):
-        assert time.monotonic() < deadline, f"waited {PATIENCE} s for {expression}"
-        page.wait_for_timeout(20)
 
 
 def test_playing_and_time(chrome, plain):

@@ -21,7 +21,8 @@ from dimo_jax.views.web.known import describe_model
 
 HERE = Path(__file__).parent
 # In this order one script: what stands first is used by what follows.
-SCRIPTS = ("model.js", "splats.js", "renderer.js", "camera.js", "sentences.js", "overlay.js", "player.js", "panel.js")
+SCRIPTS = ("model.js", "gpu.js", "splats.js", "renderer.js", "camera.js", "sentences.js", "overlay.js")
+SCRIPTS += ("player.js", "panel.js")
 _SEAM = re.compile(r"\{\{(\w+)\}\}")
 
 

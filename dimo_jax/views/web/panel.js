@@ -354,7 +354,7 @@ function bindPanel(player) {
       : `As --num_samples=1 --seed=${sample}${near} --spread=${spread} of --app=sample.`;
     showPlace(shown, player.code);
     find("about").textContent = `${player.numGaussians} Gaussians and ${player.numKeyPoints} key points, blended into `
-      + `${player.renderer.target} pixels${header.half ? "; numbers of 16 bits" : ""}. This page loads nothing and sends nothing.`;
+      + `${player.renderer.target} pixels; poses worked out with ${player.decoder}${header.half ? "; numbers of 16 bits" : ""}. This page loads nothing and sends nothing.`;
   };
 }
 
@@ -370,7 +370,10 @@ function start() {
     requestAnimationFrame(() => setTimeout(() => performance.mark("first picture")));
     if (!window.matchMedia("(prefers-reduced-motion: reduce)").matches) player.play();
   };
-  if (player.stepped) return describeApi(player, player.choose({motion: 0}).then(begin));
+  if (player.stepped) {
+    const ready = player.useGpu().then(() => player.choose({motion: 0})).then(begin);
+    return describeApi(player, ready);
+  }
   player.set({motion: 0}); // at once, so that scripts need not wait
   begin();
   return describeApi(player, Promise.resolve());
