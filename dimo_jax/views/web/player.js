@@ -16,15 +16,31 @@ function readArrays({arrays: told, alphabet}, text) {
     words[i] = word;
   }
   const arrays = {};
-  for (const {name, type, shape, offset} of told) {
+  for (const {name, type, shape, offset, exponent} of told) {
     const count = shape.reduce((a, b) => a * b, 1);
-    if (type === "float32") arrays[name] = new Float32Array(words.buffer, offset, count);
+    if (type === "float28") arrays[name] = lengthen(new Uint8Array(words.buffer, offset), count, exponent);
+    else if (type === "float32") arrays[name] = new Float32Array(words.buffer, offset, count);
     else {
       const halves = new Uint16Array(words.buffer, offset, count);
       arrays[name] = type === "float16" ? Float32Array.from(halves, widen) : halves;
     }
   }
   return arrays;
+}
+
+// Numbers of 28 bits, two in seven bytes, as `shorten` of arrays.py writes them.
+function lengthen(bytes, count, exponent) {
+  const values = new Float32Array(count + count % 2);
+  const steps = Array.from({length: 16}, (_, place) => 2 ** (Math.max(place, 1) - 1 + exponent));
+  const read = (code) => {
+    const place = (code >>> 23) & 15, whole = (code & 0x7fffff) + (place ? 0x800000 : 0);
+    return (code & 0x8000000 ? -whole : whole) * steps[place];
+  };
+  for (let i = 0, at = 0; i < count; i += 2, at += 7) {
+    values[i] = read(bytes[at] | bytes[at + 1] << 8 | bytes[at + 2] << 16 | (bytes[at + 3] & 15) << 24);
+    values[i + 1] = read(bytes[at + 3] >> 4 | bytes[at + 4] << 4 | bytes[at + 5] << 12 | bytes[at + 6] << 20);
+  }
+  return values.subarray(0, count);
 }
 
 function widen(half) {
