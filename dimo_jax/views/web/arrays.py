@@ -84,7 +84,7 @@ def pack(arrays: Mapping[str, np.ndarray]) -> tuple[list[dict[str, Any]], str]:
     """
     told, parts, offset = [], [], 0
     for name, array in sorted(arrays.items()):
-        kind = dict(type=array.dtype.name)
+        kind: dict[str, Any] = dict(type=array.dtype.name)
         little = array.astype(array.dtype.newbyteorder("<")).tobytes()
         if (name in (*HALVED, "noise") or "/" in name) and array.dtype == np.float32 and np.isfinite(array).all():
             little, exponent = shorten(array)

@@ -21,8 +21,7 @@ from dimo_jax.views.web.known import describe_model
 
 HERE = Path(__file__).parent
 # In this order one script: what stands first is used by what follows.
-SCRIPTS = ("model.js", "gpu.js", "splats.js", "renderer.js", "camera.js", "sentences.js", "overlay.js")
-SCRIPTS += ("player.js", "panel.js")
+SCRIPTS = tuple(f"{name}.js" for name in "model gpu splats renderer camera sentences overlay player panel".split())
 _SEAM = re.compile(r"\{\{(\w+)\}\}")
 
 
