@@ -1,6 +1,7 @@
 """The page that plays a motion space, opened from a file in headless Chromium: its numbers and all its controls."""
 
 import io
+import json
 import re
 import time
 
@@ -348,6 +349,39 @@ def test_a_clip(chrome, plain, tmp_path):
         assert len(frames) >= 3  # of dozens: a busy machine records few of them
         assert np.abs(frames.astype(int) - frames[0]).max() > 10
         assert frames.min(axis=(1, 2, 3)).max() < 200  # something is drawn in each
+
+
+def test_a_clip_where_streams_ask_for_pictures_themselves(chrome, plain):
+    firefox = "const request = CanvasCaptureMediaStreamTrack.prototype.requestFrame;"
+    firefox += "delete CanvasCaptureMediaStreamTrack.prototype.requestFrame; MediaStream.prototype.requestFrame = "
+    firefox += "function () { request.call(this.getVideoTracks()[0]); };"
+    options = dict(viewport=dict(width=500, height=400), accept_downloads=True)
+    with opened(chrome, plain[1], script=firefox, **options) as page:
+        page.get_by_label("Speed").select_option("2")
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name="Clip (WebM)").click()
+        assert waiting.value.suggested_filename == "wave.webm"
+
+
+def test_words_of_other_scripts_and_a_key_that_is_held(chrome, tmp_path):
+    names = ["\U0001f600" * 30, "ريح", "__proto__"]
+    captions = ["它挥动左手", "يلوح بيده اليسرى", "constructor"]
+    space = make_space(make_config(), names=names, captions=captions)
+    with opened(chrome, write_page(space, tmp_path / "page.html")) as page:
+        assert page.evaluate("[...document.querySelectorAll('#map text')].every(e => e.textContent.isWellFormed())")
+        page.get_by_role("button", name="ريح").first.click()
+        wait(page, "dimoPlayer.state.name === 'ريح'")
+        for name in ("#name", "#words"):
+            assert page.locator(name).evaluate("e => getComputedStyle(e).direction") == "rtl"
+        for asked, name in (("左手", names[0]), ("constructor", "__proto__")):
+            page.get_by_label("A sentence").fill(asked)
+            page.get_by_label("A sentence").press("Enter")
+            wait(page, f"dimoPlayer.state.name === {json.dumps(name)}")
+        page.locator("#picture").focus()
+        page.keyboard.down("k")
+        page.keyboard.down("k")  # repeats
+        page.keyboard.up("k")
+        assert page.get_by_label("Key points").is_checked()
 
 
 def test_hostile_text_is_text(chrome, tmp_path):
