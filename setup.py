@@ -102,6 +102,7 @@ setup(
     package_data={
         "dimo_jax": ["py.typed"],
         "dimo_jax.third_party": ["*/README.md"],
+        "dimo_jax.views.viewer": ["*.js"],
         "dimo_jax.views.web": ["*.css", "*.html", "*.js"],
     },
     entry_points={"console_scripts": ["dimo-jax = dimo_jax.cli.main:main"]},

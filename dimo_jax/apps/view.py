@@ -34,10 +34,11 @@ from dimo_jax.views.viewer.rig_scene import RigScene
 from dimo_jax.views.viewer.rig_session import RigChoices, RigFrame, RigSession
 from dimo_jax.views.viewer.scene import Scene
 from dimo_jax.views.viewer.session import Choices, Frame, Motion, Session
+from dimo_jax.views.viewer.source_mesh import SourceMesh
 
 FIRST_PORT = 8080
-OF_A_RUN = ("out", "bert", "size", "checkpoint")  # flags that mean nothing with an articulated object
-OF_PICTURES = ("size",)  # nor with a run without pictures
+OF_PICTURES = ("size", "source", "hide", "repair", "dataset")  # flags that mean nothing with a run without pictures
+OF_A_RUN = ("out", "bert", "checkpoint", *OF_PICTURES)  # nor with an articulated object
 Serve = Callable[[threading.Event], None]  # serves until the event is set
 
 
@@ -50,6 +51,10 @@ def run(
     bert: str = "",
     size: int = 512,
     checkpoint: Checkpoint = "last",
+    source: str = "",
+    hide: str = "",
+    repair: bool = False,
+    dataset: str = "",
 ) -> None:
     """Serves an interactive viewer of what is in `workdir` until it is interrupted; prints its address.
 
@@ -64,6 +69,11 @@ def run(
       bert: folder of a Hugging Face BERT for prompts; default as for `--app=text`.
       size: height in pixels of exported videos, of a run that has pictures.
       checkpoint: "last", or "best" as training batches went. It and the three before are of training runs.
+      source: of a run that has pictures, as the flags that follow: the .glb or .gltf file that its dataset was imported
+        from, to export its mesh.
+      hide: with `source`, nodes left out at the import, by name or pattern, separated by commas.
+      repair: with `source`, whether it was imported with it.
+      dataset: with `source`, the folder of the run's dataset, where it is not where training found it.
 
     Example:
       python launch.py --app=view --workdir=runs/dimo
@@ -93,8 +103,11 @@ def run(
     _check_address(host, port)
     session = Session(model)
 
+    mesh = SourceMesh(model, Path(workdir), source=source, hide=hide, repair=repair, dataset=dataset)
+
     def start(server: Any) -> Serve:
-        return build(server, session, Prompts(model, Path(workdir), bert=bert), out=target, size=size, plays=True).run
+        prompts = Prompts(model, Path(workdir), bert=bert)
+        return build(server, session, prompts, out=target, size=size, mesh=mesh, plays=True).run
 
     _serve(viser, host, port, start)
 
@@ -140,7 +153,16 @@ def build_rig(server: Any, session: RigSession, prompts: Prompts, *, out: Path, 
     return viewer
 
 
-def build(server: Any, session: Session, prompts: Prompts, *, out: Path, size: int, plays: bool = False) -> Viewer:
+def build(
+    server: Any,
+    session: Session,
+    prompts: Prompts,
+    *,
+    out: Path,
+    size: int,
+    mesh: SourceMesh | None = None,
+    plays: bool = False,
+) -> Viewer:
     """Fills a `viser.ViserServer` with the scene and the controls of a model, and gives the loop that serves them.
 
     The first motion plays at once with `plays`; else it stands.
@@ -154,7 +176,7 @@ def build(server: Any, session: Session, prompts: Prompts, *, out: Path, size: i
 
     viewer = Viewer(session, show)
     viewer.choose(playing=plays)
-    panel = Panel(server, viewer, prompts, out=out, size=size)
+    panel = Panel(server, viewer, prompts, out=out, size=size, mesh=mesh)
     return viewer
 
 

@@ -15,6 +15,7 @@ from dimo_jax.views.viewer.loop import Viewer
 from dimo_jax.views.viewer.notices import Notice, plain
 from dimo_jax.views.viewer.prompts import Prompts
 from dimo_jax.views.viewer.session import LAYERS
+from dimo_jax.views.viewer.source_mesh import SourceMesh
 
 AXIS_RANGE = 3.0  # standard deviations to both sides
 
@@ -22,8 +23,11 @@ AXIS_RANGE = 3.0  # standard deviations to both sides
 class Panel:
     """Widgets in folders: motion, time, blend, latent axes, new motions, what is shown, export."""
 
-    def __init__(self, server: Any, viewer: Viewer, prompts: Prompts, *, out: Path, size: int) -> None:
+    def __init__(
+        self, server: Any, viewer: Viewer, prompts: Prompts, *, out: Path, size: int, mesh: SourceMesh | None = None
+    ) -> None:
         """`server` is a `viser.ViserServer`; exports go to `out`, videos are `size` pixels high."""
+        self._mesh = mesh
         self._gui, self._viewer, self._prompts, self._out, self._size = server.gui, viewer, prompts, out, size
         self._next_seed = 0
         # Callbacks come from several threads: each reads its widgets and changes the choices in one go.
@@ -175,4 +179,4 @@ class Panel:
         session, choices = self._viewer.session, self._viewer.choices
         view = client.camera
         camera = camera_of(view.position, view.wxyz, fov=view.fov, aspect=view.aspect, height=self._size)
-        return Shot(session.model, session.code(choices), choices, session.describe(choices), camera)
+        return Shot(session.model, session.code(choices), choices, session.describe(choices), camera, self._mesh)
