@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import broken_programs
 import jax
 import jax.numpy as jnp
 import pytest
@@ -20,6 +19,7 @@ from dimo_jax.core.errors import UserError
 from dimo_jax.runtime.platforms import building_for, current_platform
 
 H100 = TARGETS["h100"]
+BROKEN = "tests.bench.broken_programs:list_broken"
 ROOT = Path(__file__).resolve().parents[2]
 
 USAGE = """
@@ -248,7 +248,7 @@ def compilers():
 def broken(compilers):
     """What is found of the broken programs."""
     arguments = dict(names=["spilling", "filling", "calling"])
-    job = supervise.Job(H100, 1, (), arguments, source=f"{broken_programs.__name__}:list_broken")
+    job = supervise.Job(H100, 1, (), arguments, source=BROKEN)
     heard = []
     results = supervise.run(job, compilers, lambda name, found: heard.append(name))
     assert heard == arguments["names"]
@@ -275,13 +275,13 @@ def test_a_call_of_the_host_in_a_step_is_found(broken):
 
 def test_a_limit_is_kept_and_the_next_program_is_compiled(compilers):
     arguments = dict(names=["waiting", "calling"])
-    job = supervise.Job(H100, 1, (), arguments, source=f"{broken_programs.__name__}:list_broken", limit_s=15.0)
+    job = supervise.Job(H100, 1, (), arguments, source=BROKEN, limit_s=15.0)
     results = supervise.run(job, compilers, lambda name, found: None)
     assert results["waiting"]["error"] == "not compiled in 15 s (--limit)"
     assert results["calling"]["host_calls"] == ["debug_callback"]
 
 
-def test_ci_compiled_the_smallest_preset(compilers, tmp_path):
+def test_the_command_writes_what_it_found(compilers, tmp_path):
     """The command itself, on the program that costs least."""
     out = tmp_path / "play.json"
     done = run("--target=h100", "--preset=smoke", "--programs=play", f"--out={out}")
