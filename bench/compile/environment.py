@@ -40,17 +40,22 @@ def find_environment(platform: str) -> Path:
     return cache_root() / "compilers" / f"{platform}-{digest}"
 
 
+def find_made(platform: str) -> Path | None:
+    """The Python of the environment for "gpu" or "tpu", where it has been made."""
+    folder = find_environment(platform)
+    return folder / "bin/python" if (folder / _COMPLETE).exists() else None
+
+
 def make_environment(platform: str) -> Path:
     """The Python of the environment for "gpu" or "tpu", made on first use.
 
     Raises:
       UserError: no Python that the wheels are for, or they cannot be had.
     """
-    folder = find_environment(platform)
-    python = folder / "bin/python"
-    if (folder / _COMPLETE).exists():
-        return python
-    base = _find_python()
+    made = find_made(platform)
+    if made is not None:
+        return made
+    folder, base = find_environment(platform), _find_python()
     part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -66,7 +71,7 @@ def make_environment(platform: str) -> Path:
             part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return python
+    return folder / "bin/python"
 
 
 def _run(command: list[str], platform: str) -> None:
