@@ -18,10 +18,11 @@ _TO_HOST = ("infeed", "outfeed", "send", "recv")
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "f16": 2, "bf16": 2, "s32": 4, "u32": 4, "f32": 4}
 _BYTES |= {"s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16}
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%([\w.\-]+) = ((?:\([^=]*?\))|\S+) ([a-z][a-z0-9\-]*)\((.*)$")
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%([\w.\-]+) = (\(.*?\)|\S+) ([a-z][a-z0-9\-]*)\((.*)$")
 _SHAPE = re.compile(r"\b([a-z][a-z0-9]*)\[([\d,]*)\]")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _BODY = re.compile(r"\b(?:body|to_apply|true_computation|false_computation)=%([\w.\-]+)")
+_FUSED = re.compile(r"\bcalls=%([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TARGET = re.compile(r'custom_call_target="([^"]+)"')
 _OPERAND = re.compile(r"%([\w.\-]+)")
@@ -94,8 +95,11 @@ def summarize(text: str) -> Summary:
     """Reads the text of an optimized, scheduled HLO module."""
     computations, entry = _parse(text)
     summary = Summary()
+    sorting = {name for name, body in computations.items() if any(each.op == "sort" for each in body)}
     for instruction, shapes, times in _walk(computations, entry, 1, summary):
         _add(summary, instruction, shapes, times)
+        fused = _FUSED.search(instruction.rest)
+        summary.sorts += times * (instruction.op == "fusion" and fused is not None and fused[1] in sorting)
     return summary
 
 

@@ -56,6 +56,12 @@ PROGRAM = """HloModule jit_step, is_scheduled=true
   ROOT %pair = (s32[], f32[4]{0}) tuple(%x, %more)
 }
 
+%fused.3 (q: u32[64]) -> (u32[64], s32[64]) {
+  %q = u32[64]{0} parameter(0)
+  %i = s32[64]{0} iota(), iota_dimension=0
+  ROOT %pairs = (u32[64]{0}, s32[64]{0}) sort(%q, %i), dimensions={0}, is_stable=true, to_apply=%less
+}
+
 ENTRY %main (p: f32[4]) -> f32[4] {
   %p = f32[4]{0} parameter(0)
   %first = (s32[], f32[4]{0}) tuple(%p, %p)
@@ -63,6 +69,8 @@ ENTRY %main (p: f32[4]) -> f32[4] {
   %rows = f32[64,16]{1,0} fusion(%p), kind=kLoop, calls=%fused.1
   %kernel = f32[2,8,256]{2,1,0} custom-call(%p, %rows), custom_call_target="__gpu$xla.gpu.triton", backend_config={grid_x = 2 : i32, grid_y = 1 : i32, grid_z = 1 : i32, ir = "...", name = "rasterize_forward", num_stages = 1 : i32, num_warps = 8 : i32}
   %sorted = u32[8,64]{1,0} sort(%p), dimensions={1}, to_apply=%less
+  %order = (u32[64]{0}, s32[64]{0}) fusion(%p), kind=kCustom, calls=%fused.3
+  %many = (f32[4]{0}, f32[4]{0}, f32[4]{0}, f32[4]{0}, f32[4]{0}, /*index=5*/f32[4]{0}) fusion(%p), calls=%fused.4
   %start = f32[4]{0} collective-permute(%p), channel_id=1
   %told = () custom-call(%p), custom_call_target="xla_ffi_python_gpu_callback"
   ROOT %sum = f32[4]{0} fusion(%start), kind=kLoop, calls=%fused.2
@@ -97,8 +105,8 @@ def test_occupancy(target, registers, threads, shared, expected):
 
 def test_reads_a_program_with_its_loops():
     found = hlo.summarize(PROGRAM)
-    assert found.launches == 5 + 5
-    assert found.sorts == 1
+    assert found.launches == 5 + 5 + 2
+    assert found.sorts == 2
     assert found.collectives == {"collective-permute": 1}
     assert found.collective_bytes == 16
     assert found.host == ["xla_ffi_python_gpu_callback"]
