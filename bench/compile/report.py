@@ -92,16 +92,14 @@ def find_faults(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """All programs in Markdown, for docs/hardware.md."""
-    head = (
-        "| program | s to compile | arguments GiB | temporaries GiB | GFLOP | GB moved | launches | sorts | estimate |"
-    )
+    head = "| program | s to compile (of processor time) | arguments GiB | temporaries GiB | GFLOP | GB moved | launches | sorts | estimate |"
     lines = [head, "|---|" + "---:|" * 8]
     for name, found in results.items():
         if "estimate_s" not in found:
             lines.append(f"| {name} | {found['error']} |" + " |" * 7)
             continue
         cells = (
-            f"{found['compile_s']:.0f}",
+            f"{found['compile_s']:.0f} ({found['cpu_s']:.0f})",
             f"{found['arguments_gib']:.3f}",
             f"{found['temporaries_gib']:.3f}",
             f"{found['flops'] / 1e9:.4g}",
