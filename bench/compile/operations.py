@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import jax
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
 _MOVES = {
     "broadcast_in_dim", "reshape", "transpose", "squeeze", "expand_dims", "slice", "dynamic_slice", "pad", "gather",
@@ -66,7 +66,7 @@ def _walk(jaxpr: Any, times: int) -> Iterator[tuple[Any, int]]:
 def _inner(params: Any) -> Iterator[Any]:
     for value in params.values():
         for item in value if isinstance(value, (tuple, list)) else (value,):
-            if isinstance(item, (jax.extend.core.Jaxpr, jax.extend.core.ClosedJaxpr)):
+            if isinstance(item, (Jaxpr, ClosedJaxpr)):
                 yield item
 
 
