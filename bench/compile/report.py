@@ -92,8 +92,8 @@ def find_faults(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """All programs in Markdown, for docs/hardware.md."""
-    heads = ("s to compile (of processor time)", "arguments GiB", "temporaries GiB", "GFLOP", "GB moved")
-    heads += ("launches", "sorts", "estimate")
+    heads = ["s to compile (of processor time)", "arguments GiB", "temporaries GiB", "GFLOP", "GB moved"]
+    heads += ["launches", "sorts", "estimate"]
     lines = [f"| program | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
     for name, found in results.items():
         if "estimate_s" not in found:
