@@ -167,8 +167,8 @@ def _list_others(config: ConfigDict, system: Dimo, dataset: Dataset, pairs: int)
             if due(step, every=stage.densify_every, start=stage.densify_from, until=stage.densify_until)
         )
         step = next(grows, None)
-        if step is not None:
-            densify = system.between(first, first.first_step + step)
+        densify = system.between(first, first.first_step + step) if step is not None else None
+        if densify is not None:
             yield Program("densify", lambda devices: jax.jit(densify), (_state_of(system, first), key))
     state = _state_of(system, second)
     refresh = system.between(second, second.first_step + config.stage2.refresh_every)
