@@ -74,7 +74,8 @@ class RigSession:
         self._lines = {name: jax.jit(line) for name, line in LINES.items()}
         self._pose = jax.jit(self._build())
         for line in LINES:  # compiles
-            start = RigChoices(*2 * [next(iter(self.sources.values()))], line=line)
+            begun = next(iter(self.sources.values()))
+            start = RigChoices(begun, begun, line=line)
             first = self.pose(self.settle(start), 0.0)
         self.rest = first.vertices  # [P,3], to look at
 
