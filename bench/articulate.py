@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.seen import DRAWS, METHODS, Seen, find_from_points, find_from_video, make_trial_case
+from bench.seen import METHODS, Seen, find_from_points, find_from_video, make_trial_case
 from bench.seen_motions import Case, shown_values
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.flag_values import check_among
@@ -39,6 +39,7 @@ from dimo_jax.metrics.joints import JointErrors, compare_joints, summarize_joint
 from dimo_jax.runtime.files import replace_file
 from dimo_jax.systems.atop.candidates import candidates
 from dimo_jax.systems.atop.rank import find_joints
+from dimo_jax.systems.atop.seen.splats import DRAWS
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,11 @@ from dimo_jax.meshes.objects import ObjectMesh
 from dimo_jax.systems.atop.seen.clouds import surface_of
 from dimo_jax.systems.atop.seen.course import Course
 from dimo_jax.systems.atop.seen.fit import Answer
-from dimo_jax.systems.atop.seen.layers import draw_mesh
-from dimo_jax.systems.atop.seen.motion import CloudMotion, MakeDraw, joint_from_motion, to_joints
+from dimo_jax.systems.atop.seen.motion import CloudMotion, joint_from_motion, to_joints
 from dimo_jax.systems.atop.seen.paper import make_chamfer, optimize_directly, propose_lines, search_candidates
-from dimo_jax.systems.atop.seen.splats import draw_splats, recover_clouds
+from dimo_jax.systems.atop.seen.splats import DRAWS, recover_clouds
 
 METHODS = ("ours", "candidates", "direct")
-DRAWS: dict[str, MakeDraw] = {"mesh": draw_mesh, "splats": draw_splats}
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ WORKDIR = flags.DEFINE_string("workdir", "", "A trained run")
 PICTURES = flags.DEFINE_string("pictures", "", "Folder for pictures of the page")
 SIZE = 256  # pixels
 FORMATS = {"RGBA32F": "", "RGBA16F": "['EXT_float_blend']"}
+WEBGPU = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan"]
 WITHOUT = "const get = WebGL2RenderingContext.prototype.getExtension; WebGL2RenderingContext.prototype.getExtension = "
 WITHOUT += "function (name) { return %s.includes(name) ? null : get.call(this, name); };"
 # A new code every time, and a new time every time; milliseconds, the median.
@@ -106,6 +107,30 @@ def take_pictures(browser: Any, path: Path, folder: Path) -> None:
         page.close()
 
 
+def measure_new_codes(playwright: Any, options: list[str], path: Path, num_frames: int) -> str:
+    """What a pose of a new code costs with and without WebGPU, its share of the motion graph included."""
+    told = []
+    for further in ([], WEBGPU):
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=[*options, *further])
+        page = browser.new_page(reduced_motion="reduce")
+        page.set_default_timeout(300_000)
+        page.goto(path.as_uri())
+        page.evaluate("dimoPlayer.ready")
+        cost, began = sum_cpu_seconds(), time.perf_counter()
+        for _ in range(2):
+            page.evaluate("dimoPlayer.prepare({code: dimoPlayer.code().map(x => x + 1e-3 * Math.random())})")
+        cost, took = (x / 2 / num_frames for x in (sum_cpu_seconds() - cost, time.perf_counter() - began))
+        told.append(f"{page.evaluate('dimoPlayer.decoder')} {1e3 * took:.0f} ms ({1e3 * cost:.0f} ms of CPU time)")
+        browser.close()
+    return f"a pose of a new code, with its share of the graph: {', '.join(told)}"
+
+
+def find_chromium() -> str | None:
+    """A Chromium of this machine; None for Playwright's own."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    return next(filter(None, map(shutil.which, names)), None)
+
+
 def sum_cpu_seconds() -> float:
     """Of all programs that this one has started, directly or not, and that still run (Linux)."""
     parents, seconds = {}, {}
@@ -135,10 +160,9 @@ def main(argv: list[str]) -> None:
         count, sizes = int(run.player.alive.sum()), [file.stat().st_size for file in (path, half)]
         print(f"{count} Gaussians: {sizes[0]:,} bytes, written in {cost:.1f} s of CPU time")
         print(f"with --half {sizes[1]:,} bytes, {measure_half(run):.1f} dB")
-        names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-        found = next(filter(None, map(shutil.which, names)), None)
         options = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox"]
-        browser = playwright.chromium.launch(executable_path=found, args=options)
+        print(measure_new_codes(playwright, options, path, run.num_frames))
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=options)
         for target, without in FORMATS.items():
             page = browser.new_page(viewport=dict(width=1100, height=700), reduced_motion="reduce")
             if without:

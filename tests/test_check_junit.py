@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 from check_junit import main
-from support import browser, outside
+from support import browser, compilers, outside
 
 CONTRACT = [("tests.render.test_contract", f"test_values[{name}]", None) for name in ("xla", "native", "pallas")]
 VIEWER = ("tests.apps.test_view_browser", "test_the_viewer", None)
@@ -68,3 +68,10 @@ def test_a_test_with_three_js_may_be_skipped_only_without_it(check, monkeypatch)
     skipped = ("tests.rigs.test_forward", "test_three", skip_of(outside.play_in_three, "a.glb", []))
     assert check(*CONTRACT, skipped) == 0
     assert check(*CONTRACT, skipped, needs=["--need=three.js"]) == 1
+
+
+def test_a_test_that_compiles_for_gpus_may_be_skipped_only_without_their_compiler(check, tmp_path, monkeypatch):
+    monkeypatch.setenv("DIMO_JAX_CACHE", str(tmp_path))
+    skipped = ("tests.bench.test_compile", "test_a_kernel", skip_of(compilers.find_compilers))
+    assert check(*CONTRACT, skipped) == 0
+    assert check(*CONTRACT, skipped, needs=["--need=gpu-compiler"]) == 1

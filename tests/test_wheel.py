@@ -58,10 +58,11 @@ def test_what_stands_beside_the_package_in_a_checkout_is_in_it(installed):
             there = installed / "dimo_jax/third_party" / path.relative_to(ROOT / "third_party")
             assert there.read_bytes() == path.read_bytes()
     assert (installed / "dimo_jax/py.typed").is_file()
-    files = [path for path in (ROOT / "dimo_jax/views/web").iterdir() if path.suffix in (".css", ".html", ".js")]
-    assert len(files) > 5
+    folders = (ROOT / "dimo_jax/views/web", ROOT / "dimo_jax/views/viewer")
+    files = [path for folder in folders for path in folder.iterdir() if path.suffix in (".css", ".html", ".js")]
+    assert len(files) > 6
     for path in files:
-        assert (installed / "dimo_jax/views/web" / path.name).read_bytes() == path.read_bytes()
+        assert (installed / path.relative_to(ROOT)).read_bytes() == path.read_bytes()
 
 
 @pytest.mark.slow

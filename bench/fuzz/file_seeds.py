@@ -27,6 +27,7 @@ from dimo_jax.runtime.status import write_status
 from dimo_jax.systems.dimo import stages
 from dimo_jax.systems.dimo.model import build_components
 from dimo_jax.third_party import bert, clip
+from dimo_jax.third_party.wan import transformer, umt5, vae
 from dimo_jax.training.checkpoints import Checkpoints
 from dimo_jax.training.config_file import save_config, to_plain
 from dimo_jax.training.model_file import write_model
@@ -213,6 +214,37 @@ def write_bert(folder: Path) -> None:
     (folder / "whole" / "sentence_bert_config.json").write_text('{"max_seq_length": 8}')
     (folder / "whole" / "1_Pooling").mkdir()
     (folder / "whole" / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+
+
+def write_wan(folder: Path) -> None:
+    """A tiny Wan as diffusers writes it, its transformer in two shards."""
+    from tokenizers import Tokenizer, models, processors
+
+    configs = {
+        "transformer": {"_class_name": "WanModel", "model_type": "t2v", "dim": 12, "num_heads": 1, "num_layers": 1}
+        | {"ffn_dim": 6, "freq_dim": 4, "text_dim": 4, "in_dim": 2, "out_dim": 2},
+        "vae": {"_class_name": "AutoencoderKLWan", "base_dim": 2, "z_dim": 2, "dim_mult": [1, 2], "num_res_blocks": 1}
+        | {"temperal_downsample": [True], "latents_mean": [0.0, 0.1], "latents_std": [1.0, 2.0]},
+        "text_encoder": {"model_type": "umt5", "num_layers": 1, "num_heads": 1, "d_kv": 4, "d_model": 4, "d_ff": 6}
+        | {"vocab_size": 16},
+    }
+    for name, module in (("transformer", transformer), ("vae", vae), ("text_encoder", umt5)):
+        root = folder / "wan" / name
+        root.mkdir(parents=True)
+        (root / "config.json").write_text(json.dumps(configs[name]))
+        arrays = _random(module.expected_shapes(module.read_config(root / "config.json")))
+        if name != "transformer":
+            save_file(arrays, root / "model.safetensors")
+            continue
+        places = {array: f"model-0000{1 + index % 2}-of-00002.safetensors" for index, array in enumerate(arrays)}
+        for shard in sorted(set(places.values())):
+            save_file({array: arrays[array] for array, place in places.items() if place == shard}, root / shard)
+        (root / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    (folder / "wan" / "tokenizer").mkdir()
+    pieces = ["<pad>", "</s>", "<unk>", *"itwalks.I "]
+    tokenizer = Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], unk_id=2))
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    tokenizer.save(str(folder / "wan" / "tokenizer" / "tokenizer.json"))
 
 
 def write_clip(folder: Path) -> None:

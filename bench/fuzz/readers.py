@@ -27,6 +27,9 @@ from dimo_jax.io.objects import load_object
 from dimo_jax.io.ply import read_gaussians
 from dimo_jax.metrics.clip import load_clip
 from dimo_jax.networks.bert import load_encoder
+from dimo_jax.networks.wan.transformer import load_transformer
+from dimo_jax.networks.wan.umt5 import load_text_encoder
+from dimo_jax.networks.wan.vae import load_vae
 from dimo_jax.priors import prompts, video_steps
 from dimo_jax.priors.manifest import Manifest
 from dimo_jax.runs import objects
@@ -141,6 +144,13 @@ def read_bert(source: Path, out: Path) -> None:
     load_encoder(str(source), pooling="auto").embed(["It walks.", "a"])
 
 
+def read_wan(source: Path, out: Path) -> None:
+    """The networks of Wan, in a folder as diffusers writes it."""
+    load_transformer(source / "transformer", dtype=np.float32)
+    load_vae(source / "vae")
+    load_text_encoder(source / "text_encoder", source / "tokenizer", dtype=np.float32).tokenizer("It walks.")
+
+
 def _file(read: Callable[..., object]) -> Callable[[Path, Path], None]:
     """A reader that takes a path as text."""
 
@@ -177,6 +187,7 @@ READERS = (
     Reader("objects", _file(objects.read_list), file_seeds.write_objects, entry="list.txt", weight=0.6),
     Reader("picture", _file(video_steps.read_image), file_seeds.write_pictures, entry="picture.*", weight=0.6),
     Reader("bert", read_bert, file_seeds.write_bert),
+    Reader("wan", read_wan, file_seeds.write_wan),
     Reader("clip", _file(load_clip), file_seeds.write_clip, weight=0.6),
     Reader(
         "pickle",

@@ -7,13 +7,10 @@ believe it.
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from dimo_jax.cli.flag_checks import check_flags, make_choice
@@ -21,8 +18,6 @@ from dimo_jax.core.errors import UserError
 from dimo_jax.core.names import split_list
 from dimo_jax.data.formats.pose_folder import color_markers, open_pose_folder, read_pose_clip
 from dimo_jax.data.formats.rigged.clips import take_clips
-from dimo_jax.data.puppet.rig import write_puppet_rig
-from dimo_jax.io.gltf.append import NewClip, append_clips
 from dimo_jax.io.gltf.scene import load_scene
 from dimo_jax.io.images import write_png
 from dimo_jax.rigs.clip_set import ClipSet
@@ -33,14 +28,13 @@ from dimo_jax.runs.animation import (
     Model,
     animate_markers,
     check_cameras,
-    describe,
     make_model,
     measure_height,
-    measure_own_jerk,
     place_joints,
 )
 from dimo_jax.runs.choice import SPREAD, Checkpoint, Line
 from dimo_jax.runs.restore import restore, run_folder
+from dimo_jax.runs.rig_files import open_source, write_animations
 from dimo_jax.runs.rig_motions import (
     RigPrior,
     RootMotion,
@@ -51,9 +45,8 @@ from dimo_jax.runs.rig_motions import (
     read_known,
     steady,
 )
-from dimo_jax.runs.rigs import RestoredRig, is_rig_space, read_own_clips, restore_rig
+from dimo_jax.runs.rigs import is_rig_space, read_own_clips, restore_rig
 from dimo_jax.runs.videos_to_rig import play_rigged, rig_run
-from dimo_jax.runtime.files import write_json
 from dimo_jax.runtime.naming import free_number
 from dimo_jax.training.config_file import load_config
 from dimo_jax.views.rig_strip import draw_strip
@@ -125,7 +118,8 @@ def run(
       root_motion: "remove" takes away the way across the ground.
       foot_lock: "auto" holds feet where they stand, those that stand in the clips; or their names.
       hide: nodes to leave out of account, by name or pattern, separated by commas; the written file keeps them.
-      repair: settles NaN and infinite numbers of the file that something drawn needs.
+      repair: settles NaN and infinite numbers of the file that something drawn needs; skin weights also in what is
+        written.
       smooth: weight of smoothness in time, against points seen; 0 follows them.
       checkpoint: "last", or "best" as training went.
       overwrite: replaces the file at `out`.
@@ -142,7 +136,8 @@ def run(
     if poses:
         target, report = _check_out(Path(source), Path(out), overwrite)
         model = make_model(load_scene(source, hide=hide, repair=repair, animated=False))
-        _write(source, target, report, model, from_poses(model, poses, smooth=smooth), draws=False)
+        made = from_poses(model, poses, smooth=smooth)
+        _write(source, target, report, model, made, draws=False, repair=repair)
         return
     of_a_rig = Path(workdir).is_dir() and is_rig_space(load_config(Path(workdir)))
     (_animate_rig if of_a_rig else _animate_videos)(given)
@@ -155,7 +150,7 @@ def _animate_rig(given: Mapping[str, Any]) -> None:
             raise UserError(f"--{flag}: found with a run of configs/rig.py, which has its own (config.data)")
     restored = restore_rig(given["workdir"], source=given["source"], checkpoint=given["checkpoint"])
     wishes = Wishes(given["duration"], given["fps"], given["loop"], given["root_motion"])
-    with _open_source(restored, given["source"]) as original:
+    with open_source(restored, given["source"]) as original:
         places = _place_out(Path(original), given)
         model = make_model(restored.scene)
         if given["fit"]:
@@ -167,7 +162,7 @@ def _animate_rig(given: Mapping[str, Any]) -> None:
         feet = find_own_feet(model, clips, given["foot_lock"])
         known = read_known(restored, clips)
         animations = [play(restored, model, each, wishes, feet, known) for each in chosen]
-        _write(original, *places, model, animations, draws=True)
+        _write(original, *places, model, animations, draws=True, repair=bool(restored.config.data.repair))
 
 
 def _animate_videos(given: Mapping[str, Any]) -> None:
@@ -195,39 +190,25 @@ def _animate_videos(given: Mapping[str, Any]) -> None:
     clips = take_clips(scene, range(len(scene.clips)), _LOOKED_AT) if given["foot_lock"] else None
     feet = find_own_feet(model, clips, given["foot_lock"]) if clips else None
     animations = [steady(model, each, feet, given["root_motion"]) for each in animations]
-    _write(given["source"], *places, model, animations, draws=True)
+    _write(given["source"], *places, model, animations, draws=True, repair=given["repair"])
 
 
 def _write(
-    source: str | Path, target: Path, report: Path, model: Model, animations: Sequence[Animation], *, draws: bool
+    source: str | Path,
+    target: Path,
+    report: Path,
+    model: Model,
+    animations: Sequence[Animation],
+    *,
+    draws: bool,
+    repair: bool,
 ) -> None:
-    """Writes clips into a file, and their rows into its report; `draws` some of them beside it."""
-    own = {rate: measure_own_jerk(model, rate) for rate in {each.figures["frame_rate"] for each in animations}}
-    clips = [NewClip(each.name, each.seconds, each.pose) for each in animations]
-    names = append_clips(source, target, model.rig, clips)
-    rows = [
-        each.figures | {"clip": name, "own_jerk": own[each.figures["frame_rate"]]}
-        for name, each in zip(names, animations)
-    ]
-    write_json({"source": str(source), "clips": rows}, report)
-    for row in rows:
-        print(describe(row))
-    print(f"wrote {len(rows)} {'clip' if len(rows) == 1 else 'clips'} more to {target}, figures to {report}")
+    """Writes clips into a file, and their rows into its report; `draws` some of them beside it, mends by `repair`."""
+    write_animations(source, target, report, model, animations, repair=repair)
     if draws:
         shown = animations[:_MOST_DRAWN]
         strip = draw_strip(model.scene, model.rig, [each.pose for each in shown], [each.name for each in shown])
         print(f"pictures of {len(shown)} of them: {write_png(strip, target.with_suffix('.png'))}")
-
-
-@contextlib.contextmanager
-def _open_source(restored: RestoredRig, source: str) -> Iterator[str]:
-    """The file to which clips are added: as asked, or the run's own; that of the embedded puppet is made."""
-    own = source or restored.config.data.path
-    if own:
-        yield own
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield str(write_puppet_rig(Path(folder) / "puppet.glb"))
 
 
 def _place_out(source: Path, given: Mapping[str, Any]) -> tuple[Path, Path]:
@@ -248,7 +229,7 @@ def find_own_feet(model: Model, clips: ClipSet, asked: str) -> Feet | None:
     """
     if not asked:
         return None
-    tracks = [place_joints(model, jax.tree.map(lambda x, i=i: x[i], clips.poses)) for i in range(len(clips.names))]
+    tracks = [place_joints(model, clips.travelled(index)) for index in range(len(clips.names))]
     height, joints = measure_height(model), model.markers.joints
     if asked != "auto":
         feet = name_feet(joints, split_list(asked, joints.names), tracks, height)

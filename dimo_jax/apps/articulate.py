@@ -26,7 +26,8 @@ from dimo_jax.meshes.parts import PartChoice, list_parts
 from dimo_jax.runtime.files import replace_folder, write_json
 from dimo_jax.systems.atop.articulate import Find, Found, Request, articulate, read_requests
 from dimo_jax.systems.atop.rank import Finding, explain
-from dimo_jax.systems.atop.seen.motion import read_motion
+from dimo_jax.systems.atop.seen.motion import VideoMotion, read_motion
+from dimo_jax.systems.atop.seen.splats import DRAWS
 from dimo_jax.systems.atop.seen.tell import explain_motion
 from dimo_jax.views.joint_picture import draw_articulation, upright
 from dimo_jax.views.part_sheet import draw_parts
@@ -51,6 +52,7 @@ def run(
     list_parts: bool = False,
     candidate: int = 0,
     motion: str = "geometry",
+    draw: Literal["mesh", "splats", "metaballs"] = "mesh",
     up: Literal["x", "y", "z", "-x", "-y", "-z", "unknown"] = "y",
     base: Literal["fixed", "free"] = "fixed",
     density: float = 600.0,
@@ -73,6 +75,8 @@ def run(
       candidate: which of the ranked joints to write, from 0.
       motion: "geometry", where shape and prompt alone tell; or a motion of --part that was seen, in the object's
         coordinates: a dataset folder of videos, a folder of meshes of the part (one a frame), or a .npz with points.
+      draw: what explains the videos of --motion: the mesh itself, or Gaussians on its surface, drawn by the rasterizer
+        or as fuzzy metaballs, as ATOP does; Gaussians take minutes.
       up: what is up in the object, for its judgement and for simulators, which have +Z up.
       base: whether the body is held in place, or stands on a floor.
       density: kg per cubic metre.
@@ -107,7 +111,7 @@ def run(
     requests = _read_flags(part, prompt, parts, candidate, needs_prompt=not seen)
     if not out:
         raise UserError("--out: not given, expected the folder to write")
-    find = _read_find(motion)
+    find = _read_find(motion, draw)
     thing = load_source(source)
     for note in thing.notes:
         print(f"note: {note}")
@@ -188,16 +192,20 @@ def _check_out(path: Path, overwrite: bool) -> None:
         raise UserError(f"--out={path}: exists, expected a new folder, or --overwrite")
 
 
-def _read_find(motion: str) -> Find:
+def _read_find(motion: str, draw: str) -> Find:
     """What ranks the joints of a part: shape and sentence, or a motion that is read here."""
-    if motion == GEOMETRY:
+    seen = None if motion == GEOMETRY else read_motion(motion)
+    if draw != "mesh" and not isinstance(seen, VideoMotion):
+        raise UserError(
+            f"--draw={draw}: found beside --motion={motion}, expected a folder of videos: it draws pictures"
+        )
+    if seen is None:
         return explain
-    seen = read_motion(motion)
 
     def find(body: ObjectMesh, part: ObjectMesh, sentence: str, up: np.ndarray | None) -> Finding:
         del up  # a motion that was seen needs no guess about gravity
         try:
-            return explain_motion(body, part, seen, sentence)
+            return explain_motion(body, part, seen, sentence, make_draw=DRAWS[draw])
         except UserError as error:
             raise UserError(f"--motion={motion}: {error}") from None
 

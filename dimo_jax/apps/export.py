@@ -145,14 +145,14 @@ def run(
     if recorder is not None:
         writers = make_writers(model, clips, given)  # what can fail fails here, before anything is written
         if "mesh" in chosen:
-            known = dict(source=source, hide=hide, repair=repair, dataset=dataset or find_dataset(workdir))
+            known = dict(source=source, hide=hide, repair=repair, dataset=dataset or retarget.find_dataset(workdir))
             mesh = retarget.prepare(model, recorder, influences=influences or 4, **known)  # type: ignore[arg-type]
             print(mesh.describe())
             print(mesh.write(clips, target, number=number))
         for name in (name for name in chosen if name in writers):
             for clip in clips:
                 print(writers[name](clip, target / f"{clip.name}{number}"))
-        for hint in point_to_mesh(model, chosen, find_dataset(workdir)):
+        for hint in point_to_mesh(model, chosen, retarget.find_dataset(workdir)):
             print(hint)
     if page is not None:
         print(page(target / f"player{number}.html"))
@@ -270,11 +270,6 @@ def point_to_mesh(model: Restored, chosen: Sequence[str], dataset: str) -> list[
         f"{' and '.join(gaussians)}: Gaussians, as the model has them; the source's own mesh and materials move with "
         f"--format=mesh --source=FILE, the .glb or .gltf that {dataset} was imported from"
     ]
-
-
-def find_dataset(workdir: str) -> str:
-    """The dataset folder that a run was trained on, or nothing."""
-    return str(load_config(Path(workdir)).data.get("path") or "")
 
 
 def _choice(given: Mapping[str, Any]) -> Choice:

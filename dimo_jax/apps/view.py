@@ -1,4 +1,7 @@
-"""`--app=view`: a trained model in the browser, played, mixed, drawn and asked for; or an object with joints, moved."""
+"""`--app=view`: a trained model in the browser, played, mixed, drawn and asked for; or an object with joints, moved.
+
+Of a rig's motion space it shows the model itself, and writes what is shown into its file.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +22,23 @@ from dimo_jax.core.flag_values import check_use
 from dimo_jax.io.articulated_read import Written, is_articulated, read_articulated
 from dimo_jax.runs.choice import Checkpoint
 from dimo_jax.runs.restore import restore, run_folder
+from dimo_jax.runs.rig_motions import Chosen
+from dimo_jax.runs.rigs import is_rig_space, restore_rig
+from dimo_jax.training.config_file import load_config
 from dimo_jax.views.viewer.joints import JointsPanel, JointsView
 from dimo_jax.views.viewer.loop import Viewer
 from dimo_jax.views.viewer.panel import Panel
 from dimo_jax.views.viewer.prompts import Prompts
+from dimo_jax.views.viewer.rig_panel import RigPanel
+from dimo_jax.views.viewer.rig_scene import RigScene
+from dimo_jax.views.viewer.rig_session import RigChoices, RigFrame, RigSession
 from dimo_jax.views.viewer.scene import Scene
 from dimo_jax.views.viewer.session import Choices, Frame, Motion, Session
+from dimo_jax.views.viewer.source_mesh import SourceMesh
 
 FIRST_PORT = 8080
-OF_A_RUN = ("out", "bert", "size", "checkpoint")  # flags that mean nothing with an articulated object
+OF_PICTURES = ("size", "source", "hide", "repair", "dataset")  # flags that mean nothing with a run without pictures
+OF_A_RUN = ("out", "bert", "checkpoint", *OF_PICTURES)  # nor with an articulated object
 Serve = Callable[[threading.Event], None]  # serves until the event is set
 
 
@@ -40,19 +51,29 @@ def run(
     bert: str = "",
     size: int = 512,
     checkpoint: Checkpoint = "last",
+    source: str = "",
+    hide: str = "",
+    repair: bool = False,
+    dataset: str = "",
 ) -> None:
     """Serves an interactive viewer of what is in `workdir` until it is interrupted; prints its address.
 
-    Of a training run it shows its motions, of an articulated object a slider for every joint and the ranked joints.
+    Of a training run it shows its motions, of a rig's motion space the model with its skeleton, posed by them, of an
+    articulated object a slider for every joint and the ranked joints.
 
     Args:
       workdir: folder of a training run, or one that --app=articulate wrote.
       host: address to listen on. Who reaches it can use every control, so the default is this machine alone.
       port: to listen on; default: the first free one from 8080 on.
-      out: folder for exports; default: `workdir`/view.
+      out: folder for exports, of a rig for its file with clips more; default: `workdir`/view.
       bert: folder of a Hugging Face BERT for prompts; default as for `--app=text`.
-      size: height in pixels of exported videos.
+      size: height in pixels of exported videos, of a run that has pictures.
       checkpoint: "last", or "best" as training batches went. It and the three before are of training runs.
+      source: of a run that has pictures, as the flags that follow: the .glb or .gltf file that its dataset was imported
+        from, to export its mesh.
+      hide: with `source`, nodes left out at the import, by name or pattern, separated by commas.
+      repair: with `source`, whether it was imported with it.
+      dataset: with `source`, the folder of the run's dataset, where it is not where training found it.
 
     Example:
       python launch.py --app=view --workdir=runs/dimo
@@ -70,13 +91,23 @@ def run(
         _check_address(host, port)
         _serve(viser, host, port, lambda server: build_joints(server, written))
         return
+    target = Path(out) if out else run_folder(workdir) / "view"  # may be read-only as long as nothing is exported
+    if Path(workdir).is_dir() and is_rig_space(load_config(Path(workdir))):
+        check_use(given, {name: read_app("view").parameters[name].default for name in OF_PICTURES}, needs="pictures")
+        run_of_rig = restore_rig(workdir, checkpoint=checkpoint)
+        _check_address(host, port)
+        rig, asked = RigSession(run_of_rig, Path(workdir)), Prompts(run_of_rig, Path(workdir), bert=bert)
+        _serve(viser, host, port, lambda server: build_rig(server, rig, asked, out=target, plays=True).run)
+        return
     model = restore(Path(workdir), checkpoint=checkpoint)
     _check_address(host, port)
     session = Session(model)
-    target = Path(out) if out else run_folder(workdir) / "view"  # may be read-only as long as nothing is exported
+
+    mesh = SourceMesh(model, Path(workdir), source=source, hide=hide, repair=repair, dataset=dataset)
 
     def start(server: Any) -> Serve:
-        return build(server, session, Prompts(model, Path(workdir), bert=bert), out=target, size=size, plays=True).run
+        prompts = Prompts(model, Path(workdir), bert=bert)
+        return build(server, session, prompts, out=target, size=size, mesh=mesh, plays=True).run
 
     _serve(viser, host, port, start)
 
@@ -107,7 +138,31 @@ def build_joints(server: Any, written: Written) -> Serve:
     return serve
 
 
-def build(server: Any, session: Session, prompts: Prompts, *, out: Path, size: int, plays: bool = False) -> Viewer:
+def build_rig(server: Any, session: RigSession, prompts: Prompts, *, out: Path, plays: bool = False) -> Viewer:
+    """Fills a `viser.ViserServer` with a rig and the controls of its motion space, as `build` does with a model."""
+    scene = RigScene(server, session)
+
+    def show(motion: Chosen, frame: RigFrame, choices: RigChoices) -> None:
+        with server.atomic():
+            scene.show(frame, choices)
+            panel.follow(choices)
+
+    viewer = Viewer(session, show)
+    viewer.choose(playing=plays)
+    panel = RigPanel(server, viewer, prompts, out=out)
+    return viewer
+
+
+def build(
+    server: Any,
+    session: Session,
+    prompts: Prompts,
+    *,
+    out: Path,
+    size: int,
+    mesh: SourceMesh | None = None,
+    plays: bool = False,
+) -> Viewer:
     """Fills a `viser.ViserServer` with the scene and the controls of a model, and gives the loop that serves them.
 
     The first motion plays at once with `plays`; else it stands.
@@ -121,7 +176,7 @@ def build(server: Any, session: Session, prompts: Prompts, *, out: Path, size: i
 
     viewer = Viewer(session, show)
     viewer.choose(playing=plays)
-    panel = Panel(server, viewer, prompts, out=out, size=size)
+    panel = Panel(server, viewer, prompts, out=out, size=size, mesh=mesh)
     return viewer
 
 

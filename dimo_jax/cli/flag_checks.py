@@ -165,6 +165,10 @@ def _check_evaluate(given: Given) -> None:
 def _check_view(given: Given) -> None:
     _least(given, 1, "size")
     check_between(0, 65_535, port=given["port"])
+    if not given["source"]:
+        check_use(given, dict(hide="", repair=False, dataset=""), needs="--source")
+    elif not Path(given["source"]).is_file():
+        raise UserError(f"--source: found {given['source']!r}, expected the .glb or .gltf file of the run's dataset")
     if given["out"]:
         check_folder(given["out"], "out")
 

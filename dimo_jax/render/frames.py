@@ -35,7 +35,7 @@ class FrameRenderer:
         self._capacity: int | None = capacity or first_capacity(num_gaussians, implementation)
         self._render, self._film = (
             jax.jit(functools.partial(draw, implementation=implementation), static_argnames="capacity")
-            for draw in (_render_all, _film)
+            for draw in (render_all, _film)
         )
 
     def render(self, gaussians: Gaussians, cameras: Camera) -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +93,8 @@ def _film(gaussians: Gaussians, cameras: Camera, background: Array, **options: A
     return rgb, alpha, jnp.sum(overflow)
 
 
-def _render_all(gaussians: Gaussians, cameras: Camera, background: Array, **options: Any) -> tuple[Array, Array, Array]:
+def render_all(gaussians: Gaussians, cameras: Camera, background: Array, **options: Any) -> tuple[Array, Array, Array]:
+    """What `FrameRenderer.render` compiles: RGB [V,T,H,W,3], alpha [V,T,H,W] and the pairs that found no room."""
     one: Callable[..., tuple[Array, Array, Array]] = functools.partial(_render_one, **options)
     per_camera = jax.vmap(one, in_axes=(0, None, None))
     rgb, alpha, overflow = jax.vmap(per_camera, in_axes=(None, 0, None))(gaussians, cameras, background)

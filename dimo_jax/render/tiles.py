@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from dimo_jax.core.types import Array, Splats
+from dimo_jax.runtime.platforms import current_platform
 
 # Counts saturate here instead of wrapping around; it leaves room for one addition in int32.
 COUNT_LIMIT = 2**30
@@ -86,8 +87,9 @@ def default_capacity(num_gaussians: int, num_tiles: int) -> int:
 def order_by_depth(depths: Array, drawn: Array) -> Array:
     """Indices [N] int32 that sort `depths` [N] ascending, ties by index, Gaussians that are not `drawn` last.
 
-    A radix sort: each pass sorts one uint32 that packs some bits of the depth with the Gaussian's rank after the pass
-    before, because XLA sorts a single uint32 operand much faster than a float key with a payload.
+    On CPUs a radix sort: each pass sorts one uint32 that packs some bits of the depth with the Gaussian's rank after
+    the pass before, because XLA sorts a single uint32 operand much faster there than a key with a payload. Elsewhere
+    one stable sort with a payload, the same order in a third of the sorts (docs/hardware.md).
     """
     num = depths.shape[0]
     # With these flips the bit patterns of floats order like the floats.
@@ -97,7 +99,7 @@ def order_by_depth(depths: Array, drawn: Array) -> Array:
     rank_bits = max((num - 1).bit_length(), 1)
     digit_bits = 32 - rank_bits
     iota = lax.iota(jnp.uint32, num)
-    if digit_bits < 8:
+    if digit_bits < 8 or current_platform() != "cpu":
         return lax.sort((key, lax.iota(jnp.int32, num)), num_keys=1, is_stable=True)[1]
     order = iota
     for shift in range(0, 32, digit_bits):

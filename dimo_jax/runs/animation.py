@@ -115,7 +115,7 @@ def measure_drift(model: Model, joints: np.ndarray) -> float:
       model: the rig.
       joints: [T,M,3] of `place_joints`.
     """
-    places, lines = _bones(model)
+    places, lines = find_bones(model)
     rest = place_markers(model.markers.joints, pose_nodes(model.scene, None, np.zeros(1)).matrices)[0]
     at_rest = np.linalg.norm(rest[places] - rest[lines], axis=-1)
     lengths = np.linalg.norm(joints[:, places] - joints[:, lines], axis=-1)
@@ -123,8 +123,8 @@ def measure_drift(model: Model, joints: np.ndarray) -> float:
     return 100 * float((np.abs(lengths - at_rest) / np.where(long, at_rest, 1))[:, long].mean()) if long.any() else 0.0
 
 
-def _bones(model: Model) -> tuple[np.ndarray, np.ndarray]:
-    """The points at both ends of every bone."""
+def find_bones(model: Model) -> tuple[np.ndarray, np.ndarray]:
+    """The points [E], [E] at both ends of every bone."""
     joints = model.markers.joints
     heads = {node: place for place, node in enumerate(joints.deforming)}
     pairs = []

@@ -278,7 +278,9 @@ def check_motion_space(config: ConfigDict, where: str) -> None:
     """Raises UserError where a config is that of another system than DIMO."""
     system = (config.get("system") or {}).get("fn", MOTION_SPACE)
     if system == RIG_SPACE:
-        raise UserError(f"{where}: holds a motion space of a rig, without pictures; --app=animate plays it")
+        raise UserError(
+            f"{where}: holds a motion space of a rig, without pictures; --app=animate plays it, and --app=view"
+        )
     if system != MOTION_SPACE:
         raise UserError(f"{where}: holds a run of {system}, expected a motion space of {MOTION_SPACE}")
 

@@ -23,6 +23,7 @@ from dimo_jax.runs.motions import MotionRecorder
 from dimo_jax.runs.restore import Restored, world_of
 from dimo_jax.skinning.binding import Binding, fit_binding
 from dimo_jax.systems.dimo.stages import frame_times
+from dimo_jax.training.config_file import load_config
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +48,17 @@ class BoundMesh:
 
     def write(self, clips: Sequence[Motion], target: Path, *, number: str = "") -> Path:
         """Writes the mesh, all `clips` its animations: `<name><number>_mesh.glb`, see `name_mesh`."""
-        path = target / f"{name_mesh(clips, self.object_name)}{number}_mesh.glb"
+        return self.write_as(clips, target / f"{name_mesh(clips, self.object_name)}{number}_mesh.glb")
+
+    def write_as(self, clips: Sequence[Motion], path: Path) -> Path:
+        """As `write`, under a name that is given."""
         placed = [_place(clip, self.aligned) for clip in clips]
         return write_mesh_glb(self.scene, self.binding, placed, path, num_influences=self.influences)
+
+
+def find_dataset(workdir: str | Path) -> str:
+    """The dataset folder that a run was trained on, or nothing."""
+    return str(load_config(Path(workdir)).data.get("path") or "")
 
 
 def name_mesh(clips: Sequence[Motion], object_name: str) -> str:

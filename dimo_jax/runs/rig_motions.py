@@ -20,7 +20,7 @@ from dimo_jax.rigs.channels import find_carriers
 from dimo_jax.rigs.clip_set import ClipSet
 from dimo_jax.rigs.feet import Feet, hold_feet, measure_slide
 from dimo_jax.rigs.forward import Pose, Rig, place_frames
-from dimo_jax.rigs.travel import stay_in_place
+from dimo_jax.rigs.travel import NO_WAY, follow_ways, move_tops, stay_in_place
 from dimo_jax.runs.animation import Animation, Model, finish, place_joints
 from dimo_jax.runs.choice import Choice
 from dimo_jax.runs.motions import choose_codes
@@ -44,6 +44,7 @@ class Chosen:
     seconds: float
     loop: bool
     rate: float
+    ways: np.ndarray = dataclasses.field(default_factory=NO_WAY.copy)  # [3], or one a frame [T,3]
     figures: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -71,7 +72,8 @@ def choose_motions(run: RestoredRig, workdir: str, choice: Choice, wishes: Wishe
         rate = wishes.fps or float(np.median(np.asarray(run.facts["rates"])[found]))
         count = count_frames(wishes.duration or seconds, rate)
         name, codes = choose_codes(run, workdir, choice, count)[0]
-        return [Chosen(name, codes, wishes.duration or seconds, False, rate)]
+        ways = np.stack([_blend_ways(run, code, np.array(found)) for code in np.asarray(codes)])
+        return [Chosen(name, codes, wishes.duration or seconds, False, rate, ways)]
     near = choice.num_samples and not choice.around and prior == "near"
     drawn = draw_near(run, choice) if near else choose_codes(run, workdir, choice, 2)
     return [_settle(run, name, code, choice, wishes) for name, code in drawn]
@@ -111,20 +113,46 @@ def _measure_likeness(run: RestoredRig, among: np.ndarray) -> np.ndarray:
 
 def _settle(run: RestoredRig, name: str, code: Array, choice: Choice, wishes: Wishes) -> Chosen:
     """Length and rate of the clip that is nearest to a code; of several to blend, weighted by their nearness."""
-    among = run.trained_motions
     if choice.motions:
         among = np.array(run.find_motions(choice.motions, flag="motions"))
-    away = np.linalg.norm(np.asarray(run.player.params.latents.mu)[among] - np.asarray(code), axis=1)
-    order = among[np.argsort(away, kind="stable")]
-    if choice.motions:
+        away, order = _sort_by_nearness(run, code, among)
         weights = 1 / np.maximum(away, 1e-6)
-        seconds = float(weights @ run.seconds[among] / weights.sum())
-        loop = bool(run.loops[among].all())
+        seconds = float(weights @ run.seconds[order] / weights.sum())
+        rate, ways = float(run.facts["rates"][order[0]]), _blend_ways(run, np.asarray(code), among)
+        found = Chosen(name, code, seconds, bool(run.loops[among].all()), rate, ways)
     else:
-        near = order[0] if choice.motion else next((i for i in order if run.seconds[i] > 0), order[0])
-        seconds, loop = float(run.seconds[near]), bool(run.loops[near])
-    rate = wishes.fps or float(run.facts["rates"][order[0]])
-    return Chosen(name, code, wishes.duration or seconds, loop or wishes.loop, rate)
+        found = settle_code(run, name, code, still=bool(choice.motion))
+    return dataclasses.replace(
+        found,
+        seconds=wishes.duration or found.seconds,
+        loop=found.loop or wishes.loop,
+        rate=wishes.fps or found.rate,
+    )
+
+
+def settle_code(run: RestoredRig, name: str, code: Array, *, still: bool = False) -> Chosen:
+    """The motion of a code [D], with all else as of the trained clip that is nearest, a `still` one if it may be."""
+    _, order = _sort_by_nearness(run, code, run.trained_motions)
+    near = order[0] if still else next((i for i in order if run.seconds[i] > 0), order[0])
+    ways = _blend_ways(run, np.asarray(code), run.trained_motions)
+    return Chosen(
+        name, code, float(run.seconds[near]), bool(run.loops[near]), float(run.facts["rates"][order[0]]), ways
+    )
+
+
+def _sort_by_nearness(run: RestoredRig, code: Array, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distances of the codes of some clips from one, rising, and these clips in that order."""
+    away = np.linalg.norm(np.asarray(run.player.params.latents.mu)[among] - np.asarray(code), axis=1)
+    order = np.argsort(away, kind="stable")
+    return away[order], among[order]
+
+
+def _blend_ways(run: RestoredRig, code: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """The way [3] of a code, as of the clips that are nearest, by their nearness; a clip's own where it is one."""
+    away, order = _sort_by_nearness(run, jnp.asarray(code), among)
+    weights = 1 / np.maximum(away[:NEIGHBORS], 1e-6) ** 2
+    blended: np.ndarray = weights @ run.ways[order[:NEIGHBORS]] / weights.sum()
+    return blended
 
 
 def fit_file(run: RestoredRig, path: str, wishes: Wishes) -> list[Chosen]:
@@ -146,10 +174,11 @@ def fit_file(run: RestoredRig, path: str, wishes: Wishes) -> list[Chosen]:
             seconds=wishes.duration or float(seconds),
             loop=bool(loop) or wishes.loop,
             rate=wishes.fps or float(rate),
+            ways=way,
             figures={"vertex_error": 100 * float(error)},
         )
-        for name, code, error, seconds, loop, rate in zip(
-            shorten_names(clips.names), codes, errors, clips.seconds, clips.loops, clips.rates
+        for name, code, error, seconds, loop, rate, way in zip(
+            shorten_names(clips.names), codes, errors, clips.seconds, clips.loops, clips.rates, clips.ways
         )
     ]
 
@@ -168,7 +197,7 @@ def play(
       run: the motion space.
       model: the rig, for figures.
       chosen: what to play.
-      wishes: how.
+      wishes: how; of a loop that travels --root_motion=remove leaves its way, turns too.
       feet: what is held where it stands; None: nothing.
       known: of `read_known`.
     """
@@ -177,14 +206,18 @@ def play(
     pose = run.player.play(chosen.codes, times, loop=chosen.loop)
     if wishes.root_motion == "remove":
         pose = stay_in_place(model.rig, run.player.puppet.channels.sliding, pose)
-    figures = dict(chosen.figures) | {"loop": chosen.loop}
+    travels = wishes.root_motion != "remove" and bool(chosen.ways.any())
+    places = follow_ways(chosen.ways, times)
+    pose = move_tops(model.rig, run.tops, pose, places) if travels else pose
     pose, held = _hold(model, feet, pose, chosen.rate)
+    still = move_tops(model.rig, run.tops, pose, np.linalg.inv(places)) if travels else pose
     if chosen.loop and count > 1:
-        pose = close_loop(pose)
-    figures |= held | {"low_confidence": name_strange(run, pose, known)}
+        still = close_loop(still)
+    pose = move_tops(model.rig, run.tops, still, places) if travels else still
+    figures = dict(chosen.figures) | {"loop": chosen.loop} | held | {"low_confidence": name_strange(run, still, known)}
     row = finish(model, chosen.name, pose, chosen.rate, figures)
     puppet = run.player.puppet
-    loose = {*puppet.channels.sliding, *puppet.channels.scaling}
+    loose = {*puppet.channels.sliding, *puppet.channels.scaling, *run.tops}
     drift = measure_rigid_drift(puppet.rig, puppet.carriers, loose, pose)
     return dataclasses.replace(row, figures=row.figures | {"bone_drift": drift})
 

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from dimo_jax.core.errors import UserError
 from dimo_jax.data.formats.rigged.clips import open_model, take_clips
 from dimo_jax.rigs.channels import Channels
-from dimo_jax.rigs.clip_set import ClipSet
+from dimo_jax.rigs.clip_set import ClipSet, find_times
 from dimo_jax.rigs.scene import Scene
 from dimo_jax.rigs.skinned import Surface, make_surface, pose_surface
 from dimo_jax.runs.restore import FACTS_FILE, RIG_SPACE, Restored, read_facts
@@ -47,6 +47,16 @@ class RestoredRig(Restored):
     def loops(self) -> np.ndarray:
         """Which clips go round [M]."""
         return np.asarray(self.facts["loops"], bool)
+
+    @property
+    def ways(self) -> np.ndarray:
+        """How far each loop goes across the ground [M,3], see `rigs/travel.py`; a run from before knows of none."""
+        return np.asarray(self.facts.get("ways") or np.zeros((len(self.facts["names"]), 3)), np.float64)
+
+    @property
+    def tops(self) -> tuple[int, ...]:
+        """The nodes by which the model as a whole moves."""
+        return tuple(self.facts.get("tops") or ())
 
 
 def is_rig_space(config: ConfigDict) -> bool:
@@ -92,6 +102,7 @@ def _read_channels(facts: Any, folder: Path, num_nodes: int) -> Channels:
     try:
         channels = Channels(**{name: tuple(map(int, nodes)) for name, nodes in facts["channels"].items()})
         counts = {len(facts["names"])} | {len(facts[name]) for name in ("seconds", "loops", "rates")}
+        counts |= {len(facts["ways"])} if "ways" in facts else set()
         nodes = [str(name) for name in facts["nodes"]]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{where}: damaged ({type(error).__name__}: {error}), expected a rig's channels") from error
@@ -155,7 +166,7 @@ def _play_own_clips(run: RestoredRig, num_frames: int) -> ClipSet:
     motions, player = run.trained_motions, run.player
     loops, poses = run.loops[motions], []
     for motion, loop in zip(motions, loops):
-        times = np.arange(num_frames) / num_frames if loop else np.linspace(0, 1, num_frames)
+        times = find_times(num_frames, loop=bool(loop))
         poses.append(player.play(player.latent(int(motion)), times, loop=bool(loop)))
     return ClipSet(
         scene=run.scene,
@@ -165,4 +176,6 @@ def _play_own_clips(run: RestoredRig, num_frames: int) -> ClipSet:
         seconds=run.seconds[motions],
         rates=np.asarray(run.facts["rates"], np.float64)[motions],
         loops=loops,
+        ways=run.ways[motions],
+        tops=run.tops,
     )

@@ -10,6 +10,7 @@ from absl import logging
 
 from dimo_jax.core.types import Array
 from dimo_jax.native.library import load_library
+from dimo_jax.runtime.platforms import current_platform
 
 _FORWARD = "dimo_skin_forward"
 _BACKWARD = "dimo_skin_backward"
@@ -17,7 +18,7 @@ _BACKWARD = "dimo_skin_backward"
 
 def is_available() -> bool:
     """Whether jax computes on the CPU and the extension is there; says once per process what its absence costs."""
-    return jax.default_backend() == "cpu" and _is_loaded()
+    return current_platform() == "cpu" and _is_loaded()
 
 
 @functools.cache

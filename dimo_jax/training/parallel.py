@@ -89,13 +89,16 @@ def choose_layout(config: Mapping[str, Any]) -> Layout:
     )
 
 
-def parallelize(build: Callable[..., Callable[..., Any]], layout: Layout) -> Callable[..., Any]:
+def parallelize(
+    build: Callable[..., Callable[..., Any]], layout: Layout, devices: Sequence[jax.Device] | None = None
+) -> Callable[..., Any]:
     """Compiles a step for one device (`jit`) or several (`pmap`).
 
     Args:
       build: takes `axis_name` and `accumulate` and returns the step (state, batch, fixed, key) -> (state, metrics).
       layout: with more than one device, state and fixed weights are replicated (`replicate`) and every array of the
         batch has a leading device axis (`place`).
+      devices: of all processes, that `pmap` maps over; None: those that are here.
 
     Returns:
       The compiled step; the state that is passed in is donated.
@@ -107,7 +110,7 @@ def parallelize(build: Callable[..., Callable[..., Any]], layout: Layout) -> Cal
         axis_name=AXIS,
         in_axes=(0, 0, 0, None),
         donate_argnums=0,
-        devices=_all_devices(layout),
+        devices=_all_devices(layout) if devices is None else devices,
     )
 
 
@@ -143,9 +146,13 @@ def place(batch: Any, layout: Layout) -> Any:
     Returns:
       Arrays with leading axes [devices] where there are several, then [accumulate] where that is more than 1.
     """
+    return jax.device_put(shape_parts(batch, layout), layout.sharding if layout.is_mapped else None)
+
+
+def shape_parts(batch: Any, layout: Layout) -> Any:
+    """Gives the parts of a batch (leading axis: parts) the leading axes that `place` says."""
     leading = (layout.num_devices,) * layout.is_mapped + (layout.accumulate,) * (layout.accumulate > 1)
-    shaped = jax.tree.map(lambda x: x.reshape(*leading, *x.shape[1:]), batch)
-    return jax.device_put(shaped, layout.sharding if layout.is_mapped else None)
+    return jax.tree.map(lambda x: x.reshape(*leading, *x.shape[1:]), batch)
 
 
 def build_transfer(layout: Layout, frames: Array | None) -> Callable[[Batch], Batch]:

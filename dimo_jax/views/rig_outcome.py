@@ -36,6 +36,7 @@ def pick_clips(clips: ClipSet, which: np.ndarray) -> ClipSet:
         seconds=clips.seconds[which],
         rates=clips.rates[which],
         loops=clips.loops[which],
+        ways=clips.ways[which],
     )
 
 

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from support.small_rig import write_small_rig
+from support.spoilt_weights import spoil_weights
 
 from dimo_jax.apps.animate import run
 from dimo_jax.cameras.surround import surround
@@ -102,6 +103,18 @@ def test_a_single_picture_a_view_is_a_clip_of_one_key(source, motion, tmp_path):
     true = pose_vertices(scene, pose_nodes(scene, scene.clips[0], np.array([3 / RATE])), 0)
     assert np.linalg.norm(found - true, axis=-1).max() < 0.005
     assert np.abs(true - pose_scene(scene, None, 0)).max() > 0.1
+
+
+def test_a_repaired_model_is_written_so_that_it_needs_no_repair(source, motion, tmp_path, capsys):
+    tracks, spoilt, out = write_tracks(tmp_path / "walk", motion), tmp_path / "spoilt.glb", tmp_path / "out.glb"
+    spoil_weights(source, (1, 4), spoilt)
+    refuse(spoilt, tracks, tmp_path, r"vertex 1 has the weights nan.*with --repair")
+    run(source=str(spoilt), poses=str(tracks), out=str(out), repair=True)
+    said = capsys.readouterr().out
+    assert "repaired: meshes[0].primitives[0]: weights of 2 of 56 vertices, in what is written too" in said
+    scene = load_scene(out)
+    assert not [note for note in scene.notes if "repaired" in note]
+    assert [clip.name for clip in scene.clips] == ["Swing", "walk"]
 
 
 def refuse(source, poses, tmp_path, match, **options):

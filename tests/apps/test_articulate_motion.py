@@ -75,6 +75,8 @@ def test_videos_give_the_joint(tmp_path):
         (dict(motion="far.npz"), r"--motion=far\.npz: .*% of the object's diagonal away from the part"),
         (dict(motion="far.npz", parts="parts.json", part=""), r"--motion=far\.npz: found beside --parts"),
         (dict(motion="empty"), r"empty: found none of"),
+        (dict(draw="metaballs", prompt="open it"), r"--draw=metaballs: found beside --motion=geometry"),
+        (dict(motion="far.npz", draw="splats"), r"--draw=splats: found beside --motion=far\.npz"),
     ],
 )
 def test_what_shows_no_motion_is_said_in_one_line(tmp_path, monkeypatch, options, message):

@@ -36,6 +36,9 @@ from dimo_jax.training.config_file import to_plain
 from dimo_jax.training.model_file import load_model_file, write_model
 from dimo_jax.views import gallery
 from dimo_jax.views.camera_path import make_camera_path
+from dimo_jax.views.viewer import exports
+from dimo_jax.views.viewer.session import Session
+from dimo_jax.views.viewer.source_mesh import SourceMesh
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +124,20 @@ def test_all_formats_of_a_trained_motion(model, tmp_path, capsys):
         r"8 vertices follow \d+ key points; over 2 training motions they are [\d.]+% of the height", printed
     )
     assert "skin up to" not in printed  # eight influences show the model as it is
+
+
+def test_the_viewer_writes_the_same_rig_and_mesh(model, tmp_path):
+    source = str(model / "source.glb")
+    run(model, tmp_path, format="glb,mesh", motion="Fly", source=source)
+    restored = restore_once(model / "model.npz")
+    session = Session(restored)
+    choices = dataclasses.replace(session.begin(), source=session.sources["Fly"])
+    mesh = SourceMesh(restored, model / "model.npz", source=source)
+    shot = exports.Shot(restored, session.code(choices), choices, "Fly", restored.camera(), mesh)
+    for kind, name in (("rig", "Fly.glb"), ("mesh", "Fly_mesh.glb")):
+        (told,) = (each for each in exports.EXPORTS if kind in each)
+        path = exports.export(shot, told, tmp_path / "viewed")
+        assert (path.name, path.read_bytes()) == (name, (tmp_path / name).read_bytes())
 
 
 def test_files_come_back_in_the_users_units(model, tmp_path, monkeypatch):

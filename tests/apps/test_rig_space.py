@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from support.puppet_rig import puppet_file
 from support.small_rig import write_small_rig
+from support.travelling import WAY, walking_run
 
 from dimo_jax.apps import animate, status, train
 from dimo_jax.configs.rig import get_config
@@ -15,7 +16,10 @@ from dimo_jax.core.errors import UserError
 from dimo_jax.data.sources import load
 from dimo_jax.io.gltf.scene import load_scene
 from dimo_jax.rigs.forward import make_rig
+from dimo_jax.rigs.markers import find_joints
+from dimo_jax.rigs.posing import pose_nodes
 from dimo_jax.rigs.sampling import sample_clip
+from dimo_jax.rigs.travel import follow_way
 from dimo_jax.runs.build import build_system
 from dimo_jax.runs.restore import restore
 from dimo_jax.runs.rigs import restore_rig
@@ -143,6 +147,35 @@ def test_codes_between_clips_from_files_and_fitted(workdir, tmp_path):
     assert [row["clip"] for row in rows] == ["jumping_jacks_2", "walk_2", "bow_deeply_2", "wave_left_2"]
     assert rows[0]["vertex_error"] < 6
     assert rows[0]["vertex_error"] < rows[3]["vertex_error"]
+
+
+def test_a_walk_that_moves_on_closes_in_pose_and_goes_its_way(tmp_path):
+    workdir = walking_run()
+    run = restore_rig(workdir)
+    assert run.loops.all()
+    np.testing.assert_allclose(run.ways[run.find_motions("on", flag="motions")[0]], WAY, atol=5e-3)
+    ends = {}
+    for key, flags in {
+        "keep": dict(motion="on"),
+        "remove": dict(motion="on", root_motion="remove"),
+        "loop": dict(motions="on,walk", share=0.5, loop=True),
+        "walk": dict(motions="on,walk"),
+    }.items():
+        out = tmp_path / f"{key}.glb"
+        animate.run(workdir=str(workdir), out=str(out), fps=10.0, **flags)
+        scene = load_scene(out)
+        matrices = pose_nodes(scene, scene.clips[-1], np.array([scene.clips[-1].start, scene.clips[-1].end])).matrices
+        ends[key] = matrices[:, list(find_joints(scene).deforming)]
+        (row,) = json.loads(out.with_suffix(".json").read_text())["clips"]
+        assert row["bone_drift"] < 0.01
+        assert row["loop"] == (key != "walk")
+        assert not row["low_confidence"]
+    np.testing.assert_allclose(ends["remove"][1], ends["remove"][0], atol=1e-6)
+    np.testing.assert_allclose(ends["keep"][0], ends["remove"][0], atol=1e-6)
+    for key, share in (("keep", 1), ("loop", 0.5)):
+        gone = follow_way(share * run.ways[run.find_motions("on", flag="motions")[0]])
+        np.testing.assert_allclose(ends[key][1], gone @ ends[key][0], atol=1e-5)
+    assert 0.3 < np.linalg.norm((ends["walk"][1] - ends["walk"][0])[:, [0, 2], 3].mean(axis=0)) < 1.2
 
 
 def test_what_does_not_fit_is_named_and_nothing_written(workdir, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import json
 import os
 import socket
 import subprocess
@@ -30,6 +31,7 @@ from dimo_jax.training.config_file import load_config
 from dimo_jax.views.trajectories import read_trajectories
 from dimo_jax.views.viewer import exports, loop, prompts
 from dimo_jax.views.viewer.session import Session, Source
+from dimo_jax.views.viewer.source_mesh import SourceMesh
 from tests.apps.view_run import CAPTIONS, NAMES, SIZES, write_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -241,9 +243,10 @@ def shot(session):
 
 
 def test_exports_hold_what_is_on_the_screen(shot, session, tmp_path):
-    paths = {kind: exports.export(shot, kind, tmp_path) for kind in exports.EXPORTS}
-    assert all(path.parent == tmp_path and path.stem == "a_b_c" for path in paths.values())
-    ply, film, curves = paths.values()
+    kinds = [kind for kind in exports.EXPORTS if "mesh" not in kind]
+    ply, film, rig, curves, motion = (exports.export(shot, kind, tmp_path) for kind in kinds)
+    names = [path.name for path in (ply, film, rig, curves, motion)]
+    assert names == ["a_b_c.ply", "a_b_c.mp4", "a_b_c.glb", "a_b_c.npz", "a_b_c_motion.npz"]
     gaussians, _ = clip_of(session, shot.code, 2.0)
     np.testing.assert_array_equal(read_gaussians(ply).means, gaussians.means[0, 20:])
     frames = imageio.v3.imread(film)
@@ -252,6 +255,26 @@ def test_exports_hold_what_is_on_the_screen(shot, session, tmp_path):
     fields = read_trajectories(curves)
     np.testing.assert_allclose(fields["trajectories"][0], session.settle(shot.choices).trajectories, atol=1e-6)
     np.testing.assert_array_equal(fields["times"], frame_times(6))
+    with np.load(motion) as data:
+        np.testing.assert_allclose(data["key_points"], fields["trajectories"][0], atol=1e-6)
+        np.testing.assert_allclose(data["means"][2], gaussians.means[0, 20:], atol=1e-5)
+    (clip,) = read_json(rig)["animations"]
+    assert clip["name"] == shot.title
+    assert len(clip["channels"]) >= 16  # a joint for each key point, at least
+
+
+def read_json(path):
+    """The JSON of a GLB."""
+    data = path.read_bytes()
+    return json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")])
+
+
+def test_a_mesh_needs_the_source_that_the_data_came_from(shot, session, workdir, tmp_path):
+    (kind,) = (kind for kind in exports.EXPORTS if "mesh" in kind)
+    given = dataclasses.replace(shot, mesh=SourceMesh(session.model, workdir, source=""))
+    with pytest.raises(UserError, match=r"--source: not given, expected the \.glb"):
+        exports.export(given, kind, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_export_replaces_no_other(shot, tmp_path):
@@ -335,17 +358,17 @@ class Screen:
 
 
 def test_what_fails_is_told_to_the_visitor():
-    from dimo_jax.views.viewer.panel import _Notice
+    from dimo_jax.views.viewer.notices import Notice
 
     screen = Screen()
-    with _Notice(screen, "Reading", "wait"):
+    with Notice(screen, "Reading", "wait"):
         raise UserError("text: package tokenizers not found")
     assert (screen.note.body, screen.note.loading) == ("text: package tokenizers not found", False)
     assert not screen.removed
-    with pytest.raises(ZeroDivisionError), _Notice(screen, "Reading", "wait"):
+    with pytest.raises(ZeroDivisionError), Notice(screen, "Reading", "wait"):
         raise ZeroDivisionError
     assert (screen.note.title, screen.note.body) == ("That did not work", "ZeroDivisionError")
-    with _Notice(screen, "Reading", "wait"):
+    with Notice(screen, "Reading", "wait"):
         pass
     assert screen.removed
 
@@ -359,6 +382,8 @@ def test_the_list_grows_by_what_is_made(session):
 @pytest.mark.parametrize(("flags", "says"), [
     (dict(port=70_000), "--port: found 70000, expected 0 to 65535"),
     (dict(size=0), "--size: found 0, expected at least 1"),
+    (dict(hide="hat"), "--hide: found 'hat', expected --source with it"),
+    (dict(source="none.glb"), "--source: found 'none.glb', expected the .glb or .gltf file"),
     (dict(workdir="none"), "no such folder"),
     (dict(host="192.0.2.1"), "--host=192.0.2.1 --port=0: cannot listen there"),
 ])  # fmt: skip

@@ -1,6 +1,7 @@
 """The viewer in a real browser, headless Chromium with software WebGL, driven by Playwright."""
 
 import io
+import json
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import binary_erosion
 from support import bert_folder, browser
 
 from dimo_jax.io.ply import read_gaussians
@@ -19,6 +21,7 @@ from tests.apps.view_run import write_run
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120  # seconds, for machines that do much else
+HEIGHT = 700
 # The middle of the window: notes stand left of it, the panel right.
 MIDDLE = dict(x=320, y=190, width=370, height=450)
 
@@ -58,10 +61,14 @@ def page(chromium):
 
     with sync_playwright() as playwright:
         chrome = browser.launch(playwright)
-        page = chrome.new_page(viewport=dict(width=1100, height=700))
+        page = chrome.new_page(viewport=dict(width=1100, height=HEIGHT))
         page.set_default_timeout(1000 * PATIENCE)
+        errors = []
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
         yield page
         chrome.close()
+        assert not errors
 
 
 def wait_for(look, accepts, what):
@@ -75,19 +82,20 @@ def wait_for(look, accepts, what):
     raise AssertionError(f"waited {PATIENCE} s for {what}")
 
 
-def take_picture(page):
-    """The middle of the window, float32 [H,W,3]."""
-    png = page.screenshot(clip=MIDDLE)
+def take_picture(page, clip=MIDDLE):
+    """The middle of the window or another part, float32 [H,W,3]."""
+    png = page.screenshot(clip=clip)
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), np.float32)
 
 
 def settle(page):
     """The picture, once it has stopped changing: splats are sorted some frames after they are set."""
-    last = [take_picture(page)]
+    last, equal = [take_picture(page)], [0]
 
     def is_still(picture):
         before, last[0] = last[0], picture
-        return np.array_equal(before, picture)
+        equal[0] = equal[0] + 1 if np.array_equal(before, picture) else 0
+        return equal[0] == 2
 
     time.sleep(0.5)
     return wait_for(lambda: take_picture(page), is_still, "the picture to stand still")
@@ -98,9 +106,36 @@ def difference(one, other):
     return float(np.abs(one - other).mean())
 
 
-def wait_for_change(page, before, what):
-    wait_for(lambda: take_picture(page), lambda picture: difference(picture, before) > 1, what)
+def wait_for_change(page, before, what, least=1.0):
+    wait_for(lambda: take_picture(page), lambda picture: difference(picture, before) > least, what)
     return settle(page)
+
+
+def check_that_it_stands_in_the_middle(picture, means, camera):
+    """What the data's camera has in its middle stands in the middle of what the panel leaves free."""
+    width = picture.shape[1]
+    assert width < 900  # of 1100
+    pose = np.asarray(camera["world_to_camera"])
+    seen = means @ pose[:3, :3].T + pose[:3, 3]
+    focal = camera["focal"][1] * HEIGHT / camera["height"]
+    columns = np.average(np.arange(width), weights=np.abs(picture - 255).max(axis=-1).sum(axis=0))
+    assert columns == pytest.approx(0.5 * width + focal * np.mean(seen[:, 0] / seen[:, 2]), abs=40)
+
+
+def check_key_points_through_the_body(page, start):
+    """Key points look the same with and without the Gaussians around them."""
+    body, points = (page.get_by_role("checkbox", name=name, exact=True) for name in ("Gaussians", "Key points"))
+    points.check()
+    both = wait_for_change(page, start, "key points before the body", least=0.02)
+    body.uncheck()
+    alone = wait_for_change(page, both, "the body to go")
+    # Without their edges, which are mixed with what is behind.
+    drawn = binary_erosion(np.abs(alone - 255).max(axis=-1) > 60, iterations=2)
+    assert drawn.sum() > 100  # pixels
+    assert np.mean(np.abs(both - alone)[drawn].max(axis=-1) < 30) > 0.95
+    body.check()
+    points.uncheck()
+    wait_for(lambda: take_picture(page), lambda picture: difference(picture, start) < 0.2, "the body alone again")
 
 
 @pytest.mark.slow
@@ -114,6 +149,8 @@ def test_the_viewer_in_a_browser(served, page):
     page.get_by_role("slider").first.press("Home")
     start = settle(page)
     assert np.mean(np.abs(start - 255) > 20) > 0.05  # of a white canvas
+
+    check_key_points_through_the_body(page, start)
 
     frame = page.get_by_role("slider").first
     frame.press("End")
@@ -129,10 +166,30 @@ def test_the_viewer_in_a_browser(served, page):
     wait_for_change(page, end, "the prompt to change the motion")
     assert (workdir / "text_projector.npz").is_file()
 
+    free = MIDDLE | dict(x=0, width=page.locator("canvas").first.bounding_box()["width"])
+    picture = take_picture(page, free)  # before notes cover it
     page.get_by_role("button", name="Export", exact=True).click()
+    with page.expect_download() as taken:
+        page.locator("a[download='a_jump.ply']").click()
     path = workdir / "view" / "a_jump.ply"
-    wait_for(path.is_file, bool, "the exported file")
     assert len(read_gaussians(path).means) == 300
+    assert Path(taken.value.path()).read_bytes() == path.read_bytes()
+    camera = json.loads((workdir / "facts.json").read_text())["camera"]
+    check_that_it_stands_in_the_middle(picture, read_gaussians(path).means, camera)
+    page.get_by_label("What").click()
+    page.get_by_role("option", name="rig of the key points").click()
+    page.get_by_role("button", name="Export", exact=True).click()
+    with page.expect_download() as taken:
+        page.locator("a[download='a_jump.glb']").click()
+    assert Path(taken.value.path()).read_bytes()[:4] == b"glTF"
+
+    axis = page.get_by_role("slider").nth(3)  # after frame, speed and share
+    moved = settle(page)
+    axis.press("End")
+    aside = wait_for_change(page, moved, "the axis to change the motion")
+    page.get_by_role("button", name="Reset axes").click()
+    wait_for(lambda: take_picture(page), lambda picture: difference(picture, moved) < 0.2, "the motion itself again")
+    assert difference(aside, moved) > 1
 
     page.get_by_label("Play").check()
     shown = page.locator("input.mantine-NumberInput-input").first

@@ -13,10 +13,12 @@ from scipy.spatial.transform import Rotation
 from support.gltf_writer import Writer, moving_square
 from support.outside import Player, play_in_blender, play_in_three, validate
 from support.puppet_rig import puppet_file, puppet_scene
+from support.spoilt_weights import spoil_weights
 
 from dimo_jax.core.errors import UserError
 from dimo_jax.io.gltf.append import NewClip, append_clips
 from dimo_jax.io.gltf.document import open_document
+from dimo_jax.io.gltf.repair import describe_repairs, repair_weights
 from dimo_jax.io.gltf.scene import load_scene
 from dimo_jax.rigs.forward import make_rig
 from dimo_jax.rigs.posing import pose_scene
@@ -283,6 +285,36 @@ def test_what_cannot_be_written_is_one_line_and_no_file(tmp_path):
         assert "\n" not in str(caught.value)
     assert os.listdir(tmp_path) == ["a.glb"]
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["puppet.glb", "Fox.gltf"])
+def test_weights_that_are_repaired_are_so_in_what_is_written_and_no_other_byte_changes(name, tmp_path):
+    sound = puppet_file() if name == "puppet.glb" else MODELS / name
+    source, path = tmp_path / name, tmp_path / f"out{Path(name).suffix}"
+    places = spoil_weights(sound, (0, 3, 5), source)
+    with pytest.raises(UserError, match="vertex 0 has the weights nan"):
+        load_scene(source)
+    scene = load_scene(source, repair=True)
+    rig, repairs = make_rig(scene), repair_weights(open_document(source))
+    (line,) = describe_repairs(repairs, scene)
+    assert re.fullmatch(r"repaired: meshes\[0\]\.primitives\[0\].*: weights of 3 of \d+ vertices, in what .*", line)
+    append_clips(source, path, rig, _make_clips(scene, rig, "Made"), repairs=repairs)
+    again = load_scene(path)
+    true = pose_scene(scene, scene.clips[0], 0.5)
+    np.testing.assert_allclose(pose_scene(again, again.clips[0], 0.5), true, atol=1e-6 * np.ptp(true))
+    old, new = (np.frombuffer(open_document(each).buffers[0], np.uint8) for each in (source, path))
+    changed = np.flatnonzero(old != new[: len(old)])
+    assert len(changed)
+    assert set(changed.tolist()) <= set(places)
+    if source.suffix == ".glb":
+        (before, _), (after, _) = _split(source), _split(path)
+        assert validate(path) == validate(sound)
+    else:
+        before, after = (json.loads(each.read_text()) for each in (source, path))
+        assert (before["buffers"][0].pop("uri"), after["buffers"][0].pop("uri")) == ("Fox.bin", "out_repaired_0_1.bin")
+        files = ["Fox.bin", "Fox.gltf", "out.gltf", "out_clips_1.bin", "out_repaired_0_1.bin"]
+        assert sorted(os.listdir(tmp_path)) == files
+    _compare_json(before, after)
 
 
 def test_numbers_that_json_does_not_have_are_one_line_and_no_file(tmp_path):

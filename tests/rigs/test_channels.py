@@ -1,11 +1,14 @@
 """Poses as vectors and back, what hangs on joints, loops, feet, and motion in place."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.puppet_rig import puppet_scene
 from support.small_rig import write_small_rig
+from support.travelling import walk_on
 
 from dimo_jax.io.gltf.scene import load_scene
 from dimo_jax.rigs.bodies import compare_places, compare_turns, make_bodies, place_bodies
@@ -17,7 +20,7 @@ from dimo_jax.rigs.markers import find_joints, place_markers
 from dimo_jax.rigs.posing import pose_nodes, pose_vertices
 from dimo_jax.rigs.sampling import sample_clip
 from dimo_jax.rigs.skeleton import LINEAR, Channel, Clip
-from dimo_jax.rigs.travel import find_tops, stay_in_place
+from dimo_jax.rigs.travel import find_tops, find_way, follow_ways, stay_in_place, take_way, travel
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -82,7 +85,7 @@ def test_clips_of_any_length_become_one_shape():
     once = Clip("once", 0.5, 2.5, (Channel(4, "rotation", LINEAR, np.array([0.5, 2.5]), turn),))
     round_trip = Clip("round", 0.0, 1.0, (Channel(4, "rotation", LINEAR, np.array([0, 0.25, 1.0]), turn[[0, 1, 0]]),))
     still = Clip("still", 0.0, 0.0, (Channel(4, "rotation", LINEAR, np.zeros(1), turn[1:]),))
-    clips = collect_clips(scene, rig, [once, round_trip, still], find_carriers(rig, find_joints(scene)), 8)
+    clips = collect_clips(scene, rig, [once, round_trip, still], find_joints(scene), 8)
     assert clips.loops.tolist() == [False, True, True]
     assert clips.seconds.tolist() == [2.0, 1.0, 0.0]
     assert clips.poses.rotations.shape[:2] == (3, 8)
@@ -106,6 +109,44 @@ def test_motion_stays_in_place(small):
     np.testing.assert_allclose(steps, np.broadcast_to(steps[0], steps.shape), atol=1e-5)
     np.testing.assert_allclose(still.translations[:, 0, 1], walking.translations[:, 0, 1], atol=1e-6)
     assert stay_in_place(rig, (), walking) is walking
+
+
+@pytest.mark.parametrize("way", [(1.2, -0.7, 0.0), (0.5, 0.3, 2.2), (0.0, 0.0, -3.0)])
+def test_ways_are_found_taken_and_followed(way, small):
+    _, rig, _, pose = small
+    times = np.linspace(0, 1, 7)
+    gone = travel(rig, (0,), pose, np.array(way), times)
+    before, after = (np.asarray(place_nodes(rig, each), np.float64) for each in (pose, gone))
+    np.testing.assert_allclose(after[:, 1:8], follow_ways(np.array(way), times)[:, None] @ before[:, 1:8], atol=2e-6)
+    points = before[-1, :8, :3, 3]
+    np.testing.assert_allclose(find_way(points, after[-1, :8, :3, 3]), way, atol=1e-5)
+    back = take_way(rig, (0,), gone, np.array(way), times)
+    np.testing.assert_allclose(place_nodes(rig, back), place_nodes(rig, pose), atol=2e-6)
+    np.testing.assert_allclose(follow_ways(np.tile(way, (7, 1)), times), follow_ways(np.array(way), times), atol=1e-9)
+
+
+@pytest.mark.parametrize("way", [(0.1, 0.9, 0.0), (0.2, 0.8, 1.5)])
+def test_a_walk_that_moves_on_is_a_loop_with_a_way(way):
+    scene = puppet_scene()
+    rig, clip = walk_on(scene, way)
+    plain = next(each for each in scene.clips if each.name == "walk")
+    clips = collect_clips(scene, rig, [clip, plain], find_joints(scene), 10)
+    assert clips.loops.tolist() == [True, True]
+    np.testing.assert_allclose(clips.ways, [way, (0, 0, 0)], atol=2e-3)
+    still, own = (place_nodes(rig, jax.tree.map(lambda x, i=i: x[i], clips.poses)) for i in (0, 1))
+    np.testing.assert_allclose(still, own, atol=5e-3)  # keys of a turn are bent by interpolation between
+    shares = clip.start + (clip.end - clip.start) * np.arange(10) / 10
+    gone = place_nodes(rig, clips.travelled(0))
+    np.testing.assert_allclose(gone, place_nodes(rig, sample_clip(rig, clip, shares)), atol=1e-5)
+
+
+def test_what_only_slides_or_ends_otherwise_is_no_loop():
+    scene = puppet_scene()
+    rig, clip = walk_on(scene, (0.1, 0.9, 0.3), still=True)
+    half = dataclasses.replace(walk_on(scene, (0.1, 0.9, 0.0))[1], end=clip.start + 0.3 * (clip.end - clip.start))
+    clips = collect_clips(scene, rig, [clip, half], find_joints(scene), 8)
+    assert clips.loops.tolist() == [False, False]
+    assert not clips.ways.any()
 
 
 def test_feet_are_found_and_held():

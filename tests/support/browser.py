@@ -19,6 +19,6 @@ def find_browser():
     return found
 
 
-def launch(playwright, **options):
-    """The browser, to be closed by the caller."""
-    return playwright.chromium.launch(executable_path=find_browser(), args=OPTIONS, **options)
+def launch(playwright, *further, **options):
+    """The browser with further options of its command line, to be closed by the caller."""
+    return playwright.chromium.launch(executable_path=find_browser(), args=[*OPTIONS, *further], **options)

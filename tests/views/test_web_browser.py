@@ -1,8 +1,7 @@
 """The page that plays a motion space, opened from a file in headless Chromium: its numbers and all its controls."""
 
-import base64
-import contextlib
 import io
+import json
 import re
 import time
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support import browser
+from support.player_page import PATIENCE, floats, opened, wait
 from support.small_space import BASIS, make_config, make_space
 
 from dimo_jax.apps import train
@@ -25,7 +25,6 @@ from dimo_jax.views.web.page import write_page
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compile")]
 SIZE = 64
-PATIENCE = 60  # seconds
 # What a browser without an extension of WebGL, or without WebGL 2, answers.
 WITHOUT = "const get = WebGL2RenderingContext.prototype.getExtension; WebGL2RenderingContext.prototype.getExtension = "
 WITHOUT += "function (name) { return %s.includes(name) ? null : get.call(this, name); };"
@@ -68,35 +67,6 @@ def plain(tmp_path_factory):
     space = make_space(make_config(), captions=captions, names=["wave", "jump", "run"], object_name="a cloud")
     prompts = [("tiptoes along", np.asarray(space.player.latent(0)) + 1)]
     return space, write_page(space, tmp_path_factory.mktemp("plain") / "page.html", prompts=prompts)
-
-
-@contextlib.contextmanager
-def opened(chrome, path, *, script="", **options):
-    """The page in a tab; fails where it logs an error or asks for anything but itself."""
-    context = chrome.new_context(**{"viewport": dict(width=1100, height=700), "reduced_motion": "reduce"} | options)
-    page = context.new_page()
-    page.set_default_timeout(1000 * PATIENCE)
-    errors, requests = [], []
-    page.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("request", lambda request: requests.append(request.url))
-    if script:
-        page.add_init_script(script)
-    page.goto(path.as_uri())
-    yield page
-    assert not errors
-    assert [url for url in requests if not url.startswith(("blob:", "data:"))] == [path.as_uri()]
-    context.close()
-
-
-def floats(page, expression):
-    """A typed array of the page, which costs less as text than as a list."""
-    text = page.evaluate(
-        f"() => {{ const a = Float32Array.from({expression}); const bytes = new Uint8Array(a.buffer); let text = '';"
-        "for (let i = 0; i < bytes.length; i += 8192) text += String.fromCharCode(...bytes.subarray(i, i + 8192));"
-        "return btoa(text); }"
-    )
-    return np.frombuffer(base64.b64decode(text), np.float32)
 
 
 def compare(page, space, what, z, frame):
@@ -164,14 +134,6 @@ def test_other_components_and_colours_of_a_direction(chrome, tmp_path):
 
 def state(page):
     return page.evaluate("dimoPlayer.state")
-
-
-def wait(page, expression):
-    """Until an expression is true; Playwright's own way would evaluate it in the page, which the page forbids."""
-    deadline = time.monotonic() + PATIENCE
-    while not page.evaluate(expression):
-        assert time.monotonic() < deadline, f"waited {PATIENCE} s for {expression}"
-        page.wait_for_timeout(20)
 
 
 def test_playing_and_time(chrome, plain):
@@ -387,6 +349,39 @@ def test_a_clip(chrome, plain, tmp_path):
         assert len(frames) >= 3  # of dozens: a busy machine records few of them
         assert np.abs(frames.astype(int) - frames[0]).max() > 10
         assert frames.min(axis=(1, 2, 3)).max() < 200  # something is drawn in each
+
+
+def test_a_clip_where_streams_ask_for_pictures_themselves(chrome, plain):
+    firefox = "const request = CanvasCaptureMediaStreamTrack.prototype.requestFrame;"
+    firefox += "delete CanvasCaptureMediaStreamTrack.prototype.requestFrame; MediaStream.prototype.requestFrame = "
+    firefox += "function () { request.call(this.getVideoTracks()[0]); };"
+    options = dict(viewport=dict(width=500, height=400), accept_downloads=True)
+    with opened(chrome, plain[1], script=firefox, **options) as page:
+        page.get_by_label("Speed").select_option("2")
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name="Clip (WebM)").click()
+        assert waiting.value.suggested_filename == "wave.webm"
+
+
+def test_words_of_other_scripts_and_a_key_that_is_held(chrome, tmp_path):
+    names = ["\U0001f600" * 30, "ريح", "__proto__"]
+    captions = ["它挥动左手", "يلوح بيده اليسرى", "constructor"]
+    space = make_space(make_config(), names=names, captions=captions)
+    with opened(chrome, write_page(space, tmp_path / "page.html")) as page:
+        assert page.evaluate("[...document.querySelectorAll('#map text')].every(e => e.textContent.isWellFormed())")
+        page.get_by_role("button", name="ريح").first.click()
+        wait(page, "dimoPlayer.state.name === 'ريح'")
+        for name in ("#name", "#words"):
+            assert page.locator(name).evaluate("e => getComputedStyle(e).direction") == "rtl"
+        for asked, name in (("左手", names[0]), ("constructor", "__proto__")):
+            page.get_by_label("A sentence").fill(asked)
+            page.get_by_label("A sentence").press("Enter")
+            wait(page, f"dimoPlayer.state.name === {json.dumps(name)}")
+        page.locator("#picture").focus()
+        page.keyboard.down("k")
+        page.keyboard.down("k")  # repeats
+        page.keyboard.up("k")
+        assert page.get_by_label("Key points").is_checked()
 
 
 def test_hostile_text_is_text(chrome, tmp_path):

@@ -18,7 +18,7 @@ from dimo_jax.skinning.weights import rbf_weights
 from dimo_jax.systems.dimo import model as dimo
 from dimo_jax.views.outcome import write_player
 from dimo_jax.views.web import page
-from dimo_jax.views.web.arrays import ALPHABET, collect_arrays, halve, pack
+from dimo_jax.views.web.arrays import ALPHABET, collect_arrays, halve, pack, shorten
 from dimo_jax.views.web.half import measure_half
 from dimo_jax.views.web.known import describe_model
 
@@ -60,12 +60,42 @@ def unpack(told, text):
     """The inverse of `pack`."""
     digits = np.array([ALPHABET.index(letter) for letter in text], np.uint64).reshape(-1, 5)
     data = (digits @ 85 ** np.arange(4, -1, -1).astype(np.uint64)).astype("<u4").tobytes()
-    return {
-        each["name"]: np.frombuffer(data, each["type"], int(np.prod(each["shape"])), each["offset"]).reshape(
-            each["shape"]
-        )
-        for each in told
-    }
+    found = {}
+    for each in told:
+        count = int(np.prod(each["shape"]))
+        if each["type"] == "float28":
+            values = unpack_short(data[each["offset"] :], count, each["exponent"])
+        else:
+            values = np.frombuffer(data, each["type"], count, each["offset"])
+        found[each["name"]] = values.reshape(each["shape"])
+    return found
+
+
+def unpack_short(data, count, exponent):
+    """Numbers of 28 bits, by their definition."""
+    bits = "".join(f"{byte:08b}" for byte in reversed(data[: 7 * -(-count // 2)]))
+    codes = [int(bits[end - 28 : end], 2) for end in range(len(bits), 0, -28)][:count]
+    values = np.zeros(count)
+    for i, code in enumerate(codes):
+        sign, place, fraction = code >> 27, (code >> 23) & 15, code & (2**23 - 1)
+        values[i] = (-1) ** sign * (fraction + 2**23 * (place > 0)) * 2.0 ** (max(place, 1) - 1 + exponent)
+    return values.astype(np.float32)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 0.003, 1.0, 7e20])
+def test_numbers_of_28_bits_are_those_of_32_or_very_near(scale):
+    rng = np.random.default_rng(0)
+    edges = [1, 1 - 2.0**-24, 2.0**-14, -(2.0**-14) * (1 - 2.0**-24), 2.0**-37, 0, -0.0]
+    array = (scale * np.concatenate([rng.uniform(-1, 1, 501), np.exp(-rng.uniform(0, 30, 300)), edges])).astype("f4")
+    data, exponent = shorten(array)
+    assert len(data) == 7 * 404
+    found, most = unpack_short(data, len(array), exponent), np.abs(array).max()
+    large = np.abs(array) >= most * 2.0**-14
+    assert 400 < large.sum() < 800
+    np.testing.assert_array_equal(found[large], array[large])
+    np.testing.assert_allclose(found, array, atol=most * 2.0**-38, rtol=0)
+    data, exponent = shorten(np.zeros(3, np.float32))
+    np.testing.assert_array_equal(unpack_short(data, 3, exponent), np.zeros(3))
 
 
 def test_writing_twice_gives_equal_bytes(space, tmp_path):
@@ -77,9 +107,10 @@ def test_the_arrays_are_those_of_the_model(space, tmp_path):
     scripts = read(page.write_page(space, tmp_path / "page.html")).scripts
     found = unpack(json.loads(scripts["header"])["arrays"], scripts["arrays"])
     for name, array in collect_arrays(space).items():
-        np.testing.assert_array_equal(found[name], array, err_msg=name)
+        near = 2.0**-38 * np.abs(array).max() if array.dtype == np.float32 else 0
+        np.testing.assert_allclose(found[name], array, atol=near, rtol=0, err_msg=name)
     params = space.player.params
-    np.testing.assert_array_equal(found["means"], params.gaussians.means[10:])  # ten are dead
+    np.testing.assert_allclose(found["means"], params.gaussians.means[10:], atol=1e-11)  # ten are dead
     np.testing.assert_array_equal(found["codes"], params.latents.mu)
     draw = draw_codes(space, seed=7, num_samples=4)[0]  # as --app=sample draws, whose first does not depend on how many
     mean, near = found["codes"].mean(axis=0), found["codes"][found["chosen"][7]]

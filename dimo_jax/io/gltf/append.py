@@ -2,7 +2,8 @@
 
 The file's JSON keeps all its values and their order and its buffers all their bytes: accessors, buffer views and
 animations are added at the ends. A .glb gets them in its binary chunk, a .gltf in a buffer more: a file where it has
-such, else a data URI. Source: the Khronos glTF 2.0 specification, sections 3.11 (animations) and 4 (GLB).
+such, else a data URI. Skin weights that are no numbers may be mended on the way (`repair.py`). Source: the Khronos glTF
+2.0 specification, sections 3.11 (animations) and 4 (GLB).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 from dimo_jax.core.errors import UserError
 from dimo_jax.geometry.rotations import keep_sign
 from dimo_jax.io.gltf.document import GLB_MAGIC, open_document
+from dimo_jax.io.gltf.repair import Repairs
 from dimo_jax.io.gltf.uris import find_file
 from dimo_jax.rigs.forward import Pose, Rig
 from dimo_jax.runtime.files import replace_file
@@ -42,9 +44,15 @@ class NewClip:
 
 
 def append_clips(
-    source: Path | str, path: Path | str, rig: Rig, clips: Sequence[NewClip], *, nodes: Sequence[int] = ()
+    source: Path | str,
+    path: Path | str,
+    rig: Rig,
+    clips: Sequence[NewClip],
+    *,
+    nodes: Sequence[int] = (),
+    repairs: Repairs | None = None,
 ) -> tuple[str, ...]:
-    """Writes a model with clips more, atomically; of what the source holds nothing changes.
+    """Writes a model with clips more, atomically; of what the source holds nothing changes but what `repairs` names.
 
     A node of which a clip moves any property gets a channel for that, with linear interpolation between the keys. One
     that the file gives as a matrix, which glTF does not let clips move, is written as translation, rotation and scale;
@@ -57,6 +65,7 @@ def append_clips(
       rig: of the source, see `make_rig`.
       clips: what to add.
       nodes: whose rotation gets a channel even where it rests.
+      repairs: of the source, see `repair_weights`.
 
     Returns:
       The names of the clips: a number is added to one that the file has.
@@ -78,6 +87,8 @@ def append_clips(
     for clip in clips:
         _check(path, rig, clip)
     packer = _Packer(content)
+    if repairs is not None:
+        packer.mend(repairs, path, chunks)
     names = tuple(packer.add_clip(rig, clip, set(nodes), path) for clip in clips)
     if chunks is not None:
         packer.write_glb(path, chunks)
@@ -123,6 +134,24 @@ class _Packer:
         self.json = content
         self.binary = bytearray()
         self.views: list[dict[str, Any]] = []  # whose buffer and offset are settled when the file is written
+        self.files: list[tuple[Path, bytes]] = []  # to write beside the file
+
+    def mend(self, repairs: Repairs, path: Path, chunks: list[tuple[int, bytes]] | None) -> None:
+        """Puts mended buffers in the place of those that they come from: `chunks`, data URIs, or files more."""
+        for index, bounds in repairs.bounds.items():
+            self.json["accessors"][index].update(bounds)
+        for number, body in repairs.buffers.items():
+            entry = self.json["buffers"][number]
+            if "uri" not in entry:
+                assert chunks is not None
+                place = next(place for place, (kind, _) in enumerate(chunks) if kind == _BINARY_CHUNK)
+                chunks[place] = (_BINARY_CHUNK, body + chunks[place][1][len(body) :])
+            elif entry["uri"].startswith("data:"):
+                entry["uri"] = f"{entry['uri'].partition(',')[0]},{base64.b64encode(body).decode()}"
+            else:
+                name = _find_name(path, f"repaired_{number}")
+                self.files.append((path.parent / name, body))
+                entry["uri"] = urllib.parse.quote(name)
 
     def add_clip(self, rig: Rig, clip: NewClip, always: set[int], path: Path) -> str:
         """Adds a clip and returns its name."""
@@ -222,8 +251,14 @@ class _Packer:
             parts.append((_BINARY_CHUNK, body + b"\0" * (-len(body) % 4)))
         parts += [chunk for chunk in chunks if chunk[0] not in (_JSON_CHUNK, _BINARY_CHUNK)]
         packed = b"".join(struct.pack("<II", len(each), kind) + each for kind, each in parts)
+        self._write_files()
         with replace_file(path) as temporary:
             temporary.write_bytes(struct.pack("<4sII", GLB_MAGIC, 2, 12 + len(packed)) + packed)
+
+    def _write_files(self) -> None:
+        for path, body in self.files:
+            with replace_file(path) as temporary:
+                temporary.write_bytes(body)
 
     def _data_uri(self) -> dict[str, Any]:
         payload = base64.b64encode(bytes(self.binary)).decode()
@@ -233,7 +268,8 @@ class _Packer:
         """Writes the file, the files to which it refers, and a buffer more: before it what it refers to."""
         buffers = self.json.setdefault("buffers", [])
         uris = [entry["uri"] for key in ("buffers", "images") for entry in self.json.get(key, []) if "uri" in entry]
-        outside = [uri for uri in uris if not uri.startswith("data:")]
+        own = {urllib.parse.quote(file.name) for file, _ in self.files}
+        outside = [uri for uri in uris if not uri.startswith("data:") and uri not in own]
         copies = [(found, path.parent / found.relative_to(source.parent.resolve()))
                   for found in (find_file(source, uri) for uri in outside)]  # fmt: skip
         for found, copy in copies:
@@ -241,20 +277,26 @@ class _Packer:
                 raise UserError(f"{copy}: another file than that of {source}, expected the same or none")
         self._settle(len(buffers), 0)
         if any(not entry.get("uri", "data:").startswith("data:") for entry in buffers):
-            number = 1
-            while (path.parent / (name := f"{path.stem}_clips_{number}.bin")).exists():
-                number += 1
-            with replace_file(path.parent / name) as temporary:
-                temporary.write_bytes(bytes(self.binary))
+            name = _find_name(path, "clips")
+            self.files.append((path.parent / name, bytes(self.binary)))
             buffers.append({"byteLength": len(self.binary), "uri": urllib.parse.quote(name)})
         else:
             buffers.append(self._data_uri())
+        self._write_files()
         for found, copy in copies:
             if not copy.exists():
                 with replace_file(copy) as temporary:
                     shutil.copyfile(found, temporary)
         with replace_file(path) as temporary:
             temporary.write_text(json.dumps(self.json, indent=2, allow_nan=False), encoding="utf-8")
+
+
+def _find_name(path: Path, what: str) -> str:
+    """A name that is still free for a buffer of the file at `path`."""
+    number = 1
+    while (path.parent / (name := f"{path.stem}_{what}_{number}.bin")).exists():
+        number += 1
+    return name
 
 
 def _find_tracks(rig: Rig, pose: Pose, always: set[int]) -> list[tuple[str, int, np.ndarray]]:

@@ -83,6 +83,12 @@ def clean_rows(
     return np.where(bad.reshape(-1, *[1] * (values.ndim - 1)), default, values)
 
 
+def find_wrong_weights(weights: np.ndarray) -> np.ndarray:
+    """Which weights [p,S] are no weights: NaN, infinite, or negative by more than rounding."""
+    wrong: np.ndarray = ~np.isfinite(weights) | (weights < -ROUNDING)
+    return wrong
+
+
 def clean_weights(
     faults: Faults, where: str, joints: np.ndarray, weights: np.ndarray, positions: np.ndarray, used: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -91,7 +97,7 @@ def clean_weights(
     A vertex without any weight follows its first joint; one whose weights are all at fault takes the joints and weights
     of the nearest vertex that has some.
     """
-    bad = ~np.isfinite(weights) | (weights < -ROUNDING)
+    bad = find_wrong_weights(weights)
     wrong = bad.any(axis=1)
     remedy = "the others are scaled to sum 1, and a vertex without any other takes those of the nearest vertex"
     faults.settle(where, wrong & used, "weights", weights, expected="finite weights of 0 or more", remedy=remedy)

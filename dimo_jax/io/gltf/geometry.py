@@ -116,6 +116,11 @@ def _unsigned(document: Document, where: str, values: np.ndarray, name: str) -> 
     return values.astype(np.int64)
 
 
+def find_weight_sets(attributes: dict[str, Any]) -> list[int]:
+    """Numbers n of a primitive's JOINTS_n that have WEIGHTS_n."""
+    return [index for index in range(8) if f"JOINTS_{index}" in attributes and f"WEIGHTS_{index}" in attributes]
+
+
 def _read_skinning(
     faults: Faults,
     where: str,
@@ -124,7 +129,7 @@ def _read_skinning(
     positions: np.ndarray,
     used: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, bool]:
-    sets = [index for index in range(8) if f"JOINTS_{index}" in attributes and f"WEIGHTS_{index}" in attributes]
+    sets = find_weight_sets(attributes)
     if not sets:
         return np.zeros((len(positions), 0), np.int64), np.zeros((len(positions), 0)), False
     given = np.concatenate([read(f"JOINTS_{index}", "VEC4") for index in sets], axis=1)

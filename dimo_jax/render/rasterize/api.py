@@ -18,6 +18,7 @@ from absl import logging
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.types import Array, Splats
 from dimo_jax.render import tiles
+from dimo_jax.runtime.platforms import current_platform
 
 # Modules are imported on first use, so that a backend's dependencies load only where it runs.
 BACKENDS = {
@@ -109,7 +110,7 @@ def choose_backend(implementation: str | None = None) -> str:
       UserError: the named backend does not exist or cannot run here; the message says why and how to get it.
     """
     if implementation is None:
-        candidates = PREFERENCE.get(jax.default_backend(), ("xla",))
+        candidates = PREFERENCE.get(current_platform(), ("xla",))
         return next(name for name in candidates if why_unavailable(name) is None)
     if implementation not in BACKENDS:
         raise UserError(f"render implementation: found {implementation!r}, expected one of {', '.join(BACKENDS)}")

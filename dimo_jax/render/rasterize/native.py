@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from dimo_jax.core.types import Array, Camera, Gaussians, Splats
 from dimo_jax.native.library import load_library
 from dimo_jax.render import project_native
+from dimo_jax.runtime.platforms import current_platform
 
 _FORWARD = "dimo_rasterize_forward"
 _BACKWARD = "dimo_rasterize_backward"
@@ -21,7 +22,7 @@ _Residuals = tuple[Splats, Array, Array]
 
 def why_unavailable() -> str | None:
     """Says why this backend cannot run here and what to do about it; None where it can."""
-    platform = jax.default_backend()
+    platform = current_platform()
     if platform != "cpu":
         return f"native runs on CPUs and jax uses {platform} here: choose pallas or xla, or set JAX_PLATFORMS=cpu"
     library = load_library()

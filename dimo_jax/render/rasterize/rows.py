@@ -55,10 +55,12 @@ def gather_cotangents(rows: Array, ids: Array, splats: Splats) -> Splats:
 
 
 def sum_rows(rows: Array, ids: Array, num: int) -> Array:
-    """Sums rows [S,C] by ids [S] in 0..num-1, in a fixed order on every device: [num,C]."""
-    return lax.platform_dependent(
-        rows, ids, cpu=functools.partial(scatter_rows, num=num), default=functools.partial(scan_rows, num=num)
-    )
+    """Sums rows [S,C] by ids [S] in 0..num-1, in a fixed order on every device: [num,C].
+
+    A TPU has no atomics, and its compiler takes minutes for the scan (docs/hardware.md).
+    """
+    scatter = functools.partial(scatter_rows, num=num)
+    return lax.platform_dependent(rows, ids, cpu=scatter, tpu=scatter, default=functools.partial(scan_rows, num=num))
 
 
 def scatter_rows(rows: Array, ids: Array, *, num: int) -> Array:

@@ -29,6 +29,7 @@ from dimo_jax.render.rasterize.tiling import (
     split_tiles,
 )
 from dimo_jax.render.rasterize.vjp import Outputs, Plan, differentiate
+from dimo_jax.runtime.platforms import current_platform
 
 # Smaller tiles than the other backends': a CPU computes every pixel of a tile that a Gaussian reaches, and at 8 pixels
 # half as many of them are in vain as at 16.
@@ -180,7 +181,7 @@ def _list_work(splats: Splats, residuals: _Residuals, plan: Plan) -> _Work:
     num_rows, num_columns = tiles.count_tiles(plan.height, plan.width, tile=TILE)
     num_tiles = num_images * num_rows * num_columns
     order = jnp.argsort(first[:-1] - last[:-1], stable=True).astype(jnp.int32)
-    size = GROUP if jax.default_backend() == "cpu" else GROUP_ELSEWHERE
+    size = GROUP if current_platform() == "cpu" else GROUP_ELSEWHERE
     groups = jnp.pad(order, (0, -num_tiles % size), constant_values=num_tiles).reshape(-1, size)
     tile_id = lax.iota(jnp.int32, num_tiles + 1) % (num_rows * num_columns)
     centers = jnp.stack([tile_id % num_columns, tile_id // num_columns], axis=-1) * TILE + TILE / 2

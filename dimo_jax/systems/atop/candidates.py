@@ -142,6 +142,7 @@ def _places(setting: Setting, axis: np.ndarray) -> Iterator[tuple[np.ndarray, st
     if whole is not None:
         yield whole.origin, "circle of the whole part"
     yield points.mean(axis=0), "centroid"
+    yield setting.root, "root"
     contact = setting.contact
     if len(contact) > 3:
         yield contact.mean(axis=0), "contact"

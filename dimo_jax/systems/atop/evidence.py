@@ -42,6 +42,7 @@ class Evidence:
     outside: np.ndarray  # [C] smallest distance of the part from the axis, over `reach`
     near_contact: np.ndarray  # [C] distance of the nearest contact from the axis, over `reach`
     contact_off: np.ndarray  # [C] distance of the middle of the contact from the axis, over `reach`
+    root_off: np.ndarray  # [C] distance of the part's end that lies deepest in the body from the axis, over `reach`
     asymmetry: np.ndarray  # [C] 0: the part looks the same after some turn around the axis
     pivot: np.ndarray  # [C] 0: the part is round about the axis where it touches the body
     mirror: np.ndarray  # [C] 0: the part is its own mirror image along the axis, as levers are
@@ -81,6 +82,7 @@ def gather(setting: Setting, found: Sequence[Candidate]) -> Evidence:
         outside=np.percentile(radius, 1, axis=1) / reach,
         near_contact=np.percentile(touch, 5, axis=1),
         contact_off=middle,
+        root_off=_radii(setting.root[None], axes, origins)[:, 0] / reach,
         asymmetry=_asymmetries(setting, turns & (eccentric < 0.4), axes, origins, reach),
         pivot=find_pivots(setting, turns, axes, origins),
         mirror=find_mirrored(setting, axes),

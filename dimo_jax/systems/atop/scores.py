@@ -181,9 +181,15 @@ def crank(view: View) -> np.ndarray:
     share = _up_share(view)
     if share is not None and {"faucet", "tap", "spout", "valve"} & set(view.meaning.words):
         total = total - 0.8 * over(-share, -0.9, -0.3)[:, None]
-    if setting.up is not None and "handle" in view.meaning.words:
-        total = total - 0.6 * (_velocity(view) @ setting.up)  # handles whose arm lies level are pressed down
-    return total + 0.3 * _clockwise(view) + _directions(view)
+    return total + _weight(view) + 0.3 * _clockwise(view) + _directions(view)
+
+
+def _weight(view: View) -> np.ndarray:
+    """[C,2] handles and levers whose arm lies level go down, with the weight of the hand."""
+    up = view.setting.up
+    if up is None or not {"handle", "lever"} & set(view.meaning.words):
+        return np.zeros((len(view.evidence.turns), 2))
+    return np.asarray(-0.6 * (_velocity(view) @ up))
 
 
 def _clockwise(view: View) -> np.ndarray:
@@ -201,16 +207,17 @@ def lever(view: View) -> np.ndarray:
     e, setting = view.evidence, view.setting
     half = np.sort(setting.box.half)
     long = float(np.clip(half[2] / max(half[1], 1e-6) - 1.2, 0, 1))
-    sunk = float(over(setting.touching.mean(), 0.1, 0.35))  # held all around, so that the contact tells no place
+    sunk = float(over(setting.touching.mean(), 0.1, 0.35))  # held all around: its deep end tells more than its contact
     stands = float(over(abs(setting.principal[0] @ setting.contact_normal), 0.3, 0.8))
     flat = stands * np.abs(e.axes @ setting.contact_normal)  # what stands out of a surface tilts about a line in it
-    score = -2.5 * (1 - sunk) * over(e.contact_off, 0.2, 0.7) - 1.5 * over(e.near_contact, 0.1, 0.3)
+    score = -2.5 * (1 - sunk) * over(e.contact_off, 0.2, 0.7) - 0.6 * sunk * over(e.root_off, 0.2, 0.7)
+    score = score - 1.5 * over(e.near_contact, 0.1, 0.3)
     score = score - 1.8 * over(-e.eccentric, -0.45, -0.15) - 2.5 * over(e.outside, 0.1, 0.4)
     score = score - 1.5 * long * over(np.abs(e.axes @ setting.principal[0]), 0.2, 0.7)
     score = score - 1.6 * (1 - sunk) * over(e.pivot, 0.08, 0.5) - 1.0 * over(flat, 0.25, 0.75)
     score = score - 0.6 * over(e.mirror, 0.02, 0.12) - 1.5 * over(-e.tip, -0.8, -0.4)
     blocked = _blocked_at(view, np.deg2rad(10), e.length)
-    total = score[:, None] - 1.0 * over(e.kept, 0.01, 0.06) + _directions(view)
+    total = score[:, None] - 1.0 * over(e.kept, 0.01, 0.06) + _weight(view) + _directions(view)
     if {"trigger", "squeeze", "grip", "pedal"} & set(view.meaning.words):  # sinks into the mass that holds it
         velocity = _velocity(view)
         total = total - 0.8 * over(blocked, 0.03, 0.25) - 0.6 * over(velocity @ _from_body(setting), -0.8, 0.3)

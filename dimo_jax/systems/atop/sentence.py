@@ -78,6 +78,10 @@ _HINGES = {
     "shutter book machine",
 }
 _DIRECTIONS = ("up", "down", "left", "right", "in", "out", "forward", "back", "clockwise", "counterclockwise")
+_VERTICAL = {"lift": "up", "raise": "up", "lower": "down"}
+# What lets gas, water or a thread go is opened against the clock, everywhere: right-handed threads.
+_THREADS = "stove burner hob cooktop gas valve tap faucet spigot hydrant cap bottle jar unscrew loosen"
+_TIGHTENS = "close shut tighten fasten screw"
 _PHRASE_OF = {
     "hinge": "swing the door or lid open around its hinge",
     "spin": "rotate the round knob or wheel around its own axis",
@@ -95,7 +99,7 @@ class Meaning:
 
     chances: dict[str, float]  # of KINDS, sum 1
     hinge: str = ""  # "bottom", "top", "side", or "" where nothing tells
-    directions: frozenset[str] = field(default_factory=frozenset)  # of _DIRECTIONS
+    directions: frozenset[str] = field(default_factory=frozenset)  # of _DIRECTIONS, named or meant
     closes: bool = False  # the sentence asks for the way that closes
     words: tuple[str, ...] = ()  # those that were known
 
@@ -127,7 +131,7 @@ def read_sentence(sentence: str, encode: Callable[[Sequence[str]], np.ndarray] |
     return Meaning(
         chances=chances,
         hinge=_find_hinge(words),
-        directions=frozenset(word for word in words if word in _DIRECTIONS),
+        directions=_find_ways(words),
         closes=bool({"close", "shut"} & set(words)),
         words=tuple(word for word in words if _look_up(_VERBS, word) or _look_up(_NOUNS, word)),
     )
@@ -177,6 +181,18 @@ def _compare(sentence: str, encode: Callable[[Sequence[str]], np.ndarray]) -> di
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     scores = np.exp((vectors[1:] @ vectors[0]) / 0.1)
     return {kind: float(score) for kind, score in zip(KINDS, scores / scores.sum())}
+
+
+def _find_ways(words: Sequence[str]) -> frozenset[str]:
+    """The directions that are named or that a verb means, and the way that threads open."""
+    ways = {word for word in words if word in _DIRECTIONS}
+    verb = next((word for word in words if _look_up(_VERBS, word)), "")
+    if verb in _VERTICAL:
+        ways.add(_VERTICAL[verb])
+    known, clock = set(words), {"clockwise", "counterclockwise"} & ways
+    if known & set(_THREADS.split()) and not known & set(_TIGHTENS.split()) and not clock:
+        ways.add("counterclockwise")
+    return frozenset(ways)
 
 
 def _find_hinge(words: Sequence[str]) -> str:

@@ -64,10 +64,21 @@ class Setting:
     @property
     def tip(self) -> np.ndarray:
         """Middle [3] of the tenth of the part's surface that is farthest from the body: a lever's free end."""
+        return self._tenth(-self._heights())
+
+    @property
+    def root(self) -> np.ndarray:
+        """Middle [3] of the tenth of the part's surface that lies deepest in the body: where a lever is held."""
+        return self._tenth(self._heights())
+
+    def _heights(self) -> np.ndarray:
+        """[N] how far the part's samples are outside of the body; what lies inside of it, which is no free end, < 0."""
         nearest = self.body_tree.query(self.part.points)[1]
         height = np.einsum("nd,nd->n", self.part.points - self.body.points[nearest], self.body.normals[nearest])
-        signed = np.where(height < 0, -self.gap, self.gap)  # what lies inside of the body is no free end
-        return self.part.points[np.argsort(-signed)[: len(signed) // 10]].mean(axis=0)
+        return np.where(height < 0, -self.gap, self.gap)
+
+    def _tenth(self, order: np.ndarray) -> np.ndarray:
+        return np.asarray(self.part.points[np.argsort(order)[: len(order) // 10]].mean(axis=0))
 
     @property
     def part_center(self) -> np.ndarray:

@@ -75,6 +75,8 @@ class RigSpace(System):
             seconds=[float(x) for x in clips.seconds],
             rates=[float(x) for x in clips.rates],
             loops=[bool(x) for x in clips.loops],
+            ways=clips.ways.tolist(),
+            tops=list(clips.tops),
             source=str(clips.scene.path),
             digest=clips.scene.digest,
         )

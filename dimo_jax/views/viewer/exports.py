@@ -14,17 +14,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dimo_jax.core.errors import UserError
 from dimo_jax.core.names import to_file_name
 from dimo_jax.core.types import Array, Camera
 from dimo_jax.geometry import quaternion
+from dimo_jax.io.gltf.skinned import write_skinned_glb
 from dimo_jax.io.images import to_uint8
-from dimo_jax.io.place import place_gaussians
+from dimo_jax.io.motion import Motion, write_motion
+from dimo_jax.io.place import place_gaussians, place_motion
 from dimo_jax.io.ply import write_gaussians
 from dimo_jax.io.video import write_video
+from dimo_jax.runs.motions import MotionRecorder, check_skin
 from dimo_jax.runs.restore import Restored
 from dimo_jax.systems.dimo.stages import frame_times
 from dimo_jax.views.trajectories import draw_trajectory_video, write_trajectories
 from dimo_jax.views.viewer.session import Choices
+from dimo_jax.views.viewer.source_mesh import SourceMesh
 
 _ONE_AT_A_TIME = threading.Lock()
 OVERLAID = {"Key points", "Trajectories"}  # layers that a video shows as the tails of the key points
@@ -39,6 +44,12 @@ class Shot:
     choices: Choices
     title: str  # what `Session.describe` says of it
     camera: Camera  # of the one who asked
+    mesh: SourceMesh | None = None
+
+    def record(self) -> Motion:
+        """The whole motion as `--app=export` plays it, in the model's world."""
+        times = frame_times(self.model.num_frames)
+        return MotionRecorder(self.model).record(self.title, self.code, times, frame_rate=self.model.frame_rate)
 
 
 def _write_frame(shot: Shot, path: Path) -> None:
@@ -69,11 +80,30 @@ def _write_curves(shot: Shot, path: Path) -> None:
     )
 
 
+def _write_rig(shot: Shot, path: Path) -> None:
+    clip = shot.record()
+    check_skin(clip, geometry="ellipsoids")
+    write_skinned_glb(place_motion(clip, shot.model.world.upright()), path)
+
+
+def _write_mesh(shot: Shot, path: Path) -> None:
+    if shot.mesh is None:
+        raise UserError("mesh: this viewer was given none")
+    shot.mesh.write(shot.record(), path)
+
+
+def _write_motion(shot: Shot, path: Path) -> None:
+    write_motion(place_motion(shot.record(), shot.model.world), path)
+
+
 # By the words of the menu: the ending of the file's name, and what writes it. More formats are more rows.
 EXPORTS: dict[str, tuple[str, Callable[[Shot, Path], Any]]] = {
     "this frame's Gaussians (ply)": (".ply", _write_frame),
     "video of the motion (mp4)": (".mp4", _write_film),
+    "rig of the key points, with the motion (glb)": (".glb", _write_rig),
+    "the source's mesh, with the motion (glb)": ("_mesh.glb", _write_mesh),
     "key point trajectories (npz)": (".npz", _write_curves),
+    "motion, Gaussians and weights (npz)": ("_motion.npz", _write_motion),
 }
 
 

@@ -8,9 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from dimo_jax.views.viewer.session import Choices, Frame, Motion, Session
-
-Show = Callable[[Motion, Frame, Choices], None]
+Show = Callable[[Any, Any, Any], None]  # a motion, a frame of it, and choices, of the session's own kinds
 MOST_UPDATES = 30  # a second
 IDLE_SECONDS = 0.5
 
@@ -18,20 +16,23 @@ IDLE_SECONDS = 0.5
 class Viewer:
     """The choices of all who watch, and the loop that shows them."""
 
-    def __init__(self, session: Session, show: Show) -> None:
-        """`show` is called by the thread that calls `update`, whenever there is something new."""
+    def __init__(self, session: Any, show: Show) -> None:
+        """A viewer of a `Session`, or another that has its `begin`, `settle`, `pose` and `advance`.
+
+        `show` is called by the thread that calls `update`, whenever there is something new.
+        """
         self.session = session
         self._show = show
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._wake.set()  # the first choices wait to be shown
         self._choices = session.begin()
-        self._shown: Choices | None = None
+        self._shown: Any = None
         self._motion = session.settle(self._choices)
         self._frame = session.pose(self._motion, self._choices.frame)
 
     @property
-    def choices(self) -> Choices:
+    def choices(self) -> Any:
         """What is chosen now."""
         return self._choices
 
@@ -55,12 +56,11 @@ class Viewer:
         self._shown = choices
         return True
 
-    def _advance(self, seconds: float) -> Choices:
+    def _advance(self, seconds: float) -> Any:
         with self._lock:
             choices = self._choices
             if choices.playing and seconds > 0:
-                step = seconds * choices.speed * self.session.model.frame_rate
-                frame = (choices.frame + step) % self.session.num_frames
+                frame = self.session.advance(choices, seconds)
                 self._choices = choices = dataclasses.replace(choices, frame=frame)
             return choices
 

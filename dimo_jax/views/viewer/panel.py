@@ -9,12 +9,13 @@ from typing import Any
 
 from absl import logging
 
-from dimo_jax.core.errors import UserError
 from dimo_jax.runs.codes import LINES
 from dimo_jax.views.viewer.exports import EXPORTS, Shot, camera_of, export
 from dimo_jax.views.viewer.loop import Viewer
+from dimo_jax.views.viewer.notices import Notice, plain
 from dimo_jax.views.viewer.prompts import Prompts
-from dimo_jax.views.viewer.session import LAYERS, Choices, Source
+from dimo_jax.views.viewer.session import LAYERS
+from dimo_jax.views.viewer.source_mesh import SourceMesh
 
 AXIS_RANGE = 3.0  # standard deviations to both sides
 
@@ -22,8 +23,11 @@ AXIS_RANGE = 3.0  # standard deviations to both sides
 class Panel:
     """Widgets in folders: motion, time, blend, latent axes, new motions, what is shown, export."""
 
-    def __init__(self, server: Any, viewer: Viewer, prompts: Prompts, *, out: Path, size: int) -> None:
+    def __init__(
+        self, server: Any, viewer: Viewer, prompts: Prompts, *, out: Path, size: int, mesh: SourceMesh | None = None
+    ) -> None:
         """`server` is a `viser.ViserServer`; exports go to `out`, videos are `size` pixels high."""
+        self._mesh = mesh
         self._gui, self._viewer, self._prompts, self._out, self._size = server.gui, viewer, prompts, out, size
         self._next_seed = 0
         # Callbacks come from several threads: each reads its widgets and changes the choices in one go.
@@ -32,13 +36,18 @@ class Panel:
         server.gui.configure_theme(control_layout="fixed", show_logo=False, show_share_button=False)
         server.gui.set_panel_label(f"dimo_jax: {viewer.session.model.facts['object_name']}")
         self._title = server.gui.add_markdown("")
-        for add in (self._add_motion, self._add_new, self._add_blend, self._add_axes, self._add_show, self._add_export):
+        self._axes: list[Any] = []
+        for add in self._parts():
             add()
 
-    def follow(self, choices: Choices) -> None:
+    def _parts(self) -> tuple[Callable[[], None], ...]:
+        """What adds the folders, in their order."""
+        return self._add_motion, self._add_new, self._add_blend, self._add_axes, self._add_show, self._add_export
+
+    def follow(self, choices: Any) -> None:
         """Says what is shown; the frame's slider follows a motion that plays."""
         words = choices.source.words if choices.share == 0 and not any(choices.offsets) else ""
-        self._title.content = f"**{_plain(self._viewer.session.describe(choices))}**  \n{_plain(words)}"
+        self._title.content = f"**{plain(self._viewer.session.describe(choices))}**  \n{plain(words)}"
         if choices.playing or self._followed:
             self._frame.value = round(min(choices.frame, self._frame.max), 1)
         self._followed = choices.playing
@@ -75,7 +84,7 @@ class Panel:
         self._bind(self._play, lambda value: dict(playing=value))
         self._bind(speed, lambda value: dict(speed=value))
 
-    def _begin(self, source: Source) -> None:
+    def _begin(self, source: Any) -> None:
         """Shows a motion as it is: whatever leads away from it goes back to 0."""
         with self._lock:
             self._share.value = 0.0
@@ -83,7 +92,11 @@ class Panel:
                 slider.value = 0.0
             self._viewer.choose(source=source, share=0.0, offsets=(0.0,) * len(self._axes))
 
-    def _begin_new(self, source: Source) -> None:
+    def _ask(self, prompt: str) -> Any:
+        """The motion of a sentence."""
+        return self._prompts.make(prompt)
+
+    def _begin_new(self, source: Any) -> None:
         sources = self._viewer.session.sources
         with self._lock:
             self._viewer.session.add(source)
@@ -106,8 +119,8 @@ class Panel:
             self._begin_new(self._viewer.session.draw(seed))
 
         def answer(event: Any) -> None:
-            with _Notice(event.client, "Reading the prompt", "The first one takes some seconds."):
-                self._begin_new(self._prompts.make(prompt.value))
+            with Notice(event.client, "Reading the prompt", "The first one takes some seconds."):
+                self._begin_new(self._ask(prompt.value))
 
         make.on_click(answer)
         form.on_submit(answer)
@@ -123,7 +136,6 @@ class Panel:
         self._bind(line, lambda value: dict(line=value))
 
     def _add_axes(self) -> None:
-        self._axes: list[Any] = []
         with self._gui.add_folder("Latent axes", visible=bool(self._viewer.session.axis_shares)):
             for number, share in enumerate(self._viewer.session.axis_shares, 1):
                 hint = f"Standard deviations along principal axis {number}: {share:.0%} of the codes' variance"
@@ -156,7 +168,7 @@ class Panel:
 
         @button.on_click
         def _(event: Any) -> None:
-            with _Notice(event.client, "Exporting", f"{kind.value}, in a moment.") as notice:
+            with Notice(event.client, "Exporting", f"{kind.value}, in a moment.") as notice:
                 path = export(self._shot(event.client), kind.value, self._out)
                 logging.info("wrote %s", path)
                 notice.say("Exported", str(path))
@@ -167,34 +179,4 @@ class Panel:
         session, choices = self._viewer.session, self._viewer.choices
         view = client.camera
         camera = camera_of(view.position, view.wxyz, fov=view.fov, aspect=view.aspect, height=self._size)
-        return Shot(session.model, session.code(choices), choices, session.describe(choices), camera)
-
-
-class _Notice:
-    """A note on one visitor's screen while something takes long, which ends as an error where that fails."""
-
-    def __init__(self, client: Any, title: str, body: str) -> None:
-        self._told = False
-        self._note = client.add_notification(title, body, loading=True, with_close_button=False)
-
-    def __enter__(self) -> _Notice:
-        return self
-
-    def say(self, title: str, body: str, *, color: str | None = None) -> None:
-        """Replaces the note by a lasting one."""
-        self._told = True
-        self._note.title, self._note.body, self._note.color = title, body, color
-        self._note.loading, self._note.with_close_button = False, True
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        if isinstance(error, Exception):
-            logging.warning("%s", error)
-            self.say("That did not work", str(error) or type(error).__name__, color="red")
-        elif not self._told:
-            self._note.remove()
-        return isinstance(error, (UserError, OSError))  # of others the log has the traceback
-
-
-def _plain(text: str) -> str:
-    """Text that Markdown leaves as it is: names and sentences come from data and visitors."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]()<>#+-.!|$~&" else c for c in text)
+        return Shot(session.model, session.code(choices), choices, session.describe(choices), camera, self._mesh)

@@ -13,6 +13,7 @@ import numpy as np
 from dimo_jax.core.types import Camera
 from dimo_jax.views.trajectories import color_points
 from dimo_jax.views.viewer.session import FINER, LAYERS, Choices, Frame, Motion, Session
+from dimo_jax.views.viewer.through import draw_through
 
 # Covariances travel as half floats, whose steps near 0 are 6e-8: those of small Gaussians, 1e-6 and less, would be cut
 # to a few steps. So splats are sent this much larger, and shown at the inverse scale.
@@ -36,6 +37,7 @@ class Scene:
         background = (255 * np.asarray(session.model.player.background)).round().astype(np.uint8)
         add.set_background_image(np.tile(background, (2, 2, 1)), format="png")
         _look_through(server, session.model.camera())
+        draw_through(server)
         self._splats = add.add_gaussian_splats(
             "/gaussians",
             centers=np.zeros((count, 3), np.float32),

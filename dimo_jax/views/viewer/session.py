@@ -139,6 +139,10 @@ class Session:
         time = min(frame, self.num_frames - 1) / self.num_frames
         return Frame(*map(np.asarray, self._pose(self._params, motion.neighbors, motion.code, time)))
 
+    def advance(self, choices: Choices, seconds: float) -> float:
+        """The frame that is shown so many seconds later; a motion begins again at its end."""
+        return (choices.frame + seconds * choices.speed * self.model.frame_rate) % self.num_frames
+
     def describe(self, choices: Choices) -> str:
         """What is shown, in a few words."""
         told = choices.source.label

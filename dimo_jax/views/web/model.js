@@ -55,7 +55,7 @@ function dampen(x) {
 function makeBasisDecoder(options, arrays, positions) {
   const numPoses = positions.length / 3 * POSE, {rank, scale} = options, basis = arrays.basis;
   return (code, time) => {
-    let x = Float64Array.from([...encodeSines([time], options.time_bands, options.lowest), ...code]);
+    let x = encodeMoment(options, code, time);
     for (const name of options.branch) {
       const y = Float64Array.from(arrays[`${name}/bias`]);
       addProduct(y, 0, x, 0, x.length, arrays[`${name}/kernel`], 0, y.length);
@@ -72,20 +72,30 @@ function makeBasisDecoder(options, arrays, positions) {
   };
 }
 
-// The paper's decoder. A position's share of a layer is the same for all codes and times, a time's for all positions.
-function makeMlpDecoder(options, arrays, positions) {
-  const count = positions.length / 3, {width, depth, skip} = options;
-  const placeSize = 6 * options.position_bands;
-  const shares = new Map();
+// Of layers of the paper's decoder, by index: the share [K,width] of a position, the same for all codes and times.
+function sharePositions(options, arrays, positions) {
+  const count = positions.length / 3, {width, depth, skip} = options, shares = new Map();
   for (const layer of [0, skip]) {
     if (layer >= depth) continue;
-    const share = new Float64Array(count * width);
+    const share = new Float32Array(count * width);
     for (let k = 0; k < count; k++) {
       const place = encodeSines(positions.subarray(3 * k, 3 * k + 3), options.position_bands, options.lowest);
-      addProduct(share, k * width, place, 0, placeSize, arrays[`layer_${layer}/kernel`], 0, width);
+      addProduct(share, k * width, place, 0, place.length, arrays[`layer_${layer}/kernel`], 0, width);
     }
     shares.set(layer, share);
   }
+  return shares;
+}
+
+// What joins the layers of a decoder beside positions: the encoded time, then the code.
+function encodeMoment(options, code, time) {
+  return Float64Array.from([...encodeSines([time], options.time_bands, options.lowest), ...code]);
+}
+
+// The paper's decoder.
+function makeMlpDecoder(options, arrays, positions) {
+  const count = positions.length / 3, {width, depth} = options;
+  const placeSize = 6 * options.position_bands, shares = sharePositions(options, arrays, positions);
   // Over all points: bias and what is known, plus the hidden values times the rows of the kernel from `first` on.
   const apply = (hidden, hiddenWidth, name, first, known, common) => {
     const kernel = arrays[`${name}/kernel`], bias = arrays[`${name}/bias`], size = bias.length;
@@ -99,7 +109,7 @@ function makeMlpDecoder(options, arrays, positions) {
     return out;
   };
   return (code, time) => {
-    const moment = Float64Array.from([...encodeSines([time], options.time_bands, options.lowest), ...code]);
+    const moment = encodeMoment(options, code, time);
     let hidden = null;
     for (let layer = 0; layer < depth; layer++) {
       const name = `layer_${layer}`, known = shares.get(layer);
@@ -283,6 +293,9 @@ function makeModel(header, arrays) {
     return {
       code,
       prepare,
+      // Times of training whose poses are not known yet, and a way to know one from elsewhere.
+      missing: () => graphTimes.filter((time) => !poses.has(time)),
+      fill: (time, known) => poses.set(time, known),
       keyPoints: track,
       edges: () => finish().edges,
       at: (time) => remember(`${number} ${time}`, () => {

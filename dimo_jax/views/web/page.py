@@ -21,7 +21,8 @@ from dimo_jax.views.web.known import describe_model
 
 HERE = Path(__file__).parent
 # In this order one script: what stands first is used by what follows.
-SCRIPTS = ("model.js", "splats.js", "renderer.js", "camera.js", "sentences.js", "overlay.js", "player.js", "panel.js")
+_NAMES = ("model", "gpu", "splats", "renderer", "camera", "sentences", "overlay", "player", "panel")
+SCRIPTS = tuple(f"{name}.js" for name in _NAMES)
 _SEAM = re.compile(r"\{\{(\w+)\}\}")
 
 

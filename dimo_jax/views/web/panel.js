@@ -96,7 +96,7 @@ function bindMap(player) {
     const title = document.createElementNS(SVG, "title");
     title.textContent = motions[m].name;
     dot.append(title);
-    const text = motions[m].name.slice(0, 18), long = 5.4 * text.length, right = x + 7 + long < width;
+    const text = [...motions[m].name].slice(0, 18).join(""), long = 5.4 * text.length, right = x + 7 + long < width;
     const box = [right ? x + 7 : x - 7 - long, y - 6, right ? x + 7 + long : x - 7, y + 6];
     const covers = labels.some((other) => box[0] < other[2] && other[0] < box[2] && box[1] < other[3] && other[1] < box[3]);
     if (covers || box[0] < 0) return;
@@ -163,7 +163,7 @@ async function recordClip(player, told) {
     const began = performance.now();
     state.time = player.last * i / (count - 1);
     player.compose(canvas);
-    track.requestFrame();
+    (track.requestFrame ? track : stream).requestFrame(); // Firefox has it at the stream
     told(`Recording: ${Math.round(100 * (i + 1) / count)} %`);
     await pause(Math.max(0, 1000 / 30 - (performance.now() - began)));
   }
@@ -185,7 +185,7 @@ function bindPanel(player) {
   find("title").textContent = header.title;
   find("facts").textContent = `A space of ${motions.length} motion${motions.length === 1 ? "" : "s"}, learnt by dimo_jax`;
   const buttons = motions.map(({name, caption}, m) => makeElement("button", {onclick: () => player.choose({motion: m})},
-    makeElement("b", {textContent: name}), makeElement("span", {textContent: caption})));
+    makeElement("b", {dir: "auto", textContent: name}), makeElement("span", {dir: "auto", textContent: caption})));
   find("motions").append(...buttons);
 
   const names = motions.map(({name}, m) => [String(m), name]);
@@ -277,7 +277,7 @@ function bindPanel(player) {
       if (seen.has(key) || found.length === 3) continue; // the best sentence of each motion
       seen.add(key);
       const what = motion === undefined ? promptCode(prompt) : {motion};
-      found.push(makeElement("button", {onclick: () => player.choose(what)}, makeElement("b", {textContent: text}),
+      found.push(makeElement("button", {onclick: () => player.choose(what)}, makeElement("b", {dir: "auto", textContent: text}),
         makeElement("span", {textContent: `${motion === undefined ? "a prompt" : motions[motion].name}, likeness ${score.toFixed(2)}`})));
     }
     const asked = find("sentence").value.trim();
@@ -311,6 +311,7 @@ function bindPanel(player) {
   };
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.repeat && event.key.length === 1 && !"+=-".includes(event.key)) return; // a key held is one stroke
     const {tagName, type} = event.target;
     const types = tagName === "TEXTAREA" || tagName === "SELECT" || (tagName === "INPUT" && type !== "checkbox");
     if (types || (tagName === "BUTTON" && event.key === " ")) return; // these have keys of their own
@@ -354,7 +355,7 @@ function bindPanel(player) {
       : `As --num_samples=1 --seed=${sample}${near} --spread=${spread} of --app=sample.`;
     showPlace(shown, player.code);
     find("about").textContent = `${player.numGaussians} Gaussians and ${player.numKeyPoints} key points, blended into `
-      + `${player.renderer.target} pixels${header.half ? "; numbers of 16 bits" : ""}. This page loads nothing and sends nothing.`;
+      + `${player.renderer.target} pixels; poses worked out with ${player.decoder}${header.half ? "; numbers of 16 bits" : ""}. This page loads nothing and sends nothing.`;
   };
 }
 
@@ -370,7 +371,10 @@ function start() {
     requestAnimationFrame(() => setTimeout(() => performance.mark("first picture")));
     if (!window.matchMedia("(prefers-reduced-motion: reduce)").matches) player.play();
   };
-  if (player.stepped) return describeApi(player, player.choose({motion: 0}).then(begin));
+  if (player.stepped) {
+    const ready = player.useGpu().then(() => player.choose({motion: 0})).then(begin);
+    return describeApi(player, ready);
+  }
   player.set({motion: 0}); // at once, so that scripts need not wait
   begin();
   return describeApi(player, Promise.resolve());

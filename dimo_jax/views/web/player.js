@@ -1,6 +1,7 @@
 // What is shown, and when: the page's state, its clock, and `window.dimoPlayer`.
 
 const SLOW_POSE = 12; // milliseconds, beyond which poses are decoded at the training frames alone
+const LEAST_LIKENESS = 1e-5; // of the extent: beyond it another decoder is not this one
 const SPEEDS = [0.25, 0.5, 1, 2];
 const LEAST_DETAIL_SIDE = 256, SLOW_PICTURE = 90, QUICK_PICTURE = 30; // pixels; milliseconds
 
@@ -15,15 +16,31 @@ function readArrays({arrays: told, alphabet}, text) {
     words[i] = word;
   }
   const arrays = {};
-  for (const {name, type, shape, offset} of told) {
+  for (const {name, type, shape, offset, exponent} of told) {
     const count = shape.reduce((a, b) => a * b, 1);
-    if (type === "float32") arrays[name] = new Float32Array(words.buffer, offset, count);
+    if (type === "float28") arrays[name] = lengthen(new Uint8Array(words.buffer, offset), count, exponent);
+    else if (type === "float32") arrays[name] = new Float32Array(words.buffer, offset, count);
     else {
       const halves = new Uint16Array(words.buffer, offset, count);
       arrays[name] = type === "float16" ? Float32Array.from(halves, widen) : halves;
     }
   }
   return arrays;
+}
+
+// Numbers of 28 bits, two in seven bytes, as `shorten` of arrays.py writes them.
+function lengthen(bytes, count, exponent) {
+  const values = new Float32Array(count + count % 2);
+  const steps = Array.from({length: 16}, (_, place) => 2 ** (Math.max(place, 1) - 1 + exponent));
+  const read = (code) => {
+    const place = (code >>> 23) & 15, whole = (code & 0x7fffff) + (place ? 0x800000 : 0);
+    return (code & 0x8000000 ? -whole : whole) * steps[place];
+  };
+  for (let i = 0, at = 0; i < count; i += 2, at += 7) {
+    values[i] = read(bytes[at] | bytes[at + 1] << 8 | bytes[at + 2] << 16 | (bytes[at + 3] & 15) << 24);
+    values[i + 1] = read(bytes[at + 3] >> 4 | bytes[at + 4] << 4 | bytes[at + 5] << 12 | bytes[at + 6] << 20);
+  }
+  return values.subarray(0, count);
 }
 
 function widen(half) {
@@ -147,6 +164,35 @@ function makePlayer(header, arrays, canvas, overlay, changed) {
     stepped = Math.min(...costs) > SLOW_POSE;
   };
 
+  // With WebGPU, where an adapter gives the poses that this script does; null elsewhere, and once it has failed.
+  let decodeMany = null;
+  const useGpu = async () => {
+    if (!stepped || header.decoder.kind !== "mlp") return;
+    try {
+      const found = await makeGpuDecoder(header.decoder, arrays, arrays.positions);
+      if (!found) return;
+      const first = model.open(codeOf(0)), [poses] = await found(first.code, [0]), truth = first.keyPoints(0);
+      const reach = arrays.positions.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+      const away = truth.reduce((most, x, i) => {
+        const k = Math.floor(i / 3), axis = i % 3;
+        return Math.max(most, Math.abs(arrays.positions[i] + poses[k * POSE + axis] - x));
+      }, 0);
+      if (away <= LEAST_LIKENESS * reach) decodeMany = found;
+    } catch {} // a driver that has no such thing after all: scripts do
+  };
+  const fillPoses = async (opened, told) => {
+    const missing = opened.missing(), count = missing.length;
+    while (decodeMany && missing.length) {
+      const times = missing.splice(0, GPU_TIMES);
+      try {
+        (await decodeMany(opened.code, times)).forEach((poses, i) => opened.fill(times[i], poses));
+      } catch {
+        decodeMany = null; // the device is gone; the script works out what is missing
+      }
+      if (told(1 - missing.length / count) === false) return;
+    }
+  };
+
   const renderer = makeRenderer(canvas, arrays.means.length / 3, () => redraw());
   const sizes = () => {
     const box = canvas.getBoundingClientRect(), ratio = Math.min(window.devicePixelRatio || 1, 2);
@@ -212,7 +258,8 @@ function makePlayer(header, arrays, canvas, overlay, changed) {
   };
   let latest = 0;
   const player = {
-    state, camera, map, renderer, numSamples, dim, header,
+    state, camera, map, renderer, numSamples, dim, header, useGpu,
+    get decoder() { return decodeMany ? "WebGPU" : "JavaScript"; },
     get stepped() { return stepped; },
     get code() { return Array.from(motion.code); },
     ask,
@@ -224,21 +271,30 @@ function makePlayer(header, arrays, canvas, overlay, changed) {
     // As `set`, but where decoding is slow the page goes on in between.
     async choose(what) {
       const mine = ++latest;
-      const [code] = resolve(what);
-      if (stepped) {
-        let rested = performance.now();
-        for (const share of open(code).prepare()) {
-          if (performance.now() - rested < 40) continue;
-          state.busy = `Working out the motion: ${Math.round(100 * share)} %`;
-          changed(state);
-          await new Promise((done) => { setTimeout(done); });
-          if (mine !== latest) return;
-          rested = performance.now();
-        }
-      }
+      if (!await player.prepare(what, () => mine === latest)) return;
       set(what);
       redraw();
       ask();
+    },
+    // Works out what `set` then shows at once; false where it is not `wanted` any more.
+    async prepare(what, wanted = () => true) {
+      if (!stepped) return true;
+      const opened = open(resolve(what)[0]);
+      const tell = (share) => {
+        state.busy = `Working out the motion: ${Math.round(100 * share)} %`;
+        changed(state);
+        return wanted();
+      };
+      await fillPoses(opened, tell);
+      let rested = performance.now();
+      for (const share of opened.prepare()) {
+        if (performance.now() - rested < 40) continue;
+        if (!tell(share)) return false;
+        await new Promise((done) => { setTimeout(done); });
+        rested = performance.now();
+      }
+      state.busy = "";
+      return wanted();
     },
     play() {
       if (state.time >= last) state.time = 0;
@@ -287,6 +343,8 @@ function describeApi(player, ready) {
     motions: player.header.motions.map((motion) => ({...motion})),
     numSamples: player.numSamples,
     get target() { return player.renderer.target; },
+    get decoder() { return player.decoder; },
+    async prepare(what) { await player.prepare(what); },
     show({time, camera, ...what} = {}) {
       if (camera !== undefined) player.camera.set(camera);
       if (time !== undefined) {

@@ -53,10 +53,34 @@ def test_the_joint_is_found_however_the_object_is_turned(name, know_up):
     assert sum(confidences) <= 1 + 1e-9
 
 
-@pytest.mark.parametrize(("sentence", "along"), [("turn the knob", -1), ("turn the knob anti-clockwise", 1)])
+@pytest.mark.parametrize(
+    ("sentence", "along"), [("turn the knob", -1), ("turn the knob anti-clockwise", 1), ("turn the stove knob", 1)]
+)
 def test_a_knob_turns_clockwise_seen_from_outside_unless_told_otherwise(sentence, along):
     body = make_box((-0.3, -0.4, -0.25), (0.3, 0.4, 0.25), "body")
     assert find_joints(body, knob(), sentence)[0].axis[2] == pytest.approx(along)
+
+
+@pytest.mark.parametrize(("sentence", "way"), [("pull the lever", -1), ("lift the lever", 1)])
+@pytest.mark.parametrize("side", [-1, 1])
+def test_a_lever_that_lies_level_goes_down_unless_it_is_lifted(sentence, way, side):
+    body = make_box((-0.1, 0, -0.15), (0.1, 0.5, 0.15), "body")
+    shaft, arm = (
+        make_cylinder((0.08, 0.4, 0), (0.16, 0.4, 0), 0.02),
+        make_cylinder((0.14, 0.4, 0), (0.14, 0.4, 0.3 * side), 0.015),
+    )
+    lever = join_objects([shaft, arm])
+    found = find_joints(body, lever, sentence, np.array([0.0, 1.0, 0.0]))[0]
+    assert found.type == "revolute"
+    assert abs(found.axis[0]) > 0.99
+    assert np.cross(found.axis, [0, 0, side])[1] * way > 0.9
+
+
+def test_the_end_of_a_lever_that_is_sunk_in_the_body_is_a_candidate():
+    body = make_box((-0.5, 0, -0.2), (0.5, 0.3, 0.2))
+    lever = make_box((-0.015, 0.14, -0.015), (0.015, 0.5, 0.015))
+    origins = [each.origin for each in candidates(body, lever) if each.source.endswith("root")]
+    assert any(np.linalg.norm(origin[:2] - [0, 0.16]) < 0.03 for origin in origins), origins
 
 
 def test_knuckles_that_touch_the_body_tell_where_a_panel_hangs():

@@ -32,9 +32,27 @@ def test_plain_sentences_mean_one_kind(sentence, kind):
 def test_directions_and_hinges_are_read():
     assert read_sentence("lift the window upwards").directions == {"up"}
     assert read_sentence("turn it anti-clockwise").directions == {"counterclockwise"}
+    assert read_sentence("raise the lid").directions == {"up"}
+    assert read_sentence("open the lower drawer").directions == set()
     assert read_sentence("open the oven door").hinge == "bottom"
     assert read_sentence("open the fridge door").hinge == "side"
     assert read_sentence("close the door").closes
+
+
+@pytest.mark.parametrize(
+    ("sentence", "way"),
+    [
+        ("turn the gas valve", {"counterclockwise"}),
+        ("open the tap", {"counterclockwise"}),
+        ("turn the knob of the stove", {"counterclockwise"}),
+        ("close the tap", set()),
+        ("screw the cap on", set()),
+        ("turn the tap clockwise", {"clockwise"}),
+        ("turn the knob of the oven", set()),
+    ],
+)
+def test_threads_and_taps_open_against_the_clock(sentence, way):
+    assert read_sentence(sentence).directions == way
 
 
 def test_unknown_words_say_nothing_unless_there_is_an_encoder():

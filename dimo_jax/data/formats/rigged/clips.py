@@ -16,7 +16,6 @@ from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.formats.rigged.plan import humanize
 from dimo_jax.data.puppet.rig import write_puppet_rig
 from dimo_jax.io.gltf.scene import load_scene, select_clips
-from dimo_jax.rigs.channels import find_carriers
 from dimo_jax.rigs.clip_set import ClipSet, collect_clips
 from dimo_jax.rigs.forward import make_rig
 from dimo_jax.rigs.markers import find_joints
@@ -87,8 +86,7 @@ def take_clips(scene: Scene, clips: Sequence[int], num_frames: int) -> ClipSet:
       UserError: no skin, or no joint that carries weight.
     """
     rig = make_rig(scene)
-    carriers = find_carriers(rig, find_joints(scene))
-    return collect_clips(scene, rig, [scene.clips[index] for index in clips], carriers, num_frames)
+    return collect_clips(scene, rig, [scene.clips[index] for index in clips], find_joints(scene), num_frames)
 
 
 def describe_clips(clips: ClipSet, kept_out: set[str]) -> ClipDataset:

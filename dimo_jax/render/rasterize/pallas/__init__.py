@@ -29,6 +29,7 @@ from dimo_jax.render.rasterize.tiling import (
     split_tiles,
 )
 from dimo_jax.render.rasterize.vjp import Outputs, Plan, differentiate
+from dimo_jax.runtime.platforms import current_platform
 
 TILE = 16
 
@@ -38,7 +39,7 @@ def why_unavailable() -> str | None:
 
     Else one sentence that says why not.
     """
-    platform = jax.default_backend()
+    platform = current_platform()
     if platform not in ("cpu", "gpu"):
         return f"its kernels compile for GPUs, and the default device is a {platform}; use 'xla'"
     return None
@@ -60,7 +61,7 @@ def rasterize(
       features [H,W,7], transmittance [H,W], overflow [] int32 (pairs of the farthest Gaussians that found no room).
     """
     if kernel_plan is None:
-        kernel_plan = choose_plan(tile=TILE, interpret=jax.default_backend() == "cpu")
+        kernel_plan = choose_plan(tile=TILE, interpret=current_platform() == "cpu")
     if capacity is None:
         capacity = choose_capacity(splats, height=height, width=width, tile=kernel_plan.tile)
     return _compile(kernel_plan)(splats, Plan(height=height, width=width, capacity=max(capacity, 1)))

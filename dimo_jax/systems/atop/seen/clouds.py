@@ -21,6 +21,7 @@ from dimo_jax.systems.atop.seen.course import cross_matrices
 from dimo_jax.systems.atop.seen.evidence import Slopes, move_pivots
 
 MAX_DISCS = 4096
+GATHERED, ROUNDS = 4, 2  # points that a disc stands for at least where each is the mean of a cell, and Lloyd's rounds
 FEWEST, GROUPS = 128, 64  # discs under which they are chosen with care, and how many there are then
 NEIGHBORS = 16  # discs that explain a point: those within 2.2 standard deviations, when their spacing is 1.4 of them
 FAR = 5.0  # standard deviations from which a point is taken for a stray one
@@ -115,6 +116,8 @@ class Clouds:
         if wanted < FEWEST:
             return _group_discs(self.surface)
         count = int(min(wanted, MAX_DISCS, len(self.surface.points)))
+        if count < len(self.surface.points) / GATHERED:
+            return _gather_discs(self.surface, count)
         points = self.surface.points[:count].astype(np.float32)
         normals = self.surface.normals[:count].astype(np.float32)
         tree = cKDTree(points)
@@ -206,6 +209,26 @@ class Clouds:
         values, vectors = np.linalg.eigh(curvature)
         curvature = (vectors * np.maximum(values, 0)[:, None]) @ vectors.swapaxes(-1, -2)
         return Slopes(cost, gradient / self.temper, curvature)
+
+
+def _gather_discs(surface: Surface, count: int) -> _Discs:
+    """Discs that stand for cells of the surface, each by its share: as many drawn points would be a shape of their own,
+    turned by degrees against the true one where noise leaves few of them. Cells lie on one side of a thin part.
+    """
+    sample = np.concatenate([surface.points, np.sqrt(surface.area / count) * surface.normals], axis=-1)
+    centers = sample[:count]
+    for _ in range(ROUNDS):
+        cells = cKDTree(centers).query(sample)[1]
+        counts = np.bincount(cells, minlength=len(centers))
+        sums = np.stack([np.bincount(cells, column, len(centers)) for column in sample.T], axis=-1)
+        centers, counts = sums[counts > 0] / counts[counts > 0, None], counts[counts > 0]
+    lengths = np.linalg.norm(centers[:, 3:], axis=-1, keepdims=True)
+    normals = (centers[:, 3:] / np.maximum(lengths, 1e-12)).astype(np.float32)
+    points, shares = centers[:, :3].astype(np.float32), np.log(counts / counts.mean()).astype(np.float32)
+    tree = cKDTree(points)
+    inner = (tree.query(surface.points)[0] ** 2).mean() / 2  # the variance of a cell along each side of its plane
+    around = tree.query(points, k=min(NEIGHBORS, len(points)))[1]
+    return _Discs(points, normals, shares, tree, around, float(inner))
 
 
 def _group_discs(surface: Surface) -> _Discs:

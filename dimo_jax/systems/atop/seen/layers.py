@@ -1,7 +1,7 @@
 """Pictures of a body with its part in some pose, and where on the part every pixel looks: backends of one function.
 
-A `Draw` is made by `draw_mesh` (the textured mesh, exact) or `splats.draw_splats` (Gaussians on surface points through
-the package's rasterizer); a motion is explained by either.
+A `Draw` is made by `draw_mesh` (the textured mesh, exact), `splats.draw_splats` (Gaussians on surface points through
+the package's rasterizer) or `splats.draw_metaballs` (the same as fuzzy metaballs); a motion is explained by any.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Layers:
 
 
 Draw = Callable[[np.ndarray, bool], Layers]  # (pose [4,4], whether places are needed) -> Layers
+MakeDraw = Callable[[ObjectMesh, ObjectMesh, Camera], Draw]  # of body, part and V cameras
 
 
 def draw_mesh(body: ObjectMesh, part: ObjectMesh, cameras: Camera, *, samples: int = 2) -> Draw:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from dimo_jax.systems.atop.seen.clouds import make_clouds, surface_of
 from dimo_jax.systems.atop.seen.course import Course
 from dimo_jax.systems.atop.seen.crop import crop_to_motion
 from dimo_jax.systems.atop.seen.fit import Answer, fit_clouds, fit_pictures
-from dimo_jax.systems.atop.seen.layers import Draw, draw_mesh
+from dimo_jax.systems.atop.seen.layers import MakeDraw, draw_mesh
 from dimo_jax.systems.atop.seen.paper import propose_lines
 from dimo_jax.systems.atop.seen.pictures import make_pictures
 
@@ -48,7 +48,6 @@ class VideoMotion:
 
 
 Motion = CloudMotion | VideoMotion
-MakeDraw = Callable[[ObjectMesh, ObjectMesh, Camera], Draw]
 
 
 def read_motion(path: str | Path, *, motion: int = 0) -> Motion:
@@ -121,7 +120,7 @@ def joint_from_motion(
       body, part: at rest, in the coordinates of the motion.
       motion: see `read_motion`.
       lines: candidates besides those of the part's box; only type, axis and origin count.
-      make_draw: how pictures are drawn, for videos: `layers.draw_mesh` or `splats.draw_splats`.
+      make_draw: how pictures are drawn, for videos: see `layers`.
       snapping: whether a near candidate is taken where it explains the motion nearly as well.
 
     Returns:

@@ -1,7 +1,8 @@
-"""Gaussians on surface points of body and part, drawn by the package's rasterizer (paper Sec. 4.3.1).
+"""Gaussians on surface points of body and part (paper Sec. 4.3.1), drawn by a `Blend`.
 
-They serve twice: as a backend that draws the rigid part (`draw_splats`), and freed from each other, frame by frame, as
-the paper's way from videos to a point cloud per frame (`recover_clouds`).
+They serve twice: as a backend that draws the rigid part (`draw_splats`, `draw_metaballs`), and freed from each other,
+frame by frame, as the paper's way from videos to a point cloud per frame (`recover_clouds`). What draws them is the
+package's rasterizer (`composite`), or the paper's fuzzy metaballs (`render.metaballs.blend`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +18,15 @@ import numpy as np
 import optax
 
 from dimo_jax.cameras.orbits import resize
-from dimo_jax.core.types import Array, Camera, Gaussians
+from dimo_jax.core.types import Array, Camera, Gaussians, Splats
 from dimo_jax.geometry import quaternion
 from dimo_jax.meshes.objects import ObjectMesh, join_objects
 from dimo_jax.meshes.renderer import render_mesh
+from dimo_jax.render import metaballs
 from dimo_jax.render.project import project
 from dimo_jax.render.rasterize.api import rasterize
 from dimo_jax.systems.atop.seen.clouds import Surface, surface_of
-from dimo_jax.systems.atop.seen.layers import Draw, Layers, premultiply, split_cameras
+from dimo_jax.systems.atop.seen.layers import Draw, Layers, MakeDraw, draw_mesh, premultiply, split_cameras
 
 COUNT = 2048  # Gaussians on the body, and as many on the part
 WIDTH = 0.7  # standard deviation in the plane, in spacings of the points
@@ -33,21 +36,40 @@ MOVE_STEPS, MOVE_RATE = 40, 5e-3  # of the paper's Adam, lengths in object diago
 NEIGHBORS, STIFFNESS = 6, 30.0  # edges of the cloud keep their length
 
 
-def draw_splats(body: ObjectMesh, part: ObjectMesh, cameras: Camera, *, count: int = COUNT) -> Draw:
+class Blend(Protocol):
+    """Draws projected Gaussians."""
+
+    def __call__(self, splats: Splats, *, height: int, width: int, size: Array) -> tuple[Array, Array]:
+        """Features [H,W,7] times alpha and transmittance [H,W]; `size` is the object's, in the unit of depths."""
+        ...
+
+
+def composite(splats: Splats, *, height: int, width: int, size: Array) -> tuple[Array, Array]:
+    """The package's rasterizer as a `Blend`: what is in front hides what is behind it."""
+    features, clear, _ = rasterize(splats, height=height, width=width)
+    return features, clear
+
+
+def draw_splats(
+    body: ObjectMesh, part: ObjectMesh, cameras: Camera, *, count: int = COUNT, blend: Blend = composite
+) -> Draw:
     """A `layers.Draw` by Gaussians, whose look is fitted to pictures of the rest state.
 
     Args:
       body, part: in the coordinates of the cameras.
       cameras: V views, arrays stacked.
       count: Gaussians on either.
+      blend: what draws them.
     """
     surface = surface_of(part, count)
-    gaussians = fit_look(body, part, cameras, count=count)
+    gaussians = fit_look(body, part, cameras, count=count, blend=blend)
+    size = _measure(gaussians)
     views = [jax.tree.map(jnp.asarray, view) for view in split_cameras(cameras)]
     places = jnp.asarray(surface.points - surface.center, jnp.float32)
 
     def draw(pose: np.ndarray, with_places: bool) -> Layers:
-        drawn = [_draw(gaussians, jnp.asarray(pose, jnp.float32), places, view) for view in views]
+        here = jnp.asarray(pose, jnp.float32)
+        drawn = [_draw(gaussians, here, places, view, size, blend, with_places) for view in views]
         colors, where, share, alone = (np.stack([np.asarray(each[i]) for each in drawn]) for i in range(4))
         seen = share > 0.5
         where = where / np.maximum(share, 1e-3)[..., None] + surface.center
@@ -56,18 +78,32 @@ def draw_splats(body: ObjectMesh, part: ObjectMesh, cameras: Camera, *, count: i
     return draw
 
 
-@jax.jit
-def _draw(gaussians: Gaussians, pose: Array, places: Array, camera: Camera) -> tuple[Array, Array, Array, Array]:
-    """Premultiplied RGBA [H,W,4], weighted places [H,W,3], the part's weight [H,W], and its alpha alone [H,W]."""
+draw_metaballs = partial(draw_splats, blend=metaballs.blend)  # the paper's renderer
+DRAWS: dict[str, MakeDraw] = {"mesh": draw_mesh, "splats": draw_splats, "metaballs": draw_metaballs}  # of `--draw`
+
+
+def _measure(gaussians: Gaussians) -> Array:
+    """The diagonal of the object."""
+    return jnp.linalg.norm(jnp.ptp(gaussians.means, axis=0))
+
+
+@partial(jax.jit, static_argnames=("blend", "with_alone"))
+def _draw(
+    gaussians: Gaussians, pose: Array, places: Array, camera: Camera, size: Array, blend: Blend, with_alone: bool
+) -> tuple[Array, Array, Array, Array]:
+    """Premultiplied RGBA [H,W,4], weighted places [H,W,3], the part's weight [H,W], and its alpha alone [H,W] or 0."""
     count = len(places)
     splats = project(_move_last(gaussians, pose, count), camera)
     still = len(gaussians.means) - count
     marks = jnp.concatenate([places, jnp.ones((count, 1))], axis=-1)
     features = jnp.concatenate([splats.features[:, :3], jnp.pad(marks, ((still, 0), (0, 0)))], axis=-1)
-    whole, clear, _ = rasterize(splats.replace(features=features), height=camera.height, width=camera.width)
-    lone = splats.replace(opacities=splats.opacities.at[:still].set(0.0), extents=splats.extents.at[:still].set(0.0))
-    _, clear_alone, _ = rasterize(lone, height=camera.height, width=camera.width)
+    draw = partial(blend, height=camera.height, width=camera.width, size=size)
+    whole, clear = draw(splats.replace(features=features))
     rgba = jnp.concatenate([whole[..., :3], 1 - clear[..., None]], axis=-1)
+    if not with_alone:
+        return rgba, whole[..., 3:6], whole[..., 6], jnp.zeros_like(clear)
+    lone = splats.replace(opacities=splats.opacities.at[:still].set(0.0), extents=splats.extents.at[:still].set(0.0))
+    _, clear_alone = draw(lone)
     return rgba, whole[..., 3:6], whole[..., 6], 1 - clear_alone
 
 
@@ -97,18 +133,20 @@ def place_gaussians(surface: Surface) -> Gaussians:
     )
 
 
-def fit_look(body: ObjectMesh, part: ObjectMesh, cameras: Camera, *, count: int = COUNT) -> Gaussians:
+def fit_look(
+    body: ObjectMesh, part: ObjectMesh, cameras: Camera, *, count: int = COUNT, blend: Blend = composite
+) -> Gaussians:
     """Gaussians of body, then part, whose colours, sizes and opacities show the rest state as the mesh looks."""
     pieces = [place_gaussians(surface_of(thing, count)) for thing in (body, part)]
     gaussians = jax.tree.map(lambda *each: jnp.concatenate(each), *pieces)
     whole, views = join_objects([body, part]), split_cameras(cameras)
     pictures = [premultiply(render_mesh(whole.vertices, whole.mesh, view)) for view in views]
     look = {name: getattr(gaussians, name) for name in ("sh", "log_scales", "logit_opacities")}
-    optimizer = optax.adam(COLOR_RATE)
+    optimizer, size = optax.adam(COLOR_RATE), _measure(gaussians)
 
     @jax.jit
     def improve(look: dict[str, Array], state: optax.OptState, camera: Camera, picture: Array) -> tuple:
-        slopes = jax.grad(lambda look: _difference(gaussians.replace(**look), camera, picture))(look)
+        slopes = jax.grad(lambda look: _difference(gaussians.replace(**look), camera, picture, size, blend))(look)
         moves, state = optimizer.update(slopes, state)
         return optax.apply_updates(look, moves), state
 
@@ -119,9 +157,9 @@ def fit_look(body: ObjectMesh, part: ObjectMesh, cameras: Camera, *, count: int 
     return gaussians.replace(**look)
 
 
-def _difference(gaussians: Gaussians, camera: Camera, picture: Array) -> Array:
+def _difference(gaussians: Gaussians, camera: Camera, picture: Array, size: Array, blend: Blend) -> Array:
     """Mean squared difference to a premultiplied picture [H,W,4]."""
-    features, clear, _ = rasterize(project(gaussians, camera), height=camera.height, width=camera.width)
+    features, clear = blend(project(gaussians, camera), height=camera.height, width=camera.width, size=size)
     drawn = jnp.concatenate([features[..., :3], 1 - clear[..., None]], axis=-1)
     return jnp.mean((drawn - picture) ** 2)
 
@@ -135,6 +173,7 @@ def recover_clouds(
     side: int = 128,
     count: int = COUNT,
     steps: int = MOVE_STEPS,
+    blend: Blend = composite,
 ) -> tuple[np.ndarray, ...]:
     """The paper's first half: a point cloud per frame, whose points move freely but keep their neighbours' distances.
 
@@ -145,6 +184,7 @@ def recover_clouds(
       side: height in pixels to work at.
       count: points on the part, and as many on the body, which stands still.
       steps: of Adam a frame, each on all views; a frame starts where the one before ended.
+      blend: what draws the Gaussians.
 
     Returns:
       T clouds [count,3].
@@ -155,12 +195,12 @@ def recover_clouds(
     small = cut.reshape(*cut.shape[:2], height, factor, width, factor, 4).mean(axis=(3, 5))
     cropped = replace(cameras, height=height * factor, width=width * factor)
     sized = resize(cropped, height, width)
-    gaussians = fit_look(body, part, sized, count=count)
+    gaussians = fit_look(body, part, sized, count=count, blend=blend)
     views = jax.tree.map(jnp.asarray, split_cameras(sized))
     rest = gaussians.means[-count:]
-    size = float(jnp.linalg.norm(jnp.ptp(gaussians.means, axis=0)))
+    size = _measure(gaussians)
     pull = partial(_stretch, neighbors=_find_neighbors(np.asarray(rest)), rest=rest, size=size)
-    follow = _make_follow(gaussians, views, pull, size, steps)
+    follow = _make_follow(gaussians, views, pull, size, steps, blend)
     places, clouds = rest, []
     for frame in range(frames.shape[1]):
         places = follow(places, jnp.asarray(small[:, frame]))
@@ -174,7 +214,7 @@ def _find_neighbors(points: np.ndarray) -> Array:
     return jnp.asarray(cKDTree(points).query(points, k=NEIGHBORS + 1)[1][:, 1:])
 
 
-def _stretch(places: Array, *, neighbors: Array, rest: Array, size: float) -> Array:
+def _stretch(places: Array, *, neighbors: Array, rest: Array, size: Array) -> Array:
     """Mean squared change of edges, in object diagonals."""
     before, now = rest[neighbors] - rest[:, None], places[neighbors] - places[:, None]
     lengths = jnp.linalg.norm(now, axis=-1) - jnp.linalg.norm(before, axis=-1)
@@ -182,15 +222,15 @@ def _stretch(places: Array, *, neighbors: Array, rest: Array, size: float) -> Ar
 
 
 def _make_follow(
-    gaussians: Gaussians, views: list[Camera], pull: Callable[[Array], Array], size: float, steps: int
+    gaussians: Gaussians, views: list[Camera], pull: Callable[[Array], Array], size: Array, steps: int, blend: Blend
 ) -> Callable[[Array, Array], Array]:
     """(places [N,3], pictures [V,H,W,4]) -> places that show them."""
-    optimizer = optax.adam(MOVE_RATE * size)
+    optimizer = optax.adam(MOVE_RATE * float(size))
     count = len(pull.keywords["rest"])  # type: ignore[attr-defined]
 
     def loss(places: Array, pictures: Array) -> Array:
         moved = gaussians.replace(means=gaussians.means.at[-count:].set(places))
-        shown = sum(_difference(moved, view, picture) for view, picture in zip(views, pictures))
+        shown = sum(_difference(moved, view, picture, size, blend) for view, picture in zip(views, pictures))
         return shown / len(views) + STIFFNESS * pull(places)
 
     @jax.jit

@@ -12,8 +12,8 @@ from dimo_jax.geometry.joint import REVOLUTE, Joint, move_points
 from dimo_jax.meshes.objects import ObjectMesh, bounds, join_objects
 from dimo_jax.systems.atop.rank import Finding
 from dimo_jax.systems.atop.seen.clouds import surface_of
-from dimo_jax.systems.atop.seen.layers import draw_mesh
-from dimo_jax.systems.atop.seen.motion import SIDES, CloudMotion, MakeDraw, Motion, VideoMotion, joint_from_motion
+from dimo_jax.systems.atop.seen.layers import MakeDraw, draw_mesh
+from dimo_jax.systems.atop.seen.motion import SIDES, CloudMotion, Motion, VideoMotion, joint_from_motion
 from dimo_jax.systems.atop.seen.pictures import make_pictures
 from dimo_jax.systems.atop.sentence import TURNING, read_sentence
 

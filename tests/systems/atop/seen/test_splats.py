@@ -1,12 +1,19 @@
 """Gaussians as a backend that draws the part, and freed to follow a video."""
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 
 from bench.seen_motions import make_case, make_video, place_cameras
+from dimo_jax.data.cabinet import TRUE_JOINTS, make_cabinet
 from dimo_jax.geometry.joint import move_points, transform
+from dimo_jax.meshes.objects import split_object
+from dimo_jax.meshes.parts import find_part
+from dimo_jax.systems.atop.seen import motion
 from dimo_jax.systems.atop.seen.layers import draw_mesh
-from dimo_jax.systems.atop.seen.splats import draw_splats, recover_clouds
+from dimo_jax.systems.atop.seen.splats import DRAWS, draw_splats, recover_clouds
 from tests.support.boxes_with_parts import make_lidded_box
 
 
@@ -26,6 +33,25 @@ def test_splats_show_what_the_mesh_shows(case, quick_compile):
     assert np.abs(mesh.colors - splats.colors).mean() < 0.05
     away = np.linalg.norm(mesh.places[both] - splats.places[both], axis=-1)
     assert np.median(away) < 0.05 * case.size
+
+
+def test_both_renderers_of_gaussians_find_the_door_of_the_cabinet(monkeypatch):
+    thing = make_cabinet()
+    body, part = split_object(thing, find_part(thing, "door"))
+    case = replace(make_case("door", body, part, TRUE_JOINTS["door"], seed=3), values=np.array([0.0, 0.35, 0.7]))
+    video = make_video(case, seed=0, side=40)
+    monkeypatch.setattr(motion, "SIDES", (40,))  # one level of detail
+    found = [
+        motion.joint_from_motion(case.body, case.part, video, make_draw=partial(DRAWS[name], count=200))[0]
+        for name in ("splats", "metaballs")
+    ]
+    middle = case.part.vertices.mean(axis=0)
+    for joint in found:
+        assert joint.type == "revolute"
+        assert np.rad2deg(np.arccos(min(joint.axis @ case.joint.axis, 1.0))) < 6
+        feet = [each.origin + (middle - each.origin) @ each.axis * each.axis for each in (joint, case.joint)]
+        assert np.linalg.norm(feet[0] - feet[1]) < 0.04 * case.size
+        assert joint.range[1] == pytest.approx(0.7, abs=0.1)
 
 
 @pytest.mark.slow

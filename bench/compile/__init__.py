@@ -1,0 +1,1 @@
+"""Compiles the programs of a run for hardware that is not there: `python -m bench.compile`."""

@@ -1,0 +1,29 @@
+"""The programs of a preset, as `worker` asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bench.compile.programs import Program, list_programs
+from dimo_jax.configs.dimo import get_config
+from dimo_jax.core.errors import UserError
+
+
+def list_of_preset(*, preset: str, changes: Mapping[str, Any], **how: Any) -> list[Program]:
+    """See `programs.list_programs`; `changes` are config keys and their values.
+
+    Raises:
+      UserError: no such preset or key, besides.
+    """
+    try:
+        config = get_config(preset)
+    except ValueError as error:
+        raise UserError(f"--preset={preset}: {error}") from error
+    for key, value in changes.items():
+        try:
+            with config.unlocked():
+                config.update_from_flattened_dict({key: value})
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"--set={key}={value}: {error}") from error
+    return list_programs(config, **how)

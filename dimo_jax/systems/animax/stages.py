@@ -1,0 +1,46 @@
+"""What each of AnimaX's two stages trains (A.2): first a LoRA on one view, then what sees cameras and other views."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import optax
+
+from .model import AnimaxParams
+
+JOINT, MULTI_VIEW = "joint", "multi_view"
+STAGES = (JOINT, MULTI_VIEW)
+
+
+def trained(params: AnimaxParams, stage: str) -> AnimaxParams:
+    """A tree of bools, True for the arrays that a stage trains.
+
+    "joint": the LoRA and the modality's embedding, with which one view's video and pose maps are drawn together.
+    "multi_view": the camera's embedding and the multi-view layers; all else is frozen.
+
+    Raises:
+      ValueError: another stage, or the second one without multi-view layers.
+    """
+    if stage not in STAGES:
+        raise ValueError(f"stage is {stage!r}, expected one of {', '.join(STAGES)}")
+    if stage == MULTI_VIEW and params.views is None:
+        raise ValueError("stage is 'multi_view' without multi-view layers, expected model.add_views first")
+
+    def choose(path: Any, leaf: Any) -> bool:
+        name = jax.tree_util.keystr(path)
+        if stage == JOINT:
+            return ".lora." in name or name.startswith(".modality.")
+        return name.startswith((".camera.", ".views."))
+
+    chosen: AnimaxParams = jax.tree_util.tree_map_with_path(choose, params)
+    return chosen
+
+
+def freeze(optimizer: optax.GradientTransformation, params: AnimaxParams, stage: str) -> optax.GradientTransformation:
+    """An optimizer that moves what the stage trains alone, and keeps no state of the rest.
+
+    In one program with the gradients, those that nothing asks for are not computed.
+    """
+    labels = jax.tree.map(lambda chosen: "train" if chosen else "freeze", trained(params, stage))
+    return optax.multi_transform({"train": optimizer, "freeze": optax.set_to_zero()}, labels)

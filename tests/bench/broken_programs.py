@@ -1,0 +1,56 @@
+"""Programs with a fault each, for tests of `bench.compile` that have to find it."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+
+from bench.compile.programs import Program
+
+ROWS, COLUMNS = 128, 256
+
+
+def _center(x_ref, out_ref):
+    """Every value is needed until the sum of all is known: a thousand of them for each thread of a warp."""
+    x = x_ref[...]
+    out_ref[...] = x - jnp.sum(x)
+
+
+def spill(x):
+    """A kernel with too few threads for what it holds."""
+    from jax.experimental.pallas import triton
+
+    params = triton.CompilerParams(num_warps=1, num_stages=1)
+    return pl.pallas_call(_center, out_shape=x, name="center_all", compiler_params=params)(x)
+
+
+def fill(x):
+    """Temporaries of 149 GiB: all differences of 200,000 numbers, sorted."""
+    return jnp.sort(x[:, None] - x[None, :], axis=0)[0]
+
+
+def call(x):
+    """Calls the host."""
+    jax.debug.callback(lambda value: None, x[0])
+    return 2 * x
+
+
+def wait(x):
+    """Takes a minute to trace."""
+    time.sleep(60)
+    return x
+
+
+def list_broken(*, names):
+    """The programs of these names."""
+    block = jax.ShapeDtypeStruct((ROWS, COLUMNS), jnp.float32)
+    many = jax.ShapeDtypeStruct((200_000,), jnp.float32)
+    few = jax.ShapeDtypeStruct((8,), jnp.float32)
+    programs = [
+        Program("spilling", lambda devices: jax.jit(spill), (block,)),
+        Program("filling", lambda devices: jax.jit(fill), (many,)),
+        Program("waiting", lambda devices: jax.jit(wait), (few,)),
+        Program("calling", lambda devices: jax.jit(call), (few,), is_step=True),
+    ]
+    return [program for program in programs if program.name in names]
