@@ -161,7 +161,7 @@ def _paper() -> ConfigDict:
     config.stage2.ball_scale = 1.0  # radius of the ball of Gaussians as a multiple of the key points' spacing
     config.stage2.opacity = 0.1
     config.stage2.sh_degree = 0
-    config.stage2.light = placeholder(tuple)  # where a light is looked for first (x, y, z); none: colours stay as painted
+    config.stage2.light = placeholder(tuple)  # towards a light, where the search for it begins; none: no shade
     config.stage2.scales = dict(fn="dimo_jax.training.gaussians:anisotropic")
     config.stage2.prune = dict(fn=f"{DENSITY}:prune", min_opacity=0.01, max_scale=0.4)
     config.stage2.prune_every = 1_000
@@ -287,6 +287,7 @@ def _demo() -> ConfigDict:
     stage.num_steps = 2_100
     stage.phases = ((0, 64), (525, 128))
     stage.num_per_key_point = 48
+    stage.light = (0.0, 1.0, 0.0)  # what turns under a light changes colour
     stage.prune_every, stage.prune_until = 350, 2_100
     stage.prune.min_opacity = 0.05
     stage.rates.update(

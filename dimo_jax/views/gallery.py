@@ -182,5 +182,8 @@ def write_gallery(config: ConfigDict, dataset: Dataset, player: Player, workdir:
         samples=np.asarray(samples),
     )
     sections["Latent space"] = [Picture(workdir / "latents.png", "Codes of the motions, two main axes", False)]
-    write_gaussians(place_gaussians(rest(player.params.gaussians, player.params.light), dataset.world or World()), workdir / "gaussians.ply")
+    write_gaussians(
+        place_gaussians(rest(player.params.gaussians, player.params.light), dataset.world or World()),
+        workdir / "gaussians.ply",
+    )
     return sections

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,6 +63,7 @@ def check(config: Mapping[str, Any]) -> None:
         raise UserError(
             f"config.stage2.sh_degree: found {config['stage2']['sh_degree']}, expected 0 to {MAX_SH_DEGREE}"
         )
+    _check_light(config["stage2"])
     for name in ("stage1", "stage2"):
         check_phases(get(config, f"{name}.phases"), f"{name}.phases")
     _check_capacity(config)
@@ -71,6 +73,20 @@ def check(config: Mapping[str, Any]) -> None:
     build_components(config)
     stages.resolve_latent_init(config)
     stages.build_stages(config)
+
+
+def _check_light(stage: Mapping[str, Any]) -> None:
+    light = stage.get("light")
+    if light is None:
+        return
+    numbers = [float(x) for x in light if isinstance(x, int | float)]
+    if len(light) != 3 or len(numbers) != 3 or not 0 < math.hypot(*numbers) < math.inf:
+        raise UserError(f"config.stage2.light: found {light!r}, expected three numbers that are not all 0, or none")
+    if stage["sh_degree"]:
+        raise UserError(
+            f"config.stage2.sh_degree: found {stage['sh_degree']} beside stage2.light, expected 0: colours follow the "
+            "light, or the view"
+        )
 
 
 def _check_capacity(config: Mapping[str, Any]) -> None:

@@ -181,7 +181,9 @@ def stay(components: Components, params: Params, neighbors: Neighbors, z: Array,
     """No motion at all: the static model that a run is compared with. Arguments as in `move_by_key_points`."""
     del components, neighbors, z, time
     positions = params.key_points.positions
-    return Moved(rest(params.gaussians, params.light), controls=positions, rotations=quaternion.identity(positions.shape[:1]))
+    return Moved(
+        rest(params.gaussians, params.light), controls=positions, rotations=quaternion.identity(positions.shape[:1])
+    )
 
 
 def animate(

@@ -101,7 +101,9 @@ class RigScene:
         self._lines = add.add_line_segments("/bones", ends, _BONE_COLOR, thickness=0.009 * size)
         heads = np.zeros((len(session.rigged.markers.joints.nodes), 3), np.float32)
         style: dict[str, Any] = dict(point_size=0.016 * size, point_shape="circle", precision="float32")
-        self._heads = add.add_point_cloud("/joints", heads, np.tile(np.asarray(_JOINT_COLOR, np.uint8), (len(heads), 1)), **style)
+        self._heads = add.add_point_cloud(
+            "/joints", heads, np.tile(np.asarray(_JOINT_COLOR, np.uint8), (len(heads), 1)), **style
+        )
 
     def show(self, frame: RigFrame, choices: RigChoices) -> None:
         """Sends what has changed of the chosen layers; the others are hidden and cost nothing."""

@@ -34,6 +34,8 @@ def collect_arrays(model: Restored) -> dict[str, np.ndarray]:
     positions = params.key_points.positions
     arrays = {name: getattr(gaussians, name) for name in ("means", "log_scales", "quats", "logit_opacities", "sh")}
     arrays |= dict(positions=positions, log_radii=params.key_points.log_radii)
+    if params.light is not None:
+        arrays["light"] = params.light
     arrays["codes"] = params.latents.mu[model.trained_motions]
     chosen, arrays["noise"] = _draw_samples(arrays["codes"])
     center, axes, _ = project_latents(arrays["codes"])

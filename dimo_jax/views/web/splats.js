@@ -23,6 +23,7 @@ function evaluateBasis(x, y, z, degree, out) {
 
 // Projects and sorts; keeps its buffers from one picture to the next.
 function makeProjector(arrays) {
+  const light = arrays.light && Array.from(arrays.light, (x) => x / Math.hypot(...arrays.light));
   const count = arrays.means.length / 3, coefficients = arrays.sh.length / count / 3;
   const degree = Math.round(Math.sqrt(coefficients)) - 1;
   const scales = Float64Array.from(arrays.log_scales, Math.exp);
@@ -51,7 +52,7 @@ function makeProjector(arrays) {
     }
   };
 
-  // The direction of view in the axes that the colours of Gaussian i were learnt in.
+  // A direction in the axes that the colours of Gaussian i were learnt in.
   const turnBack = (i, quats, x, y, z) => {
     const [aw, ax, ay, az] = quats.subarray(4 * i, 4 * i + 4), [bw, bx, by, bz] = canonical.subarray(4 * i, 4 * i + 4);
     // By the inverse of posed times conjugated canonical, which is canonical times conjugated posed.
@@ -98,7 +99,8 @@ function makeProjector(arrays) {
       unsorted[at] = u0, unsorted[at + 1] = v0, unsorted[at + 2] = extentX, unsorted[at + 3] = extentY;
       unsorted[at + 4] = vv / determinant, unsorted[at + 5] = -uv / determinant, unsorted[at + 6] = uu / determinant;
       unsorted[at + 7] = opacity;
-      if (degree > 0) {
+      if (light) evaluateBasis(...turnBack(i, quats, ...light), degree, values);
+      else if (degree > 0) {
         let dx = mx - eye[0], dy = my - eye[1], dz = mz - eye[2];
         const length = Math.hypot(dx, dy, dz) || 1;
         [dx, dy, dz] = turnBack(i, quats, dx / length, dy / length, dz / length);
