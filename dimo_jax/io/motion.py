@@ -37,6 +37,7 @@ class Motion:
     turns: np.ndarray  # [T,K,4] their rotations, unit wxyz, of one sign along time
     neighbors: np.ndarray  # [N,J] int, the key points that move each Gaussian
     weights: np.ndarray  # [N,J] of these, summing to 1
+    shades: np.ndarray | None = None  # [T,N,1,3] harmonics at each time, where a light colours what turns under it
 
     @property
     def num_frames(self) -> int:
@@ -50,7 +51,8 @@ class Motion:
 
     def at(self, frame: int) -> Gaussians:
         """The Gaussians of one frame, their colours turned with them."""
-        return pose(self.canonical, self.means[frame], self.quats[frame])
+        posed = pose(self.canonical, self.means[frame], self.quats[frame])
+        return posed if self.shades is None else posed.replace(sh=self.shades[frame])
 
 
 def skin_points(motion: Motion, neighbors: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -102,7 +104,8 @@ def write_motion(motion: Motion, path: Path | str) -> Path:
     `codes` [T,D]; `key_points` [T,K,3] world units, +Y up; `key_point_rotations` [T,K,4] unit wxyz;
     `canonical_key_points` [K,3]; `radii` [K]; of the N Gaussians in use `means` [T,N,3], `quats` [T,N,4] wxyz,
     `canonical_means` [N,3], `canonical_quats` [N,4], `log_scales` [N,3], `logit_opacities` [N], `sh` [N,C,3], canonical
-    (what has a direction turns by `quats` over `canonical_quats`);
+    (what has a direction turns by `quats` over `canonical_quats`), and where a light colours what turns under it
+    `shades` [T,N,1,3], those of each time;
     `neighbors` int32 [N,J] and `weights` [N,J], the key points that move each Gaussian. Floats are float32.
 
     Args:
@@ -132,6 +135,8 @@ def write_motion(motion: Motion, path: Path | str) -> Path:
         sh=np.asarray(canonical.sh)[keep],
         weights=motion.weights[keep],
     )
+    if motion.shades is not None:
+        floats["shades"] = motion.shades[:, keep]
     fields: dict[str, Any] = {name: np.asarray(value, np.float32) for name, value in floats.items()}
     fields["neighbors"] = np.asarray(motion.neighbors, np.int32)[keep]
     with replace_file(path) as temporary:

@@ -178,6 +178,7 @@ class MotionRecorder:
             turns=keep_sign(turns),
             neighbors=neighbors,
             weights=weights,
+            shades=None if params.light is None else np.asarray(clip.gaussians.sh),
         )
 
 

@@ -115,9 +115,13 @@ def test_all_formats_of_a_trained_motion(model, tmp_path, capsys):
     clip = player.play(player.latent(1), stages.frame_times(4))
     found = read_gaussians(tmp_path / "Fly_ply/000002.ply")
     np.testing.assert_allclose(found.means, world.undo(clip.gaussians.means[2][player.alive]), atol=1e-5)
+    shades = np.asarray(clip.gaussians.sh)[:, player.alive]  # what turns under the light changes colour
+    assert np.abs(shades - shades[0]).max() > 1e-3
+    np.testing.assert_allclose(found.sh, shades[2], atol=1e-6)
     with np.load(tmp_path / "Fly.npz") as data:
         np.testing.assert_allclose(data["key_points"], world.undo(clip.key_points), atol=1e-5)
         np.testing.assert_allclose(data["means"], world.undo(clip.gaussians.means[:, player.alive]), atol=1e-5)
+        np.testing.assert_allclose(data["shades"], shades, atol=1e-6)
     assert [clip.name for clip in load_scene(tmp_path / "source_mesh.glb").clips] == ["Bend", "Fly"]
     printed = capsys.readouterr().out
     assert re.search(

@@ -89,7 +89,9 @@ def test_a_frame_is_what_the_player_plays(session):
     wxyz = np.asarray(gaussians.quats[0, alive])
     axes = Rotation.from_quat(wxyz, scalar_first=True).as_matrix() * np.exp(gaussians.log_scales[0, alive])[:, None]
     np.testing.assert_allclose(frame.covariances, axes @ axes.swapaxes(1, 2), rtol=1e-4, atol=1e-8)
-    assert len(frame.means) == len(session.colors) == len(session.opacities) == 300
+    assert len(frame.means) == len(session.opacities) == 300
+    colors = 0.5 + 0.28209479 * np.asarray(gaussians.sh[0, alive, 0])
+    np.testing.assert_allclose(frame.colors, np.clip(colors, 0, 1), atol=1e-5)
     np.testing.assert_allclose(session.opacities, 1 / (1 + np.exp(-2.0)), rtol=1e-5)
 
 
@@ -211,7 +213,7 @@ def test_nodes_get_the_arrays_of_the_chosen_layers(server, session, workdir, tmp
         np.testing.assert_allclose(splats.scale * splats.centers, pose.means, atol=1e-6)
         np.testing.assert_allclose(splats.scale**2 * splats.covariances, pose.covariances, rtol=2e-3, atol=1e-8)
     np.testing.assert_allclose(splats.opacities[:, 0], 255 * session.opacities, atol=1)
-    np.testing.assert_allclose(splats.rgbs, 255 * session.colors, atol=1)
+    np.testing.assert_allclose(splats.rgbs, 255 * pose.colors, atol=1)
     assert not np.any(points.points)  # hidden, so never sent
     viewer.choose(layers=frozenset({"Key points", "Trajectories", "Motion graph"}))
     viewer.update()

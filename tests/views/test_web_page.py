@@ -138,7 +138,7 @@ def test_half_is_smaller_and_its_cost_is_measured(space, tmp_path):
     arrays = collect_arrays(space)
     halved = {name: array.nbytes for name, array in halve(arrays).items()}
     # Copied out, or rounded no more.
-    apart = {"codes", "chosen", "noise", "center", "axes", "positions", "log_radii", "nearest"}
+    apart = {"codes", "chosen", "noise", "center", "axes", "positions", "log_radii", "nearest", "light"}
     assert {name for name, array in arrays.items() if halved[name] == array.nbytes} == apart
     assert all(2 * halved[name] == array.nbytes for name, array in arrays.items() if name not in apart)
     assert half.stat().st_size < whole.stat().st_size

@@ -29,7 +29,7 @@ class Scene:
         """`server` is a `viser.ViserServer`."""
         positions = np.asarray(session.model.player.params.key_points.positions)
         count, num_key_points = len(session.opacities), len(positions)
-        self._colors, self._opacities = session.colors, session.opacities[:, None]
+        self._opacities = session.opacities[:, None]
         # The median, because some key points stray far from the object.
         unit = 0.01 * float(np.median(np.linalg.norm(positions - np.median(positions, axis=0), axis=-1)))
         add = server.scene
@@ -42,7 +42,7 @@ class Scene:
             "/gaussians",
             centers=np.zeros((count, 3), np.float32),
             covariances=np.zeros((count, 3, 3), np.float32),
-            rgbs=self._colors,
+            rgbs=np.zeros((count, 3), np.float32),
             opacities=self._opacities,
             scale=1 / MAGNIFICATION,
         )
@@ -68,7 +68,7 @@ class Scene:
             self._splats.set_gaussians(
                 MAGNIFICATION * frame.means,
                 np.clip(MAGNIFICATION**2 * frame.covariances, -_LARGEST_HALF, _LARGEST_HALF),
-                self._colors,
+                frame.colors,
                 choices.opacity * self._opacities,
             )
         if self._points.visible:

@@ -16,7 +16,6 @@ from dimo_jax.core.types import Array, Gaussians, Params
 from dimo_jax.geometry import quaternion
 from dimo_jax.runs.codes import LINES, draw_codes
 from dimo_jax.runs.restore import Restored
-from dimo_jax.skinning.posing import rest
 from dimo_jax.systems.dimo import model as dimo
 from dimo_jax.systems.dimo.model import Components, Moved, Neighbors
 from dimo_jax.systems.dimo.stages import frame_times
@@ -75,6 +74,7 @@ class Frame:
 
     means: np.ndarray  # [N,3]
     covariances: np.ndarray  # [N,3,3]
+    colors: np.ndarray  # [N,3] in 0..1
     key_points: np.ndarray  # [K,3]
 
 
@@ -89,7 +89,6 @@ class Session:
         # Dead slots would be skinned, sent and sorted all the same.
         gaussians = jax.tree.map(lambda x: jnp.asarray(x)[usable], player.params.gaussians)
         self._params = player.params.replace(gaussians=gaussians)
-        self.colors = np.clip(np.asarray(to_rgb(rest(gaussians, player.params.light))), 0.0, 1.0)  # [N,3]
         self.opacities = np.asarray(jax.nn.sigmoid(gaussians.logit_opacities))  # [N]
         self.sources = {source.label: source for source in map(self._trained, model.trained_motions)}
         codes = np.stack([source.code for source in self.sources.values()])
@@ -174,8 +173,9 @@ def _settle(components: Components, params: Params, z: Array, *, graph_times: Ar
 
 def _pose(
     components: Components, move: Callable[..., Moved], params: Params, neighbors: Neighbors, z: Array, time: Array
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, Array, Array, Array]:
     moved = move(components, params, neighbors, z, jnp.asarray(time, jnp.float32))
     stretched = quaternion.to_matrix(moved.gaussians.quats) * jnp.exp(moved.gaussians.log_scales)[:, None, :]
     covariances = jnp.sum(stretched[:, :, None, :] * stretched[:, None, :, :], axis=-1)
-    return moved.gaussians.means, covariances, moved.controls
+    colors = jnp.clip(to_rgb(moved.gaussians), 0.0, 1.0)
+    return moved.gaussians.means, covariances, colors, moved.controls
