@@ -15,6 +15,7 @@ from dimo_jax.core.types import Array, Params
 
 GAUSSIANS = ("means", "log_scales", "quats", "logit_opacities", "sh")
 GROUPS = ("latents", "decoder", "positions", "log_radii", *GAUSSIANS)
+ADAM_B2 = 0.999
 OPTIONAL_GROUPS = ("projector", "light")  # rate 0 where none is given
 
 
@@ -51,7 +52,7 @@ def scale_by_groups(schedules: Mapping[str, optax.Schedule]) -> optax.GradientTr
 
 
 def build_optimizer(
-    rates: Mapping[str, Any], *, key: str, groups: Sequence[str] = GROUPS, eps: float = 1e-15, b2: float = 0.999
+    rates: Mapping[str, Any], *, key: str, groups: Sequence[str] = GROUPS, eps: float = 1e-15, b2: float = ADAM_B2
 ) -> optax.GradientTransformation:
     """Adam (eps 1e-15 as in 3DGS and the authors' code) with a schedule per group.
 
@@ -59,7 +60,7 @@ def build_optimizer(
       rates: for each of `groups` (and `OPTIONAL_GROUPS`) a number or a schedule component dict(fn=..., ...).
       key: config key of `rates`, for errors.
       groups: of the parameters; those of a system without motion are `GAUSSIANS`.
-      eps: of Adam.
+      eps, b2: of Adam.
 
     Returns:
       A transformation whose state is (Adam's state with moments shaped like the parameters, `GroupState`), so that

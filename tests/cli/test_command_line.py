@@ -258,6 +258,7 @@ GRAPH = "--config.graph={'fn': 'dimo_jax.systems.dimo.graph:trajectory_neighbors
         (["--config.stage2.opacity=1.5"], ["config.stage2.opacity: found 1.5, expected a number above 0 and below 1"]),
         (["--config.stage2.light=(0,0,0)"], ["config.stage2.light: found (0, 0, 0), expected three numbers that are"]),
         (["--config.stage2.light=(0,1)"], ["config.stage2.light: found (0, 1), expected three numbers that are not"]),
+        (["--config.stage1.adam_b2=1.0"], ["config.stage1.adam_b2: found 1.0, expected a number above 0 and below 1"]),
         (["--config.stage2.sh_degree=1"], ["config.stage2.sh_degree: found 1 beside stage2.light, expected 0"]),
         (["--config.skinning.fn=dimo_jax.skinning.weights:nope"], [SKINNING, "has no function 'nope'"]),
         (["--config.skinning.fn=dimo_jax.model.nope:rbf"], [SKINNING, "cannot import module 'dimo_jax.model.nope'"]),

@@ -41,9 +41,11 @@ def test_each_group_moves_at_its_own_rate():
         np.testing.assert_allclose(update, -expected[group], rtol=1e-5)
 
 
-def test_equals_optax_adam_over_steps():
+@pytest.mark.parametrize("b2", [0.999, 0.99])
+def test_equals_optax_adam_over_steps(b2):
     params, _ = make_params()
-    optimizer, reference = build_optimizer(dict.fromkeys(GROUPS, 1e-2), key="rates"), optax.adam(1e-2, eps=1e-15)
+    optimizer = build_optimizer(dict.fromkeys(GROUPS, 1e-2), key="rates", b2=b2)
+    reference = optax.adam(1e-2, b2=b2, eps=1e-15)
     ours, theirs = params, params
     our_state, their_state = optimizer.init(params), reference.init(params)
     for step in range(4):

@@ -12,6 +12,7 @@ from dimo_jax.core.resolve import resolve
 from dimo_jax.skinning.weights import RADIUS_POWERS
 from dimo_jax.systems.dimo import stages
 from dimo_jax.systems.dimo.model import build_components
+from dimo_jax.training.optimizer import ADAM_B2
 
 # Integers, and the least that each may be; 0 turns off what happens every so many steps.
 COUNTS = {
@@ -65,6 +66,9 @@ def check(config: Mapping[str, Any]) -> None:
         )
     _check_light(config["stage2"])
     for name in ("stage1", "stage2"):
+        b2 = config[name].get("adam_b2", ADAM_B2)
+        if not isinstance(b2, int | float) or not 0 < b2 < 1:
+            raise UserError(f"config.{name}.adam_b2: found {b2!r}, expected a number above 0 and below 1")
         check_phases(get(config, f"{name}.phases"), f"{name}.phases")
     _check_capacity(config)
     for key in ("decoder", "latent", "skinning", "graph", "deform", "text.projector", "text.fit", "turns", *LATE_SLOTS):

@@ -21,7 +21,7 @@ from dimo_jax.systems.dimo.model import Components, Neighbors
 from dimo_jax.systems.dimo.state import TrainState
 from dimo_jax.systems.dimo.step import StepOptions
 from dimo_jax.training import density, gaussians
-from dimo_jax.training.optimizer import build_optimizer
+from dimo_jax.training.optimizer import ADAM_B2, build_optimizer
 from dimo_jax.training.system import Stage
 
 
@@ -46,7 +46,7 @@ def build_stages(config: Mapping[str, Any]) -> tuple[DimoStage, DimoStage]:
         options = StepOptions(
             move=resolve(stage["move"], key=f"{name}.move"),
             terms=build_terms(losses, key=f"{name}.losses"),
-            optimizer=build_optimizer(stage["rates"], key=f"{name}.rates"),
+            optimizer=build_optimizer(stage["rates"], key=f"{name}.rates", b2=stage.get("adam_b2", ADAM_B2)),
             tie_scales=resolve(stage["scales"], key=f"{name}.scales"),
             first_step=first_step,
             points_are_controls=name == "stage1",
@@ -201,7 +201,7 @@ def begin_second(
 ) -> TrainState:
     """The second stage's first state: key points chosen, Gaussians placed around them, trajectories remembered."""
     stage = config["stage2"]
-    optimizer = build_optimizer(stage["rates"], key="stage2.rates")
+    optimizer = build_optimizer(stage["rates"], key="stage2.rates", b2=stage.get("adam_b2", ADAM_B2))
     key_points, sh = choose_key_points(state, config)
     light = stage.get("light")
     canonical = gaussians.init_around_key_points(

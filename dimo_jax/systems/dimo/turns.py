@@ -156,7 +156,7 @@ def _see_turned(state: TrainState, options: StepOptions, cameras: Camera, turn: 
     """The canonical pose, turned and then shifted, as `cameras` [V,...] see it."""
     body = visible_params(state.params, state.alive, options).gaussians
     quats = quaternion.multiply(jnp.broadcast_to(turn, body.quats.shape), body.quats)
-    posed = pose(body, quaternion.rotate(turn[None], body.means) + shift, quats)
+    posed = pose(body, quaternion.rotate(turn[None], body.means) + shift, quats, light=state.params.light)
 
     def one(camera: Camera) -> Rendering:
         return render(

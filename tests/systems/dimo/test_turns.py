@@ -21,6 +21,7 @@ from dimo_jax.geometry import quaternion
 from dimo_jax.losses import rigidity
 from dimo_jax.losses.total import build_terms, evaluate
 from dimo_jax.render import render
+from dimo_jax.skinning.posing import pose
 from dimo_jax.systems.dimo import stages, terms, turns
 from dimo_jax.systems.dimo.model import build_components, decode_trajectories
 from dimo_jax.systems.dimo.step import build_step
@@ -119,6 +120,19 @@ def test_the_turned_body_is_put_where_it_is_seen(scene):
     told = Rotation.from_quat(np.asarray(found.rotations[0]), scalar_first=True).apply(center) + found.shifts[0]
     truth = center + np.linspace(0, 1, NUM_FRAMES)[:, None] * WALK
     assert np.abs(told - truth).max() < 0.02
+
+
+def test_a_turned_body_is_seen_in_its_light(scene):
+    _, stage, state, dataset = scene
+    points, turn = state.params.gaussians, jnp.asarray([0.5, 0.5, 0.5, 0.5])
+    sh = jnp.concatenate([points.sh, jax.random.normal(jax.random.key(1), (*points.sh.shape[:1], 3, 3))], axis=1)
+    params = state.params.replace(gaussians=points.replace(sh=sh), light=jnp.asarray([0.2, 0.9, 0.4]))
+    seen = turns._see_turned(state.replace(params=params), stage.options, dataset.cameras, turn, jnp.zeros(3))
+    shown = mask_dead(params.gaussians, state.alive)
+    means, quats = quaternion.rotate(turn[None], shown.means), quaternion.multiply(turn[None], shown.quats)
+    posed = pose(shown, means, quats, light=params.light)
+    truth = render(posed, dataset.cameras[0], jnp.asarray(stage.options.background))
+    np.testing.assert_allclose(seen.rgb[0], truth.rgb, atol=1e-4)
 
 
 def test_frames_that_do_not_train_are_not_looked_at(scene):
