@@ -363,6 +363,16 @@ def test_a_clip_where_streams_ask_for_pictures_themselves(chrome, plain):
         assert waiting.value.suggested_filename == "wave.webm"
 
 
+def test_a_clip_that_cannot_be_recorded_says_so_and_leaves_the_time(chrome, plain):
+    broken = "MediaRecorder.prototype.start = () => { throw new Error('No encoder is here.'); };"
+    with opened(chrome, plain[1], script=broken) as page:
+        page.evaluate("dimoPlayer.show({motion: 1, time: 3 / 6})")
+        page.get_by_role("button", name="Clip (WebM)").click()
+        wait(page, "document.getElementById('taken').textContent === 'No encoder is here.'")
+        assert abs(state(page)["time"] - 3 / 6) < 1e-6
+        assert page.get_by_role("button", name="Clip (WebM)").is_enabled()
+
+
 def test_words_of_other_scripts_and_a_key_that_is_held(chrome, tmp_path):
     names = ["\U0001f600" * 30, "ريح", "__proto__"]
     captions = ["它挥动左手", "يلوح بيده اليسرى", "constructor"]

@@ -158,21 +158,24 @@ async function recordClip(player, told) {
   recorder.ondataavailable = (event) => parts.push(event.data);
   const ended = new Promise((done) => { recorder.onstop = done; });
   const seconds = header.num_frames / header.frame_rate / state.speed, count = Math.max(2, Math.round(30 * seconds));
-  recorder.start();
-  for (let i = 0; i < count; i++) {
-    const began = performance.now();
-    state.time = player.last * i / (count - 1);
-    player.compose(canvas);
-    (track.requestFrame ? track : stream).requestFrame(); // Firefox has it at the stream
-    told(`Recording: ${Math.round(100 * (i + 1) / count)} %`);
-    await pause(Math.max(0, 1000 / 30 - (performance.now() - began)));
+  try {
+    recorder.start();
+    for (let i = 0; i < count; i++) {
+      const began = performance.now();
+      state.time = player.last * i / (count - 1);
+      player.compose(canvas);
+      (track.requestFrame ? track : stream).requestFrame(); // Firefox has it at the stream
+      told(`Recording: ${Math.round(100 * (i + 1) / count)} %`);
+      await pause(Math.max(0, 1000 / 30 - (performance.now() - began)));
+    }
+    await pause(60); // what the last picture takes to reach the recorder
+    recorder.stop();
+    await ended;
+  } finally {
+    track.stop();
+    state.time = before;
+    player.ask();
   }
-  await pause(60); // what the last picture takes to reach the recorder
-  recorder.stop();
-  await ended;
-  track.stop();
-  state.time = before;
-  player.ask();
   return new Blob(parts, {type: kind.split(";")[0]});
 }
 
