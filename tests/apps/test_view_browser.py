@@ -22,6 +22,7 @@ from tests.apps.view_run import write_run
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120  # seconds, for machines that do much else
 HEIGHT = 700
+SAME = 0.5  # of 255: viser draws coarser where it is slow
 # The middle of the window: notes stand left of it, the panel right.
 MIDDLE = dict(x=320, y=190, width=370, height=450)
 
@@ -135,7 +136,7 @@ def check_key_points_through_the_body(page, start):
     assert np.mean(np.abs(both - alone)[drawn].max(axis=-1) < 30) > 0.95
     body.check()
     points.uncheck()
-    wait_for(lambda: take_picture(page), lambda picture: difference(picture, start) < 0.2, "the body alone again")
+    wait_for(lambda: take_picture(page), lambda picture: difference(picture, start) < SAME, "the body alone again")
 
 
 @pytest.mark.slow
@@ -156,9 +157,9 @@ def test_the_viewer_in_a_browser(served, page):
     frame.press("End")
     end = wait_for_change(page, start, "the time slider to move the splats")
     frame.press("Home")
-    wait_for(lambda: take_picture(page), lambda picture: difference(picture, start) < 0.2, "the first frame again")
+    wait_for(lambda: take_picture(page), lambda picture: difference(picture, start) < SAME, "the first frame again")
     frame.press("End")
-    wait_for(lambda: take_picture(page), lambda picture: difference(picture, end) < 0.2, "the last frame again")
+    wait_for(lambda: take_picture(page), lambda picture: difference(picture, end) < SAME, "the last frame again")
 
     page.locator("input.mantine-TextInput-input").last.fill("a jump")  # viser's own address field comes first
     page.keyboard.press("Enter")
@@ -188,7 +189,7 @@ def test_the_viewer_in_a_browser(served, page):
     axis.press("End")
     aside = wait_for_change(page, moved, "the axis to change the motion")
     page.get_by_role("button", name="Reset axes").click()
-    wait_for(lambda: take_picture(page), lambda picture: difference(picture, moved) < 0.2, "the motion itself again")
+    wait_for(lambda: take_picture(page), lambda picture: difference(picture, moved) < SAME, "the motion itself again")
     assert difference(aside, moved) > 1
 
     page.get_by_label("Play").check()
