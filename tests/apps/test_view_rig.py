@@ -187,8 +187,9 @@ def test_a_rig_in_a_browser(workdir, tmp_path):
                 page.get_by_text("Random sample").click()
                 wait_for(lambda: page.get_by_text("sample 0").count(), bool, "the drawn motion")
                 page.screenshot(path=str(Path(os.environ.get("SHOTS", tmp_path)) / "rig.png"))
+                page.get_by_text("Write all new motions").click()
                 with page.expect_download() as download:
-                    page.get_by_text("Write all new motions").click()
+                    page.locator("a[download='walker_new.glb']").click()
                 download.value.save_as(tmp_path / "got.glb")
                 chrome.close()
             names = [clip.name for clip in load_scene(tmp_path / "got.glb").clips]
