@@ -42,7 +42,7 @@ def test_a_light_shows_what_turns_towards_it(shape):
 
 
 def test_body_and_light_that_turn_together_keep_their_colours():
-    canonical, quats = make((), degree=2), draw_quats(())
+    canonical, quats = make((), degree=1), draw_quats(())
     whole = jnp.asarray([0.3, -0.5, 0.7, 0.2])
     light = jnp.asarray(LIGHT, jnp.float32)
     before = pose(canonical, canonical.means, quats, light=light).sh
