@@ -118,13 +118,26 @@ class Params(flax.struct.PyTreeNode):
     decoder: Any  # the decoder module's own variables
     key_points: KeyPoints
     gaussians: Gaussians
-    light: Any = None  # [3] towards a light that stands still, world axes, where colours follow one (`skinning.posing`)
+
+    light = None  # of `LitParams`; no field here, for checkpoints of models without one have none
 
 
 class JointParams(Params):
     """What training moves with `config.text.joint`."""
 
-    projector: Any = None  # the text projector's variables
+    projector: Any  # the text projector's variables
+
+
+class LitParams(Params):
+    """What training moves where colours follow a light that stands still (`config.stage2.light`, `skinning.posing`)."""
+
+    light: Any  # [3] towards the light, world axes
+
+
+class LitJointParams(JointParams):
+    """Both."""
+
+    light: Any  # as in `LitParams`
 
 
 class Rasterize(Protocol):

@@ -101,7 +101,10 @@ def write_model(
     Returns:
       `path`.
     """
-    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in _flatten(params).items()}
+    tree = {"params": flax.serialization.to_state_dict(params)}
+    arrays: dict[str, Any] = {
+        name: np.asarray(value) for name, value in flax.traverse_util.flatten_dict(tree, sep="/").items()
+    }
     texts = {
         name: np.str_(json.dumps(value, allow_nan=False)) for name, value in (("config", config), ("facts", facts))
     }
@@ -122,7 +125,7 @@ def restore_params(file: ModelFile, template: Params, path: Path | str) -> tuple
     Raises:
       UserError: an array that is missing, too many, or of another shape or type.
     """
-    wanted = _flatten(template)
+    wanted = flax.traverse_util.flatten_dict({"params": flax.serialization.to_state_dict(template)}, sep="/")
     found = dict(file.arrays)
     alive = found.pop("alive", None)
     num_gaussians = template.gaussians.means.shape[0]
@@ -135,18 +138,9 @@ def restore_params(file: ModelFile, template: Params, path: Path | str) -> tuple
         if name not in found or found[name].shape != shape or found[name].dtype != dtype:
             have = f"{found[name].dtype} {list(found[name].shape)}" if name in found else "none"
             raise UserError(f"{path}: array {name!r}: found {have}, expected {dtype} {list(shape)}")
-    absent = {name: None for name in _flatten(template, absent=True) if name not in wanted}
-    given = {name: jnp.asarray(value) for name, value in found.items()}
-    nested = flax.traverse_util.unflatten_dict(given | absent, sep="/")
+    nested = flax.traverse_util.unflatten_dict({name: jnp.asarray(value) for name, value in found.items()}, sep="/")
     params: Params = flax.serialization.from_state_dict(template, nested["params"])
     return params, jnp.asarray(alive)
-
-
-def _flatten(params: Params, *, absent: bool = False) -> dict[str, Any]:
-    """Arrays by their path, and with `absent` None for what this model has not."""
-    tree = {"params": flax.serialization.to_state_dict(params)}
-    flat = flax.traverse_util.flatten_dict(tree, sep="/")
-    return {name: value for name, value in flat.items() if absent or value is not None}
 
 
 def _is_component(name: Any) -> bool:

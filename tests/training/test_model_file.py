@@ -1,5 +1,6 @@
 """Model files hold what a model has, and name what does not fit."""
 
+import flax.serialization
 import jax
 import numpy as np
 import pytest
@@ -40,6 +41,24 @@ def test_a_model_comes_back_as_it_was(tmp_path, light):
     for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(params), strict=True):
         np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(usable, alive)
+
+
+def test_a_model_without_a_light_is_stored_as_before_there_were_any():
+    """Runs of then are read with a template of now, and the reader of checkpoints takes no other keys than its own."""
+    state = make_template(None)[2]
+    for tree in (state.params, state.optimizer[0].mu):
+        assert set(flax.serialization.to_state_dict(tree)) == {"latents", "decoder", "key_points", "gaussians"}
+    assert "light" in flax.serialization.to_state_dict(make_template(LIGHTS[1])[2].params)
+
+
+def test_a_projector_and_a_light_go_together():
+    config = get_config("smoke")
+    config.text.joint = True
+    step = stages.build_stages(config)[1].span.last_step
+    how = dict(num_motions=2, num_frames=4, num_text_features=8)
+    params = stages.template(config, build_components(config), step=step, **how).params
+    assert params.light.shape == (3,)
+    assert jax.tree.leaves(params.projector)
 
 
 @pytest.mark.parametrize(("has", "wants"), [LIGHTS, LIGHTS[::-1]])

@@ -13,7 +13,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from dimo_jax.core.resolve import resolve
-from dimo_jax.core.types import Array, JointParams, KeyPoints, Latents, Params
+from dimo_jax.core.types import Array, JointParams, KeyPoints, Latents, LitJointParams, LitParams, Params
 from dimo_jax.geometry.neighbors import farthest_points
 from dimo_jax.losses.total import build_terms
 from dimo_jax.systems.dimo import model
@@ -102,8 +102,7 @@ def begin_first(
     )
     if components.projector is not None:
         projector = components.projector.init(jax.random.fold_in(decoder_key, 1), jnp.zeros((1, num_text_features)))
-        parts = {field.name: getattr(params, field.name) for field in dataclasses.fields(params)}
-        params = JointParams(**parts, projector=projector)
+        params = JointParams(**_fields(params), projector=projector)
     state = TrainState(
         step=jnp.zeros([], jnp.int32),
         params=params,
@@ -124,6 +123,10 @@ def resolve_latent_init(config: Mapping[str, Any]) -> Callable[..., Latents]:
       UserError: it cannot be resolved.
     """
     return resolve({"fn": "dimo_jax.training.latents:init_latents", **config["latent_init"]}, key="latent_init")
+
+
+def _fields(params: Params) -> dict[str, Any]:
+    return {field.name: getattr(params, field.name) for field in dataclasses.fields(params)}
 
 
 def _strong(state: TrainState) -> TrainState:
@@ -215,7 +218,8 @@ def begin_second(
     )
     params = state.params.replace(key_points=key_points, gaussians=canonical)
     if light is not None:
-        params = params.replace(light=jnp.asarray(light, jnp.float32))
+        kind = LitJointParams if isinstance(params, JointParams) else LitParams
+        params = kind(**_fields(params), light=jnp.asarray(light, jnp.float32))
     times = frame_times(num_frames)
 
     def trajectories(z: Array) -> Array:
