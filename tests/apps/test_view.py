@@ -189,14 +189,6 @@ def test_a_draw_is_that_of_the_sample_app(session):
     assert np.max(np.abs(session.draw(3).code - session.draw(4).code)) > 1e-3
 
 
-@pytest.fixture
-def server():
-    viser = pytest.importorskip("viser", reason="viser is not installed (pip install 'dimo_jax[view]')")
-    server = viser.ViserServer(host="127.0.0.1", port=0, verbose=False)
-    yield server
-    server.stop()
-
-
 def test_nodes_get_the_arrays_of_the_chosen_layers(server, session, workdir, tmp_path):
     asked = prompts.Prompts(session.model, workdir)
     viewer = view.build(server, session, asked, out=tmp_path, size=64)

@@ -129,14 +129,6 @@ def test_flags_of_pictures_are_refused(workdir, monkeypatch):
         view.run(workdir=str(workdir), size=64)
 
 
-@pytest.fixture
-def server():
-    viser = pytest.importorskip("viser", reason="viser is not installed (pip install 'dimo_jax[view]')")
-    server = viser.ViserServer(host="127.0.0.1", port=0, verbose=False)
-    yield server
-    server.stop()
-
-
 def test_nodes_get_the_vertices_of_the_chosen_layers(server, session, workdir, tmp_path):
     viewer = view.build_rig(server, session, Prompts(session.model, workdir), out=tmp_path)
     viewer.choose(frame=0.3)
