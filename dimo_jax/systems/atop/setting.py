@@ -6,6 +6,7 @@ the same for a button and a wardrobe.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,7 +67,7 @@ class Setting:
         """Middle [3] of the tenth of the part's surface that is farthest from the body: a lever's free end."""
         return self._tenth(-self._heights())
 
-    @property
+    @functools.cached_property
     def root(self) -> np.ndarray:
         """Middle [3] of the tenth of the part's surface that lies deepest in the body: where a lever is held."""
         return self._tenth(self._heights())
