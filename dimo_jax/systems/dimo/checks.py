@@ -83,7 +83,7 @@ def _check_light(stage: Mapping[str, Any]) -> None:
     light = stage.get("light")
     if light is None:
         return
-    numbers = [float(x) for x in light if isinstance(x, int | float)]
+    numbers = [float(x) for x in light if isinstance(x, int | float) and not isinstance(x, bool)]
     if len(light) != 3 or len(numbers) != 3 or not 0 < math.hypot(*numbers) < math.inf:
         raise UserError(f"config.stage2.light: found {light!r}, expected three numbers that are not all 0, or none")
     if stage["sh_degree"]:
