@@ -74,8 +74,9 @@ def random_state(
             logit_opacities=jnp.full_like(gaussians.logit_opacities, 2.0),
             sh=jax.random.normal(next(keys), gaussians.sh.shape),
         ),
-        light=None if state.params.light is None else jnp.asarray([0.3, 0.8, 0.5]),
     )
+    if params.light is not None:
+        params = params.replace(light=jnp.asarray([0.3, 0.8, 0.5]))
     return state.replace(params=params, alive=jnp.ones(count, bool), step=jnp.asarray(last, state.step.dtype))
 
 

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from dimo_jax.cameras.orbits import orbit
 from dimo_jax.configs.dimo import get_config
 from dimo_jax.core.errors import UserError
-from dimo_jax.core.types import Turns
+from dimo_jax.core.types import LitParams, Turns
 from dimo_jax.data.dataset import Dataset, train_frames
 from dimo_jax.data.sampler import Sampler
 from dimo_jax.geometry import quaternion
@@ -126,7 +126,8 @@ def test_a_turned_body_is_seen_in_its_light(scene):
     _, stage, state, dataset = scene
     points, turn = state.params.gaussians, jnp.asarray([0.5, 0.5, 0.5, 0.5])
     sh = jnp.concatenate([points.sh, jax.random.normal(jax.random.key(1), (*points.sh.shape[:1], 3, 3))], axis=1)
-    params = state.params.replace(gaussians=points.replace(sh=sh), light=jnp.asarray([0.2, 0.9, 0.4]))
+    parts = vars(state.params) | dict(gaussians=points.replace(sh=sh))
+    params = LitParams(**parts, light=jnp.asarray([0.2, 0.9, 0.4]))
     seen = turns._see_turned(state.replace(params=params), stage.options, dataset.cameras, turn, jnp.zeros(3))
     shown = mask_dead(params.gaussians, state.alive)
     means, quats = quaternion.rotate(turn[None], shown.means), quaternion.multiply(turn[None], shown.quats)
