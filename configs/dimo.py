@@ -198,6 +198,33 @@ def _paper() -> ConfigDict:
         kl=dict(fn=f"{TERMS}:kl", weight=0.05),
     )
 
+    # A third stage, ours and off here: pictures move every pose of every trained frame by itself, then the decoder is
+    # fitted to the poses (`systems/dimo/free_poses.py`). Gaussians move and are tied as in the second stage.
+    config.stage3 = ConfigDict()
+    config.stage3.num_steps = 0
+    config.stage3.phases = ((0, 512),)
+    config.stage3.adam_b2 = 0.999
+    config.stage3.rates = dict(
+        translations=_rate(6e-4, 3e-5, 400),
+        rotations=_rate(3e-3, 1.5e-4, 400),
+        means=_rate(6e-4, 3e-5, 400),
+        log_scales=_rate(6e-4, 3e-5, 400),
+        quats=_rate(6e-4, 3e-5, 400),
+        logit_opacities=_rate(6e-4, 3e-5, 400),
+        sh=_rate(6e-4, 3e-5, 400),
+    )
+    config.stage3.losses = dict(
+        rgb=dict(fn=f"{IMAGE}:rgb", weight=5000.0, kind="l2", novel_weight=1.0),
+        mask=dict(fn=f"{IMAGE}:mask", weight=500.0),
+    )
+    config.stage3.fit = dict(
+        fn="dimo_jax.systems.dimo.fit_decoder:fit_decoder",
+        num_steps=3_000,
+        decoder_rate=1e-3,
+        code_rate=1e-3,
+        num_moments=96,
+    )
+
     config.text = ConfigDict()  # read by --app=text, after training
     config.text.bert = ""  # a Hugging Face BERT folder; empty: all-MiniLM-L6-v2, downloaded on first use
     config.text.joint = False  # train the projector together with the latents, in the second stage
@@ -311,6 +338,9 @@ def _demo() -> ConfigDict:
     stage.losses.kl.weight = 8e-3
     stage.losses.opacity.weight = 2.0
     stage.losses.rotations.weight = 150.0
+
+    config.stage3.num_steps = 400
+    config.stage3.phases = ((0, 128),)
     config.evaluation.update(baseline_steps=150, num_lpips_images=16)
     return config
 
@@ -354,6 +384,7 @@ def _smoke() -> ConfigDict:
     )  # fmt: skip
     config.num_key_points = 16
     config.stage1.num_steps = config.stage2.num_steps = 2
+    config.stage3.num_steps, config.stage3.phases, config.stage3.fit.num_steps = 2, ((0, 32),), 2
     config.stage1.phases = config.stage2.phases = ((0, 32),)
     config.stage1.capacity, config.stage1.num_points = 64, 32
     config.stage1.densify_from, config.stage1.densify_every, config.stage1.anneal_every = 1, 1, 2

@@ -60,10 +60,10 @@ def test_ablation_trains(spec, watcher):
     check_dataset(config, dataset)
     trained = fit(config, build_system(config, dataset), dataset, watcher, watcher)
     state = trained.state
-    assert int(state.step) == watcher.last == 4
+    assert int(state.step) == watcher.last == stages.build_stages(config)[-1].span.last_step > 0
     assert all(np.isfinite(value) for _, row in watcher.rows for value in row.values())
     skips = "no_pretraining" in spec
-    assert {stage for stage, _ in watcher.rows} == ({"stage2"} if skips else {"stage1", "stage2"})
+    assert {stage for stage, _ in watcher.rows} == ({"stage2", "stage3"} if skips else {"stage1", "stage2"})
     check_terms(spec, {term.removeprefix("loss/") for _, row in watcher.rows for term in row})
     player = Player(config, trained.system.components, state, num_frames=dataset.num_frames)
     clip = player.play(player.latent(0), dataset.times)
@@ -81,7 +81,7 @@ def test_ablation_traces(spec):
     assert dataset.num_motions == (1 if "no_joint_training" in spec else 3)
     components = build_components(config)
     batch = Sampler(dataset, **batch_sizes(config)).sample(0)
-    for stage in stages.build_stages(config):
+    for stage in stages.build_stages(config)[:2]:  # whose terms differ
         state = stages.template(
             config,
             components,
@@ -101,6 +101,7 @@ def test_without_latent_space_no_code_is_learned(kind, make):
     codes = stages.resolve_latent_init(config)(jax.random.key(0), num_motions=3)
     np.testing.assert_array_equal(codes.mu, make(jax.random.key(0), num_motions=3).mu)
     assert config.stage1.rates.latents.initial == config.stage2.rates.latents.initial == 0
+    assert config.stage3.fit.code_rate == 0
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=ablate.name_run)

@@ -27,4 +27,5 @@ def get_config(preset: str = "auto") -> ConfigDict:
     for stage in (config.stage1, config.stage2):
         stage.rates.latents.update(initial=0.0, final=0.0)
         stage.losses.kl.weight = 0.0
+    config.stage3.fit.code_rate = 0.0
     return config

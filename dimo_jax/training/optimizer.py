@@ -16,6 +16,7 @@ from dimo_jax.core.types import Array, Params
 GAUSSIANS = ("means", "log_scales", "quats", "logit_opacities", "sh")
 GROUPS = ("latents", "decoder", "positions", "log_radii", *GAUSSIANS)
 ADAM_B2 = 0.999
+POSES = ("translations", "rotations")  # of key points, where they learn by themselves
 OPTIONAL_GROUPS = ("projector", "light")  # rate 0 where none is given
 
 
@@ -26,11 +27,11 @@ class GroupState(NamedTuple):
 
 
 def label(params: Params) -> Params:
-    """Names the group of every leaf: a tree like `params` with strings of `GROUPS` and `OPTIONAL_GROUPS` for leaves."""
+    """Names the group of every leaf: a tree like `params`, its leaves of `GROUPS`, `OPTIONAL_GROUPS` and `POSES`."""
 
     def name(path: tuple[Any, ...], _: Array) -> str:
         names = [str(getattr(entry, "name", "")) for entry in path]
-        return names[0] if names[0] in (*GROUPS, *OPTIONAL_GROUPS) else names[1]
+        return names[0] if names[0] in (*GROUPS, *OPTIONAL_GROUPS, *POSES) else names[1]
 
     return jax.tree_util.tree_map_with_path(name, params)
 

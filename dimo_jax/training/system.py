@@ -30,6 +30,7 @@ class Stage:
     first_step: int  # of the whole run
     last_step: int
     phases: Sequence[tuple[int, int]]  # (step within the stage, image height from there on)
+    is_whole: bool = True  # its states are models; else only that with which it ends, and no other may be the best
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,10 @@ class Trainer:
         self.tracker.look()
         begun = self._phase is not None and self.count < self._phase.until
         pairs = self._phase.buffers.pairs if begun and self._phase is not None else None
-        return {**self.tracker.notes(), "pairs": pairs, **self.system.to_notes(self._host_fixed)}
+        notes = {**self.tracker.notes(), "pairs": pairs, **self.system.to_notes(self._host_fixed)}
+        if not self.stage.is_whole and self.count < self.stage.last_step:
+            notes.pop("score", None)
+        return notes
 
     def next_batch(self) -> Any:
         """The batch of the next step, on the devices; drawn ahead by a thread. None where steps see no pictures."""

@@ -29,6 +29,8 @@ def make_config():
     config.stage1.update(capacity=64, num_points=48, densify_every=50, densify_from=50, anneal_every=100)
     config.stage1.num_steps, config.stage2.num_steps = 300, 500
     config.stage1.phases = config.stage2.phases = ((0, 16), (200, 32))
+    config.stage3.update(num_steps=200, phases=((0, 32),))
+    config.stage3.fit.num_steps = 300
     config.stage2.update(num_per_key_point=10, prune_every=200, prune_until=400)
     config.log_every = config.checkpoint_every = config.image_every = 100
     config.keep_checkpoints = 20
@@ -88,15 +90,20 @@ def test_the_best_checkpoint_can_be_asked_for(trained, tmp_path):
 @pytest.mark.slow
 def test_loss_falls_and_resolution_follows_the_schedule(trained):
     rows = read_metrics(trained / "metrics.jsonl")
-    assert [row["step"] for row in rows] == list(range(100, 801, 100))
-    assert [row["resolution"] for row in rows] == [16, 16, 32, 16, 16, 32, 32, 32]
+    assert [row["step"] for row in rows] == list(range(100, 1001, 100))
+    assert [row["resolution"] for row in rows] == [16, 16, 32, 16, 16, 32, 32, 32, 32, 32]
     assert rows[-1]["psnr"] > rows[0]["psnr"] + 2
     assert all(row["overflow"] == 0 for row in rows)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("last_step", "reasons"), [(200, ["resuming", "new stage", "new resolution"]), (500, ["resuming"])]
+    ("last_step", "reasons"),
+    [
+        (200, ["resuming", "new stage", "new resolution", "new stage"]),
+        (500, ["resuming", "new stage"]),
+        (900, ["resuming"]),
+    ],
 )
 def test_resumed_run_ends_with_the_same_parameters(trained, tmp_path, caplog, informed, last_step, reasons):
     workdir = tmp_path / "resumed"
@@ -107,7 +114,7 @@ def test_resumed_run_ends_with_the_same_parameters(trained, tmp_path, caplog, in
     train.run(config=make_config(), workdir=str(workdir))
     for a, b in zip(final_parameters(trained), final_parameters(workdir), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert [r["step"] for r in read_metrics(workdir / "metrics.jsonl")] == list(range(100, 801, 100))
+    assert [r["step"] for r in read_metrics(workdir / "metrics.jsonl")] == list(range(100, 1001, 100))
     said = [record.message for record in caplog.records if "compiling the step" in record.message]
     compiled = [message for message in said if message.startswith("stage")]  # not the baseline's
     assert [re.search(r"\(([^()]*)\)$", message)[1] for message in compiled] == reasons
@@ -117,13 +124,13 @@ def test_resumed_run_ends_with_the_same_parameters(trained, tmp_path, caplog, in
 def test_damaged_checkpoint_is_named_and_the_one_before_it_used(trained, tmp_path, caplog):
     workdir = tmp_path / "damaged"
     shutil.copytree(trained, workdir)
-    for path in (workdir / "checkpoints" / "800").rglob("*"):
+    for path in (workdir / "checkpoints" / "1000").rglob("*"):
         if path.is_file() and path.name != "_CHECKPOINT_METADATA":
             path.write_bytes(b"damaged")
     with Checkpoints(workdir) as checkpoints:
-        assert checkpoints.steps()[:2] == [800, 700]
+        assert checkpoints.steps()[:2] == [1000, 900]
     restored = restore(workdir)
-    assert "checkpoint 800 is damaged" in caplog.text
+    assert "checkpoint 1000 is damaged" in caplog.text
     assert restored.num_frames == 6
 
 

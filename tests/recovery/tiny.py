@@ -21,6 +21,7 @@ def make_config(*, num_steps=(16, 44), checkpoint_every=4):
     """Both stages, every kind of density control, and a change of resolution within so many steps."""
     config = get_config("smoke")
     config.stage1.num_steps, config.stage2.num_steps = num_steps
+    config.stage3.num_steps = 0  # compiles much; tests/apps/test_train.py goes on from within it
     config.stage1.phases = ((0, 16),)
     config.stage2.phases = ((0, 8), (10, 16))
     config.stage1.update(densify_from=3, densify_every=3, densify_until=12, anneal_every=8, refresh_every=5)

@@ -28,7 +28,7 @@ def make_dataset():
 
 
 def make_config(num_devices, accumulate):
-    """16 steps of the first stage and 4 of the second, with density control, pruning and fresh graphs in between."""
+    """16 steps of the first stage, 4 of the second, 2 of the third; density control, pruning, fresh graphs between."""
     config = get_config("smoke")
     config.batch.update(motions=4, views=1, frames=2, accumulate=accumulate)
     config.num_devices = num_devices
@@ -41,6 +41,7 @@ def make_config(num_devices, accumulate):
     config.stage1.losses.rgb.novel_weight = config.stage2.losses.rgb.novel_weight = 0.25
     config.stage2.move = dict(fn="dimo_jax.systems.dimo.model:stay")  # compiles in no time
     config.stage1.phases = config.stage2.phases = ((0, 16),)
+    config.stage3.phases = ((0, 16),)
     config.image_every = 0
     config.checkpoint_every = 5
     return config

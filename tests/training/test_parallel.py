@@ -108,7 +108,7 @@ def test_sums_do_not_depend_on_how_parts_are_dealt_out():
 
 @pytest.mark.slow
 def test_training_does_not_depend_on_the_number_of_devices():
-    """20 steps with density control: the same bits on 1, 2, 4 and 8 devices with as many parts, and about the same loss
+    """22 steps with density control: the same bits on 1, 2, 4 and 8 devices with as many parts, and about the same loss
     with a single part, where Adam has magnified another rounding."""
     environment = os.environ | {"XLA_FLAGS": FLAGS, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(Path(__file__).parent / "check_devices.py"), "1x8", "2x4", "4x2", "8x1", "1x1"]
@@ -116,7 +116,7 @@ def test_training_does_not_depend_on_the_number_of_devices():
     assert done.returncode == 0, done.stderr[-3000:]
     results = json.loads(done.stdout.splitlines()[-1])
     first = results["1x8"]
-    assert len(first["losses"]) == 20
+    assert len(first["losses"]) == 22
     assert max(first["losses"]) > min(first["losses"]) > 0
     for layout in ("2x4", "4x2", "8x1"):
         assert results[layout]["losses"] == first["losses"], layout

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from dimo_jax.core.config_fields import check_fields, check_phases, check_slot, get
+from dimo_jax.core.config_fields import check_count, check_fields, check_phases, check_slot, get
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.resolve import resolve
 from dimo_jax.skinning.weights import RADIUS_POWERS
@@ -49,6 +49,8 @@ POSITIVE = {
     "stage2.opacity": 1,
 }
 MAX_SH_DEGREE = 3
+FIT = "dimo_jax.systems.dimo.fit_decoder:fit_decoder"
+FREED = "dimo_jax.systems.dimo.model:move_by_key_points"  # what the third stage's free poses move
 # Slots that training resolves on the way; the others are resolved when its parts are built.
 LATE_SLOTS = ("stage1.densify", "stage1.prune", "stage2.prune")
 
@@ -65,11 +67,16 @@ def check(config: Mapping[str, Any]) -> None:
             f"config.stage2.sh_degree: found {config['stage2']['sh_degree']}, expected 0 to {MAX_SH_DEGREE}"
         )
     _check_light(config["stage2"])
-    for name in ("stage1", "stage2"):
+    for name in ("stage1", "stage2", "stage3") if "stage3" in config else ("stage1", "stage2"):
         b2 = config[name].get("adam_b2", ADAM_B2)
         if not isinstance(b2, int | float) or not 0 < b2 < 1:
             raise UserError(f"config.{name}.adam_b2: found {b2!r}, expected a number above 0 and below 1")
+    for name in ("stage1", "stage2"):
         check_phases(get(config, f"{name}.phases"), f"{name}.phases")
+    if "stage3" in config:
+        check_count(config["stage3"]["num_steps"], 0, "stage3.num_steps")
+    if stages.frees_poses(config):
+        _check_third(config)
     _check_capacity(config)
     for key in ("decoder", "latent", "skinning", "graph", "deform", "text.projector", "text.fit", "turns", *LATE_SLOTS):
         check_slot(get(config, key), key)
@@ -77,6 +84,20 @@ def check(config: Mapping[str, Any]) -> None:
     build_components(config)
     stages.resolve_latent_init(config)
     stages.build_stages(config)
+
+
+def _check_third(config: Mapping[str, Any]) -> None:
+    check_phases(get(config, "stage3.phases"), "stage3.phases")
+    check_slot(get(config, "stage3.fit"), "stage3.fit")
+    if config["stage3"]["fit"]["fn"] == FIT:
+        counts = {"num_steps": 1, "num_moments": 1}
+        check_fields(config, "stage3.fit", counts=counts, positive={"decoder_rate": None})
+        rate = config["stage3"]["fit"]["code_rate"]
+        if not isinstance(rate, int | float) or not 0 <= rate < math.inf:
+            raise UserError(f"config.stage3.fit.code_rate: found {rate!r}, expected a number, at least 0")
+    move = config["stage2"]["move"]["fn"]
+    if move != FREED:
+        raise UserError(f"config.stage2.move: found {move} beside stage3, expected {FREED}, or stage3.num_steps=0")
 
 
 def _check_light(stage: Mapping[str, Any]) -> None:

@@ -28,7 +28,8 @@ def estimate_hours(config: ConfigDict, dataset: Dataset) -> tuple[float, float]:
     # Which sentences train the projector makes no difference to the time of a step.
     config = config.copy_and_resolve_references()
     config.text.joint = False
-    components, (first, second) = build_components(config), stages.build_stages(config)
+    components, spans = build_components(config), stages.build_stages(config)
+    first = spans[0]
     sizes = dict(num_motions=dataset.num_motions, num_frames=dataset.num_frames)
     state = stages.begin_first(config, components, key=jax.random.key(config.seed), **sizes)
     limit = dataset.cameras.height
@@ -43,7 +44,7 @@ def estimate_hours(config: ConfigDict, dataset: Dataset) -> tuple[float, float]:
     jax.block_until_ready(step(*arguments))
     seconds = time.perf_counter() - start
     total = 0.0
-    for stage in (first, second):
+    for stage in spans:
         for local in range(stage.span.last_step - stage.span.first_step):
             total += seconds * (min(resolution_at(stage.config["phases"], local), limit) / measured) ** 2
     return seconds, total / 3600

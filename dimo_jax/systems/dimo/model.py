@@ -134,8 +134,16 @@ def move_by_key_points(components: Components, params: Params, neighbors: Neighb
       z: [D].
       time: [] in 0..1.
     """
+    return follow_key_points(
+        components, params, neighbors, *decode(components, params, z, params.key_points.positions, time)
+    )
+
+
+def follow_key_points(
+    components: Components, params: Params, neighbors: Neighbors, translations: Array, rotations: Array
+) -> Moved:
+    """Canonical Gaussians skinned to key points that moved by translations [K,3] and rotations [K,4]."""
     key_points, gaussians = params.key_points, params.gaussians
-    translations, rotations = decode(components, params, z, key_points.positions, time)
     near = neighbors.gaussians
     weights = components.skinning(gaussians.means, key_points.positions[near], key_points.log_radii[near])
     means, quats = components.deform(

@@ -1,8 +1,9 @@
-"""The two stages of training (paper Sec. 3.3): their initial states, and what happens between steps."""
+"""The stages of training (paper Sec. 3.3, and a third): their initial states, and what happens between steps."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from dimo_jax.core.resolve import resolve
 from dimo_jax.core.types import Array, JointParams, KeyPoints, Latents, LitJointParams, LitParams, Params
 from dimo_jax.geometry.neighbors import farthest_points
 from dimo_jax.losses.total import build_terms
-from dimo_jax.systems.dimo import model
+from dimo_jax.systems.dimo import free_poses, model
 from dimo_jax.systems.dimo.model import Components, Neighbors
 from dimo_jax.systems.dimo.state import TrainState
 from dimo_jax.systems.dimo.step import StepOptions
@@ -34,20 +35,28 @@ class DimoStage:
     options: StepOptions
 
 
-def build_stages(config: Mapping[str, Any]) -> tuple[DimoStage, DimoStage]:
-    """Both stages from the config; raises UserError for a slot that cannot be resolved."""
+def frees_poses(config: Mapping[str, Any]) -> bool:
+    """Whether there is a third stage; configs of older runs do not know of one."""
+    return "stage3" in config and config["stage3"]["num_steps"] > 0
+
+
+def build_stages(config: Mapping[str, Any]) -> tuple[DimoStage, ...]:
+    """Two stages or three from the config; raises UserError for a slot that cannot be resolved."""
     stages, first_step = [], 0
     text = config.get("text", {})
     joint = text.get("joint", False)
-    for name in ("stage1", "stage2"):
-        stage = config[name]
+    for name in ("stage1", "stage2", "stage3") if frees_poses(config) else ("stage1", "stage2"):
+        stage, is_third = config[name], name == "stage3"
+        follow = config["stage2"] if is_third else stage  # what does not change in the third stage
         # The term needs the projector's variables, which only `text.joint` brings.
         losses = {term: spec for term, spec in stage["losses"].items() if term != "text" or joint}
         options = StepOptions(
-            move=resolve(stage["move"], key=f"{name}.move"),
+            move=resolve(follow["move"], key=f"{name}.move"),
             terms=build_terms(losses, key=f"{name}.losses"),
-            optimizer=build_optimizer(stage["rates"], key=f"{name}.rates", b2=stage.get("adam_b2", ADAM_B2)),
-            tie_scales=resolve(stage["scales"], key=f"{name}.scales"),
+            optimizer=free_poses.build_free_optimizer(stage)
+            if is_third
+            else build_optimizer(stage["rates"], key=f"{name}.rates", b2=stage.get("adam_b2", ADAM_B2)),
+            tie_scales=resolve(follow["scales"], key=f"{name}.scales"),
             first_step=first_step,
             points_are_controls=name == "stage1",
             background=tuple(config["render"]["background"]),
@@ -58,9 +67,10 @@ def build_stages(config: Mapping[str, Any]) -> tuple[DimoStage, DimoStage]:
         )
         last_step = first_step + stage["num_steps"]
         phases = tuple(map(tuple, stage["phases"]))
-        stages.append(DimoStage(Stage(name, first_step, last_step, phases), stage, options))
+        span = Stage(name, first_step, last_step, phases, is_whole=not is_third)
+        stages.append(DimoStage(span, stage, options))
         first_step = last_step
-    return stages[0], stages[1]
+    return tuple(stages)
 
 
 def frame_times(num_frames: int) -> Array:
@@ -129,7 +139,7 @@ def _fields(params: Params) -> dict[str, Any]:
     return {field.name: getattr(params, field.name) for field in dataclasses.fields(params)}
 
 
-def _strong(state: TrainState) -> TrainState:
+def _strong(state: Any) -> Any:
     """The same state without weak types, which a step would not return: its second call would compile once more."""
     return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), state)
 
@@ -236,6 +246,44 @@ def begin_second(
     return _strong(refresh(second, components, times=times, points_are_controls=False))
 
 
+def begin_third(
+    state: TrainState, *, config: Mapping[str, Any], components: Components, num_frames: int
+) -> free_poses.FreeState:
+    """The third stage's first state: every pose free, from where the decoder puts it."""
+    times = frame_times(num_frames)
+    third: free_poses.FreeState = _strong(free_poses.begin(state, components, stage=config["stage3"], times=times))
+    return third
+
+
+def end_third(
+    state: free_poses.FreeState,
+    key: Array,
+    *,
+    config: Mapping[str, Any],
+    components: Components,
+    motions: Array,
+    frames: Array,
+) -> tuple[TrainState, Array]:
+    """What the third stage ends with: a decoder fitted to the poses at trained frames, the Gaussians as they became.
+
+    Returns:
+      The state, and the fit's loss at each step, in squared world units.
+    """
+    free, all_times = state.free, frame_times(state.free.translations.shape[1])
+    at = motions[:, None], frames[None, :]
+    params, losses = resolve(config["stage3"]["fit"], key="stage3.fit")(
+        components,
+        state.params.replace(gaussians=free.gaussians),
+        key,
+        motions=motions,
+        times=all_times[frames],
+        translations=free.translations[at],
+        rotations=free.rotations[at],
+    )
+    ended = free_poses.end(state, params)
+    return _strong(refresh(ended, components, times=all_times, points_are_controls=False)), losses
+
+
 def template(
     config: Mapping[str, Any],
     components: Components,
@@ -258,12 +306,17 @@ def template(
         ),
         key,
     )
-    if step < build_stages(config)[0].span.last_step:
+    spans = [stage.span for stage in build_stages(config)]
+    if step < spans[0].last_step:
         return first
     second: Callable[..., TrainState] = lambda s, k: begin_second(  # noqa: E731
         s, k, config=config, components=components, num_frames=num_frames
     )
-    return jax.eval_shape(second, first, key)
+    later: TrainState = jax.eval_shape(second, first, key)
+    if not spans[-1].is_whole and spans[-1].first_step <= step < spans[-1].last_step:
+        third = functools.partial(begin_third, config=config, components=components, num_frames=num_frames)
+        return jax.eval_shape(third, later)
+    return later
 
 
 def report_first_stage(state: TrainState, config: Mapping[str, Any]) -> None:

@@ -25,6 +25,7 @@ from dimo_jax.training.step import Part
 from dimo_jax.training.system import Metrics
 
 Move = Callable[[Components, Params, Neighbors, Array, Array], Moved]
+MoveBatch = Callable[[Components, Params, Neighbors, Array, Batch], Moved]
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,18 @@ def _at_random_times(
     return jax.vmap(one_motion)(z, keys)
 
 
-def _loss(
+def _move_by_codes(
+    components: Components, params: Params, neighbors: Neighbors, z: Array, batch: Batch, *, move: Move
+) -> Moved:
+    """Motions of codes z [M,D] at the times of a batch: leading axes [M,F]."""
+
+    def at_times(near: Neighbors, code: Array, times: Array) -> Moved:
+        return jax.vmap(lambda time: move(components, params, near, code, time))(times)
+
+    return jax.vmap(at_times)(neighbors, z, batch.times)
+
+
+def compute_loss(
     params: Params,
     probe: Array,
     state: TrainState,
@@ -131,17 +143,25 @@ def _loss(
     key: Array,
     components: Components,
     options: StepOptions,
+    *,
+    move: MoveBatch | None = None,
 ) -> tuple[Array, Metrics]:
+    """The objective of one part of a batch, and what is reported of it.
+
+    Args:
+      params: what moves in the stage, or what stands for it.
+      probe: [M,V,F,N,2], see `render_batch`.
+      state, batch, fixed, key: as a step gets them; of the state's `params` nothing is used.
+      components, options: the model and the stage.
+      move: another way than `options.move` from a batch's motions and times to Gaussians.
+    """
     latents = Latents(mu=params.latents.mu[batch.motions], log_sigma=params.latents.log_sigma[batch.motions])
     keys = jax.vmap(lambda motion: jax.random.fold_in(key, motion))(batch.motions)
     z = jax.vmap(components.draw)(latents.mu, latents.log_sigma, keys)  # one draw per motion and step
     neighbors = jax.tree.map(lambda x: x[batch.motions], state.neighbors)
     shaped = visible_params(params, state.alive, options)
-
-    def at_times(near: Neighbors, code: Array, times: Array) -> Moved:
-        return jax.vmap(lambda time: options.move(components, shaped, near, code, time))(times)
-
-    moved = jax.vmap(at_times)(neighbors, z, batch.times)
+    move = move or functools.partial(_move_by_codes, move=options.move)
+    moved = move(components, shaped, neighbors, z, batch)
     posed = moved.gaussians
     if batch.shown.shape[1] < batch.times.shape[1]:
         posed = jax.vmap(lambda x, shown: jax.tree.map(lambda leaf: leaf[shown], x))(posed, batch.shown)
@@ -187,7 +207,7 @@ def _differentiate(
     felt each Gaussian [N] (first stage only), and overflow.
     """
     probe = jnp.zeros((*batch.images.shape[:3], state.alive.shape[0], 2))
-    loss = jax.value_and_grad(_loss, argnums=(0, 1) if options.points_are_controls else 0, has_aux=True)
+    loss = jax.value_and_grad(compute_loss, argnums=(0, 1) if options.points_are_controls else 0, has_aux=True)
     (_, metrics), gradients = loss(state.params, probe, state, batch, fixed, key, components, options)
     felt = images = None
     if options.points_are_controls:

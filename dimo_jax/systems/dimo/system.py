@@ -7,16 +7,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
 from dimo_jax.core.resolve import resolve
 from dimo_jax.core.types import Array, Batch
-from dimo_jax.data.dataset import Dataset
+from dimo_jax.data.dataset import Dataset, motions_in, train_frames
 from dimo_jax.skinning.weights import control_radii
-from dimo_jax.systems.dimo import capacity, checks, stages, turns
+from dimo_jax.systems.dimo import capacity, checks, free_poses, stages, turns
 from dimo_jax.systems.dimo.fixed_inputs import load_fixed
+from dimo_jax.systems.dimo.free_poses import FreeState
 from dimo_jax.systems.dimo.model import build_components
 from dimo_jax.systems.dimo.sentences import read_joint_sentences
 from dimo_jax.systems.dimo.state import TrainState
@@ -26,7 +28,7 @@ from dimo_jax.training.system import Capacity, Stage, Step
 
 
 class Dimo:
-    """A motion space of one object, in two stages (paper Sec. 3.3)."""
+    """A motion space of one object, in two stages (paper Sec. 3.3), and a third where the config asks for one."""
 
     sees_pictures = True
 
@@ -94,10 +96,13 @@ class Dimo:
     def build_step(self, stage: Stage, buffers: Capacity, *, axis_name: str | None, accumulate: int) -> Step:
         """See `training.system.System`."""
         options = capacity.with_buffers(self.options(stage), buffers)
-        return build_step(self.components, options, axis_name=axis_name, accumulate=accumulate)
+        build = build_step if stage.is_whole else free_poses.build_step
+        return build(self.components, options, axis_name=axis_name, accumulate=accumulate)
 
     def between(self, stage: Stage, step: int) -> Callable[[TrainState, Array], TrainState] | None:
         """Density control, pruning, a fresh motion graph."""
+        if not stage.is_whole:  # the third
+            return None
         own = self._own(stage)
         config, local, points_are_controls = own.config, step - stage.first_step, own.options.points_are_controls
         actions: list[Callable[[TrainState, Array], TrainState]] = []
@@ -134,11 +139,13 @@ class Dimo:
         return dict(turns=turns.from_notes(notes["turns"])) if notes.get("turns") else {}
 
     def end(self, stage: Stage, state: TrainState) -> TrainState:
-        """After the first stage: key points chosen, Gaussians placed around them."""
-        if not self.options(stage).points_are_controls:
-            return state
-        stages.report_first_stage(state, self.config)
-        return self._begin_second(state)
+        """After the first stage: key points chosen, Gaussians placed around them; the third has free poses."""
+        if stage == self.stages[0]:
+            stages.report_first_stage(state, self.config)
+            return self._begin_second(state)
+        if isinstance(state, FreeState):
+            return self._end_third(state)
+        return state if stage == self.stages[-1] else self._begin_third(state)
 
     def histograms(self, state: TrainState) -> dict[str, np.ndarray]:
         """What density control and skinning look at."""
@@ -160,6 +167,29 @@ class Dimo:
             state, jax.random.fold_in(jax.random.key(self.config.seed + 1), int(state.step))
         )
         return second
+
+    def _begin_third(self, state: TrainState) -> TrainState:
+        begin = functools.partial(
+            stages.begin_third, config=self.config, components=self.components, num_frames=self.dataset.num_frames
+        )
+        third: TrainState = jax.jit(begin)(state)
+        return third
+
+    def _end_third(self, state: FreeState) -> TrainState:
+        """Compiled as a whole; says how far the decoder came."""
+        end = functools.partial(
+            stages.end_third,
+            config=self.config,
+            components=self.components,
+            motions=jnp.asarray(motions_in(self.dataset, "train")),
+            frames=jnp.asarray(train_frames(self.dataset, self.config.data.held_out_every)),
+        )
+        logging.info("stage3: fitting the decoder to the poses that pictures have moved")
+        ended, losses = jax.jit(end)(state, jax.random.fold_in(jax.random.key(self.config.seed + 1), int(state.step)))
+        off = np.sqrt(np.asarray(losses)[[0, -1]])
+        logging.info("stage3: the decoder was %.3g off at first, and is %.3g (world units)", *off)
+        fitted: TrainState = ended
+        return fitted
 
     def _own(self, stage: Stage) -> stages.DimoStage:
         return self._stages[self.stages.index(stage)]

@@ -29,7 +29,7 @@ def make_setup(**changes):
     names = ("a", "b")
     dataset = Dataset(frames, cameras, names, names, ("train",) * 2, ("x", "y", "z"), ("train",) * 3, 12.0, "noise")
     components = build_components(config)
-    first, _ = stages.build_stages(config)
+    first = stages.build_stages(config)[0]
     state = stages.begin_first(config, components, num_motions=2, num_frames=4, key=jax.random.key(0))
     sampler = Sampler(dataset, batch_motions=2, batch_views=2, batch_frames=2, held_out_every=0)
     return components, first, state, sampler
@@ -72,7 +72,7 @@ def read_inputs(monkeypatch, **changes):
     monkeypatch.setattr(
         step_module, "evaluate", lambda terms, inputs, step: (seen.append(inputs), (jnp.sum(inputs.rgb), {}))[1]
     )
-    step_module._loss(
+    step_module.compute_loss(
         state.params,
         jnp.zeros((2, 2, 2, state.alive.shape[0], 2)),
         state,

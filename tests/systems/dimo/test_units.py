@@ -22,6 +22,7 @@ def test_centimetres_off_the_origin_train_like_metres(watcher, tmp_path):
     config = get_config("smoke")
     config.stage1.update(num_steps=4, capacity=48, num_points=32)
     config.stage2.update(num_steps=2, num_per_key_point=4)
+    config.stage3.num_steps = 0
     config.stage1.phases = config.stage2.phases = ((0, 32),)
     config.batch = dict(motions=2, views=2, frames=2)
     config.num_key_points = 16
