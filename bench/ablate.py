@@ -158,7 +158,7 @@ def train_and_score(plan: Plan, workdir: Path) -> None:
     config = load_config(plan)
     dataset, trained = train(config, workdir)
     player = Player(config, trained.system.components, trained.state, num_frames=dataset.num_frames)
-    steps = config.stage1.num_steps + config.stage2.num_steps
+    steps = trained.system.stages[-1].last_step
     seconds = sum(trained.seconds.values())
     result = score(player, dataset, config, steps=steps, seconds=seconds, cache=workdir.parent / "truth")
     write_result(workdir, result, config)

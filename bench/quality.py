@@ -6,7 +6,7 @@
 Subjects: `puppet` (embedded, the preset's own 16 motions), `knight` (15 clips at 128 px), and two rigs of other shapes,
 `fox` (four legs) and `spider`. Those whose file is not in `--data` are left out, and named.
 
-The budget is seconds of training of both stages on this machine as it is now, compilation left out: a short run tells
+The budget is seconds of the steps of all stages on this machine as it is now, compilation left out: a short run tells
 the pace of each phase, and all schedules are stretched alike to fill the budget. What differs between configs is
 therefore compared at equal time. Every run is a process of its own; what has finished is not run again.
 
@@ -107,8 +107,10 @@ def measure_pace(rows: list[dict[str, Any]], config: ConfigDict) -> Pace:
       UserError: a phase of which no row tells the speed.
     """
     seconds = 0.0
-    for name in ("stage1", "stage2"):
+    for name in ("stage1", "stage2", "stage3"):
         stage = config[name]
+        if not stage.num_steps:
+            continue
         ends = [first for first, _ in stage.phases[1:]] + [stage.num_steps]
         for (first, size), end in zip(stage.phases, ends, strict=True):
             rates = [row["steps_per_second"] for row in rows if (row["stage"], row["resolution"]) == (name, size)]

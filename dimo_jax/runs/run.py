@@ -132,7 +132,7 @@ def make_run(trainer: Trainer, state: Any) -> Run:
     """The motion space that a trainer has arrived at, in memory.
 
     Args:
-      trainer: of DIMO, in its second stage or at its end.
+      trainer: of DIMO, in its second stage or at its end; in the third stage it gives what the second ended with.
       state: its present state.
 
     Raises:

@@ -20,8 +20,11 @@ def make_rows(config, rates):
 def test_the_pace_of_each_phase_counts_for_its_steps():
     config = get_config("demo")
     rates = {("stage1", 32): 100.0, ("stage1", 64): 50.0, ("stage2", 64): 20.0, ("stage2", 128): 10.0}
+    rates["stage3", 128] = 12.5
     pace = quality.measure_pace(make_rows(config, rates), config)
-    assert pace.seconds == pytest.approx(573 / 100 + 1_027 / 50 + 525 / 20 + 1_575 / 10)
+    assert pace.seconds == pytest.approx(573 / 100 + 1_027 / 50 + 525 / 20 + 1_575 / 10 + 400 / 12.5)
+    config.stage3.num_steps = 0
+    assert quality.measure_pace(make_rows(config, rates), config).seconds == pytest.approx(pace.seconds - 400 / 12.5)
     del rates["stage2", 64]
     with pytest.raises(UserError, match=r"found no row of stage2 at 64 px"):
         quality.measure_pace(make_rows(config, rates), config)
