@@ -17,7 +17,7 @@ from dimo_jax.training.parallel import Layout, refine
 GIB, MIB = 2**30, 2**20
 # Of what a device lets jax take: the rest is lost between pieces, for a step's temporaries are one piece.
 SHARE = 0.9
-_REFUSED = ("RESOURCE_EXHAUSTED", "Ran out of memory", "exceeded")
+_REFUSED = ("RESOURCE_EXHAUSTED", "Ran out of memory")
 
 
 @dataclass(frozen=True)
@@ -121,10 +121,8 @@ def _try(measure: Callable[[Layout], Need], layout: Layout) -> tuple[Need | None
 
 def refusal(error: BaseException) -> str | None:
     """The line with which a compiler says that a program is too large; None where it says something else."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    if not any(word in line for line in lines for word in _REFUSED):
-        return None
-    return next(line for line in reversed(lines) if any(word in line for word in _REFUSED))[:200]
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line[:200] for line in lines if any(word in line for word in _REFUSED)), None)
 
 
 def _guess(need: Need | None, layout: Layout, limit: int) -> int:

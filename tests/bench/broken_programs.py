@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from bench.compile.programs import Program
+from bench.compile.programs import Cut, Program
+from dimo_jax.training.parallel import Layout
 
 ROWS, COLUMNS = 128, 256
 
@@ -30,6 +31,22 @@ def fill(x):
     return jnp.sort(x[:, None] - x[None, :], axis=0)[0]
 
 
+def fill_in_parts(layout):
+    """The same as a step whose parts take the memory of one."""
+    rows = 200_000 // layout.accumulate
+
+    def step(x):
+        return jnp.sort(x[:rows, None] - x[None, :], axis=0)[0]
+
+    return Program(
+        "cutting",
+        lambda devices: jax.jit(step),
+        (jax.ShapeDtypeStruct((200_000,), jnp.float32),),
+        is_step=True,
+        cut=Cut(layout, (4, 3, 2), fill_in_parts, 0.0),
+    )
+
+
 def call(x):
     """Calls the host."""
     jax.debug.callback(lambda value: None, x[0])
@@ -51,6 +68,7 @@ def list_broken(*, names):
         Program("spilling", lambda devices: jax.jit(spill), (block,)),
         Program("filling", lambda devices: jax.jit(fill), (many,)),
         Program("waiting", lambda devices: jax.jit(wait), (few,)),
+        fill_in_parts(Layout()),
         Program("calling", lambda devices: jax.jit(call), (few,), is_step=True),
     ]
     return [program for program in programs if program.name in names]

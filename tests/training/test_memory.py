@@ -125,7 +125,7 @@ def take_steps(setting, count, *, accumulate=1, gib=0.0, after=(None, None)):
 
 
 def test_a_small_device_computes_the_same_in_parts(setting, informed, caplog):
-    """With more memory than two parts at 32 px take, and less than one: steps at 16 px are whole, the others are cut."""
+    """Memory for one of two parts at 32 px, but not for both: steps at 16 px are whole, the others are cut."""
     whole, _, _ = take_steps(setting, 4, gib=100.0)
     take_steps(setting, 4, gib=100.0, accumulate=2)
     found = [float(re.search(r"needs (\S+) of", line)[1]) for line in caplog.messages if "needs" in line]
@@ -162,5 +162,7 @@ def test_a_step_that_fits_is_compiled_once(setting):
 
 
 def test_a_machine_that_is_too_small_ends_in_one_line(setting):
-    with pytest.raises(UserError, match=r"config\.batch: a step of static at 16 px needs \S+ GiB .* in 2 parts, the most"):
+    with pytest.raises(
+        UserError, match=r"config\.batch: a step of static at 16 px needs \S+ GiB .* in 2 parts, the most"
+    ):
         take_steps(setting, 1, gib=1e-5)
