@@ -18,6 +18,7 @@ from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.device_frames import flatten_frames
 from dimo_jax.data.sampler import DEPTH, Sampler, Share, batch_sizes, prefetch
 from dimo_jax.training import memory, parallel
+from dimo_jax.training.data_wait import MAX_AHEAD
 from dimo_jax.training.schedules import resolution_at
 from dimo_jax.training.system import Capacity, Metrics, Stage, System
 from dimo_jax.training.tracker import Tracker
@@ -265,7 +266,7 @@ class Trainer:
             return memory.need_of(step.compile())
 
         what = f"a step of {self.stage.name} at {phase.resolution} px"
-        ahead = (DEPTH + 1) * memory.bytes_on_device(batch)  # what the thread has drawn, and is about to hand over
+        ahead = (MAX_AHEAD + DEPTH) * memory.bytes_on_device(batch)  # of steps under way, and drawn by the thread
         kept = memory.bytes_on_device(self._frames)
         layout, need = memory.choose_parts(
             measure, self.layout, self._sizes, self._limit, what=what, beside=ahead + kept
