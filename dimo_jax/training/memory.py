@@ -54,12 +54,17 @@ def find_limit(config: Mapping[str, Any], layout: Layout) -> int | None:
     chosen = float(config["batch"].get("memory_gib", 0.0))
     if chosen:
         return int(chosen * GIB)
-    stats = [device.memory_stats() or {} for device in jax.local_devices()[: layout.num_devices]]
-    own = int(SHARE * min(int(each.get("bytes_limit", 0)) for each in stats))
+    own = _limit_here(layout)
     if layout.num_processes > 1:
         # Processes that cut their batches differently would wait for each other for ever.
         own = int(np.min(multihost_utils.process_allgather(np.int32(own // MIB)))) * MIB
     return own or None
+
+
+def _limit_here(layout: Layout) -> int:
+    """What this process's smallest device names; 0 where one names nothing."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()[: layout.num_devices]]
+    return int(SHARE * min(int(each.get("bytes_limit", 0)) for each in stats))
 
 
 def bytes_on_device(tree: Any) -> int:
