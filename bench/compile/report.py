@@ -7,8 +7,9 @@ from typing import Any
 
 from bench.compile.roofline import Estimate, Work, estimate, time_kernel
 from bench.compile.targets import GIB, Target
+from dimo_jax.render.rasterize.pallas.kernels import choose_plan
 
-_BLOCK = 16  # rows of the list of pairs that a turn of a kernel's loop takes (`pallas.kernels.choose_plan`)
+_BLOCK = choose_plan(interpret=False).block  # rows of the list of pairs that a turn of a kernel's loop takes
 
 
 def complete(found: dict[str, Any], target: Target) -> Estimate | None:

@@ -1,5 +1,6 @@
 """Programs with a fault each, for tests of `bench.compile` that have to find it."""
 
+import functools
 import time
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from bench.compile.programs import Cut, Program
+from dimo_jax.render.rasterize.pallas import kernels
 from dimo_jax.training.parallel import Layout
 
 ROWS, COLUMNS = 128, 256
@@ -72,3 +74,18 @@ def list_broken(*, names):
         Program("calling", lambda devices: jax.jit(call), (few,), is_step=True),
     ]
     return [program for program in programs if program.name in names]
+
+
+def list_kernels():
+    """The rasterizer's kernels, for an image of 64 px; nothing is wrong with them."""
+    plan = kernels.choose_plan(interpret=False)
+    image = kernels.Image(height=64, width=64, rows=4, columns=4)
+    starts = jax.ShapeDtypeStruct((17,), jnp.int32)
+    table = jax.ShapeDtypeStruct((1024, kernels.ROW), jnp.float32)
+    pixels = jax.ShapeDtypeStruct((16, kernels.CHANNELS, plan.num_pixels), jnp.float32)
+    forward = functools.partial(kernels.composite, image=image, plan=plan)
+    backward = functools.partial(kernels.differentiate, image=image, plan=plan)
+    return [
+        Program("forward", lambda devices: jax.jit(forward), (starts, table)),
+        Program("backward", lambda devices: jax.jit(backward), (starts, table, pixels)),
+    ]

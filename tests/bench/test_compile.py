@@ -273,6 +273,15 @@ def test_a_kernel_with_too_many_registers_is_seen_to_spill(broken):
     assert "spills" in report.find_warnings(broken["spilling"])[0]
 
 
+def test_the_rasterizers_kernels_do_not_spill(compilers):
+    job = supervise.Job(H100, 1, (), {}, source=BROKEN.replace("list_broken", "list_kernels"))
+    found = supervise.run(job, compilers, lambda name, found: None)
+    kernels = [kernel for each in found.values() for kernel in each["kernels"]]
+    assert [kernel["name"] for kernel in kernels] == ["rasterize_forward", "rasterize_backward"]
+    assert [kernel["spill_bytes"] for kernel in kernels] == [0, 0]
+    assert min(kernel["occupancy"] for kernel in kernels) >= 0.25
+
+
 def test_a_program_that_does_not_fit_is_refused_with_the_number(broken):
     assert broken["filling"]["temporaries_gib"] > 200_000**2 * 4 / GIB
     assert "does not fit: needs 298.02 GiB" in report.find_faults(broken)[0]
