@@ -17,7 +17,6 @@ second table has all rows on the motions that they share.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import subprocess
 import sys
@@ -32,7 +31,7 @@ import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict
 
-from bench.presets import load_module
+from bench.presets import apply_change, load_module
 from dimo_jax.apps.train import train
 from dimo_jax.cameras.orbits import select_cameras
 from dimo_jax.core.errors import UserError
@@ -100,24 +99,8 @@ def load_config(plan: Plan) -> ConfigDict:
     except ValueError as error:
         raise UserError(f"--configs={plan.spec}: {error}") from error
     for change in plan.changes:
-        _change(config, change)
+        apply_change(config, change)
     return stretch(config, plan.budget)
-
-
-def _change(config: ConfigDict, change: str) -> None:
-    key, _, text = change.partition("=")
-    *path, last = key.split(".")
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        value = text
-    try:
-        for part in path:
-            config = config[part]
-        config[last]  # a key that nothing reads would change nothing in silence
-        config[last] = value
-    except (KeyError, TypeError) as error:
-        raise UserError(f"--set={change}: {error.args[0]}; expected KEY=VALUE of a key of the config") from error
 
 
 def expand(plan: Plan) -> list[Plan]:

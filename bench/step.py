@@ -3,6 +3,7 @@
     python -m bench.step                                   # the demo's last phase, Gaussians as they begin
     python -m bench.step --workdir=runs/dimo --size=128    # a trained run's Gaussians
     python -m bench.step --implementation=xla              # as on a machine without a C++ compiler
+    python -m bench.step --preset=paper --set=data.source.num_motions=8   # fewer pictures to draw; a step is as large
 
 The parts run on their own, so their sum differs from the whole, where XLA fuses across them and overlaps them. The data
 part runs ahead of the step in a thread; it is no share of it as long as it is shorter.
@@ -21,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
+from bench.presets import apply_change
 from bench.timing import compile_for, count_cost, count_memory, median_ms
 from dimo_jax.configs.dimo import get_config
 from dimo_jax.core.types import Batch
@@ -46,6 +48,7 @@ PRESET = flags.DEFINE_string("preset", "demo", "preset of configs/dimo.py")
 WORKDIR = flags.DEFINE_string("workdir", None, "a finished run whose state and config are timed")
 SIZE = flags.DEFINE_integer("size", 0, "pixels; 0 takes the last phase's")
 IMPLEMENTATION = flags.DEFINE_string("implementation", None, "rasterizer; xla skins in XLA too, None is the fastest")
+SET = flags.DEFINE_multi_string("set", [], "KEY=VALUE, a change to the config; may be given several times")
 REPEATS = flags.DEFINE_integer("repeats", 11, "runs of each part; the median counts")
 
 
@@ -79,6 +82,8 @@ def main(argv: list[str]) -> None:
     if IMPLEMENTATION.value != "xla":
         leave_reductions_to_xla()  # as launch.py does; xla would be slower for it
     config = load_config(Path(WORKDIR.value)) if WORKDIR.value else get_config(PRESET.value)
+    for change in SET.value:
+        apply_change(config, change)
     if IMPLEMENTATION.value:
         config.render.implementation = IMPLEMENTATION.value
     dataset, components = load(config.data), build_components(config)

@@ -71,7 +71,8 @@ def _paper() -> ConfigDict:
     config.data.reference_view = ""  # the view that was filmed, by name; empty: the first. All others are novel
     config.data.held_out_every = 5  # every fifth frame tests, the others, first and last among them, train
 
-    config.batch = dict(motions=4, views=3, frames=2, accumulate=1)  # computed in so many parts, one after the other
+    # Computed in so many parts, one by one; in more where a step takes more than the device has (0) or so many GiB.
+    config.batch = dict(motions=4, views=3, frames=2, accumulate=1, memory_gib=0.0)
     config.num_devices = 0  # of every process; 0: as many as the batch can be dealt out to evenly
 
     config.decoder = dict(

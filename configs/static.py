@@ -45,7 +45,7 @@ def get_config(preset: str = "demo") -> ConfigDict:
     )  # fmt: skip
     config.data.store, config.data.device_gib = "auto", 0.0
     config.data.reference_view, config.data.held_out_every = "", 0
-    config.batch = dict(motions=1, views=4, frames=1, accumulate=1)
+    config.batch = dict(motions=1, views=4, frames=1, accumulate=1, memory_gib=0.0)
     config.num_devices = 0
     config.render = dict(implementation=placeholder(str), capacity=placeholder(int), background=(1.0, 1.0, 1.0))
 

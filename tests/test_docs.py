@@ -97,6 +97,8 @@ def find_commands(page, text):
 
 TYPED = {page.name: find_commands(page.name, page.read_text()) for page in [*PAGES, *(ROOT / "configs").rglob("*.py")]}
 TYPED |= {f"help of {app}": find_commands(f"help of {app}", read_app(app).example) for app in list_apps()}
+CLUSTER = [path for path in sorted((ROOT / "examples/cluster").iterdir()) if path.is_file()]
+TYPED |= {path.name: find_commands(path.name, path.read_text()) for path in CLUSTER}
 COMMANDS = [pytest.param(each, id=f"{page}-{i}") for page in TYPED for i, each in enumerate(TYPED[page])]
 # What differs between the hosts of a run or the shares of a list, or may between two starts.
 ANEW = (

@@ -20,8 +20,7 @@ from bench.compile import cubins, executables, hlo, operations
 from bench.compile.programs import Program
 from bench.compile.targets import GIB, TPU_TOPOLOGIES, Target, describe_gpu
 from dimo_jax.runtime.platforms import building_for
-
-_MESSAGES = ("RESOURCE_EXHAUSTED", "exceeded", "Ran out of memory")
+from dimo_jax.training.memory import need_of, refusal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,17 +104,15 @@ def compile_program(traced: Traced, target: Target) -> Compiled:
 def describe(compiled: Compiled, target: Target, tools: Path | None) -> dict[str, Any]:
     """What the report needs to know, as JSON has it."""
     executable = compiled.executable
-    memory = executable.memory_analysis()
-    arguments, temporaries = memory.argument_size_in_bytes, memory.temp_size_in_bytes
-    results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    need = need_of(executable)
     summary = hlo.summarize(executable.as_text())
     return dict(
         compile_s=compiled.seconds,
         cpu_s=compiled.cpu_s,
-        arguments_gib=arguments / GIB,
-        temporaries_gib=temporaries / GIB,
-        results_gib=results / GIB,
-        needed_gib=(arguments + temporaries + results + memory.generated_code_size_in_bytes) / GIB,
+        arguments_gib=need.arguments / GIB,
+        temporaries_gib=need.temporaries / GIB,
+        results_gib=need.results / GIB,
+        needed_gib=need.total / GIB,
         flops=compiled.operations.total,
         matmul_flops=compiled.operations.matmul,
         bytes=max(_count_bytes(executable, target), 0.0) + sum(call.bytes for call in summary.kernels),
@@ -184,5 +181,5 @@ def _processor_time() -> float:
 def explain(error: Exception) -> str:
     """The line of a compiler's error that says what is wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    chosen = next((line for line in lines if any(word in line for word in _MESSAGES)), lines[0] if lines else "")
+    chosen = refusal(error) or (lines[0] if lines else "")
     return (chosen or type(error).__name__)[:300]

@@ -32,6 +32,16 @@ from dimo_jax.training.system import Capacity, Stage
 
 
 @dataclasses.dataclass(frozen=True)
+class Cut:
+    """Into how many parts a step cuts its batch, and the step with another cut."""
+
+    layout: parallel.Layout
+    sizes: tuple[int, ...]  # of the batch: motions, views, frames
+    again: Callable[[parallel.Layout], Program]
+    limit_gib: float  # of the config; 0: what the device has
+
+
+@dataclasses.dataclass(frozen=True)
 class Program:
     """A function as it is compiled, and the shapes of its arguments."""
 
@@ -40,6 +50,7 @@ class Program:
     arguments: tuple[Any, ...]  # pytrees of ShapeDtypeStruct
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # static keywords
     is_step: bool = False  # runs on all devices of a run; the others run on one
+    cut: Cut | None = None  # of a step whose batch can be cut
 
 
 def list_programs(config: ConfigDict, *, num_devices: int = 1, phase: int = 0, pairs: int = 0) -> list[Program]:
@@ -89,7 +100,7 @@ def shapes_of(tree: Any) -> Any:
 
 
 def _choose_layout(config: ConfigDict, num_devices: int) -> parallel.Layout:
-    sizes = [int(config.batch[name]) for name in ("motions", "views", "frames")]
+    sizes = _batch_sizes(config)
     accumulate = int(config.batch.get("accumulate", 1))
     grid = parallel.choose_grid(sizes, num_devices * accumulate)
     if grid is None:
@@ -98,6 +109,10 @@ def _choose_layout(config: ConfigDict, num_devices: int) -> parallel.Layout:
             f"{' x '.join(map(str, sizes))} (motions, views, frames) evenly"
         )
     return parallel.Layout(num_devices, 1, accumulate, grid)
+
+
+def _batch_sizes(config: ConfigDict) -> tuple[int, ...]:
+    return tuple(int(config.batch[name]) for name in ("motions", "views", "frames"))
 
 
 def _list_steps(
@@ -113,14 +128,30 @@ def _list_steps(
         for size in sorted({min(size, dataset.cameras.height) for _, size in stage.phases}):
             if phase and size != phase:
                 continue
-            batch = _draw(config, dataset, layout, size)
             build = functools.partial(system.build_step, stage, buffers)
-            yield Program(
-                f"{stage.name}_{size}",
-                functools.partial(parallel.parallelize, build, layout),
-                (per_device[0], batch, per_device[1], key),
-                is_step=True,
-            )
+            yield _cut_step(f"{stage.name}_{size}", config, dataset, build, (*per_device, key), size, layout)
+
+
+def _cut_step(
+    name: str,
+    config: ConfigDict,
+    dataset: Dataset,
+    build: Callable[..., Any],
+    arguments: tuple[Any, Any, Any],
+    size: int,
+    layout: parallel.Layout,
+) -> Program:
+    """A step as `layout` cuts its batch; `arguments` are its state, fixed arrays and key."""
+    state, fixed, key = arguments
+    again = functools.partial(_cut_step, name, config, dataset, build, arguments, size)
+    limit = float(config.batch.get("memory_gib", 0.0))
+    return Program(
+        name,
+        functools.partial(parallel.parallelize, build, layout),
+        (state, _draw(config, dataset, layout, size), fixed, key),
+        is_step=True,
+        cut=Cut(layout, _batch_sizes(config), again, limit),
+    )
 
 
 def _state_of(system: Dimo, stage: Stage) -> Any:

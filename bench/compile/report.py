@@ -7,8 +7,9 @@ from typing import Any
 
 from bench.compile.roofline import Estimate, Work, estimate, time_kernel
 from bench.compile.targets import GIB, Target
+from dimo_jax.render.rasterize.pallas.kernels import choose_plan
 
-_BLOCK = 16  # rows of the list of pairs that a turn of a kernel's loop takes (`pallas.kernels.choose_plan`)
+_BLOCK = choose_plan(interpret=False).block  # rows of the list of pairs that a turn of a kernel's loop takes
 
 
 def complete(found: dict[str, Any], target: Target) -> Estimate | None:
@@ -48,7 +49,7 @@ def describe(name: str, found: Mapping[str, Any], result: Estimate | None) -> li
         return [f"{name}: {found['error']}"]
     collectives = ", ".join(f"{count} {kind}" for kind, count in found["collectives"].items()) or "none"
     lines = [
-        f"{name}: compiled in {found['compile_s']:.0f} s ({found['cpu_s']:.0f} s of processor time)",
+        f"{name}{_parts(found)}: compiled in {found['compile_s']:.0f} s ({found['cpu_s']:.0f} s of processor time)",
         f"  memory   arguments {found['arguments_gib']:.3f}, temporaries {found['temporaries_gib']:.3f}, results "
         f"{found['results_gib']:.3f} GiB",
         f"  work     {found['flops']:.3g} flops, {found['bytes']:.3g} bytes; {found['launches']} kernels launched, "
@@ -97,7 +98,7 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     lines = [f"| program | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
     for name, found in results.items():
         if "estimate_s" not in found:
-            lines.append(f"| {name} | {found['error']} |" + " |" * (len(heads) - 1))
+            lines.append(f"| {name}{_parts(found)} | {found['error']} |" + " |" * (len(heads) - 1))
             continue
         cells = (
             f"{found['compile_s']:.0f} ({found['cpu_s']:.0f})",
@@ -109,5 +110,10 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
             f"{found['sorts']}",
             f"{1e3 * found['estimate_s']:.3g} ms",
         )
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name}{_parts(found)} | " + " | ".join(cells) + " |")
     return lines
+
+
+def _parts(found: Mapping[str, Any]) -> str:
+    """What is added to a step's name where its batch is cut."""
+    return f" in {found['parts']} parts" if found.get("parts", 1) > 1 else ""

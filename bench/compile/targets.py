@@ -1,9 +1,13 @@
 """Hardware to compile for: what its compiler has to know of it, and what a roofline asks for. The only table of either.
 
-Peaks are dense, without sparsity, as their makers publish them:
-  h100, a100, l4: NVIDIA's data sheets of H100 SXM, A100 80GB SXM and L4, and the white papers of Hopper, Ampere, Ada
-  b200: NVIDIA's data sheet of HGX B200, an eighth of it, and the Blackwell tuning guide
-  v5e, v6e, v5p: cloud.google.com/tpu/docs/v5e, v6e, v5p
+Peaks are dense, without sparsity. Looked up on 2026-11-30, and as they stand there:
+  h100: glennklockwood.com/garden/processors/h100 (SMs, clock, TF32, FP32, bandwidth; NVLink 900 GB/s, half of it a way)
+  a100: hmc-tech.com/gpus/nvidia-a100-sxm-vs-nvidia-b200 (SMs, clock, TF32, FP32, bandwidth)
+  b200: the same page (SMs, TF32, FP32, bandwidth; 1.98 GHz there); glennklockwood.com/garden/processors/B200 says 1,100
+    and 80 TFLOP/s and 8 TB/s, docs.vultr.com/inference-cookbook 179 GB and 8.0 TB/s; links: 1.8 TB/s, half of it a way
+  v5e, v6e: docs.cloud.google.com/tpu/docs/v5e and v6e (bf16, memory, bandwidth; a fourth of half the interconnect's
+    400 and 800 GB/s a link and way)
+Not looked up, from memory of data sheets: l4, v5p, the links of a100, the caches of all GPUs, clocks of TPUs.
 Limits of a multiprocessor: CUDA C++ programming guide, table of technical specifications per compute capability.
 """
 
@@ -91,7 +95,7 @@ TARGETS = {
         ),
         # The vector unit of a TPU: 8 x 128 lanes, 4 operations a cycle; clocks of 1.5, 0.94 and 1.75 GHz.
         _tpu("v5e", "TPU v5 lite", 16 * GIB, 819e9, 197e12, 6.1e12, 50e9),
-        _tpu("v6e", "TPU v6 lite", 32 * GIB, 1.64e12, 918e12, 3.9e12, 112e9),
+        _tpu("v6e", "TPU v6 lite", 32 * GIB, 1.638e12, 918e12, 3.9e12, 100e9),
         _tpu("v5p", "TPU v5", 95 * GIB, 2.765e12, 459e12, 14.3e12, 100e9),
     )
 }  # fmt: skip

@@ -17,6 +17,34 @@ def say(**event: Any) -> None:
     print(MARK + json.dumps(event), flush=True)
 
 
+def fit(program: Any, devices: list[Any], target: Any, found: dict[str, Any]) -> Any:
+    """The compiled program; a step is cut into as many parts as training would, and `found` says into how many."""
+    from bench.compile import compiler
+    from dimo_jax.training import memory
+
+    compiled = {}
+
+    def compile_it(each: Any) -> Any:
+        traced = compiler.trace_program(each, devices)
+        # Kept where the compiler refuses them, as it does for a GPU that is not there.
+        found["host_calls"] = list(traced.operations.host)
+        return compiler.compile_program(traced, target)
+
+    cut = program.cut
+    if cut is None:
+        return compile_it(program)
+
+    def measure(layout: Any) -> memory.Need:
+        compiled.clear()
+        compiled[layout] = compile_it(program if layout == cut.layout else cut.again(layout))
+        return memory.need_of(compiled[layout].executable)
+
+    limit = int(cut.limit_gib * memory.GIB or memory.SHARE * target.usable_bytes)
+    layout, _ = memory.choose_parts(measure, cut.layout, cut.sizes, limit, what="a step")
+    found["parts"] = layout.accumulate
+    return compiled[layout]
+
+
 def main(job: dict[str, Any]) -> None:
     """Compiles the programs that `job["source"]` lists, but for those in `job["done"]`."""
     from bench.compile import compiler
@@ -40,10 +68,7 @@ def main(job: dict[str, Any]) -> None:
             say(kind="begins", name=program.name, is_step=program.is_step)
             found: dict[str, Any] = dict(is_step=program.is_step)
             try:
-                traced = compiler.trace_program(program, devices)
-                # Kept where the compiler refuses them, as it does for a GPU that is not there.
-                found["host_calls"] = list(traced.operations.host)
-                found |= compiler.describe(compiler.compile_program(traced, target), target, tools)
+                found |= compiler.describe(fit(program, devices, target, found), target, tools)
             # A compiler may raise anything; what it says is the result.
             except Exception as error:
                 found["error"] = compiler.explain(error)

@@ -17,6 +17,8 @@ from dimo_jax.core.errors import UserError
 from dimo_jax.core.types import Batch
 from dimo_jax.data.dataset import Dataset, motions_in, train_frames, views_in
 
+DEPTH = 2  # batches that are kept ready
+
 
 def area_weights(size: int, target: int) -> np.ndarray:
     """Weights [target,size] float32, rows summing to 1: the share of every source pixel in every target pixel."""
@@ -220,7 +222,7 @@ class Share:
 
 
 def prefetch(
-    sampler: Batches, start_step: int, *, depth: int = 2, transfer: Callable[[Batch], Any] = jax.device_put
+    sampler: Batches, start_step: int, *, depth: int = DEPTH, transfer: Callable[[Batch], Any] = jax.device_put
 ) -> Iterator[Any]:
     """Yields the batches of start_step, start_step + 1, ... without end, made by a thread ahead of the consumer.
 

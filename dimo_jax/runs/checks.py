@@ -30,7 +30,7 @@ from dimo_jax.training.config_file import config_sha256, load_config
 from dimo_jax.training.system import System
 
 # What says on which devices a run computes, and not what.
-MACHINE = ("num_devices", "batch.accumulate", "data.store", "data.device_gib")
+MACHINE = ("num_devices", "batch.accumulate", "batch.memory_gib", "data.store", "data.device_gib")
 OTHERS = ("preset", "preset_chosen_by", "data", "render")
 # What a run that is killed at its very beginning leaves.
 OWN_FILES = (lock.LOCK_FILE, "train.log", STATUS_FILE)

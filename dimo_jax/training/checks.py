@@ -39,9 +39,10 @@ def check_engine(config: Mapping[str, Any]) -> None:
         check_positive(config["checkpoint_minutes"], None, "checkpoint_minutes")
     check_render(config)
     check_count(config["batch"].get("accumulate", 1), 1, "batch.accumulate")
-    gib = config["data"].get("device_gib", 0.0)
-    if not isinstance(gib, (int, float)) or not gib >= 0:
-        raise UserError(f"config.data.device_gib: found {gib!r}, expected a number of at least 0")
+    for group, name in (("data", "device_gib"), ("batch", "memory_gib")):
+        gib = config[group].get(name, 0.0)
+        if not isinstance(gib, (int, float)) or not gib >= 0:
+            raise UserError(f"config.{group}.{name}: found {gib!r}, expected a number of at least 0")
     choose_layout(config)
 
 

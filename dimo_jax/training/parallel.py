@@ -89,6 +89,23 @@ def choose_layout(config: Mapping[str, Any]) -> Layout:
     )
 
 
+def refine(layout: Layout, sizes: Sequence[int], *, least: int) -> Layout | None:
+    """The same devices with more parts of a batch of `sizes` each: `least` of them or the next number that is possible.
+
+    Returns:
+      The finest cut where `least` is beyond it; None where `layout` is that cut.
+    """
+    num_devices = layout.num_devices * layout.num_processes
+    found = None
+    for accumulate in range(layout.accumulate + 1, int(np.prod(sizes)) // num_devices + 1):
+        grid = choose_grid(sizes, num_devices * accumulate)
+        if grid is not None:
+            found = dataclasses.replace(layout, accumulate=accumulate, grid=grid)
+            if accumulate >= least:
+                break
+    return found
+
+
 def parallelize(
     build: Callable[..., Callable[..., Any]], layout: Layout, devices: Sequence[jax.Device] | None = None
 ) -> Callable[..., Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -15,8 +16,9 @@ from absl import logging
 from dimo_jax.core.types import Batch
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.device_frames import flatten_frames
-from dimo_jax.data.sampler import Sampler, Share, batch_sizes, prefetch
-from dimo_jax.training import parallel
+from dimo_jax.data.sampler import DEPTH, Sampler, Share, batch_sizes, prefetch
+from dimo_jax.training import memory, parallel
+from dimo_jax.training.data_wait import MAX_AHEAD
 from dimo_jax.training.schedules import resolution_at
 from dimo_jax.training.system import Capacity, Metrics, Stage, System
 from dimo_jax.training.tracker import Tracker
@@ -55,13 +57,15 @@ class Trainer:
         config: `seed`, `batch`, `num_devices`, `log_every`, `data.held_out_every` and `data.device_gib` count here.
         system: what trains.
         dataset: what it trains on.
-        layout: how batches are dealt out to devices; None: as the config and the machine allow.
+        layout: how batches are dealt out to devices; None: as the config and the machine allow. Where a step would
+          not fit into their memory, it has more parts.
 
         Raises:
           UserError: the batch cannot be dealt out to the devices.
         """
         self.config, self.system, self.dataset = config, system, dataset
-        self.layout = layout or parallel.choose_layout(config)
+        self.layout = self._first_layout = layout or parallel.choose_layout(config)
+        self._limit = memory.find_limit(config, self.layout)
         self.tracker = Tracker()
         self.count = 0
         self.lost = 0  # pairs that found no room, as of the last look
@@ -91,6 +95,7 @@ class Trainer:
         if notes:
             self.tracker.load(notes)
             self._pairs = notes.get("pairs")
+            self._repeat_cut(notes.get("parts"))
             self._learn(self.system.from_notes(notes))
         return parallel.replicate(state, self.layout)
 
@@ -103,7 +108,8 @@ class Trainer:
         self.tracker.look()
         begun = self._phase is not None and self.count < self._phase.until
         pairs = self._phase.buffers.pairs if begun and self._phase is not None else None
-        notes = {**self.tracker.notes(), "pairs": pairs, **self.system.to_notes(self._host_fixed)}
+        parts = math.prod(self.layout.grid) if begun and self.layout != self._first_layout else None
+        notes = {**self.tracker.notes(), "pairs": pairs, "parts": parts, **self.system.to_notes(self._host_fixed)}
         if not self.stage.is_whole and self.count < self.stage.last_step:
             notes.pop("score", None)
         return notes
@@ -130,6 +136,8 @@ class Trainer:
             self._phase = self._begin_phase(state)
         phase = self._phase
         with nullcontext() if phase.is_compiled else self.pause():  # the first call compiles
+            if not phase.is_compiled:
+                batch = self._fit(phase, state, batch)
             state, metrics = phase.train(state, batch, self._fixed, self._key)
         phase.is_compiled = True
         self.count += 1
@@ -165,14 +173,19 @@ class Trainer:
 
     def close(self) -> None:
         """Stops drawing batches; the next step begins a phase."""
-        if self._batches is not None:
-            self._batches.close()  # type: ignore[attr-defined]
-        self._batches = self._phase = None
+        self._drop_batches()
+        self._phase = None
+        self.layout = self._first_layout
 
     @property
     def resolution(self) -> int:
         """Image height of the next step."""
         return self._span(self.count)[0]
+
+    def _drop_batches(self) -> None:
+        if self._batches is not None:
+            self._batches.close()  # type: ignore[attr-defined]
+        self._batches = None
 
     def _enter_stage(self) -> None:
         stages = self.system.stages
@@ -225,6 +238,46 @@ class Trainer:
         shape = size + (f", {buffers.pairs} pairs an image" if buffers.pairs is not None else "")
         logging.info("%s: compiling the step for %s (%s)", self.stage.name, shape, reason)
         return parallel.parallelize(functools.partial(self.system.build_step, self.stage, buffers), self.layout)
+
+    @property
+    def _sizes(self) -> list[int]:
+        return [int(self.config["batch"][name]) for name in ("motions", "views", "frames")]
+
+    def _repeat_cut(self, parts: int | None) -> None:
+        """Cuts batches as the run did that is gone on with, whatever devices it had: another cut rounds differently."""
+        if parts and self._limit is not None:
+            accumulate = parts // (self.layout.num_devices * self.layout.num_processes)
+            if accumulate > self.layout.accumulate:
+                self.layout = parallel.refine(self.layout, self._sizes, least=accumulate) or self.layout
+
+    def _fit(self, phase: _Phase, state: Any, batch: Any) -> Any:
+        """Compiles the step of a phase, in as many parts as the memory of the devices asks for; returns their batch.
+
+        jax keeps what is compiled here for the call that follows.
+        """
+        if self._limit is None or batch is None:
+            return batch
+        batches = {self.layout: batch}
+
+        def measure(layout: parallel.Layout) -> memory.Need:
+            if layout != self.layout:
+                self._drop_batches()
+                self.layout = layout
+                batches[layout] = self.next_batch()
+                phase.train = self._compile(phase.buffers, phase.resolution, f"in {layout.accumulate} parts")
+            step = phase.train.lower(state, batches[layout], self._fixed, self._key)  # type: ignore[attr-defined]
+            return memory.need_of(step.compile())
+
+        what = f"a step of {self.stage.name} at {phase.resolution} px"
+        ahead = (MAX_AHEAD + DEPTH) * memory.bytes_on_device(batch)  # of steps under way, and drawn by the thread
+        kept = memory.bytes_on_device(self._frames)
+        layout, need = memory.choose_parts(
+            measure, self.layout, self._sizes, self._limit, what=what, beside=ahead + kept
+        )
+        parts = "1 part" if layout.accumulate == 1 else f"{layout.accumulate} parts, one after the other,"
+        gib = (need.total + ahead + kept) / memory.GIB
+        logging.info("%s: in %s needs %.3g of %.3g GiB", what, parts, gib, self._limit / memory.GIB)
+        return batches[layout]
 
     def _between(self, state: Any) -> Any:
         action = self.system.between(self.stage, self.count)

@@ -1,12 +1,15 @@
 """Programs with a fault each, for tests of `bench.compile` that have to find it."""
 
+import functools
 import time
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from bench.compile.programs import Program
+from bench.compile.programs import Cut, Program
+from dimo_jax.render.rasterize.pallas import kernels
+from dimo_jax.training.parallel import Layout
 
 ROWS, COLUMNS = 128, 256
 
@@ -30,6 +33,22 @@ def fill(x):
     return jnp.sort(x[:, None] - x[None, :], axis=0)[0]
 
 
+def fill_in_parts(layout):
+    """The same as a step whose parts take the memory of one."""
+    rows = 200_000 // layout.accumulate
+
+    def step(x):
+        return jnp.sort(x[:rows, None] - x[None, :], axis=0)[0]
+
+    return Program(
+        "cutting",
+        lambda devices: jax.jit(step),
+        (jax.ShapeDtypeStruct((200_000,), jnp.float32),),
+        is_step=True,
+        cut=Cut(layout, (4, 3, 2), fill_in_parts, 0.0),
+    )
+
+
 def call(x):
     """Calls the host."""
     jax.debug.callback(lambda value: None, x[0])
@@ -51,6 +70,22 @@ def list_broken(*, names):
         Program("spilling", lambda devices: jax.jit(spill), (block,)),
         Program("filling", lambda devices: jax.jit(fill), (many,)),
         Program("waiting", lambda devices: jax.jit(wait), (few,)),
+        fill_in_parts(Layout()),
         Program("calling", lambda devices: jax.jit(call), (few,), is_step=True),
     ]
     return [program for program in programs if program.name in names]
+
+
+def list_kernels():
+    """The rasterizer's kernels, for an image of 64 px; nothing is wrong with them."""
+    plan = kernels.choose_plan(interpret=False)
+    image = kernels.Image(height=64, width=64, rows=4, columns=4)
+    starts = jax.ShapeDtypeStruct((17,), jnp.int32)
+    table = jax.ShapeDtypeStruct((1024, kernels.ROW), jnp.float32)
+    pixels = jax.ShapeDtypeStruct((16, kernels.CHANNELS, plan.num_pixels), jnp.float32)
+    forward = functools.partial(kernels.composite, image=image, plan=plan)
+    backward = functools.partial(kernels.differentiate, image=image, plan=plan)
+    return [
+        Program("forward", lambda devices: jax.jit(forward), (starts, table)),
+        Program("backward", lambda devices: jax.jit(backward), (starts, table, pixels)),
+    ]

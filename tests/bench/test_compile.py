@@ -17,6 +17,7 @@ from bench.compile.targets import GIB, TARGETS, describe_gpu, find_target
 from dimo_jax.configs.dimo import get_config
 from dimo_jax.core.errors import UserError
 from dimo_jax.runtime.platforms import building_for, current_platform
+from dimo_jax.training import parallel
 
 H100 = TARGETS["h100"]
 BROKEN = "tests.bench.broken_programs:list_broken"
@@ -220,6 +221,9 @@ def test_programs_are_those_of_a_run(platform):
     assert batch.images.shape == (8, 1, 1, 1, 32, 32, 4)
     assert state.alive.shape == (8, 64)
     assert key.shape == ()
+    halves = programs["stage2_32"].cut.again(parallel.Layout(accumulate=2, grid=(2, 1, 1)))
+    assert halves.arguments[1].images.shape[0] == 2
+    assert programs["stage2_32"].arguments[1].images.size == halves.arguments[1].images.size
 
 
 def run(*arguments):
@@ -252,7 +256,7 @@ def compilers():
 @pytest.fixture(scope="module")
 def broken(compilers):
     """What is found of the broken programs."""
-    arguments = dict(names=["spilling", "filling", "calling"])
+    arguments = dict(names=["spilling", "filling", "cutting", "calling"])
     job = supervise.Job(H100, 1, (), arguments, source=BROKEN)
     heard = []
     results = supervise.run(job, compilers, lambda name, found: heard.append(name))
@@ -269,9 +273,26 @@ def test_a_kernel_with_too_many_registers_is_seen_to_spill(broken):
     assert "spills" in report.find_warnings(broken["spilling"])[0]
 
 
+def test_the_rasterizers_kernels_do_not_spill(compilers):
+    job = supervise.Job(H100, 1, (), {}, source=BROKEN.replace("list_broken", "list_kernels"))
+    found = supervise.run(job, compilers, lambda name, found: None)
+    kernels = [kernel for each in found.values() for kernel in each["kernels"]]
+    assert [kernel["name"] for kernel in kernels] == ["rasterize_forward", "rasterize_backward"]
+    assert [kernel["spill_bytes"] for kernel in kernels] == [0, 0]
+    assert min(kernel["occupancy"] for kernel in kernels) >= 0.25
+
+
 def test_a_program_that_does_not_fit_is_refused_with_the_number(broken):
     assert broken["filling"]["temporaries_gib"] > 200_000**2 * 4 / GIB
     assert "does not fit: needs 298.02 GiB" in report.find_faults(broken)[0]
+
+
+def test_a_step_that_does_not_fit_is_cut_as_training_cuts_it(broken):
+    """298 GiB in one part, and so six where a program may take 53.4."""
+    found = broken["cutting"]
+    assert found["parts"] == 6
+    assert 49 < found["needed_gib"] < 53.4
+    assert report.table({"cutting": found})[-1].startswith("| cutting in 6 parts | ")
 
 
 def test_a_call_of_the_host_in_a_step_is_found(broken):

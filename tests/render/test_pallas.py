@@ -77,9 +77,9 @@ def test_interpreted_kernels_do_not_lower_for_cuda():
     assert not lower_for_cuda(call, describe_splats())
 
 
-@pytest.mark.parametrize("block", [COMPILED.block, 4])
+@pytest.mark.parametrize("block", [1, 16])
 def test_results_do_not_depend_on_the_block(block):
-    """The sizes that a GPU gets, and small ones, against those of the other tests."""
+    """Smaller and larger ones than those of the other tests, which a GPU gets too."""
     splats = make_splats(1)
     plan = kernels.KernelPlan(tile=16, block=block, num_warps=8, interpret=True)
     value, gradient = jax.jit(jax.value_and_grad(functools.partial(compute_loss, kernel_plan=plan)))(splats)

@@ -1,11 +1,10 @@
-"""The kernels: one program per tile walks the tile's Gaussians front to back, a block of them over all its pixels.
+"""The kernels: one program per tile walks the tile's Gaussians front to back, each of them over all its pixels.
 
-The bodies are written in `jax.numpy` on blocks [B,P] (B Gaussians, P pixels of the tile) and touch memory only through
-`ref[...]` reads and writes of whole aligned blocks: no masks, no atomics, no operation of one compiler. What belongs to
-a compiler is `_make_compiler_params`. Sizes are powers of two, which Triton asks for.
+The bodies are written in `jax.numpy` on the P pixels of a tile and the numbers of one Gaussian, and touch memory only
+through `ref[...]` reads and writes of numbers and whole rows: no masks, no atomics, no operation of one compiler. What
+belongs to a compiler is `_make_compiler_params`. Sizes are powers of two, which Triton asks for.
 
-Inside a block, transmittance before and after each Gaussian is a running sum of log(1 - alpha). A pixel that has
-stopped, or that lies outside the image, carries its transmittance as a negative number.
+A pixel that has stopped, or that lies outside the image, carries its transmittance as a negative number.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class KernelPlan:
     """Sizes of the kernels. `choose_plan` is the one place that sets them."""
 
     tile: int  # pixels on a side
-    block: int  # Gaussians per step of a program
+    block: int  # Gaussians per turn of a program's loop
     num_warps: int  # of 32 threads, per program
     interpret: bool  # runs the bodies as XLA operations instead of compiling them for a GPU
 
@@ -47,14 +46,14 @@ class KernelPlan:
         return self.tile * self.tile
 
 
-class _Block(NamedTuple):
-    """A block of Gaussians over the pixels of a tile."""
+class _Splat(NamedTuple):
+    """A Gaussian over the pixels of a tile."""
 
-    dx: Array  # [B,P] from the mean to the pixel
-    dy: Array  # [B,P]
-    alpha: Array  # [B,P]
-    clamped: Array  # [B,P] bool
-    colors: tuple[Array, ...]  # 7 of [B,1]
+    dx: Array  # [P] from the mean to the pixel
+    dy: Array  # [P]
+    alpha: Array  # [P]
+    clamped: Array  # [P] bool
+    colors: tuple[Array, ...]  # 7 of []
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,12 +67,12 @@ class Image:
 
 
 def choose_plan(*, tile: int = 16, interpret: bool) -> KernelPlan:
-    """Tiles of 16 pixels, blocks of 16 Gaussians (the smallest side of a Triton matrix product), a pixel per thread.
+    """Tiles of 16 pixels, four pixels per thread, four Gaussians a turn.
 
-    With as many threads as pixels, Triton's layout of a [B,P] block gives a thread all Gaussians of its pixel, so the
-    running sums over the block need no exchange between threads. Interpreted, larger blocks mean fewer operations.
+    Most of the backward kernel is sums over the pixels, to which a thread with several pixels adds most of its own
+    without asking others: half the instructions of a pixel per thread (docs/hardware.md).
     """
-    return KernelPlan(tile=tile, block=32 if interpret else 16, num_warps=tile * tile // 32, interpret=interpret)
+    return KernelPlan(tile=tile, block=4, num_warps=max(1, tile * tile // 128), interpret=interpret)
 
 
 def composite(starts: Array, table: Array, image: Image, plan: KernelPlan) -> Array:
@@ -148,10 +147,10 @@ def _per_tile(plan: KernelPlan) -> pl.BlockSpec:
 def _composite_tile(starts_ref: Ref, table_ref: Ref, out_ref: Ref, *, image: Image, plan: KernelPlan) -> None:
     """Body of `composite`."""
 
-    def step(index: Array, block: _Block, transmittance: Array, features: _Features) -> tuple[Array, _Features]:
-        transmittance, weights = _attenuate(block.alpha, transmittance)
-        colors = zip(features, block.colors)
-        return transmittance, tuple(feature + jnp.sum(weights * color, axis=0) for feature, color in colors)
+    def step(row: Array, splat: _Splat, transmittance: Array, features: _Features) -> tuple[Array, _Features]:
+        transmittance, weight = _attenuate(splat.alpha, transmittance)
+        colors = zip(features, splat.colors)
+        return transmittance, tuple(feature + weight * color for feature, color in colors)
 
     features = (jnp.zeros(plan.num_pixels, jnp.float32),) * NUM_FEATURES
     transmittance, features = _walk(starts_ref, table_ref, features, step, lambda index: None, image=image, plan=plan)
@@ -164,27 +163,25 @@ def _differentiate_tile(
 ) -> None:
     """Body of `differentiate`."""
     d_colors = tuple(d_pixels_ref[channel, :] for channel in range(NUM_FEATURES))
-    row, column = lax.iota(jnp.int32, ROW)[:, None], lax.iota(jnp.int32, ROW)[None, :]
-    d_features = jnp.zeros((ROW, plan.num_pixels), jnp.float32)
-    for k, d_color in enumerate(d_colors):
-        d_features = jnp.where(row == NUM_ATTRIBUTES - NUM_FEATURES + k, d_color, d_features)
+    column = lax.iota(jnp.int32, ROW)
 
-    def step(index: Array, block: _Block, transmittance: Array, remaining: Array) -> tuple[Array, Array]:
-        gains = sum(color * d_color for color, d_color in zip(block.colors, d_colors))
-        transmittance, weights = _attenuate(block.alpha, transmittance)
-        parts = weights * gains
-        behind = remaining - jnp.cumsum(parts, axis=0)
+    def step(row: Array, splat: _Splat, transmittance: Array, remaining: Array) -> tuple[Array, Array]:
+        gain = sum(color * d_color for color, d_color in zip(splat.colors, d_colors))
+        transmittance, weight = _attenuate(splat.alpha, transmittance)
+        part = weight * gain
+        behind = remaining - part
         # Less of a Gaussian's own part, what is behind it scales with 1 - alpha.
-        d_power = parts - behind * block.alpha / (1.0 - block.alpha)
-        d_power = jnp.where((weights > 0) & ~block.clamped, d_power, 0.0)
-        rows = _sum_products(weights, d_features)
-        # About the mean itself: moments about the tile's centre, one more product, would lose two digits of a Gaussian
+        d_power = part - behind * splat.alpha / (1.0 - splat.alpha)
+        d_power = jnp.where((weight > 0) & ~splat.clamped, d_power, 0.0)
+        # About the mean itself: moments about the tile's centre, a matrix product, would lose two digits of a Gaussian
         # as small as a pixel.
-        d_x, d_y = d_power * block.dx, d_power * block.dy
-        for k, terms in enumerate((d_power, d_x, d_y, d_x * block.dx, d_x * block.dy, d_y * block.dy)):
-            rows = jnp.where(column == k, jnp.sum(terms, axis=1)[:, None], rows)
-        rows_ref[_slice_block(index, plan), :] = rows
-        return transmittance, remaining - jnp.sum(parts, axis=0)
+        d_x, d_y = d_power * splat.dx, d_power * splat.dy
+        moments = d_power, d_x, d_y, d_x * splat.dx, d_x * splat.dy, d_y * splat.dy
+        values = jnp.zeros(ROW, jnp.float32)
+        for k, terms in enumerate((*moments, *(weight * d_color for d_color in d_colors))):
+            values = jnp.where(column == k, jnp.sum(terms), values)
+        rows_ref[row, :] = values
+        return transmittance, behind
 
     def skip(index: Array) -> None:
         rows_ref[_slice_block(index, plan), :] = jnp.zeros((plan.block, ROW), jnp.float32)
@@ -198,15 +195,15 @@ def _walk(
     starts_ref: Ref,
     table_ref: Ref,
     state: State,
-    step: Callable[[Array, _Block, Array, State], tuple[Array, State]],
+    step: Callable[[Array, _Splat, Array, State], tuple[Array, State]],
     skip: Callable[[Array], None],
     *,
     image: Image,
     plan: KernelPlan,
 ) -> tuple[Array, State]:
-    """Takes `step` over the blocks of the program's tile, front to back, while a pixel is left to draw on, then `skip`.
+    """Takes `step` over the Gaussians of the program's tile, front to back, while a pixel is left to draw on.
 
-    Returns the transmittance and the state.
+    That is looked at once a block; blocks that come after are given to `skip`. Returns the transmittance and the state.
     """
     tile = pl.program_id(0)
     x, y = _locate_pixels(plan)
@@ -214,8 +211,9 @@ def _walk(
     def visit(index: Array, carry: tuple[Array, Array, State]) -> tuple[Array, Array, State]:
         def draw(carry: tuple[Array, Array, State]) -> tuple[Array, Array, State]:
             _, transmittance, state = carry
-            block = _load_block(table_ref, _slice_block(index, plan), x, y)
-            transmittance, state = step(index, block, transmittance, state)
+            for within in range(plan.block):
+                row = index * plan.block + within
+                transmittance, state = step(row, _load_splat(table_ref, row, x, y), transmittance, state)
             return jnp.max(transmittance), transmittance, state
 
         def pass_by(carry: tuple[Array, Array, State]) -> tuple[Array, Array, State]:
@@ -232,29 +230,20 @@ def _walk(
     return transmittance, state
 
 
-def _load_block(table_ref: Ref, where: Any, x: Array, y: Array) -> _Block:
-    mean_x, mean_y, a, b, c, opacity, *colors = (table_ref[where, k][:, None] for k in range(NUM_ATTRIBUTES))
+def _load_splat(table_ref: Ref, row: Array, x: Array, y: Array) -> _Splat:
+    mean_x, mean_y, a, b, c, opacity, *colors = (table_ref[row, k] for k in range(NUM_ATTRIBUTES))
     dx, dy = x - mean_x, y - mean_y
     alpha = opacity * jnp.exp(-0.5 * (a * dx * dx + c * dy * dy) - b * dx * dy)
     alpha = jnp.where(alpha >= MIN_ALPHA, alpha, 0.0)
-    return _Block(dx, dy, jnp.minimum(alpha, MAX_ALPHA), clamped=alpha > MAX_ALPHA, colors=tuple(colors))
+    return _Splat(dx, dy, jnp.minimum(alpha, MAX_ALPHA), clamped=alpha > MAX_ALPHA, colors=tuple(colors))
 
 
 def _attenuate(alpha: Array, transmittance: Array) -> tuple[Array, Array]:
-    """Transmittance [P] after a block, and the weights [B,P] in it; a weight is 0 where nothing is drawn."""
-    log_keep = jnp.log(1.0 - alpha)
-    log_kept = jnp.cumsum(log_keep, axis=0)
-    after = transmittance * jnp.exp(log_kept)
+    """Transmittance [P] behind a Gaussian, and its weight [P]; 0 where it is not drawn."""
+    after = transmittance * (1.0 - alpha)
     drawn = after >= MIN_TRANSMITTANCE
-    weights = jnp.where(drawn, transmittance * jnp.exp(log_kept - log_keep) * alpha, 0.0)
-    # Transmittance only falls, so the smallest one of those drawn is the last.
-    reached = jnp.min(jnp.where(drawn, after, jnp.abs(transmittance)), axis=0)
-    return jnp.where(jnp.min(after, axis=0) >= MIN_TRANSMITTANCE, reached, -reached), weights
-
-
-def _sum_products(values: Array, factors: Array) -> Array:
-    """Sums over pixels of values [B,P] times factors [16,P]: [B,16], in full float32."""
-    return lax.dot_general(values, factors, (((1,), (1,)), ((), ())), precision=lax.Precision.HIGHEST)
+    weight = jnp.where(drawn, transmittance * alpha, 0.0)
+    return jnp.where(drawn, after, -jnp.abs(transmittance)), weight
 
 
 def _slice_block(index: Array, plan: KernelPlan) -> Any:
