@@ -298,6 +298,8 @@ function makeModel(header, arrays) {
       fill: (time, known) => poses.set(time, known),
       keyPoints: track,
       edges: () => finish().edges,
+      // What skins Gaussians at a time, for who does it elsewhere.
+      posed: (time) => ({...finish(), maps: toAffine(pose(time), positions, header.unit), numNeighbors}),
       at: (time) => remember(`${number} ${time}`, () => {
         const {neighbors, weights} = finish();
         const maps = toAffine(pose(time), positions, header.unit);
@@ -306,5 +308,5 @@ function makeModel(header, arrays) {
       }),
     };
   };
-  return {open, graphTimes, numKeyPoints: count};
+  return {open, numNeighbors, numKeyPoints: count};
 }

@@ -21,7 +21,7 @@ from dimo_jax.views.web.known import describe_model
 
 HERE = Path(__file__).parent
 # In this order one script: what stands first is used by what follows.
-_NAMES = ("model", "gpu", "splats", "renderer", "camera", "sentences", "overlay", "player", "panel")
+_NAMES = ("model", "gpu", "splats", "skinner", "renderer", "camera", "sentences", "overlay", "player", "panel")
 SCRIPTS = tuple(f"{name}.js" for name in _NAMES)
 _SEAM = re.compile(r"\{\{(\w+)\}\}")
 

@@ -358,7 +358,7 @@ function bindPanel(player) {
       : `As --num_samples=1 --seed=${sample}${near} --spread=${spread} of --app=sample.`;
     showPlace(shown, player.code);
     find("about").textContent = `${player.numGaussians} Gaussians and ${player.numKeyPoints} key points, blended into `
-      + `${player.renderer.target} pixels; poses worked out with ${player.decoder}${header.half ? "; numbers of 16 bits" : ""}. This page loads nothing and sends nothing.`;
+      + `${player.renderer.target} pixels; poses worked out with ${player.decoder}, put on Gaussians with ${player.skinning}${header.half ? "; numbers of 16 bits" : ""}. This page loads nothing and sends nothing.`;
   };
 }
 
