@@ -114,10 +114,14 @@ def test_the_page_shows_what_the_model_does(chrome, trained, tmp_path):
             assert psnr(*compare(page, trained, what, z, frame)) > 60
 
 
-def test_other_components_and_colours_of_a_direction(chrome, tmp_path):
+NO_WASM = "delete window.WebAssembly;"
+
+
+@pytest.mark.parametrize(("script", "decoder"), [("", "WebAssembly"), (NO_WASM, "JavaScript")])
+def test_other_components_and_colours_of_a_direction(chrome, tmp_path, script, decoder):
     config = get_config("official")
-    config.update(num_key_points=16)
-    config.decoder.update(width=16, head_width=16, depth=3, skip=2)
+    config.update(num_key_points=17)
+    config.decoder.update(width=20, head_width=12, depth=3, skip=2)  # that fill no block of the kernel
     config.stage2.sh_degree = 3
     space = make_space(config)
     gaussians = space.player.params.gaussians
@@ -126,7 +130,8 @@ def test_other_components_and_colours_of_a_direction(chrome, tmp_path):
     turned = jax.random.normal(jax.random.key(1), gaussians.quats.shape)
     gaussians = gaussians.replace(log_scales=thin, quats=turned, sh=0.3 * gaussians.sh)
     space.player.params = space.player.params.replace(gaussians=gaussians)
-    with opened(chrome, write_page(space, tmp_path / "page.html")) as page:
+    with opened(chrome, write_page(space, tmp_path / "page.html"), script=script) as page:
+        assert page.evaluate("dimoPlayer.decoder") == decoder
         for motion in (0, 2):
             picture, truth = compare(page, space, dict(motion=motion), space.player.latent(motion), 4)
             assert psnr(picture, truth) > 75

@@ -276,7 +276,7 @@ function makePlayer(header, arrays, canvas, overlay, changed) {
     state, camera, map, renderer, numSamples, dim, header, useGpu,
     get skinning() { return renderer.skins ? "WebGL" : "JavaScript"; },
     means: () => (renderer.skins ? renderer.means(motion.posed(timeNow())) : motion.at(timeNow()).means),
-    get decoder() { return decodeMany ? "WebGPU" : "JavaScript"; },
+    get decoder() { return decodeMany ? "WebGPU" : model.decoder; },
     get stepped() { return stepped; },
     get code() { return Array.from(motion.code); },
     ask,
