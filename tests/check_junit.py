@@ -3,8 +3,8 @@
     python tests/check_junit.py tests.xml --need=browser --need=gltf-validator --need=three.js
 
 Always needed are the contract tests of every rasterizer backend. With `--need=browser` (there is a browser) the browser
-tests have to have run, with `--need=gltf-validator`, `--need=three.js`, `--need=wabt` and `--need=gpu-compiler` (they are
-installed) those that ask these.
+tests have to have run, with `--need=gltf-validator`, `--need=three.js`, `--need=wabt` and `--need=gpu-compiler` (they
+are installed) those that ask these.
 """
 
 import argparse
