@@ -3,7 +3,7 @@
 
 const POSE = 7; // translation and rotation of a key point
 const AFFINE = 16; // what a Gaussian sums of its key points: rotation matrix, shift, quaternion
-const CACHE_BYTES = 96e6;
+const CACHE_BYTES = 96e6, POSE_BYTES = 1e6; // of posed Gaussians of all motions; of poses of one
 
 // Sines, then cosines, of 2^i f x for every x; as `decoder.encode`.
 function encodeSines(values, numBands, lowest) {
@@ -245,6 +245,7 @@ function makeModel(header, arrays) {
   const graphTimes = Array.from({length: header.num_frames}, (_, frame) => Math.fround(frame / header.num_frames));
   const numNeighbors = Math.min(header.graph.num_neighbors, count);
   const size = arrays.means.length / 3 * 7 * 4;
+  const mostPoses = Math.max(2 * header.num_frames, Math.floor(POSE_BYTES / (count * POSE * 8)));
   const cache = new Map(); // posed Gaussians by motion and time, the least recently seen first
 
   const remember = (key, make) => {
@@ -260,7 +261,7 @@ function makeModel(header, arrays) {
     const number = opened++, poses = new Map();
     const pose = (time) => {
       if (!poses.has(time)) {
-        if (poses.size > 400) poses.clear();
+        if (poses.size >= mostPoses) poses.clear();
         poses.set(time, decode(code, time));
       }
       return poses.get(time);

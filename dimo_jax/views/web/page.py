@@ -23,6 +23,7 @@ HERE = Path(__file__).parent
 # In this order one script: what stands first is used by what follows.
 _NAMES = ("model", "wasm", "gpu", "splats", "skinner", "renderer", "camera", "sentences", "overlay", "player", "panel")
 SCRIPTS = tuple(f"{name}.js" for name in _NAMES)
+_OF_THE_PAPER = ("wasm.js", "gpu.js")  # only the paper's decoder takes them
 _SEAM = re.compile(r"\{\{(\w+)\}\}")
 
 
@@ -71,7 +72,9 @@ def write_page(
 
 def fill_page(header: Mapping[str, Any], arrays: str) -> str:
     """The page's HTML with the text of its arrays; what is in `header` can never become markup."""
-    script = _squeeze("(() => {\n'use strict';\n" + "".join(map(_read, SCRIPTS)) + "})();\n")
+    large = header["decoder"]["kind"] == "mlp"
+    script = "".join(_read(name) for name in SCRIPTS if large or name not in _OF_THE_PAPER)
+    script = _squeeze(f"(() => {{\n'use strict';\n{script}}})();\n")
     style = _squeeze(_read("player.css"))
     compiles = " 'wasm-unsafe-eval'" if "kernel" in header["decoder"] else ""  # its one kernel, of kernel.wat
     policy = (

@@ -40,7 +40,7 @@ function bindCamera(player, canvas) {
     const pointer = pointers.get(event.pointerId);
     if (!pointer) return;
     const height = canvas.clientHeight || 1;
-    if (pointers.size === 2) {
+    if (pointers.size > 1) {
       const before = spread();
       Object.assign(pointer, {x: event.clientX, y: event.clientY});
       const after = spread();
