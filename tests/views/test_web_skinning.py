@@ -15,7 +15,7 @@ from dimo_jax.views.web.page import write_page
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compile")]
 SIZE = 64
 SMALL = dict(viewport=dict(width=480, height=200), bypass_csp=True)
-ABOVE = "SKIN_ABOVE = 10000"
+ABOVE = "SKIN_ABOVE = 20000"
 WRONG = "const set = WebGL2RenderingContext.prototype.shaderSource; WebGL2RenderingContext.prototype.shaderSource = "
 WRONG += "function (shader, text) { set.call(this, shader, text.replace('+ c.yzw', '+ 1.001 * c.yzw')); };"
 HALF = "const get = WebGL2RenderingContext.prototype.getExtension; WebGL2RenderingContext.prototype.getExtension = "
@@ -109,7 +109,7 @@ def test_a_device_with_other_numbers_or_without_float_targets_leaves_it_to_the_s
 
 
 def test_many_gaussians_are_skinned_there(chrome, tmp_path):
-    space = make_space(make_config(), num_gaussians=10_200)
+    space = make_space(make_config(), num_gaussians=20_200)
     gaussians = space.player.params.gaussians
     small = gaussians.replace(log_scales=gaussians.log_scales - 3)
     space.player.params = space.player.params.replace(gaussians=small)

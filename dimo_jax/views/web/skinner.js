@@ -1,7 +1,7 @@
 // Skinning and projection with WebGL 2, a pixel for each Gaussian, as `skin` and `makeProjector` do them; in float32, as
 // the run did. The order stays with the script, which needs depths alone for it.
 
-const SKIN_ABOVE = 10000; // Gaussians, which take the script the 17 ms of a picture of the screen (docs/player.md)
+const SKIN_ABOVE = 20000; // Gaussians, which take the script most of the 17 ms of a picture (docs/decisions.md)
 const TABLE_WIDTH = 2048; // of all textures here: the least that WebGL 2 promises
 const LEAST_TARGETS = 3;
 
