@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict
@@ -104,10 +105,10 @@ def nudge_depths(run: Restored) -> str:
         count = len(clip.means)
         for frame in range(count):
             # What all frames have in common has no axis of them.
-            splats = project(jax.tree.map(lambda x, i=frame: x[i] if len(x) == count else x, clip), camera)
+            splats = project(jax.tree.map(lambda x, i=frame, n=count: x[i] if len(x) == n else x, clip), camera)
             moved = splats.depths * (1 + shifts.uniform(-HALF_STEP, HALF_STEP, splats.depths.shape).astype(np.float32))
             both = (splats, splats.replace(depths=moved))
-            drawn = [composite(each, (1.0, 1.0, 1.0), height=SIZE, width=SIZE).rgb for each in both]
+            drawn = [composite(each, jnp.ones(3), height=SIZE, width=SIZE).rgb for each in both]
             psnrs.append(-10 * np.log10(np.mean(np.square(drawn[0] - drawn[1])) + 1e-20))
     changed = sum(value < 150 for value in psnrs)
     return (

@@ -255,6 +255,13 @@ def test_the_kernel_is_what_its_text_says(tmp_path):
     assert (tmp_path / "kernel.wasm").read_bytes() == (page.HERE / "kernel.wasm").read_bytes()
 
 
+@pytest.mark.parametrize(("preset", "count", "most"), [("demo", 4300, 2e6), ("paper", 100_000, 11e6)])
+def test_a_page_stays_small(tmp_path, preset, count, most):
+    space = make_space(get_config(preset), num_gaussians=count)
+    size = page.write_page(space, tmp_path / "page.html").stat().st_size
+    assert 0.8 * most < size < most
+
+
 def test_a_seam_that_is_missing_is_an_error():
     assert page.insert("a{{x}}b", dict(x="{{y}}")) == "a{{y}}b"
     for template in ("ab", "{{x}}{{x}}", "{{x}}{{y}}"):
