@@ -103,7 +103,7 @@ setup(
         "dimo_jax": ["py.typed"],
         "dimo_jax.third_party": ["*/README.md"],
         "dimo_jax.views.viewer": ["*.js"],
-        "dimo_jax.views.web": ["*.css", "*.html", "*.js"],
+        "dimo_jax.views.web": ["*.css", "*.html", "*.js", "*.wasm", "*.wat"],
     },
     entry_points={"console_scripts": ["dimo-jax = dimo_jax.cli.main:main"]},
     ext_modules=[native],

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict
@@ -26,6 +27,8 @@ from PIL import Image
 
 from bench.view import CONFIG, NUM_GAUSSIANS, SECONDS, make_facts, random_state
 from dimo_jax.core.types import Array
+from dimo_jax.render.pipeline import composite
+from dimo_jax.render.project import project
 from dimo_jax.runs.codes import draw_codes
 from dimo_jax.runs.restore import Restored, restore
 from dimo_jax.systems.dimo import model
@@ -38,6 +41,8 @@ from dimo_jax.views.web.page import write_page
 WORKDIR = flags.DEFINE_string("workdir", "", "A trained run")
 PICTURES = flags.DEFINE_string("pictures", "", "Folder for pictures of the page")
 SIZE = 256  # pixels
+NUM_NUDGED = 40  # samples
+HALF_STEP = 6e-8  # of float32, relative
 FORMATS = {"RGBA32F": "", "RGBA16F": "['EXT_float_blend']"}
 WEBGPU = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan"]
 WITHOUT = "const get = WebGL2RenderingContext.prototype.getExtension; WebGL2RenderingContext.prototype.getExtension = "
@@ -87,6 +92,28 @@ def compare(page: Any, run: Restored) -> str:
     return (
         f"edges equal in {equal} of {count}, means within {away:.1e}, mean error of pixels at most {max(errors):.1e}, "
         f"PSNR {min(psnrs):.1f} to {max(psnrs):.1f} dB"
+    )
+
+
+def nudge_depths(run: Restored) -> str:
+    """How far `render`'s own pictures move where depths do by at most half a step of float32, which no one can tell."""
+    camera, times = run.camera(SIZE), frame_times(run.num_frames)
+    psnrs = []
+    for seed in range(NUM_NUDGED):
+        z, shifts = draw_codes(run, seed=seed, num_samples=1)[0], np.random.default_rng(seed)
+        clip = run.player.play(z, times[seed % 4 :: 4]).gaussians
+        count = len(clip.means)
+        for frame in range(count):
+            # What all frames have in common has no axis of them.
+            splats = project(jax.tree.map(lambda x, i=frame, n=count: x[i] if len(x) == n else x, clip), camera)
+            moved = splats.depths * (1 + shifts.uniform(-HALF_STEP, HALF_STEP, splats.depths.shape).astype(np.float32))
+            both = (splats, splats.replace(depths=moved))
+            drawn = [composite(each, jnp.ones(3), height=SIZE, width=SIZE).rgb for each in both]
+            psnrs.append(-10 * np.log10(np.mean(np.square(drawn[0] - drawn[1])) + 1e-20))
+    changed = sum(value < 150 for value in psnrs)
+    return (
+        f"depths of `render` moved by at most {HALF_STEP:.0e}: {changed} of {len(psnrs)} pictures change, the worst to "
+        f"{min(psnrs):.1f} dB, {sum(value < 75 for value in psnrs)} below 75"
     )
 
 
@@ -161,6 +188,7 @@ def main(argv: list[str]) -> None:
         print(f"{count} Gaussians: {sizes[0]:,} bytes, written in {cost:.1f} s of CPU time")
         print(f"with --half {sizes[1]:,} bytes, {measure_half(run):.1f} dB")
         options = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox"]
+        print(nudge_depths(run))
         print(measure_new_codes(playwright, options, path, run.num_frames))
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=options)
         for target, without in FORMATS.items():

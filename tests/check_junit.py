@@ -3,8 +3,8 @@
     python tests/check_junit.py tests.xml --need=browser --need=gltf-validator --need=three.js
 
 Always needed are the contract tests of every rasterizer backend. With `--need=browser` (there is a browser) the browser
-tests have to have run, with `--need=gltf-validator`, `--need=three.js` and `--need=gpu-compiler` (they are installed)
-those that ask these.
+tests have to have run, with `--need=gltf-validator`, `--need=three.js`, `--need=wabt` and `--need=gpu-compiler` (they
+are installed) those that ask these.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import xml.etree.ElementTree as ElementTree
 BACKENDS = ("xla", "native", "pallas")
 # What a test says when it is skipped for want of something.
 REASONS = {"browser": "no browser", "gltf-validator": "gltf-validator|glTF validator", "three.js": r"three\.js"}
-REASONS |= {"gpu-compiler": "no compiler for GPUs"}
+REASONS |= {"gpu-compiler": "no compiler for GPUs", "wabt": "wabt is not installed"}
 IN_A_BROWSER = "_browser"  # ends the names of files with browser tests
 
 

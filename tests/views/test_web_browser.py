@@ -114,10 +114,14 @@ def test_the_page_shows_what_the_model_does(chrome, trained, tmp_path):
             assert psnr(*compare(page, trained, what, z, frame)) > 60
 
 
-def test_other_components_and_colours_of_a_direction(chrome, tmp_path):
+NO_WASM = "delete window.WebAssembly;"
+
+
+@pytest.mark.parametrize(("script", "decoder"), [("", "WebAssembly"), (NO_WASM, "JavaScript")])
+def test_other_components_and_colours_of_a_direction(chrome, tmp_path, script, decoder):
     config = get_config("official")
-    config.update(num_key_points=16)
-    config.decoder.update(width=16, head_width=16, depth=3, skip=2)
+    config.update(num_key_points=17)
+    config.decoder.update(width=20, head_width=12, depth=3, skip=2)  # that fill no block of the kernel
     config.stage2.sh_degree = 3
     space = make_space(config)
     gaussians = space.player.params.gaussians
@@ -126,7 +130,8 @@ def test_other_components_and_colours_of_a_direction(chrome, tmp_path):
     turned = jax.random.normal(jax.random.key(1), gaussians.quats.shape)
     gaussians = gaussians.replace(log_scales=thin, quats=turned, sh=0.3 * gaussians.sh)
     space.player.params = space.player.params.replace(gaussians=gaussians)
-    with opened(chrome, write_page(space, tmp_path / "page.html")) as page:
+    with opened(chrome, write_page(space, tmp_path / "page.html"), script=script) as page:
+        assert page.evaluate("dimoPlayer.decoder") == decoder
         for motion in (0, 2):
             picture, truth = compare(page, space, dict(motion=motion), space.player.latent(motion), 4)
             assert psnr(picture, truth) > 75
@@ -304,6 +309,86 @@ def test_the_camera(chrome, plain):
         assert matrix()[2, 3] == pytest.approx(0.5 * data[2, 3], rel=0.05)
 
 
+def test_fingers(chrome, plain):
+    space, path = plain
+    data = np.asarray(space.facts["camera"]["world_to_camera"])
+    phone = dict(viewport=dict(width=390, height=844), has_touch=True, is_mobile=True, device_scale_factor=2)
+    with opened(chrome, path, **phone) as page:
+        page.evaluate("dimoPlayer.ready")
+        assert page.evaluate("document.getElementById('picture').width") == 780  # a pixel for each of the screen
+        assert page.locator("#keys").is_hidden()  # a phone has none
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        client = page.context.new_cdp_session(page)
+
+        def touch(*fingers):
+            """Fingers, each a list of places, put down together, moved and taken away; the camera after that."""
+            page.locator("#picture").press("r")
+            for step, points in enumerate(zip(*fingers, strict=True)):
+                kind = "touchMove" if step else "touchStart"
+                places = [dict(x=x, y=y, id=i) for i, (x, y) in enumerate(points)]
+                client.send("Input.dispatchTouchEvent", dict(type=kind, touchPoints=places))
+            client.send("Input.dispatchTouchEvent", dict(type="touchEnd", touchPoints=[]))
+            return np.asarray(state(page)["camera"]["world_to_camera"])
+
+        turned = touch([(150, 250), (190, 250), (230, 250)])
+        assert np.abs(turned[:3, :3] - data[:3, :3]).max() > 0.1
+        assert turned[2, 3] == pytest.approx(data[2, 3], abs=0.2)
+        near = touch([(170, 250), (150, 250), (120, 250)], [(220, 250), (240, 250), (270, 250)])
+        np.testing.assert_allclose(near[:3, :3], data[:3, :3], atol=1e-6)
+        assert near[2, 3] == pytest.approx(data[2, 3] / 3, rel=0.1)  # 50 to 150 pixels apart
+        moved = touch([(150, 250), (170, 270), (190, 290)], [(220, 250), (240, 270), (260, 290)])
+        np.testing.assert_allclose(moved[:3, :3], data[:3, :3], atol=1e-6)
+        assert moved[2, 3] == pytest.approx(data[2, 3], rel=0.02)
+        assert (moved[:2, 3] - data[:2, 3] > 0.05).all()
+        assert page.evaluate("scrollY") == 0
+
+
+def test_a_canvas_that_the_device_has_no_room_for_is_smaller(chrome, plain):
+    full = "const gl = WebGL2RenderingContext.prototype, make = gl.texStorage2D, check = gl.checkFramebufferStatus;"
+    full += "let large; gl.texStorage2D = function (...a) { large = a[3] * a[4] > 40000; make.apply(this, a); };"
+    full += "gl.checkFramebufferStatus = function (...a) { return large ? 0 : check.apply(this, a); };"
+    size = "[document.getElementById('picture').width, document.getElementById('picture').height]"
+    with opened(chrome, plain[1], script=full) as page:
+        width, height = page.evaluate(size)
+        assert 10_000 < width * height <= 40_000
+        assert width / height == pytest.approx(728 / 700, rel=0.02)
+        assert floats(page, "dimoPlayer.pixels(64, 64)").std() > 0.05
+        with pytest.raises(Exception, match="This device has no room for a picture of 300 x 200 pixels"):
+            page.evaluate("dimoPlayer.pixels(300, 200)")
+    with opened(chrome, plain[1], viewport=dict(width=300, height=200)) as page:
+        with pytest.raises(Exception, match="This device has no room for a picture of 100000 x 4 pixels"):
+            page.evaluate("dimoPlayer.pixels(100000, 4)")
+        page.evaluate("() => { document.getElementById('stage').style.width = '40000px'; dimoPlayer.show({time: 0}); }")
+        assert page.evaluate(size)[0] == page.evaluate(
+            "document.getElementById('picture').getContext('webgl2').drawingBufferWidth"
+        )
+
+
+def test_what_it_keeps_is_bounded(chrome, plain, tmp_path):
+    text = plain[1].read_text("utf-8")
+    for seam, told in (
+        ("CACHE_BYTES = 96e6, POSE_BYTES = 1e6", "CACHE_BYTES = 1e5, POSE_BYTES = 1e4"),
+        ("const cache = new Map()", "const cache = window.cache = new Map()"),
+        ("const opened = new Map()", "const opened = window.opened = new Map()"),
+        ("poses = new Map()", "poses = (window.poses = (window.poses ?? []).concat(new Map())).at(-1)"),
+    ):
+        assert text.count(seam) == 1, seam
+        text = text.replace(seam, told)
+    (tmp_path / "page.html").write_text(text, "utf-8")
+    with opened(chrome, tmp_path / "page.html", viewport=dict(width=300, height=200), bypass_csp=True) as page:
+        page.evaluate(
+            "() => { const code = dimoPlayer.code(); for (let i = 0; i < 60; i++) {"
+            "dimoPlayer.show({code: code.map(x => x + 0.01 * i)});"
+            "for (let k = 0; k < 3; k++) dimoPlayer.show({time: Math.random()}); }"
+            "for (let k = 0; k < 40; k++) dimoPlayer.means(dimoPlayer.show({time: Math.random()})); }"
+        )
+        kept = page.evaluate("[cache.size, opened.size, Math.max(...poses.map(each => each.size))]")
+    frame, poses = 150 * 7 * 4, 1e4 / (16 * 7 * 8)
+    assert 10 < kept[0] <= 1e5 / frame
+    assert kept[1] == 24
+    assert kept[2] <= max(12, poses)
+
+
 def test_what_is_drawn_over_the_picture_and_taken_away(chrome, plain, tmp_path):
     with opened(chrome, plain[1], accept_downloads=True) as page:
 
@@ -431,7 +516,7 @@ def test_a_browser_that_cannot_gets_a_sentence(chrome, plain, script, sentence):
         assert sentence in page.evaluate("dimoPlayer.ready.catch(error => error.message)")
 
 
-@pytest.mark.parametrize("size", [(390, 844), (1280, 800)])
+@pytest.mark.parametrize("size", [(390, 844), (1280, 800), (820, 1180), (844, 390)])
 def test_it_fits_a_phone_and_a_desktop(chrome, plain, size):
     width, height = size
     with opened(chrome, plain[1], viewport=dict(width=width, height=height), color_scheme="dark") as page:
@@ -441,6 +526,7 @@ def test_it_fits_a_phone_and_a_desktop(chrome, plain, size):
         bar = page.locator(".transport").bounding_box()
         assert bar["x"] >= 0
         assert bar["x"] + bar["width"] <= box["width"]
+        assert page.evaluate("(e => e.scrollWidth <= e.clientWidth)(document.querySelector('.transport'))")
         unlabelled = page.evaluate(
             "[...document.querySelectorAll('button, input, select, textarea')].filter(e => !("
             "e.getAttribute('aria-label') || e.labels?.length || e.textContent.trim())).map(e => e.id)"

@@ -80,14 +80,14 @@ def test_a_device_that_is_lost_leaves_the_work_to_the_script(chrome, wide):
         assert page.evaluate("dimoPlayer.decoder") == "WebGPU"
         page.evaluate("device.destroy()")
         page.get_by_role("button", name=str(space.facts["names"][1])).first.click()
-        wait(page, "dimoPlayer.state.name === dimoPlayer.motions[1].name && dimoPlayer.decoder === 'JavaScript'")
+        wait(page, "dimoPlayer.state.name === dimoPlayer.motions[1].name && dimoPlayer.decoder === 'WebAssembly'")
         page.evaluate("dimoPlayer.show({time: 0})")
         truth = space.player.play(space.player.latent(1), [0.0]).key_points[0]
         np.testing.assert_allclose(floats(page, "dimoPlayer.keyPoints()").reshape(-1, 3), truth, atol=1e-5)
-        assert "poses worked out with JavaScript" in page.locator("#about").inner_text()
+        assert "poses worked out with WebAssembly" in page.locator("#about").inner_text()
 
 
 def test_a_driver_with_other_numbers_is_not_used(chrome, wide):
     with opened(chrome, wide[1], script=SLOW + BROKEN) as page:
         page.evaluate("dimoPlayer.ready")
-        assert page.evaluate("dimoPlayer.decoder") == "JavaScript"
+        assert page.evaluate("dimoPlayer.decoder") == "WebAssembly"

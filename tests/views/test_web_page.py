@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import html.parser
 import json
+import shutil
+import subprocess
 
 import jax
 import numpy as np
@@ -228,6 +230,36 @@ def test_text_of_a_run_never_becomes_markup(tmp_path):
     assert header["motions"][0] == dict(name=HOSTILE, caption=HOSTILE)
     assert header["prompts"] == [HOSTILE]
     assert "'unsafe-" not in written.read_text("utf-8")
+
+
+def test_only_a_page_with_the_paper_s_decoder_may_compile_its_kernel(space, tmp_path):
+    official = get_config("official")
+    official.update(num_key_points=16)
+    official.decoder.update(width=16, head_width=16, depth=2, skip=1)
+    for each, may in ((space, False), (make_space(official), True)):
+        text = page.write_page(each, tmp_path / "page.html").read_text("utf-8")
+        assert ("'wasm-unsafe-eval'" in text) is may
+        assert ("kernel" in json.loads(read(tmp_path / "page.html").scripts["header"])["decoder"]) is may
+
+
+def test_the_kernel_is_what_its_text_says(tmp_path):
+    find = "try { console.log(require.resolve('wabt')) } catch { process.exit(1) }"
+    if not shutil.which("node") or subprocess.run(["node", "-e", find], capture_output=True).returncode:
+        pytest.skip("wabt is not installed (npm install wabt, and NODE_PATH)")
+    build = (
+        "const [text, out] = process.argv.slice(1), fs = require('fs'); require('wabt')().then((wabt) => {"
+        "const module = wabt.parseWat('kernel.wat', fs.readFileSync(text, 'utf8'));"
+        "fs.writeFileSync(out, module.toBinary({}).buffer); });"
+    )
+    subprocess.run(["node", "-e", build, page.HERE / "kernel.wat", tmp_path / "kernel.wasm"], check=True)
+    assert (tmp_path / "kernel.wasm").read_bytes() == (page.HERE / "kernel.wasm").read_bytes()
+
+
+@pytest.mark.parametrize(("preset", "count", "most"), [("demo", 4300, 2e6), ("paper", 100_000, 11e6)])
+def test_a_page_stays_small(tmp_path, preset, count, most):
+    space = make_space(get_config(preset), num_gaussians=count)
+    size = page.write_page(space, tmp_path / "page.html").stat().st_size
+    assert 0.8 * most < size < most
 
 
 def test_a_seam_that_is_missing_is_an_error():

@@ -3,7 +3,7 @@
 
 const POSE = 7; // translation and rotation of a key point
 const AFFINE = 16; // what a Gaussian sums of its key points: rotation matrix, shift, quaternion
-const CACHE_BYTES = 96e6;
+const CACHE_BYTES = 96e6, POSE_BYTES = 1e6; // of posed Gaussians of all motions; of poses of one
 
 // Sines, then cosines, of 2^i f x for every x; as `decoder.encode`.
 function encodeSines(values, numBands, lowest) {
@@ -134,9 +134,14 @@ function makeMlpDecoder(options, arrays, positions) {
 
 // Indices of the `count` smallest distances, ascending; equal ones in order of index.
 function pickNearest(distances, count) {
-  const order = Array.from(distances.keys());
-  order.sort((a, b) => distances[a] - distances[b] || a - b);
-  return order.slice(0, count);
+  const picked = [];
+  for (let i = 0; i < distances.length; i++) {
+    if (picked.length === count && !(distances[i] < distances[picked[count - 1]])) continue;
+    let place = Math.min(picked.length, count - 1);
+    for (; place > 0 && distances[i] < distances[picked[place - 1]]; place--) picked[place] = picked[place - 1];
+    picked[place] = i;
+  }
+  return picked;
 }
 
 // Edges [K][J] of the motion graph: nearest by distance between whole trajectories, canonical position included.
@@ -161,13 +166,14 @@ function weigh(header, arrays, neighbors, numNeighbors) {
   const {means, positions, log_radii: logRadii} = arrays, count = means.length / 3;
   const weights = new Float32Array(count * numNeighbors), {kind, floor} = header.skinning;
   const scores = new Float64Array(numNeighbors);
+  const falls = Float64Array.from(logRadii, (x) => -0.5 * Math.exp(-(kind === "authors" ? 2 : 1) * x));
   for (let i = 0; i < count; i++) {
     let largest = -Infinity, sum = 0;
     for (let j = 0; j < numNeighbors; j++) {
       const k = neighbors[i * numNeighbors + j];
       const x = means[3 * i] - positions[3 * k], y = means[3 * i + 1] - positions[3 * k + 1];
       const z = means[3 * i + 2] - positions[3 * k + 2];
-      scores[j] = -0.5 * (x * x + y * y + z * z) * Math.exp(-(kind === "authors" ? 2 : 1) * logRadii[k]);
+      scores[j] = (x * x + y * y + z * z) * falls[k];
       largest = Math.max(largest, scores[j]);
     }
     for (let j = 0; j < numNeighbors; j++) {
@@ -234,11 +240,12 @@ function skin(arrays, maps, neighbors, weights, numNeighbors) {
 // The model of a page. `open(code)` gives a motion; its graph is made by the first look at a Gaussian of it.
 function makeModel(header, arrays) {
   const positions = arrays.positions, count = positions.length / 3;
-  const make = {basis: makeBasisDecoder, mlp: makeMlpDecoder}[header.decoder.kind];
-  const decode = make(header.decoder, arrays, positions);
+  const given = [header.decoder, arrays, positions], compiled = header.decoder.kernel ? makeWasmDecoder(...given) : null;
+  const decode = compiled ?? {basis: makeBasisDecoder, mlp: makeMlpDecoder}[header.decoder.kind](...given);
   const graphTimes = Array.from({length: header.num_frames}, (_, frame) => Math.fround(frame / header.num_frames));
   const numNeighbors = Math.min(header.graph.num_neighbors, count);
   const size = arrays.means.length / 3 * 7 * 4;
+  const mostPoses = Math.max(2 * header.num_frames, Math.floor(POSE_BYTES / (count * POSE * 8)));
   const cache = new Map(); // posed Gaussians by motion and time, the least recently seen first
 
   const remember = (key, make) => {
@@ -254,7 +261,7 @@ function makeModel(header, arrays) {
     const number = opened++, poses = new Map();
     const pose = (time) => {
       if (!poses.has(time)) {
-        if (poses.size > 400) poses.clear();
+        if (poses.size >= mostPoses) poses.clear();
         poses.set(time, decode(code, time));
       }
       return poses.get(time);
@@ -298,6 +305,8 @@ function makeModel(header, arrays) {
       fill: (time, known) => poses.set(time, known),
       keyPoints: track,
       edges: () => finish().edges,
+      // What skins Gaussians at a time, for who does it elsewhere.
+      posed: (time) => ({...finish(), maps: toAffine(pose(time), positions, header.unit), numNeighbors}),
       at: (time) => remember(`${number} ${time}`, () => {
         const {neighbors, weights} = finish();
         const maps = toAffine(pose(time), positions, header.unit);
@@ -306,5 +315,5 @@ function makeModel(header, arrays) {
       }),
     };
   };
-  return {open, graphTimes, numKeyPoints: count};
+  return {open, numNeighbors, numKeyPoints: count, decoder: compiled ? "WebAssembly" : "JavaScript"};
 }

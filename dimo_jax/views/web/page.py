@@ -21,8 +21,9 @@ from dimo_jax.views.web.known import describe_model
 
 HERE = Path(__file__).parent
 # In this order one script: what stands first is used by what follows.
-_NAMES = ("model", "gpu", "splats", "renderer", "camera", "sentences", "overlay", "player", "panel")
+_NAMES = ("model", "wasm", "gpu", "splats", "skinner", "renderer", "camera", "sentences", "overlay", "player", "panel")
 SCRIPTS = tuple(f"{name}.js" for name in _NAMES)
+_OF_THE_PAPER = ("wasm.js", "gpu.js")  # only the paper's decoder takes them
 _SEAM = re.compile(r"\{\{(\w+)\}\}")
 
 
@@ -41,6 +42,8 @@ def write_page(
       UserError: a component that the page cannot compute, by its config key; nothing is written.
     """
     header = describe_model(model)
+    if header["decoder"]["kind"] == "mlp":
+        header["decoder"]["kernel"] = base64.b64encode((HERE / "kernel.wasm").read_bytes()).decode()
     arrays = collect_arrays(model)
     if prompts:
         arrays["prompts"] = np.stack([code for _, code in prompts]).astype(np.float32)
@@ -69,10 +72,13 @@ def write_page(
 
 def fill_page(header: Mapping[str, Any], arrays: str) -> str:
     """The page's HTML with the text of its arrays; what is in `header` can never become markup."""
-    script = _squeeze("(() => {\n'use strict';\n" + "".join(map(_read, SCRIPTS)) + "})();\n")
+    large = header["decoder"]["kind"] == "mlp"
+    script = "".join(_read(name) for name in SCRIPTS if large or name not in _OF_THE_PAPER)
+    script = _squeeze(f"(() => {{\n'use strict';\n{script}}})();\n")
     style = _squeeze(_read("player.css"))
+    compiles = " 'wasm-unsafe-eval'" if "kernel" in header["decoder"] else ""  # its one kernel, of kernel.wat
     policy = (
-        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data: blob:; "
+        f"default-src 'none'; script-src '{_hash(script)}'{compiles}; style-src '{_hash(style)}'; img-src data: blob:; "
         "media-src blob:; base-uri 'none'; form-action 'none'"
     )
     seams = dict(

@@ -40,7 +40,7 @@ function bindCamera(player, canvas) {
     const pointer = pointers.get(event.pointerId);
     if (!pointer) return;
     const height = canvas.clientHeight || 1;
-    if (pointers.size === 2) {
+    if (pointers.size > 1) {
       const before = spread();
       Object.assign(pointer, {x: event.clientX, y: event.clientY});
       const after = spread();
@@ -358,7 +358,7 @@ function bindPanel(player) {
       : `As --num_samples=1 --seed=${sample}${near} --spread=${spread} of --app=sample.`;
     showPlace(shown, player.code);
     find("about").textContent = `${player.numGaussians} Gaussians and ${player.numKeyPoints} key points, blended into `
-      + `${player.renderer.target} pixels; poses worked out with ${player.decoder}${header.half ? "; numbers of 16 bits" : ""}. This page loads nothing and sends nothing.`;
+      + `${player.renderer.target} pixels; poses worked out with ${player.decoder}, put on Gaussians with ${player.skinning}${header.half ? "; numbers of 16 bits" : ""}. This page loads nothing and sends nothing.`;
   };
 }
 

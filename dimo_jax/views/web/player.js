@@ -80,7 +80,10 @@ function makeMap(arrays, numMotions, dim) {
 function makePlayer(header, arrays, canvas, overlay, changed) {
   const numMotions = header.motions.length, dim = arrays.codes.length / numMotions;
   const numSamples = arrays.chosen.length, numFrames = header.num_frames;
-  const model = makeModel(header, arrays), projectSplats = makeProjector(arrays), map = makeMap(arrays, numMotions, dim);
+  const model = makeModel(header, arrays), map = makeMap(arrays, numMotions, dim);
+  const known = readGaussians(arrays), {numNeighbors, numKeyPoints} = model;
+  const scene = {...known, sh: arrays.sh, rest: listRest(arrays, known), numNeighbors, numKeyPoints};
+  const projectSplats = makeProjector(arrays, scene), putInOrder = makeOrderer(arrays, scene);
   const colors = colorPoints(arrays.positions), last = (numFrames - 1) / numFrames;
   const middle = [0, 0, 0];
   arrays.means.forEach((value, i) => { middle[i % 3] += value / (arrays.means.length / 3); });
@@ -150,7 +153,7 @@ function makePlayer(header, arrays, canvas, overlay, changed) {
     return motion;
   };
 
-  let motion = null, detail = 1, stepped = false, tracks = null, timer = 0, clock = 0;
+  let motion = null, checked = false, detail = 1, stepped = false, tracks = null, timer = 0, clock = 0;
   let queued = false; // a picture is asked for
   const timeNow = () => Math.fround(stepped ? Math.round(state.time * numFrames) / numFrames : state.time);
 
@@ -164,6 +167,9 @@ function makePlayer(header, arrays, canvas, overlay, changed) {
     stepped = Math.min(...costs) > SLOW_POSE;
   };
 
+  const reach = arrays.positions.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+  const isAlike = (points, truth) => points.every((x, i) => Math.abs(x - truth[i]) <= LEAST_LIKENESS * reach);
+
   // With WebGPU, where an adapter gives the poses that this script does; null elsewhere, and once it has failed.
   let decodeMany = null;
   const useGpu = async () => {
@@ -172,12 +178,8 @@ function makePlayer(header, arrays, canvas, overlay, changed) {
       const found = await makeGpuDecoder(header.decoder, arrays, arrays.positions);
       if (!found) return;
       const first = model.open(codeOf(0)), [poses] = await found(first.code, [0]), truth = first.keyPoints(0);
-      const reach = arrays.positions.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
-      const away = truth.reduce((most, x, i) => {
-        const k = Math.floor(i / 3), axis = i % 3;
-        return Math.max(most, Math.abs(arrays.positions[i] + poses[k * POSE + axis] - x));
-      }, 0);
-      if (away <= LEAST_LIKENESS * reach) decodeMany = found;
+      const seen = truth.map((_, i) => arrays.positions[i] + poses[Math.floor(i / 3) * POSE + i % 3]);
+      if (isAlike(seen, truth)) decodeMany = found;
     } catch {} // a driver that has no such thing after all: scripts do
   };
   const fillPoses = async (opened, told) => {
@@ -193,7 +195,17 @@ function makePlayer(header, arrays, canvas, overlay, changed) {
     }
   };
 
-  const renderer = makeRenderer(canvas, arrays.means.length / 3, () => redraw());
+  const renderer = makeRenderer(canvas, scene, () => redraw());
+  const takePicture = (camera) => {
+    if (!renderer.skins) return projectSplats(motion.at(timeNow()), camera);
+    const posed = motion.posed(timeNow());
+    return {posed, camera, ...putInOrder(posed, camera)};
+  };
+  // A driver whose arithmetic is not the script's does not skin.
+  const checkSkinning = () => {
+    if (!renderer.skins) return;
+    if (!isAlike(renderer.means(motion.posed(timeNow())), motion.at(timeNow()).means)) renderer.skinNoMore();
+  };
   const sizes = () => {
     const box = canvas.getBoundingClientRect(), ratio = Math.min(window.devicePixelRatio || 1, 2);
     const width = Math.max(1, Math.round(box.width * ratio)), height = Math.max(1, Math.round(box.height * ratio));
@@ -218,9 +230,10 @@ function makePlayer(header, arrays, canvas, overlay, changed) {
     if (!motion) return;
     const {width, height, ratio} = sizes();
     const share = whole ? 1 : Math.min(1, Math.max(detail, LEAST_DETAIL_SIDE / Math.min(width, height)));
-    const [w, h] = [Math.max(1, Math.round(width * share)), Math.max(1, Math.round(height * share))];
+    const sized = (by) => [width, height].map((length) => Math.max(1, Math.round(length * by)));
+    const [w, h] = sized(share * renderer.findShare(...sized(share)));
     if (canvas.width !== w || canvas.height !== h) [canvas.width, canvas.height] = [w, h];
-    renderer.draw(projectSplats(motion.at(timeNow()), camera.fit(w, h)), state.ground);
+    renderer.draw(takePicture(camera.fit(w, h)), state.ground);
     drawOver(width, height, ratio);
     state.pictures++;
     changed(state);
@@ -254,12 +267,16 @@ function makePlayer(header, arrays, canvas, overlay, changed) {
     const [code, name, words] = resolve(what);
     motion = open(code);
     tracks = null;
+    if (!checked) checkSkinning();
+    checked = true;
     Object.assign(state, {what, name, words, busy: ""});
   };
   let latest = 0;
   const player = {
     state, camera, map, renderer, numSamples, dim, header, useGpu,
-    get decoder() { return decodeMany ? "WebGPU" : "JavaScript"; },
+    get skinning() { return renderer.skins ? "WebGL" : "JavaScript"; },
+    means: () => (renderer.skins ? renderer.means(motion.posed(timeNow())) : motion.at(timeNow()).means),
+    get decoder() { return decodeMany ? "WebGPU" : model.decoder; },
     get stepped() { return stepped; },
     get code() { return Array.from(motion.code); },
     ask,
@@ -324,11 +341,10 @@ function makePlayer(header, arrays, canvas, overlay, changed) {
       if (target.height !== canvas.height) target.height = canvas.height;
       const context = target.getContext("2d");
       context.drawImage(canvas, 0, 0);
-      if (!overlay.hidden) context.drawImage(overlay, 0, 0);
+      if (!overlay.hidden) context.drawImage(overlay, 0, 0, target.width, target.height);
     },
     pixels(width, height) {
-      const splats = projectSplats(motion.at(timeNow()), camera.fit(width, height));
-      return renderer.read(splats, header.background, width, height);
+      return renderer.read(takePicture(camera.fit(width, height)), header.background, width, height);
     },
   };
   measure();
@@ -344,6 +360,7 @@ function describeApi(player, ready) {
     numSamples: player.numSamples,
     get target() { return player.renderer.target; },
     get decoder() { return player.decoder; },
+    get skinning() { return player.skinning; },
     async prepare(what) { await player.prepare(what); },
     show({time, camera, ...what} = {}) {
       if (camera !== undefined) player.camera.set(camera);
@@ -357,7 +374,7 @@ function describeApi(player, ready) {
     play: () => player.play(),
     pause: () => player.pause(),
     keyPoints: () => player.motionNow().keyPoints(player.timeNow()),
-    means: () => player.motionNow().at(player.timeNow()).means,
+    means: () => player.means(),
     edges: () => player.motionNow().edges(),
     code: () => player.code,
     pixels: (width, height) => player.pixels(width, height),

@@ -31,6 +31,7 @@ void main() { gl_Position = vec4(vec2(gl_VertexID & 1, gl_VertexID >> 1) * 4.0 -
 // Row 0 of the target is the picture's top, row 0 of the canvas its bottom.
 const SCREEN_FRAGMENT = `#version 300 es
 precision highp float;
+precision highp sampler2D;
 uniform sampler2D picture;
 uniform vec3 background;
 out vec4 pixel;
@@ -43,6 +44,7 @@ const NO_WEBGL = "This browser does not offer WebGL 2, which draws the object. T
   + "Safari, or switch on hardware acceleration in its settings.";
 const NO_FLOATS = "This browser's WebGL cannot blend into floating-point pictures, which drawing the object needs. Try "
   + "another browser or device.";
+const MOST_PIXELS = 2 ** 23; // of the canvas, at 16 bytes each
 
 function compileProgram(gl, vertex, fragment) {
   const program = gl.createProgram();
@@ -59,8 +61,9 @@ function compileProgram(gl, vertex, fragment) {
   return program;
 }
 
-// A target with a texture of a format; null where this device cannot draw into it.
+// A target with a texture of a format; null where this device cannot draw into it, or has no room for it.
 function makeTarget(gl, format, width, height) {
+  while (gl.getError()) {} // those of before
   const texture = gl.createTexture(), buffer = gl.createFramebuffer();
   gl.bindTexture(gl.TEXTURE_2D, texture);
   gl.texStorage2D(gl.TEXTURE_2D, 1, format, width, height);
@@ -68,7 +71,7 @@ function makeTarget(gl, format, width, height) {
   gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MAG_FILTER, gl.NEAREST);
   gl.bindFramebuffer(gl.FRAMEBUFFER, buffer);
   gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, texture, 0);
-  const complete = gl.checkFramebufferStatus(gl.FRAMEBUFFER) === gl.FRAMEBUFFER_COMPLETE;
+  const complete = gl.checkFramebufferStatus(gl.FRAMEBUFFER) === gl.FRAMEBUFFER_COMPLETE && !gl.getError();
   const target = {texture, buffer, width, height};
   if (complete) return target;
   freeTarget(gl, target);
@@ -81,7 +84,7 @@ function freeTarget(gl, target) {
 }
 
 // Everything that a context holds, made anew where a lost one comes back.
-function makeResources(gl, numGaussians) {
+function makeResources(gl, scene, skins) {
   // Blending into 32 bits is an extension of its own, and phones often have 16 alone.
   const whole = gl.getExtension("EXT_color_buffer_float") && gl.getExtension("EXT_float_blend");
   const half = gl.getExtension("EXT_color_buffer_float") || gl.getExtension("EXT_color_buffer_half_float");
@@ -97,47 +100,61 @@ function makeResources(gl, numGaussians) {
   const instances = gl.createBuffer(), layout = gl.createVertexArray(), empty = gl.createVertexArray();
   gl.bindVertexArray(layout);
   gl.bindBuffer(gl.ARRAY_BUFFER, instances);
-  gl.bufferData(gl.ARRAY_BUFFER, numGaussians * SPLAT * 4, gl.DYNAMIC_DRAW);
+  gl.bufferData(gl.ARRAY_BUFFER, scene.count * SPLAT * 4, gl.DYNAMIC_DRAW);
   for (let slot = 0; slot < 3; slot++) {
     gl.enableVertexAttribArray(slot);
     gl.vertexAttribPointer(slot, 4, gl.FLOAT, false, SPLAT * 4, slot * 16);
     gl.vertexAttribDivisor(slot, 1);
   }
   const uniforms = {size: gl.getUniformLocation(splat, "size"), background: gl.getUniformLocation(screen, "background")};
-  return {splat, screen, instances, layout, empty, uniforms, format: chosen[1], name: chosen[2], target: null};
+  const mostSide = Math.min(gl.getParameter(gl.MAX_TEXTURE_SIZE), ...gl.getParameter(gl.MAX_VIEWPORT_DIMS));
+  const skinner = skins ? makeSkinner(gl, scene) : null;
+  return {splat, screen, instances, layout, empty, uniforms, skinner, mostSide, format: chosen[1], name: chosen[2], target: null};
 }
 
-// Draws into a canvas and into arrays. `redraw` is called once a lost context is back.
-function makeRenderer(canvas, numGaussians, redraw) {
+// Draws into a canvas and into arrays. A picture is {splats, count}, or of Gaussians that are skinned here {posed, camera,
+// order, count}. `redraw` is called once a lost context is back.
+function makeRenderer(canvas, scene, redraw) {
   const gl = canvas.getContext("webgl2", {alpha: false, antialias: false, depth: false, powerPreference: "high-performance"});
   if (!gl) throw new Error(NO_WEBGL);
-  let own = makeResources(gl, numGaussians);
+  let skins = scene.count > SKIN_ABOVE, mostPixels = MOST_PIXELS;
+  let own = makeResources(gl, scene, skins);
   canvas.addEventListener("webglcontextlost", (event) => {
     event.preventDefault(); // else it does not come back
     own = null;
   });
   canvas.addEventListener("webglcontextrestored", () => {
-    own = makeResources(gl, numGaussians);
+    own = makeResources(gl, scene, skins);
     redraw();
   });
 
-  const blend = ({splats, count}, width, height) => {
-    if (!own.target || own.target.width !== width || own.target.height !== height) {
-      if (own.target) freeTarget(gl, own.target);
-      own.target = makeTarget(gl, own.format, width, height);
-    }
+  // Whether a target of a size is there now.
+  const reserve = (width, height) => {
+    if (own.target && own.target.width === width && own.target.height === height) return true;
+    if (own.target) freeTarget(gl, own.target);
+    own.target = Math.max(width, height) <= own.mostSide ? makeTarget(gl, own.format, width, height) : null;
+    return own.target !== null;
+  };
+  const bindTarget = () => {
     gl.bindFramebuffer(gl.FRAMEBUFFER, own.target.buffer);
-    gl.viewport(0, 0, width, height);
+    gl.viewport(0, 0, own.target.width, own.target.height);
     gl.clearColor(0, 0, 0, 0);
     gl.clear(gl.COLOR_BUFFER_BIT);
-    gl.useProgram(own.splat);
-    gl.uniform2f(own.uniforms.size, width, height);
-    gl.bindVertexArray(own.layout);
-    gl.bindBuffer(gl.ARRAY_BUFFER, own.instances);
-    gl.bufferSubData(gl.ARRAY_BUFFER, 0, splats, 0, count * SPLAT);
     gl.enable(gl.BLEND);
     gl.blendFunc(gl.ONE_MINUS_DST_ALPHA, gl.ONE);
-    gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, count);
+  };
+  const blend = (picture, width, height) => {
+    if (!reserve(width, height)) throw new Error(`This device has no room for a picture of ${width} x ${height} pixels.`);
+    if (picture.posed) own.skinner.draw(picture, bindTarget);
+    else {
+      bindTarget();
+      gl.useProgram(own.splat);
+      gl.uniform2f(own.uniforms.size, width, height);
+      gl.bindVertexArray(own.layout);
+      gl.bindBuffer(gl.ARRAY_BUFFER, own.instances);
+      gl.bufferSubData(gl.ARRAY_BUFFER, 0, picture.splats, 0, picture.count * SPLAT);
+    }
+    gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, picture.count);
     gl.disable(gl.BLEND);
   };
 
@@ -150,7 +167,24 @@ function makeRenderer(canvas, numGaussians, redraw) {
     },
     // How pixels are held, "RGBA32F" or "RGBA16F"; "" while the context is lost.
     get target() { return own ? own.name : ""; },
-    get context() { return gl; },
+    // Whether Gaussians are skinned here.
+    get skins() { return Boolean(own?.skinner); },
+    skinNoMore() {
+      skins = false;
+      if (own) own.skinner = null;
+    },
+    means: (posed) => own.skinner.means(posed),
+    // The largest share of a size that the canvas can have here; 0 where there is no room at all.
+    findShare(width, height) {
+      if (!own) return 1;
+      let share = Math.min(1, Math.sqrt(mostPixels / (width * height)), own.mostSide / Math.max(width, height));
+      const sized = (length) => Math.max(1, Math.floor(length * share));
+      while (share > 0.01 && !reserve(sized(width), sized(height))) {
+        share *= 0.7;
+        mostPixels = share * share * width * height;
+      }
+      return share;
+    },
     draw(picture, background) {
       if (!own) return;
       const {width, height} = canvas;

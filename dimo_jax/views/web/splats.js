@@ -21,11 +21,20 @@ function evaluateBasis(x, y, z, degree, out) {
   out[14] = planar * z * (x * x - y * y), out[15] = -sectoral * x * (x * x - 3 * y * y);
 }
 
-// Projects and sorts; keeps its buffers from one picture to the next.
-function makeProjector(arrays) {
-  const light = arrays.light && Array.from(arrays.light, (x) => x / Math.hypot(...arrays.light));
+// Of a camera: the slopes x/z and y/z, least and most, that the Jacobian takes, and its place in the world.
+function boundSlopes({focal, center, width, height}) {
+  return [width, height].map((size, axis) => {
+    return [-IMAGE_MARGIN * size - center[axis], (1 + IMAGE_MARGIN) * size - center[axis]].map((x) => x / focal[axis]);
+  });
+}
+
+function findEye({rotation: r, shift}) {
+  return [0, 1, 2].map((j) => -(r[j] * shift[0] + r[3 + j] * shift[1] + r[6 + j] * shift[2]));
+}
+
+// What Gaussians keep in every pose, in the units that a picture takes.
+function readGaussians(arrays) {
   const count = arrays.means.length / 3, coefficients = arrays.sh.length / count / 3;
-  const degree = Math.round(Math.sqrt(coefficients)) - 1;
   const scales = Float64Array.from(arrays.log_scales, Math.exp);
   const opacities = Float64Array.from(arrays.logit_opacities, (x) => 1 / (1 + Math.exp(-x)));
   const reaches = opacities.map((x) => Math.sqrt(2 * Math.log(Math.max(x / MIN_ALPHA, 1))));
@@ -34,23 +43,62 @@ function makeProjector(arrays) {
     const length = Math.hypot(...canonical.subarray(4 * i, 4 * i + 4)) || 1;
     for (let c = 0; c < 4; c++) canonical[4 * i + c] /= length;
   }
-  const unsorted = new Float32Array(count * SPLAT), sorted = new Float32Array(count * SPLAT);
-  const depths = new Float32Array(count), bits = new Uint32Array(depths.buffer);
-  let order = new Uint32Array(count), other = new Uint32Array(count);
-  const histogram = new Uint32Array(2048), values = new Float64Array(16);
+  const light = arrays.light && Array.from(arrays.light, (x) => x / Math.hypot(...arrays.light));
+  return {count, coefficients, scales, opacities, reaches, canonical, light};
+}
 
-  // Places of the first `drawn` splats by ascending depth, equal ones in order of index. Depths are above 0, so that
-  // their bits order as they do.
+// Puts Gaussians in order of depth. Sets `depths[i]` and lists i in `order` for those that are drawn, then sorts.
+function makeSorter(count) {
+  const depths = new Float32Array(count), bits = new Uint32Array(depths.buffer), histogram = new Uint32Array(2048);
+  let order = new Uint32Array(count), other = new Uint32Array(count);
+  // The first `drawn` of them by ascending depth, equal ones in order of index. Depths are above 0, so that their bits
+  // order as they do.
   const sort = (drawn) => {
-    for (let i = 0; i < drawn; i++) order[i] = i;
     for (const shift of [0, 11, 22]) {
       histogram.fill(0);
-      for (let i = 0; i < drawn; i++) histogram[(bits[i] >>> shift) & 2047]++;
+      for (let i = 0; i < drawn; i++) histogram[(bits[order[i]] >>> shift) & 2047]++;
       for (let i = 0, sum = 0; i < 2048; i++) [histogram[i], sum] = [sum, sum + histogram[i]];
       for (let i = 0; i < drawn; i++) other[histogram[(bits[order[i]] >>> shift) & 2047]++] = order[i];
       [order, other] = [other, order];
     }
+    return order;
   };
+  return {depths, sort, get order() { return order; }};
+}
+
+// The order of Gaussians that are skinned elsewhere. A depth is linear in the maps of its key points, so that the third
+// row of the camera goes through these first and four products a key point are left.
+function makeOrderer(arrays, scene) {
+  const {count, opacities} = scene, {means} = arrays, sorter = makeSorter(count);
+  return ({maps, neighbors, weights, numNeighbors}, {rotation: r, shift}) => {
+    const numKeyPoints = maps.length / AFFINE, rows = new Float64Array(4 * numKeyPoints), {depths, order} = sorter;
+    for (let k = 0; k < numKeyPoints; k++) {
+      for (let c = 0; c < 3; c++) {
+        rows[4 * k + c] = r[6] * maps[k * AFFINE + c] + r[7] * maps[k * AFFINE + 3 + c] + r[8] * maps[k * AFFINE + 6 + c];
+        rows[4 * k + 3] += r[6 + c] * maps[k * AFFINE + 9 + c];
+      }
+    }
+    let drawn = 0;
+    for (let i = 0, at = 0; i < count; i++) {
+      const x = means[3 * i], y = means[3 * i + 1], z = means[3 * i + 2];
+      let depth = shift[2];
+      for (let j = 0; j < numNeighbors; j++, at++) {
+        const k = 4 * neighbors[at];
+        depth += weights[at] * (rows[k] * x + rows[k + 1] * y + rows[k + 2] * z + rows[k + 3]);
+      }
+      if (!(depth > NEAR && depth < MAX_LENGTH && opacities[i] >= MIN_ALPHA)) continue;
+      depths[i] = depth;
+      order[drawn++] = i;
+    }
+    return {order: sorter.sort(drawn), count: drawn};
+  };
+}
+
+// Projects and sorts; keeps its buffers from one picture to the next.
+function makeProjector(arrays, scene) {
+  const {count, coefficients, scales, opacities, reaches, canonical, light} = scene;
+  const degree = Math.round(Math.sqrt(coefficients)) - 1, sorter = makeSorter(count), values = new Float64Array(16);
+  const unsorted = new Float32Array(count * SPLAT), sorted = new Float32Array(count * SPLAT);
 
   // A direction in the axes that the colours of Gaussian i were learnt in.
   const turnBack = (i, quats, x, y, z) => {
@@ -64,11 +112,7 @@ function makeProjector(arrays) {
 
   return (frame, camera) => {
     const {means, quats} = frame, {rotation: r, shift, focal, center, width, height} = camera;
-    const limits = [
-      [(-IMAGE_MARGIN * width - center[0]) / focal[0], ((1 + IMAGE_MARGIN) * width - center[0]) / focal[0]],
-      [(-IMAGE_MARGIN * height - center[1]) / focal[1], ((1 + IMAGE_MARGIN) * height - center[1]) / focal[1]],
-    ];
-    const eye = [0, 1, 2].map((j) => -(r[j] * shift[0] + r[3 + j] * shift[1] + r[6 + j] * shift[2]));
+    const limits = boundSlopes(camera), eye = findEye(camera), listed = sorter.order;
     let drawn = 0;
     for (let i = 0; i < count; i++) {
       const mx = means[3 * i], my = means[3 * i + 1], mz = means[3 * i + 2], opacity = opacities[i];
@@ -111,9 +155,11 @@ function makeProjector(arrays) {
         for (let b = 0; b < coefficients; b++) color += values[b] * arrays.sh[(i * coefficients + b) * 3 + c];
         unsorted[at + 8 + c] = Math.max(color, 0);
       }
-      depths[drawn++] = z;
+      sorter.depths[drawn] = z;
+      listed[drawn] = drawn;
+      drawn++;
     }
-    sort(drawn);
+    const order = sorter.sort(drawn);
     for (let i = 0; i < drawn; i++) {
       const from = order[i] * SPLAT;
       for (let c = 0; c < SPLAT; c++) sorted[i * SPLAT + c] = unsorted[from + c];
