@@ -83,6 +83,15 @@ def read_sizes(config: Mapping[str, Any], key: str, default: list[int], path: Pa
     return tuple(values)
 
 
+def list_names(path: Path, what: str) -> list[str]:
+    """Names of the arrays of a checkpoint, see `read_arrays`.
+
+    Raises:
+      UserError: a file that is missing, cut short or damaged.
+    """
+    return list(_list_entries(path, what))
+
+
 def read_arrays(path: Path, shapes: Shapes, *, rename: Callable[[str], str | None], what: str) -> dict[str, np.ndarray]:
     """The arrays of a checkpoint, all of them and no others.
 
