@@ -308,25 +308,25 @@ def pass_views(
     remat: bool = False,
     between: Between | None = None,
 ) -> Array:
-    """What `predict_noise` runs, among whose layers another model may put its own (`between`, see `Between`)."""
+    """`predict_noise` for a model that puts layers of its own in between, see `Between`.
+
+    `image` [N,V,K,text_dim] is what `embed_image` makes of a picture's tokens.
+    """
     num, views, height, width = latents.shape[:4]
     factor = 2 ** (len(config.multiples) - 1)
     if height % factor or width % factor:
         raise ValueError(f"latents of {height} x {width}, expected multiples of {factor}")
-    if (image is not None and params.image is None) or (cameras is not None and params.camera is None):
-        raise ValueError("pictures or cameras for a UNet that has no arrays for them")
+    if cameras is not None and params.camera is None:
+        raise ValueError("cameras for a UNet that has no arrays for them")
     kind = params.first.kernel.dtype
     times = jnp.broadcast_to(timesteps if timesteps.ndim == 2 else timesteps[:, None], (num, views)).reshape(-1)
     time = _embed(params.time, encode_frequencies(times, config.channels))
     if cameras is not None and params.camera is not None:
         time = time + _embed(params.camera, cameras.reshape(num * views, -1).astype(jnp.float32))
-    tokens = None
-    if image is not None and params.image is not None:
-        tokens = resample(params.image, image.reshape(num * views, *image.shape[2:]).astype(kind))
     seen = Seen(
         time=time.astype(kind),
         text=jnp.repeat(text.astype(kind), views, axis=0),
-        image=tokens,
+        image=None if image is None else image.reshape(num * views, *image.shape[2:]).astype(kind),
         num_views=views,
         image_weight=image_weight,
         config=config,
@@ -340,6 +340,19 @@ def pass_views(
 def _embed(layers: tuple[Dense, Dense], x: Array) -> Array:
     inner, outer = layers
     return outer(jax.nn.silu(inner(x)))
+
+
+def embed_image(params: UNetParams, image: Array) -> Array:
+    """Tokens [...,M,image_dim] of pictures -> [...,K,text_dim], which attention looks at.
+
+    Raises:
+      ValueError: a UNet without arrays for pictures.
+    """
+    if params.image is None:
+        raise ValueError("pictures for a UNet that has no arrays for them")
+    flat = image.reshape(-1, *image.shape[-2:]).astype(params.first.kernel.dtype)
+    found = resample(params.image, flat)
+    return found.reshape(*image.shape[:-2], *found.shape[1:])
 
 
 @functools.partial(jax.jit, static_argnames=("config", "image_weight", "attend", "remat"))
@@ -385,7 +398,7 @@ def predict_noise(
         latents,
         timesteps,
         text,
-        image,
+        None if image is None else embed_image(params, image),
         cameras,
         config=config,
         image_weight=image_weight,
