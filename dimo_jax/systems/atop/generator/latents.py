@@ -12,6 +12,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from dimo_jax.core.types import Array, Camera, Gaussians
@@ -23,10 +24,11 @@ from dimo_jax.meshes.objects import ObjectMesh
 from dimo_jax.render.project import project
 from dimo_jax.render.rasterize.api import NUM_FEATURES
 from dimo_jax.systems.atop.seen.clouds import surface_of
-from dimo_jax.systems.atop.seen.splats import COUNT, Blend, composite, place_gaussians
+from dimo_jax.systems.atop.seen.splats import COUNT, Blend, composite, find_neighbors, place_gaussians, stretch
 
 LEARNING_RATE = 5e-3  # of the paper's Adam, lengths in object diagonals
 LOOK_STEPS, LOOK_RATE = 200, 0.05
+STIFFNESS = 30.0
 
 
 class LatentScene(flax.struct.PyTreeNode):
@@ -160,6 +162,7 @@ def distill(
     rate: float = LEARNING_RATE,
     weight: str = "sigma2",
     prediction: Prediction = "epsilon",
+    stiffness: float = STIFFNESS,
     blend: Blend = composite,
 ) -> Moves:
     """Moves that a frozen model finds likely (Eq. 7), by Adam, with timesteps that narrow (`distillation.anneal`).
@@ -174,16 +177,24 @@ def distill(
       rate: of it; lengths are in object sizes.
       weight: w(t), one of `distillation.WEIGHTS`.
       prediction: what the model predicts.
+      stiffness: how much free points keep the distances of their neighbours; the paper has 0, with which those that
+        hardly show wander off.
       blend: what draws the Gaussians.
     """
     optimizer = optax.adam(rate)
+    rest = scene.gaussians.means[-scene.num_moving :]
+    near = find_neighbors(np.asarray(rest)) if isinstance(moves, FreeMoves) and stiffness else None
 
     def loss(moves: Moves, keys: Array, progress: Array) -> Array:
         drawn = draw_video(scene, moves, cameras, blend=blend)
         timestep = draw_timestep(keys[0], *anneal(progress))
         noise = jax.random.normal(keys[1], drawn.shape)
         found = distillation_gradient(predict, drawn, noise, timestep, weight=weight, prediction=prediction)
-        return distillation_loss(drawn, found)
+        total = distillation_loss(drawn, found)
+        if near is None:
+            return total
+        pull = jax.vmap(lambda places: stretch(places, neighbors=near, rest=rest, size=scene.size))
+        return total + stiffness * jnp.mean(pull(part_clouds(scene, moves)[1:]))
 
     def step(carry: tuple[Moves, Any], row: tuple[Array, Array]) -> tuple[tuple[Moves, Any], None]:
         moves, state = carry
