@@ -53,7 +53,7 @@ def sample_ddim(
     """
     timesteps, here, following = plan_steps(num_steps, plan_alphas() if alphas is None else alphas)
 
-    def step(x: Array, row: tuple[Array, Array, Array]) -> tuple[Array, None]:
+    def step(x: Array, row: tuple[Array, ...]) -> tuple[Array, None]:
         timestep, now, then = row
         found = to_noise(predict(x, timestep).astype(x.dtype), x, now, prediction=prediction)
         data = (x - jnp.sqrt(1 - now) * found) / jnp.sqrt(now)

@@ -73,10 +73,13 @@ def _assemble(words: Path, merges: Path) -> Any:
     if not all(type(value) is int and 0 <= value < 1 << 24 for value in vocab.values()):
         raise UserError(f"{words}: found values that are no token numbers, expected words with their numbers")
     lines = merges.read_text(encoding="utf-8").splitlines()
-    pairs = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
-    wrong = next((pair for pair in pairs if len(pair) != 2), None)
-    if wrong is not None:
-        raise UserError(f"{merges}: found the line {' '.join(wrong)[:40]!r}, expected two pieces a line")
+    pairs = list[tuple[str, str]]()
+    for line in lines:
+        if not line.strip() or line.startswith("#version"):
+            continue
+        if len(pieces := line.split()) != 2:
+            raise UserError(f"{merges}: found the line {line[:40]!r}, expected two pieces a line")
+        pairs.append((pieces[0], pieces[1]))
     tokenizer: Any = Tokenizer(
         models.BPE(vocab, pairs, unk_token=END, continuing_subword_prefix="", end_of_word_suffix="</w>")
     )

@@ -96,9 +96,10 @@ def expected_shapes(config: VaeConfig) -> dict[str, tuple[int, ...]]:
     channels, z = config.channels, config.latent_channels
     ends("encoder", 3, channels[0], channels[-1], 2 * z)
     ends("decoder", z, channels[-1], channels[0], 3)
-    sides = (("encoder.down_blocks", (channels[0], *channels), config.num_residuals, "downsamplers"),)
-    sides += (("decoder.up_blocks", (channels[-1], *channels[::-1]), config.num_residuals + 1, "upsamplers"),)
-    for side, dims, count, resample in sides:
+    for side, dims, count, resample in (
+        ("encoder.down_blocks", (channels[0], *channels), config.num_residuals, "downsamplers"),
+        ("decoder.up_blocks", (channels[-1], *channels[::-1]), config.num_residuals + 1, "upsamplers"),
+    ):
         for level, (inputs, outputs) in enumerate(itertools.pairwise(dims)):
             for index in range(count):
                 residual(f"{side}.{level}.resnets.{index}", outputs if index else inputs, outputs)

@@ -5,14 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from support.imagedream_files import TINY, random_arrays
+from support.imagedream_files import TINY, TINY_VAE, random_arrays
 
+from dimo_jax.data.articulated.categories import make_shape
+from dimo_jax.data.articulated.videos import film
 from dimo_jax.networks.imagedream.unet import build_params, list_transformers, predict_noise
+from dimo_jax.networks.imagedream.vae import build_params as build_vae
+from dimo_jax.networks.imagedream.vae import encode as encode_pictures
 from dimo_jax.systems.atop.generator.model import Condition, init_params, predict_video
 from dimo_jax.systems.atop.generator.motion import pass_motion, shrink_masks
+from dimo_jax.systems.atop.generator.reference import make_batch, over_white
 from dimo_jax.systems.atop.generator.sampling import draw, guided_prediction
 from dimo_jax.systems.atop.generator.training import MotionBatch, freeze, motion_loss, trained
 from dimo_jax.third_party.imagedream.unet import UNetConfig, expected_shapes
+from dimo_jax.third_party.imagedream.vae import expected_shapes as vae_shapes
 
 VIEWS, FRAMES, SIDE = 2, 3, 4
 
@@ -187,3 +193,25 @@ def test_the_paper_s_size_takes_four_views_of_ten_frames():
     run = lambda *each: predict_video(*each, config=config)  # noqa: E731
     latents = jnp.zeros((1, 4, 10, 32, 32, 4))
     assert jax.eval_shape(run, params, latents, jnp.zeros(1), condition).shape == latents.shape
+
+
+def test_a_film_of_a_made_object_is_what_the_model_learns_from(model, quick_compile):
+    """Through tiny encoders: latents, tokens, masks and cameras of one object, and one loss."""
+    vae = build_vae(random_arrays(vae_shapes(TINY_VAE)), TINY_VAE)
+    found = film(make_shape("drawer", 0), num_frames=2, side=16)
+    text = jnp.ones((5, TINY.text_dim))
+    encode = lambda pictures: encode_pictures(vae, pictures, config=TINY_VAE)  # noqa: E731
+    look = lambda pictures: jnp.ones((len(pictures), 6, TINY.image_dim)) * pictures.mean()  # noqa: E731
+    batch = make_batch(found.frames, found.masks, found.cameras, text, encode=encode, look=look)
+    assert batch.video.shape == (1, 4, 2, 8, 8, 4)
+    white = found.frames.copy()
+    white[found.frames[..., 3] == 0] = 255
+    np.testing.assert_array_equal(over_white(found.frames)[0, 0, 0, 0], white[0, 0, 0, 0, :3])
+    expected = encode(over_white(found.frames[2, 1])[None].astype(np.float32) / 127.5 - 1)
+    np.testing.assert_allclose(batch.video[0, 2, 1], expected[0], atol=1e-4)
+    np.testing.assert_array_equal(batch.condition.masks[0] > 0, found.masks[:, 0] > 0)
+    assert batch.condition.cameras.shape == (1, 4, 16)
+    assert batch.condition.image.shape == (1, 4, 6, TINY.image_dim)
+    assert np.isfinite(motion_loss(model, batch, jax.random.key(0), config=TINY))
+    with pytest.raises(ValueError, match="no view sees the part"):
+        make_batch(found.frames, 0 * found.masks, found.cameras, text, encode=encode, look=look)

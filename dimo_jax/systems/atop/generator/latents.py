@@ -26,6 +26,7 @@ from dimo_jax.render.rasterize.api import NUM_FEATURES
 from dimo_jax.systems.atop.seen.clouds import surface_of
 from dimo_jax.systems.atop.seen.splats import COUNT, Blend, composite, find_neighbors, place_gaussians, stretch
 
+SIZE = 32  # rows and columns of latents
 LEARNING_RATE = 5e-3  # of the paper's Adam, lengths in object diagonals
 LOOK_STEPS, LOOK_RATE = 200, 0.05
 STIFFNESS = 30.0
