@@ -1,11 +1,14 @@
 """The video model around ImageDream's UNet, at tiny size: step 0, its module, training, drawing."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from support.imagedream_files import TINY, TINY_VAE, random_arrays
+from support.imagedream_files import TINY as WITH_LEVELS
+from support.imagedream_files import TINY_VAE, random_arrays
 
 from dimo_jax.data.articulated.categories import make_shape
 from dimo_jax.data.articulated.videos import film
@@ -20,6 +23,7 @@ from dimo_jax.systems.atop.generator.training import MotionBatch, freeze, motion
 from dimo_jax.third_party.imagedream.unet import UNetConfig, expected_shapes
 from dimo_jax.third_party.imagedream.vae import expected_shapes as vae_shapes
 
+TINY = dataclasses.replace(WITH_LEVELS, multiples=(1,), looks=(True,))
 VIEWS, FRAMES, SIDE = 2, 3, 4
 
 

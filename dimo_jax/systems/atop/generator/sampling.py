@@ -52,7 +52,7 @@ def guided_prediction(
     timesteps = jnp.full((len(latents),), timestep)
     options = dict(config=config, image_weight=image_weight, attend=attend)
     if guidance == 1:
-        return predict_video(params, latents, timesteps, condition, **options)  # type: ignore[arg-type]
+        return predict_video(params, latents, timesteps, condition, **options)
     without = condition.replace(
         text=jnp.broadcast_to(empty_text, condition.text.shape),
         image=None if condition.image is None else jnp.zeros_like(condition.image),
@@ -64,7 +64,7 @@ def guided_prediction(
         both(latents, latents),
         both(timesteps, timesteps),
         both(condition, without),
-        **options,  # type: ignore[arg-type]
+        **options,
     )
     conditioned, unconditioned = jnp.split(found, 2)
     return guide(conditioned, unconditioned, guidance)

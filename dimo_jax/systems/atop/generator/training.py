@@ -27,7 +27,7 @@ class MotionBatch(flax.struct.PyTreeNode):
 def trained(params: GeneratorParams) -> GeneratorParams:
     """A tree of bools, True for the arrays of the motion module."""
     return GeneratorParams(
-        jax.tree.map(lambda _: False, params.backbone),  # type: ignore[arg-type]
+        jax.tree.map(lambda _: False, params.backbone),
         jax.tree.map(lambda _: True, params.motion),
     )
 
