@@ -59,11 +59,11 @@ def _find(case: Case, motion: CloudMotion, seen: Seen) -> list[Joint]:
     box = smallest_box(case.part.vertices)
     chamfer = make_chamfer(surface_of(case.part, 2048).points, motion.points)
     if seen.method == "candidates":
-        return _rank(search_candidates(chamfer, propose_lines(box, len(motion.points))))
-    return _rank(optimize_directly(chamfer, box.axes))
+        return rank_courses(search_candidates(chamfer, propose_lines(box, len(motion.points))))
+    return rank_courses(optimize_directly(chamfer, box.axes))
 
 
-def _rank(courses: list[Course]) -> list[Joint]:
+def rank_courses(courses: list[Course]) -> list[Joint]:
     """Joints in the order of courses; the paper's ways give no confidence."""
     joints = to_joints([Answer(course, -float(place), 0.0) for place, course in enumerate(courses)])
     return [replace(joint, confidence=0.5) for joint in joints]

@@ -27,6 +27,9 @@ from dimo_jax.runtime.status import write_status
 from dimo_jax.systems.dimo import stages
 from dimo_jax.systems.dimo.model import build_components
 from dimo_jax.third_party import bert, clip
+from dimo_jax.third_party.clip import towers
+from dimo_jax.third_party.imagedream import unet as multi_view
+from dimo_jax.third_party.imagedream import vae as autoencoder
 from dimo_jax.third_party.wan import transformer, umt5, vae
 from dimo_jax.training.checkpoints import Checkpoints
 from dimo_jax.training.config_file import save_config, to_plain
@@ -245,6 +248,32 @@ def write_wan(folder: Path) -> None:
     tokenizer = Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], unk_id=2))
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     tokenizer.save(str(folder / "wan" / "tokenizer" / "tokenizer.json"))
+
+
+def write_imagedream(folder: Path) -> None:
+    """A tiny ImageDream as converters to diffusers write it, its text encoder with a tokenizer."""
+    configs = {
+        "unet": {"_class_name": "MultiViewUNetModel", "model_channels": 32, "channel_mult": [1], "num_res_blocks": 1}
+        | {"attention_resolutions": [1], "num_head_channels": 32, "context_dim": 2, "ip_dim": 0, "camera_dim": 2},
+        "vae": {"_class_name": "AutoencoderKL", "block_out_channels": [2, 2], "norm_num_groups": 2},
+        "text_encoder": {"model_type": "clip_text_model", "hidden_size": 2, "intermediate_size": 3, "vocab_size": 8}
+        | {"num_hidden_layers": 1, "num_attention_heads": 1, "max_position_embeddings": 4, "hidden_act": "gelu"},
+    }
+    shapes = {
+        "unet": lambda path: multi_view.expected_shapes(multi_view.read_config(path)),
+        "vae": lambda path: autoencoder.expected_shapes(autoencoder.read_config(path)),
+        "text_encoder": lambda path: towers.text_shapes(towers.read_text_config(path)),
+    }
+    for name, config in configs.items():
+        root = folder / "imagedream" / name
+        root.mkdir(parents=True)
+        (root / "config.json").write_text(json.dumps(config))
+        save_file(_random(shapes[name](root / "config.json")), root / "model.safetensors")
+    (folder / "imagedream" / "tokenizer").mkdir()
+    words = ["!", "i", "t", "t</w>", "it</w>", "<|startoftext|>", "<|endoftext|>"]
+    vocab = json.dumps({word: index for index, word in enumerate(words)})
+    (folder / "imagedream" / "tokenizer" / "vocab.json").write_text(vocab)
+    (folder / "imagedream" / "tokenizer" / "merges.txt").write_text("#version: 0.2\ni t</w>\n")
 
 
 def write_clip(folder: Path) -> None:

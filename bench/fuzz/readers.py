@@ -27,6 +27,9 @@ from dimo_jax.io.objects import load_object
 from dimo_jax.io.ply import read_gaussians
 from dimo_jax.metrics.clip import load_clip
 from dimo_jax.networks.bert import load_encoder
+from dimo_jax.networks.clip import load_clip_text
+from dimo_jax.networks.imagedream.unet import load_unet
+from dimo_jax.networks.imagedream.vae import load_vae as load_autoencoder
 from dimo_jax.networks.wan.transformer import load_transformer
 from dimo_jax.networks.wan.umt5 import load_text_encoder
 from dimo_jax.networks.wan.vae import load_vae
@@ -151,6 +154,13 @@ def read_wan(source: Path, out: Path) -> None:
     load_text_encoder(source / "text_encoder", source / "tokenizer", dtype=np.float32).tokenizer("It walks.")
 
 
+def read_imagedream(source: Path, out: Path) -> None:
+    """The networks of ImageDream, in a folder as converters to diffusers write it."""
+    load_unet(source / "unet", dtype=np.float32)
+    load_autoencoder(source / "vae")
+    load_clip_text(source / "text_encoder", source / "tokenizer").tokenize("It walks.")
+
+
 def _file(read: Callable[..., object]) -> Callable[[Path, Path], None]:
     """A reader that takes a path as text."""
 
@@ -188,6 +198,7 @@ READERS = (
     Reader("picture", _file(video_steps.read_image), file_seeds.write_pictures, entry="picture.*", weight=0.6),
     Reader("bert", read_bert, file_seeds.write_bert),
     Reader("wan", read_wan, file_seeds.write_wan),
+    Reader("imagedream", read_imagedream, file_seeds.write_imagedream),
     Reader("clip", _file(load_clip), file_seeds.write_clip, weight=0.6),
     Reader(
         "pickle",

@@ -29,12 +29,12 @@ TRUE_JOINTS: dict[str, Joint] = {
     "drawer": make_joint(PRISMATIC, [0, 0, 1], [0, (SPLIT + HEIGHT) / 2, _FRONT], (0.0, 0.3)),
 }
 PARENTS = {"door": "body", "knob": "door", "drawer": "body"}
-_Box = tuple[Sequence[float], Sequence[float]]
+_Box = tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]
 
 
 def make_cabinet() -> ObjectMesh:
     """The cabinet with nodes `body`, `door` with `knob` below it, `drawer`, and materials `wood`, `front`, `metal`."""
-    wood, front = _wood((0.55, 0.36, 0.2), seed=1), _wood((0.82, 0.72, 0.56), seed=2)
+    wood, front = make_wood((0.55, 0.36, 0.2), seed=1), make_wood((0.82, 0.72, 0.56), seed=2)
     materials = (
         Material(np.ones(4), wood, double_sided=False, name="wood"),
         Material(np.ones(4), front, double_sided=False, name="front"),
@@ -50,11 +50,11 @@ def make_cabinet() -> ObjectMesh:
     ]
     door = [((-x, GAP, z + GAP), (x - GAP, SPLIT - GAP, z + WALL))]
     pieces = [
-        (_boxes(body), 0, "body"),
-        (_boxes(door), 1, "door"),
-        (_boxes(_drawer_boxes(inner, z)), 1, "drawer"),
+        (make_boxes(body), 0, "body"),
+        (make_boxes(door), 1, "door"),
+        (make_boxes(_drawer_boxes(inner, z)), 1, "drawer"),
         (_knob(), 2, "knob"),
-        (_boxes([((-0.07, 0.74, z + WALL), (0.07, 0.76, z + WALL + 0.025))]), 2, "drawer"),
+        (make_boxes([((-0.07, 0.74, z + WALL), (0.07, 0.76, z + WALL + 0.025))]), 2, "drawer"),
     ]
     return _assemble(pieces, materials)
 
@@ -73,7 +73,7 @@ def _drawer_boxes(inner: float, z: float) -> list[_Box]:
     ]
 
 
-def _boxes(boxes: Sequence[_Box]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def make_boxes(boxes: Sequence[_Box]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Vertices [24n,3], triangles [12n,3], texture coordinates [24n,2] and smooth groups [24n] of closed boxes."""
     vertices: list[np.ndarray] = []
     triangles: list[np.ndarray] = []
@@ -123,7 +123,7 @@ def _knob(num_sides: int = 24) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
         groups.append(np.full(2 * num_sides, 0) if flat else np.tile(np.arange(num_sides), 2))
         groups[-1] = groups[-1] + number * num_sides
     points = np.concatenate(vertices) + base
-    grip = _boxes([((base + [-0.02, -0.004, 0.03]).tolist(), (base + [0.02, 0.004, 0.04]).tolist())])
+    grip = make_boxes([((base + [-0.02, -0.004, 0.03]).tolist(), (base + [0.02, 0.004, 0.04]).tolist())])
     faces = np.concatenate([*triangles, grip[1] + len(points)])
     smooth = np.concatenate([*groups, grip[3] + num_sides * len(profile)])
     return np.concatenate([points, grip[0]]), faces, np.zeros((len(points) + len(grip[0]), 2)), smooth
@@ -147,7 +147,7 @@ def _assemble(pieces: Sequence[tuple[tuple[np.ndarray, ...], int, str]], materia
     return ObjectMesh(vertices, mesh, nodes, names, (-1, -1, names.index("door"), -1), Path(NAME))
 
 
-def _wood(color: Sequence[float], *, seed: int, size: int = 128) -> Texture:
+def make_wood(color: Sequence[float], *, seed: int, size: int = 128) -> Texture:
     """A tileable picture of grain along u."""
     generator = np.random.default_rng(seed)
     u, v = np.meshgrid(np.arange(size) / size, np.arange(size) / size)

@@ -9,7 +9,8 @@ from safetensors.numpy import save_file
 from scipy.special import erf, softmax
 
 from dimo_jax.core.errors import UserError
-from dimo_jax.metrics.clip import MEAN, STD, clip_f, clip_i, embed_images, load_clip, preprocess
+from dimo_jax.metrics.clip import clip_f, clip_i, embed_images, load_clip
+from dimo_jax.networks.clip import MEAN, STD, preprocess
 from dimo_jax.third_party.clip import expected_shapes, read_config
 
 VISION = dict(

@@ -10,7 +10,7 @@ import numpy as np
 
 from dimo_jax.core.errors import UserError
 
-from .checkpoint import MAX_LAYERS, Shapes, read_arrays, read_json, read_positive
+from ..checkpoint import MAX_LAYERS, Shapes, read_arrays, read_json, read_positive
 
 WHAT = "the transformer of Wan 2.1 text-to-video, as diffusers or its authors name its arrays"
 

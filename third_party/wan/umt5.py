@@ -13,7 +13,7 @@ import numpy as np
 
 from dimo_jax.core.errors import UserError
 
-from .checkpoint import MAX_LAYERS, read_arrays, read_json, read_positive
+from ..checkpoint import MAX_LAYERS, read_arrays, read_json, read_positive
 
 WHAT = "a umT5 encoder, as transformers or Wan's authors name its arrays"
 END = "</s>"

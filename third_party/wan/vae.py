@@ -13,7 +13,7 @@ import numpy as np
 
 from dimo_jax.core.errors import UserError
 
-from .checkpoint import MAX_LAYERS, read_arrays, read_json, read_positive
+from ..checkpoint import MAX_LAYERS, read_arrays, read_json, read_positive
 
 WHAT = "the video autoencoder of Wan 2.1, as diffusers or its authors name its arrays"
 # Facts of the trained model: what its latents are normalized by.

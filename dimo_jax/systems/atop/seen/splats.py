@@ -199,7 +199,7 @@ def recover_clouds(
     views = jax.tree.map(jnp.asarray, split_cameras(sized))
     rest = gaussians.means[-count:]
     size = _measure(gaussians)
-    pull = partial(_stretch, neighbors=_find_neighbors(np.asarray(rest)), rest=rest, size=size)
+    pull = partial(stretch, neighbors=find_neighbors(np.asarray(rest)), rest=rest, size=size)
     follow = _make_follow(gaussians, views, pull, size, steps, blend)
     places, clouds = rest, []
     for frame in range(frames.shape[1]):
@@ -208,13 +208,14 @@ def recover_clouds(
     return tuple(clouds)
 
 
-def _find_neighbors(points: np.ndarray) -> Array:
+def find_neighbors(points: np.ndarray) -> Array:
+    """The nearest other points of each of [N,3]: [N,NEIGHBORS] indices."""
     from scipy.spatial import cKDTree
 
     return jnp.asarray(cKDTree(points).query(points, k=NEIGHBORS + 1)[1][:, 1:])
 
 
-def _stretch(places: Array, *, neighbors: Array, rest: Array, size: Array) -> Array:
+def stretch(places: Array, *, neighbors: Array, rest: Array, size: Array) -> Array:
     """Mean squared change of edges, in object diagonals."""
     before, now = rest[neighbors] - rest[:, None], places[neighbors] - places[:, None]
     lengths = jnp.linalg.norm(now, axis=-1) - jnp.linalg.norm(before, axis=-1)

@@ -14,7 +14,7 @@ import numpy as np
 
 from dimo_jax.core.errors import UserError
 
-from ..torch_files import load_tensors
+from .torch_files import load_tensors
 
 MAX_JSON_BYTES = 64 << 20
 MAX_LAYERS = 1024  # a model with more is a mistake, of which the names alone would take long to list
@@ -57,13 +57,50 @@ def read_positive(config: Mapping[str, Any], key: str, default: int | None, path
     return value
 
 
-def read_arrays(path: Path, shapes: Shapes, *, rename: Callable[[str], str], what: str) -> dict[str, np.ndarray]:
+def read_share(config: Mapping[str, Any], key: str, default: float, path: Path) -> float:
+    """A number between 0 and 1 of a config, such as what keeps a division from 0.
+
+    Raises:
+      UserError: it is something else.
+    """
+    value = config.get(key, default)
+    if type(value) not in (int, float) or not 0 < value < 1:
+        raise UserError(f"{path}: {key} is {str(value)[:40]!r}, expected a number from 0 to 1")
+    return float(value)
+
+
+def read_sizes(config: Mapping[str, Any], key: str, default: list[int], path: Path, *, most: int) -> tuple[int, ...]:
+    """A list of one to eight whole numbers from 1 to `most` of a config.
+
+    Raises:
+      UserError: it is something else.
+    """
+    values = config.get(key, default)
+    if not isinstance(values, list) or not 1 <= len(values) <= 8:
+        raise UserError(f"{path}: {key} is {str(values)[:40]}, expected a list of positive integers")
+    if not all(type(value) is int and 1 <= value <= most for value in values):
+        raise UserError(f"{path}: {key} is {str(values)[:40]}, expected positive integers up to {most}")
+    return tuple(values)
+
+
+def list_names(path: Path, what: str) -> list[str]:
+    """Names of the arrays of a checkpoint, see `read_arrays`.
+
+    Raises:
+      UserError: a file that is missing, cut short or damaged.
+    """
+    return list(_list_entries(path, what))
+
+
+def read_arrays(path: Path, shapes: Shapes, *, rename: Callable[[str], str | None], what: str) -> dict[str, np.ndarray]:
     """The arrays of a checkpoint, all of them and no others.
 
     Args:
       path: a `.safetensors` or `.pth` file, or a folder with one safetensors file or with shards and their index.
-      shapes: of the arrays that are expected, by the names of the diffusers (or transformers) layout.
-      rename: name in the file -> name in `shapes`; one that it does not know it returns as it is.
+      shapes: of the arrays that are expected, by the names of the diffusers (or transformers) layout. What is a dense
+        layer here may be a convolution of one place in the file.
+      rename: name in the file -> name in `shapes`; one that it does not know it returns as it is, and None stands for
+        an array of another model that shares the file.
       what: the model, for messages.
 
     Returns:
@@ -75,7 +112,8 @@ def read_arrays(path: Path, shapes: Shapes, *, rename: Callable[[str], str], wha
     """
     found = {}
     for name, entry in _list_entries(path, what).items():
-        found[rename(name)] = entry
+        if (ours := rename(name)) is not None:
+            found[ours] = entry
     missing = [name for name in shapes if name not in found]
     if missing:
         example = next((name for name in found if name not in shapes), "none")
@@ -88,9 +126,9 @@ def read_arrays(path: Path, shapes: Shapes, *, rename: Callable[[str], str], wha
             raise UserError(f"{path}: array {name[:60]} is not known, expected {what} and nothing else")
         if kind not in _FLOATS:
             raise UserError(f"{path}: array {name} is {kind}, expected one of {', '.join(_FLOATS)}")
-        if shape != tuple(shapes[name]):
+        if shape not in (tuple(shapes[name]), (*shapes[name], 1, 1)):
             raise UserError(f"{path}: array {name} has shape {list(shape)}, expected {list(shapes[name])}")
-    return {name: found[name][2]() for name in shapes}
+    return {name: found[name][2]().reshape(shape) for name, shape in shapes.items()}
 
 
 def _list_entries(path: Path, what: str) -> dict[str, _Entry]:
@@ -134,7 +172,7 @@ def _list_safetensors(path: Path) -> dict[str, _Entry]:
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError as error:
-        raise UserError("Wan: package safetensors not found (pip install 'dimo_jax[text]')") from error
+        raise UserError(f"{path}: package safetensors not found (pip install 'dimo_jax[text]')") from error
     try:
         file = safe_open(path, framework="numpy")
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
