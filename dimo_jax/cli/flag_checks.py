@@ -210,10 +210,14 @@ def _check_import_data(given: Given) -> None:
         return
     if given["out"]:
         check_folder(given["out"], "out")
+    only = {"variants": None, "test_rigs": None, "test_share": None}
+    if not given["pose_maps"]:
+        check_use(given, only, needs="--pose_maps")
+    for part in split_list(given["source"]) if given["pose_maps"] else (given["source"],):
+        if not Path(part).exists() and not (given["pose_maps"] and part == "puppet"):
+            raise UserError(f"{part}: no such file or folder, expected data to read")
     source = Path(given["source"])
-    if not source.exists():
-        raise UserError(f"{source}: no such file or folder, expected data to read")
-    is_model = source.suffix.lower() in GLTF_SUFFIXES
+    is_model = source.suffix.lower() in GLTF_SUFFIXES or given["pose_maps"]
     _least(given, 2 if is_model else 1, "num_frames")
     _least(given, 8 if is_model else 1, "size")
     _least(given, 1, "num_views", "samples", "num_surface_points")
