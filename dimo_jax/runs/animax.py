@@ -32,7 +32,6 @@ class RestoredAnimax:
     step: int
     config: ConfigDict
     size: int  # of its pictures, pixels a side
-    num_views: int
 
     @property
     def frame_rate(self) -> float:
@@ -43,6 +42,22 @@ class RestoredAnimax:
 def is_animax(config: ConfigDict) -> bool:
     """Whether a config is one of configs/animax.py."""
     return bool((config.get("system") or {}).get("fn") == SYSTEM)
+
+
+def find_run(config: ConfigDict) -> str:
+    """The workdir that a config for drawing names.
+
+    Raises:
+      UserError: it is of another system, or names none that is there.
+    """
+    if not is_animax(config):
+        raise UserError("--config: found no config of AnimaX, expected configs/animax.py")
+    found, expected = str(config.animax.trained), "the workdir of a run of configs/animax.py (no weights are shipped)"
+    if not found:
+        raise UserError(f"config.animax.trained: not given, expected {expected}")
+    if not Path(found).is_dir():
+        raise UserError(f"config.animax.trained: no such folder ({found}), expected {expected}")
+    return found
 
 
 def restore_animax(workdir: str | Path, *, checkpoint: str = "last") -> RestoredAnimax:
@@ -60,9 +75,11 @@ def restore_animax(workdir: str | Path, *, checkpoint: str = "last") -> Restored
     if not is_animax(config):
         raise UserError(f"--workdir={workdir}: holds no run of configs/animax.py, expected one")
     where = str(folder / FACTS_FILE)
-    size, num_views, num_frames = (
-        get_count(facts, key, most, where) for key, most in (("size", 8192), ("num_views", 64), ("num_frames", 999))
-    )
+    size, num_frames = (get_count(facts, key, most, where) for key, most in (("size", 8192), ("num_frames", 999)))
+    azimuths = get_field(facts, "azimuths", list, where)
+    if len(azimuths) < 2 or not all(isinstance(each, (int, float)) for each in azimuths):
+        raise UserError(f"{where}: azimuths is {str(azimuths)[:60]}, expected two numbers or more")
+    get_field(facts, "elevation", (int, float), where)
     if not 0 < get_field(facts, "frame_rate", (int, float), where) <= 1e6:
         raise UserError(f"{where}: frame_rate is {facts['frame_rate']}, expected frames a second above 0")
     checkpoints = Checkpoints(folder)
@@ -77,7 +94,7 @@ def restore_animax(workdir: str | Path, *, checkpoint: str = "last") -> Restored
     )
     assert found is not None  # there is at least one, and one that cannot be read is an error
     player = make_player(config, jax.tree.map(jnp.asarray, found[1]), found[0], num_frames=num_frames)
-    return RestoredAnimax(player, facts, found[0], config, size, num_views)
+    return RestoredAnimax(player, facts, found[0], config, size)
 
 
 def make_player(config: ConfigDict, state: AnimaxState, step: int, *, num_frames: int) -> AnimaxPlayer:

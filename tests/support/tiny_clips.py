@@ -12,7 +12,7 @@ from PIL import Image
 
 from dimo_jax.cameras.orbits import orbit
 
-SIDE, VIEWS, FRAMES = 16, 2, 3
+SIDE, VIEWS, FRAMES = 32, 2, 3
 CLIPS = (
     ("train", "box", "left", "it waves left"),
     ("train", "box", "right", "it waves right"),

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from dimo_jax.core.config_fields import check_fields, get
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.resolve import resolve
-from dimo_jax.core.types import Array, Batch
+from dimo_jax.core.types import Array, Batch, Camera
 from dimo_jax.data.clip_dataset import ShardDataset
 from dimo_jax.data.clips import ClipShards
 from dimo_jax.data.dataset import Dataset
@@ -88,8 +88,9 @@ class Animax(System):
     def facts(self) -> dict[str, Any]:
         """What videos the model draws."""
         shards = self.shards
-        text_dim = self.backbone.config.text_dim
-        return dict(size=shards.size, num_views=shards.num_views, rigs=list(shards.rigs), text_dim=text_dim)
+        first = shards.read((*shards.select("train", canonical=True), *shards.select("train"))[0])
+        azimuths, elevation = measure_orbit(first.cameras)
+        return dict(size=shards.size, azimuths=azimuths, elevation=elevation, rigs=list(shards.rigs))
 
     def init(self, key: Array) -> AnimaxState:
         """See `training.system.System`."""
@@ -179,6 +180,15 @@ class Animax(System):
         psnr = -10 * jnp.log10(jnp.maximum(jnp.mean(data) / 4, 1e-12))  # of latents in -1..1
         metrics = Metrics(loss, terms, psnr, jnp.zeros([], jnp.int32), preview)
         return AnimaxState(state.step + 1, params, optimizer, average), metrics
+
+
+def measure_orbit(cameras: Camera) -> tuple[list[float], float]:
+    """Azimuths [V] and the elevation of cameras around the origin, in degrees as `orbit` takes them."""
+    poses = np.asarray(cameras.world_to_camera, np.float64)
+    eyes = -np.einsum("vji,vj->vi", poses[:, :3, :3], poses[:, :3, 3])
+    azimuths = np.rad2deg(np.arctan2(eyes[:, 0], eyes[:, 2])) % 360
+    elevations = np.rad2deg(np.arcsin(eyes[:, 1] / np.linalg.norm(eyes, axis=1)))
+    return [round(float(x), 3) for x in azimuths], round(float(elevations.mean()), 3)
 
 
 def list_stages(options: Mapping[str, Any]) -> tuple[Stage, ...]:

@@ -174,7 +174,7 @@ def test_what_does_not_fit_is_said_by_its_key(folder, tmp_path):
     for part, changes, match in (
         ("backbone", dict(text_dim=384), r"features of 12 numbers, expected 384 \(text_dim\)"),
         ("backbone", dict(channels=4), r"has 4 channels, expected 3 \(as animax\.codec\)"),
-        ("backbone", dict(patch=32), r"pictures of 16 pixels, expected a multiple of 32"),
+        ("backbone", dict(patch=64), r"pictures of 32 pixels, expected a multiple of 64"),
     ):
         config = make_config(folder)
         config.animax[part].update(changes)
@@ -223,7 +223,7 @@ def test_clips_become_latents_of_wans_autoencoder(folder, tmp_path):
         lambda: build_params({name: jnp.zeros(shape) for name, shape in vae_shapes(VaeConfig()).items()}, VaeConfig())
     )
     found = jax.eval_shape(lambda arrays: encode_batch(clips, codec, arrays), arrays)
-    assert found.video.shape == (2, 2, 2, 2, 2, 2, 16)
-    assert found.condition.shape == (2, 2, 2, 2, 2, 16)
-    assert found.ray_maps.shape == (2, 2, 2, 2, 6)
+    assert found.video.shape == (2, 2, 2, 2, 4, 4, 16)
+    assert found.condition.shape == (2, 2, 2, 4, 4, 16)
+    assert found.ray_maps.shape == (2, 2, 4, 4, 6)
     assert found.text.shape == (2, 7, 5)
