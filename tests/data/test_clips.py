@@ -123,6 +123,12 @@ def test_damaged_shards_are_refused_in_one_line(folder, tmp_path):
     with pytest.raises(UserError, match=r"train-00000.tar: no such file"):
         ClipShards(tmp_path)
     table = json.loads((tmp_path / "index.json").read_text())
+    for key, value, says in (("colors", 256, "numbers of 0 to 255"), ("parents", 99, "those of markers, or -1")):
+        changed = json.loads(json.dumps(table))
+        changed["rigs"][0][key] = (np.zeros_like(changed["rigs"][0][key]) + value).tolist()
+        (tmp_path / "index.json").write_text(json.dumps(changed))
+        with pytest.raises(UserError, match=rf"index.json: rigs\[0\]: {key} is .* expected {says}"):
+            ClipShards(tmp_path)
     del table["rigs"][0]["rest"]
     (tmp_path / "index.json").write_text(json.dumps(table))
     with pytest.raises(UserError, match=r"index.json: rigs\[0\]: key 'rest' is missing"):
