@@ -30,7 +30,7 @@ from PIL import Image
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.types import Array, Camera
 from dimo_jax.data.captions import read_captions
-from dimo_jax.io.json_fields import get_array, get_count, get_field, load_json
+from dimo_jax.io.json_fields import MAX_NUMBER, get_array, get_count, get_field, load_json
 from dimo_jax.io.pictures import DAMAGE, refuse
 
 FILE = "index.json"
@@ -330,17 +330,25 @@ def _read_rigs(table: Any, where: str) -> Iterator[ClipRig]:
         here = f"{where}: rigs[{index}]"
         names = tuple(map(str, get_field(row, "markers", list, here)))
         count = len(names)
+        parents, colors = get_array(row, "parents", (count,), here), get_array(row, "colors", (count, 3), here)
+        numbers = {key: float(get_field(row, key, (int, float), here)) for key in ("diagonal", "scale")}
+        for key, valid, expected in (
+            ("parents", ((parents >= -1) & (parents < count)).all(), "those of markers, or -1"),
+            ("colors", ((colors >= 0) & (colors <= 255)).all(), "numbers of 0 to 255"),
+            *((key, 0 < value < MAX_NUMBER, "a number above 0") for key, value in numbers.items()),
+        ):
+            if not valid:
+                raise UserError(f"{here}: {key} is {str(row[key])[:60]}, expected {expected}")
         yield ClipRig(
             name=get_field(row, "name", str, here),
             file=get_field(row, "file", str, here),
             split=get_field(row, "split", str, here),
             markers=names,
-            parents=get_array(row, "parents", (count,), here).astype(int),
-            colors=get_array(row, "colors", (count, 3), here).astype(np.uint8),
+            parents=parents.astype(int),
+            colors=colors.astype(np.uint8),
             rest=get_array(row, "rest", (count, 3), here, dtype=np.float64),
-            diagonal=float(get_field(row, "diagonal", (int, float), here)),
-            scale=float(get_field(row, "scale", (int, float), here)),
             center=get_array(row, "center", (3,), here, dtype=np.float64),
+            **numbers,
         )
 
 

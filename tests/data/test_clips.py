@@ -12,8 +12,7 @@ from dimo_jax.data.formats.rigged.shard_plan import ShardOptions, find_rigs
 from dimo_jax.data.formats.rigged.shards import write_shards
 from dimo_jax.data.puppet.rig import write_puppet_rig
 
-CLIPS = "walk,squat,wave_left,bow_deeply"
-OPTIONS = dict(clips=CLIPS, size=32, num_frames=4, samples=1, test_share=0.25)
+CLIPS = ("walk", "squat", "wave_left", "bow_deeply")  # of `clip_shards`
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +21,8 @@ def rig(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def folder(rig, tmp_path_factory):
-    target = tmp_path_factory.mktemp("shards") / "out"
-    write_shards(str(rig), target, ShardOptions(variants=2, **OPTIONS))
-    return target
+def folder(clip_shards):
+    return clip_shards
 
 
 def embed(sentences):
@@ -37,7 +34,7 @@ def test_a_folder_tells_its_rigs_clips_and_who_trains(folder):
     assert (shards.size, shards.num_views, shards.num_frames) == (32, 4, 4)
     rig = shards.rigs["puppet"]
     assert len(rig.markers) == len(rig.colors) == len(rig.rest) <= 16
-    assert {sample.name for sample in shards.samples} == {f"puppet/{name}" for name in CLIPS.split(",")}
+    assert {sample.name for sample in shards.samples} == {f"puppet/{name}" for name in CLIPS}
     assert len(shards.select("train")) == 6
     assert len(shards.select("clip")) == 1
     assert not shards.select("rig")
@@ -126,6 +123,12 @@ def test_damaged_shards_are_refused_in_one_line(folder, tmp_path):
     with pytest.raises(UserError, match=r"train-00000.tar: no such file"):
         ClipShards(tmp_path)
     table = json.loads((tmp_path / "index.json").read_text())
+    for key, value, says in (("colors", 256, "numbers of 0 to 255"), ("parents", 99, "those of markers, or -1")):
+        changed = json.loads(json.dumps(table))
+        changed["rigs"][0][key] = (np.zeros_like(changed["rigs"][0][key]) + value).tolist()
+        (tmp_path / "index.json").write_text(json.dumps(changed))
+        with pytest.raises(UserError, match=rf"index.json: rigs\[0\]: {key} is .* expected {says}"):
+            ClipShards(tmp_path)
     del table["rigs"][0]["rest"]
     (tmp_path / "index.json").write_text(json.dumps(table))
     with pytest.raises(UserError, match=r"index.json: rigs\[0\]: key 'rest' is missing"):
@@ -153,7 +156,9 @@ def test_shards_are_tar_files_of_whole_samples(folder):
 )
 def test_bad_input_writes_nothing(rig, tmp_path, source, changes, says):
     with pytest.raises(UserError, match=says):
-        write_shards(source or str(rig), tmp_path / "out", ShardOptions(**OPTIONS | changes))
+        write_shards(
+            source or str(rig), tmp_path / "out", ShardOptions(**dict(num_frames=4, clips="walk,squat") | changes)
+        )
     assert list(tmp_path.iterdir()) == []
 
 

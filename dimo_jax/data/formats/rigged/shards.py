@@ -28,6 +28,7 @@ from dimo_jax.rigs.skeleton import Clip
 from dimo_jax.runtime.files import replace_folder, write_json
 
 SHARD_SAMPLES = 64
+ALONE = 32  # samples of a rig for each process that is started for them
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,9 @@ def write_shards(
         for plan in plans:
             draw = partial(_draw_pieces, plan=dataclasses.replace(plan, scene=None), options=options)  # type: ignore[arg-type]
             clips = [dataclasses.replace(plan.scene.clips[index], name=str(index)) for index in plan.names]
-            for rows in each_clip(draw, plan.scene, clips, num_workers=num_workers, label=plan.name):
+            most = options.variants * len(plan.pieces) // ALONE  # a process takes seconds to start
+            workers = max(1, min(num_workers, most))
+            for rows in each_clip(draw, plan.scene, clips, num_workers=workers, label=plan.name):
                 for row in rows:
                     writer.add(plan, row)
         names = {f"{plan.name}/{name}": plan.captions[i] for plan in plans for i, name in plan.names.items()}
