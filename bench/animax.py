@@ -1,6 +1,7 @@
 """How good drawn motions of rigs are, beside baselines, on clips and rigs that training has not seen.
 
-    python -m bench.animax --data=FOLDER --out=FILE.json [--sampler=MODULE:FUNCTION] [--split=clip,rig] [--fvd=32]
+    python -m bench.animax --data=FOLDER --out=FILE.json [--workdir=RUN | --sampler=MODULE:FUNCTION]
+        [--split=clip,rig] [--most=N] [--fvd=32]
 
 FOLDER is one of `--app=import_data --pose_maps`. Every held-out clip is drawn once, from its first piece. Rows:
 
@@ -9,7 +10,8 @@ FOLDER is one of `--app=import_data --pose_maps`. Every held-out clip is drawn o
 - `retrieval`: the videos of the clip that trains, of the same rig, whose sentence is nearest (MiniLM); of a rig that is
   held out `transfer` instead: the training clip of any rig whose sentence is nearest, each marker moved as the one of
   the same name, or of the nearest above that has one, in diagonals (points alone, nothing is drawn);
-- `sampler`: FUNCTION(shards, sample) -> [V,2,T,H,W,3] uint8, pictures and pose maps.
+- `sampler`: what the run in RUN draws, with one seed, or FUNCTION(shards, sample) -> [V,2,T,H,W,3] uint8, pictures
+  and pose maps.
 
 Columns, means over clips: `mpjpe` and `warped` (percent of the diagonal; `warped` with frames that may wait for each
 other), `seen`, `subject`, `smoothness`, `dynamic` (metrics/generated.py), and `fvd` of so many videos as asked for.
@@ -24,6 +26,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from dimo_jax.core.errors import UserError
@@ -32,6 +35,7 @@ from dimo_jax.data.clips import ClipSample, ClipShards
 from dimo_jax.metrics.fvd import frechet_distance, video_features
 from dimo_jax.metrics.generated import judge_points, judge_videos
 from dimo_jax.networks.bert import load_encoder
+from dimo_jax.runs.animax import RestoredAnimax, restore_animax
 from dimo_jax.runtime.files import write_json
 
 Sampler = Callable[[ClipShards, ClipSample], np.ndarray]
@@ -41,6 +45,17 @@ COLUMNS = ("mpjpe", "warped", "seen", "subject", "smoothness", "dynamic", "fvd")
 def draw_truth(shards: ClipShards, sample: ClipSample) -> np.ndarray:
     """The videos that there are."""
     return shards.read(sample).videos
+
+
+def make_sampler(run: RestoredAnimax, **changes: Any) -> Sampler:
+    """What a trained model draws from a sample's still, cameras and sentence; `changes` of its sampling."""
+
+    def draw(shards: ClipShards, sample: ClipSample) -> np.ndarray:
+        batch = shards.collect([sample])
+        words = run.player.embed([sample.caption])
+        return run.player.draw(jax.random.key(0), batch.stills, words, batch.cameras, **changes)[0]
+
+    return draw
 
 
 def draw_still(shards: ClipShards, sample: ClipSample) -> np.ndarray:
@@ -186,6 +201,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="a folder of --app=import_data --pose_maps")
     parser.add_argument("--out", required=True, help="the JSON file to write")
     parser.add_argument("--sampler", default="", help="module:function that draws the videos of a sample")
+    parser.add_argument("--workdir", default="", help="a run of configs/animax.py, which draws them")
     parser.add_argument("--split", default="clip,rig", help="what is judged")
     parser.add_argument("--most", type=int, default=0, help="clips of each split, evenly chosen; 0: all")
     parser.add_argument("--fvd", type=int, default=0, help="videos that FVD compares; 0: no FVD")
@@ -193,7 +209,9 @@ def main() -> None:
     try:
         shards = ClipShards(options.data, embed=load_encoder().embed)
         sampler = resolve({"fn": options.sampler}, key="sampler") if options.sampler else None
-        result: dict[str, Any] = {"data": options.data, "sampler": options.sampler, "fvd_videos": options.fvd}
+        sampler = make_sampler(restore_animax(options.workdir)) if options.workdir else sampler
+        said = options.sampler or options.workdir
+        result: dict[str, Any] = {"data": options.data, "sampler": said, "fvd_videos": options.fvd}
         for split in options.split.split(","):
             rows = compare(shards, split, sampler=sampler, most=options.most, num_fvd=options.fvd)
             result[split] = rows

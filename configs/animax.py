@@ -39,7 +39,7 @@ def get_config(preset: str = "demo") -> ConfigDict:
     config.data.reader = dict(fn="dimo_jax.data.clip_dataset:read_clip_shards")
     config.data.path = ""  # a folder of --app=import_data --pose_maps
     config.data.held_out_every = 0
-    config.batch = dict(motions=4, views=1, frames=1, accumulate=1)  # samples; each has all of its views and frames
+    config.batch = dict(motions=2, views=1, frames=1, accumulate=1)  # samples; each has all of its views and frames
     config.num_devices = 0
     config.render = dict(implementation=placeholder(str), capacity=placeholder(int), background=(1.0, 1.0, 1.0))
 
@@ -51,7 +51,7 @@ def get_config(preset: str = "demo") -> ConfigDict:
     config.animax.codec = dict(fn=f"{PARTS}:pixels")
     config.animax.text = dict(fn=f"{PARTS}:sentence_text", bert="")
     config.animax.stages = ("whole",)
-    config.animax.num_steps = 2_400  # of each stage
+    config.animax.num_steps = 5_000  # of each stage
     config.animax.rank = 0  # of the LoRA in the backbone; 0: none
     config.animax.rate, config.animax.clip = 1e-3, 1.0  # of Adam; the longest gradient
     config.animax.average = 0.995  # share of the old in the average of the weights
@@ -65,7 +65,6 @@ def get_config(preset: str = "demo") -> ConfigDict:
     config.log_every, config.image_every, config.checkpoint_every = 20, 200, 200
     config.checkpoint_minutes, config.keep_checkpoints = 5.0, 2
     if preset == "tiny":
-        config.batch.motions = 2
         config.animax.backbone.update(num_layers=1, num_heads=1, head_dim=12, ffn_dim=16, freq_dim=8, patch=16)
         config.animax.num_steps = 4
         config.animax.sampling.num_steps = 2
