@@ -155,12 +155,11 @@ def average(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def measure_fvd(drawn: list[np.ndarray], true: list[np.ndarray], count: int) -> float:
-    """FVD between so many videos of either side, the same clips and views, drawn by a seeded permutation."""
-    views = len(drawn[0])
-    chosen = np.random.default_rng(0).permutation(len(drawn) * views)[:count]
-    sides = [np.stack([side[i // views][i % views] for i in chosen]).astype(np.float32) / 255 for side in (drawn, true)]
-    return frechet_distance(video_features(sides[0]), video_features(sides[1]))
+def embed_some(pictures: Sequence[np.ndarray], count: int) -> np.ndarray:
+    """What FVD compares of so many of some videos, each [V,T,H,W,3] uint8; of as many videos the same are drawn."""
+    views = len(pictures[0])
+    chosen = np.random.default_rng(0).permutation(len(pictures) * views)[:count]
+    return video_features(np.stack([pictures[i // views][i % views] for i in chosen]).astype(np.float32) / 255)
 
 
 def compare(
@@ -184,14 +183,15 @@ def compare(
     if split == "rig":
         table["transfer"] = judge_tracks(shards, samples, transfer_points)
     result = {name: average(rows) | {"clips": rows} for name, rows in table.items()}
-    true: list[np.ndarray] = []
+    truth: np.ndarray | None = None
     for name, draw in drawing.items():
         start = time.process_time()
         rows, pictures = judge(shards, samples, draw)
-        true = true or pictures
         result[name] = average(rows) | {"cpu_seconds": time.process_time() - start}
-        if num_fvd and name != "truth":
-            result[name]["fvd"] = measure_fvd(pictures, true, num_fvd)
+        features = embed_some(pictures, num_fvd) if num_fvd else None
+        if features is not None and truth is not None:
+            result[name]["fvd"] = frechet_distance(features, truth)
+        truth = features if truth is None else truth
         result[name]["clips"] = rows
     return result
 

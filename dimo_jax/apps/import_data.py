@@ -294,7 +294,9 @@ def import_pose_maps(
     Raises:
       UserError: bad input; nothing has been written.
     """
-    given = dict(num_frames=num_frames, size=size, elevation_deg=elevation, margin=margin, samples=samples)
+    given: dict[str, Any] = dict(
+        num_frames=num_frames, size=size, elevation_deg=elevation, margin=margin, samples=samples
+    )
     given |= dict(test_share=test_share, azimuths_deg=parse_numbers("azimuths", azimuths) if azimuths else None)
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     options = ShardOptions(clips=clips, hide=hide, repair=repair, variants=variants, test_rigs=test_rigs, **chosen)

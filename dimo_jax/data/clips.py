@@ -270,7 +270,7 @@ class ClipShards:
             chosen.append(samples[rng.integers(len(samples))])
         batch = self.collect(chosen[host::hosts])
         if augment:
-            pairs = [augment_sample(*each) for each in zip(batch.videos, batch.stills, seeds[host::hosts])]  # type: ignore[arg-type]
+            pairs = [augment_sample(*each) for each in zip(batch.videos, batch.stills, seeds[host::hosts])]
             videos, stills = (np.stack(each) for each in zip(*pairs))
             batch = batch.replace(videos=videos, stills=stills)
         return batch, tuple(sample.name for sample in chosen[host::hosts])
