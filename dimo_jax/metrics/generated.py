@@ -19,17 +19,12 @@ import numpy as np
 
 from dimo_jax.core.types import Camera
 from dimo_jax.metrics.motion import measure_flow
-from dimo_jax.rigs.lifting import Lifted
-from dimo_jax.rigs.recovery import DRAWN, Shown, recover_markers, settle_markers
+from dimo_jax.rigs.drawn_maps import recover_drawn
+from dimo_jax.rigs.recovery import Shown
 
 WHITE = 250  # a pixel all of whose channels are above belongs to the background
 _BINS = 8  # of the histogram, each channel
 _FASTEST, _MOVES, _OFTEN = 0.05, 6 / 256, 0.25  # of the flow, as VBench has them
-
-
-def recover_points(pose_maps: np.ndarray, cameras: Camera, markers: Shown) -> Lifted:
-    """Markers in space from drawn pose maps [V,T,H,W,3] uint8, none of them far off."""
-    return settle_markers(recover_markers(pose_maps, cameras, markers, slack=DRAWN), markers)
 
 
 def joint_error(points: np.ndarray, truth: np.ndarray, diagonal: float) -> float:
@@ -112,7 +107,7 @@ def judge_videos(
       two views show well), `subject`,
       `smoothness`, `dynamic`.
     """
-    lifted = recover_points(videos[:, 1], cameras, markers)
+    lifted = recover_drawn(videos[:, 1], cameras, markers)
     return judge_points(lifted.points, truth, markers.diagonal) | {
         "seen": float((lifted.confidence >= 0.5).mean()),
         "subject": compare_subject(videos[:, 0], stills[:, 0]),

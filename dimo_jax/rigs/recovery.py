@@ -9,12 +9,10 @@ import numpy as np
 
 from dimo_jax.cameras.triangulation import project
 from dimo_jax.core.types import Camera
-from dimo_jax.rigs.lifting import AGREES, Lifted, fill_points, lift
+from dimo_jax.rigs.lifting import AGREES, Lifted, lift
 from dimo_jax.rigs.localise import Sightings, find_discs, fit_discs
 
 _LEAST_SHARE = 0.1  # of a disc that must be seen for its place to count
-DRAWN = 6.0  # times the error of rendered pictures: 2.4 pixels of 64 for views to agree
-_FAR = 1.0  # diagonals from where the model is at rest, beyond which nothing of a motion in place lies
 
 
 class Shown(Protocol):
@@ -86,25 +84,9 @@ def recover_markers(frames: np.ndarray, cameras: Camera, markers: Shown, *, slac
       frames: [V,T,H,W,3] uint8, of V cameras at the same times.
       cameras: V of them, stacked, for pictures of that size, in the model's own world.
       markers: of the model.
-      slack: of `lift`; `DRAWN` for small videos that a model drew.
+      slack: of `lift`.
     """
     sightings = find_markers(frames, markers)
     first = lift_markers(sightings, cameras, markers, slack=slack)
     sightings = fit_markers(frames, sightings, first, cameras, markers, slack=slack)
     return dataclasses.replace(lift_markers(sightings, cameras, markers, slack=slack), agreement=first.agreement)
-
-
-def settle_markers(lifted: Lifted, markers: Shown) -> Lifted:
-    """Markers of drawn videos, some of which colours that are not theirs have thrown far off.
-
-    Those far from where the model rests are put between the times around them, else where the marker above has them,
-    with confidence 0. Others stay, however few views agree on them: that leaves less error than filling them in.
-
-    Args:
-      lifted: of a motion in place.
-      markers: of the model.
-    """
-    away = np.linalg.norm(lifted.points - markers.rest.mean(axis=0), axis=-1)
-    near = away <= _FAR * markers.diagonal  # false where NaN
-    filled = fill_points(np.where(near[..., None], lifted.points, np.nan), markers.parents, markers.rest)
-    return dataclasses.replace(lifted, points=filled, confidence=np.where(near, lifted.confidence, 0.0))

@@ -8,9 +8,9 @@ from dimo_jax.metrics.generated import (
     joint_error,
     judge_videos,
     measure_smoothness,
-    recover_points,
     warped_error,
 )
+from dimo_jax.rigs.drawn_maps import recover_drawn
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +21,11 @@ def shards(clip_shards):
 def test_true_pose_maps_give_the_true_points_and_stills_the_rest(shards):
     sample = shards.select("clip")[0]
     true, rig = shards.read(sample), shards.rigs["puppet"]
-    lifted = recover_points(true.videos[:, 1], true.cameras, rig)
+    lifted = recover_drawn(true.videos[:, 1], true.cameras, rig)
     error = joint_error(lifted.points, true.points, rig.diagonal)
     rest = joint_error(rig.rest[None], true.points, rig.diagonal)
     still = np.repeat(true.stills[:, 1, None], 4, axis=1)
-    stood = joint_error(recover_points(still, true.cameras, rig).points, np.tile(rig.rest, (4, 1, 1)), rig.diagonal)
+    stood = joint_error(recover_drawn(still, true.cameras, rig).points, np.tile(rig.rest, (4, 1, 1)), rig.diagonal)
     assert error < 0.25 * rest
     assert stood < 0.25 * rest
 
@@ -34,7 +34,7 @@ def test_noise_throws_no_marker_far_off(shards):
     sample = shards.select("clip")[0]
     true, rig = shards.read(sample), shards.rigs["puppet"]
     noise = np.random.default_rng(0).integers(0, 256, true.videos[:, 1].shape).astype(np.uint8)
-    lifted = recover_points(noise, true.cameras, rig)
+    lifted = recover_drawn(noise, true.cameras, rig)
     assert np.isfinite(lifted.points).all()
     assert joint_error(lifted.points, true.points, rig.diagonal) < 150
 

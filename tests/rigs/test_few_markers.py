@@ -6,6 +6,7 @@ import pytest
 from dimo_jax.cameras.surround import surround
 from dimo_jax.data.puppet.rig import write_puppet_rig
 from dimo_jax.io.gltf.scene import load_scene
+from dimo_jax.rigs.drawn_maps import brighten, recover_drawn, settle_markers
 from dimo_jax.rigs.few_markers import APART, MOST, link_parents, spread_markers
 from dimo_jax.rigs.lifting import Lifted
 from dimo_jax.rigs.markers import place_markers
@@ -13,7 +14,6 @@ from dimo_jax.rigs.palette import color_distances
 from dimo_jax.rigs.pose_maps import draw_pose_maps
 from dimo_jax.rigs.pose_markers import place_pose_markers
 from dimo_jax.rigs.posing import pose_nodes
-from dimo_jax.rigs.recovery import DRAWN, recover_markers, settle_markers
 from dimo_jax.runs.animation import animate_markers, make_model, place_joints
 
 
@@ -51,8 +51,11 @@ def test_a_rig_follows_a_few_markers_in_small_pictures(model):
     points = place_pose_markers(few, matrices)
     cameras = surround(points, height=64, width=64)
     frames = draw_pose_maps(points, cameras, few.parents, few.colors)
-    lifted = recover_markers(frames, cameras, few, slack=DRAWN)
+    lifted = recover_drawn(frames, cameras, few)
     assert np.linalg.norm(lifted.points - points, axis=-1).mean() < 5e-3 * few.diagonal
+    dim = recover_drawn((0.6 * frames).astype(np.uint8), cameras, few)
+    assert np.linalg.norm(dim.points - points, axis=-1).mean() < 5e-3 * few.diagonal
+    assert brighten((0.6 * frames).astype(np.uint8), few.colors).max() > 200
     pose = animate_markers(replace(model, markers=few), "copy", lifted, 8.0).pose
     joints = model.markers.joints
     off = np.linalg.norm(place_joints(model, pose) - place_markers(joints, matrices), axis=-1)
