@@ -1,7 +1,7 @@
 """How good drawn motions of rigs are, beside baselines, on clips and rigs that training has not seen.
 
     python -m bench.animax --data=FOLDER --out=FILE.json [--workdir=RUN | --sampler=MODULE:FUNCTION]
-        [--split=clip,rig] [--most=N] [--fvd=32]
+        [--split=clip,rig] [--most=N] [--fvd=32] [--steps=N] [--guidance=X]
 
 FOLDER is one of `--app=import_data --pose_maps`. Every held-out clip is drawn once, from its first piece. Rows:
 
@@ -202,6 +202,8 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="the JSON file to write")
     parser.add_argument("--sampler", default="", help="module:function that draws the videos of a sample")
     parser.add_argument("--workdir", default="", help="a run of configs/animax.py, which draws them")
+    parser.add_argument("--steps", type=int, default=0, help="of the sampler of --workdir; 0: as its config says")
+    parser.add_argument("--guidance", type=float, default=0.0, help="likewise")
     parser.add_argument("--split", default="clip,rig", help="what is judged")
     parser.add_argument("--most", type=int, default=0, help="clips of each split, evenly chosen; 0: all")
     parser.add_argument("--fvd", type=int, default=0, help="videos that FVD compares; 0: no FVD")
@@ -209,7 +211,9 @@ def main() -> None:
     try:
         shards = ClipShards(options.data, embed=load_encoder().embed)
         sampler = resolve({"fn": options.sampler}, key="sampler") if options.sampler else None
-        sampler = make_sampler(restore_animax(options.workdir)) if options.workdir else sampler
+        changes = {"num_steps": options.steps} if options.steps else {}
+        changes |= {"guidance": options.guidance} if options.guidance else {}
+        sampler = make_sampler(restore_animax(options.workdir), **changes) if options.workdir else sampler
         said = options.sampler or options.workdir
         result: dict[str, Any] = {"data": options.data, "sampler": said, "fvd_videos": options.fvd}
         for split in options.split.split(","):

@@ -17,7 +17,7 @@ import numpy as np
 from dimo_jax.core.errors import UserError
 from dimo_jax.data.formats.rigged.clip_views import RigView, draw_stills, view_rig
 from dimo_jax.io.npz import read_npz
-from dimo_jax.metrics.generated import recover_points
+from dimo_jax.rigs.drawn_maps import recover_drawn
 from dimo_jax.runs.animation import Animation, Model, animate_markers
 from dimo_jax.runs.animax import RestoredAnimax
 from dimo_jax.runtime.files import read_json, replace_file, write_json
@@ -126,7 +126,7 @@ def lift_samples(
     """
     few, samples, order = dataclasses.replace(model, markers=view.markers), [], []
     for index, each in enumerate(videos):
-        lifted = recover_points(each[:, 1], view.model_cameras(), view.markers)
+        lifted = recover_drawn(each[:, 1], view.model_cameras(), view.markers)
         if not np.isfinite(lifted.errors).any():
             continue
         animation = animate_markers(few, name, lifted, frame_rate, smooth=smooth)
