@@ -39,6 +39,20 @@ def quick_compile():
     jax.config.update("jax_disable_most_optimizations", before)
 
 
+@pytest.fixture(scope="session")
+def clip_shards(tmp_path_factory):
+    """A folder of shards: four clips of the puppet, one held out, at 32 pixels."""
+    from dimo_jax.data.formats.rigged.shard_plan import ShardOptions
+    from dimo_jax.data.formats.rigged.shards import write_shards
+    from dimo_jax.data.puppet.rig import write_puppet_rig
+
+    place = tmp_path_factory.mktemp("clip_shards")
+    rig = write_puppet_rig(place / "puppet.glb", num_motions=7)
+    options = dict(clips="walk,squat,wave_left,bow_deeply", size=32, num_frames=4, samples=1, test_share=0.25)
+    write_shards(str(rig), place / "shards", ShardOptions(variants=2, **options))
+    return place / "shards"
+
+
 @pytest.fixture
 def informed():
     """Logs as launch.py does."""

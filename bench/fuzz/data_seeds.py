@@ -13,6 +13,9 @@ from dimo_jax.cameras.orbits import orbit
 from dimo_jax.core.types import Camera
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.formats.native import write_dataset
+from dimo_jax.data.formats.rigged import shards
+from dimo_jax.data.formats.rigged.shard_plan import ShardOptions
+from dimo_jax.data.puppet.rig import write_puppet_rig
 from dimo_jax.data.store import open_frames
 from dimo_jax.io.video import write_gif, write_video
 
@@ -233,6 +236,14 @@ def write_benchmark(folder: Path) -> None:
             target.mkdir(parents=True)
             for index, frame in enumerate(cut_out(draw(2))):
                 Image.fromarray(frame).save(target / f"{index}.png")
+
+
+def write_shards(folder: Path) -> None:
+    """Videos and pose maps of two clips of the puppet."""
+    rig = write_puppet_rig(folder / "puppet.glb", num_motions=3)
+    options = ShardOptions(clips="walk,bow_deeply", size=16, num_frames=FRAMES + 1, azimuths_deg=(20, 110), samples=1)
+    shards.write_shards(str(rig), folder / "shards", options)
+    rig.unlink()
 
 
 def write_store(folder: Path) -> None:

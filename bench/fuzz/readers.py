@@ -13,6 +13,7 @@ from bench.fuzz import data_seeds, file_seeds
 from bench.fuzz.cases import Reader
 from dimo_jax.apps import import_data, status
 from dimo_jax.configs.dimo import get_config
+from dimo_jax.data.clips import ClipShards
 from dimo_jax.data.formats import consistent4d
 from dimo_jax.data.formats.authors import describe_authors
 from dimo_jax.data.formats.camera_file import describe_videos
@@ -108,6 +109,14 @@ def read_store(source: Path, out: Path) -> None:
     assert (np.asarray(frames) == 7).all(), "damaged frames were taken"
 
 
+def read_shards(source: Path, out: Path) -> None:
+    """The data of AnimaX."""
+    found = ClipShards(source)
+    for sample in found.samples:
+        found.read(sample)
+    found.batch(found.samples[0].split, 2, seed=0, step=0, augment=True)
+
+
 def read_benchmark(source: Path, out: Path) -> None:
     """`--app=evaluate --gt=... --pred=...`."""
     for pair in consistent4d.find_pairs(source / "gt", source / "pred"):
@@ -176,6 +185,7 @@ READERS = (
     Reader("glb", pose_model, data_seeds.write_models, entry="model.gl*", weight=6),
     Reader("index", describe, data_seeds.write_indexed, entry="*.json", weight=3),
     Reader("native", read_native, data_seeds.write_native, weight=2),
+    Reader("shards", read_shards, data_seeds.write_shards),
     Reader("authors", import_recording, data_seeds.write_authors),
     Reader("videos", import_recording, data_seeds.write_recordings, weight=3),
     Reader("sv4d", import_recording, data_seeds.write_sv4d),

@@ -1,25 +1,29 @@
 """`--app=animate`: gives a rigged model motions that nobody animated, as clips more in its file.
 
-They come from a trained motion space of the rig (`--workdir`), or from pose maps or tracked joints of several views
-(`--poses`); the result is the same file with clips more. docs/rigs.md describes all of it, the report, and how far to
-believe it.
+They come from a trained motion space of the rig (`--workdir`), from pose maps or tracked joints of several views
+(`--poses`), or are drawn by AnimaX for a sentence (`--prompt`, with a run of configs/animax.py); the result is the same
+file with clips more. docs/rigs.md describes all of it, the report, and how far to believe it, docs/animax.md the last.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from dimo_jax.cli.flag_checks import check_flags, make_choice
 from dimo_jax.core.errors import UserError
-from dimo_jax.core.names import split_list
+from dimo_jax.core.names import split_list, to_file_name
 from dimo_jax.data.formats.pose_folder import color_markers, open_pose_folder, read_pose_clip
 from dimo_jax.data.formats.rigged.clips import take_clips
 from dimo_jax.io.gltf.scene import load_scene
 from dimo_jax.io.images import write_png
+from dimo_jax.io.video import write_video
 from dimo_jax.rigs.clip_set import ClipSet
 from dimo_jax.rigs.feet import Feet, find_feet, name_feet
 from dimo_jax.rigs.recovery import lift_markers, recover_markers
@@ -32,7 +36,9 @@ from dimo_jax.runs.animation import (
     measure_height,
     place_joints,
 )
+from dimo_jax.runs.animax import find_run, is_animax, restore_animax
 from dimo_jax.runs.choice import SPREAD, Checkpoint, Line
+from dimo_jax.runs.drawn_clips import Wish, draw_samples, lift_samples, view_model
 from dimo_jax.runs.restore import restore, run_folder
 from dimo_jax.runs.rig_files import open_source, write_animations
 from dimo_jax.runs.rig_motions import (
@@ -49,6 +55,7 @@ from dimo_jax.runs.rigs import is_rig_space, read_own_clips, restore_rig
 from dimo_jax.runs.videos_to_rig import play_rigged, rig_run
 from dimo_jax.runtime.naming import free_number
 from dimo_jax.training.config_file import load_config
+from dimo_jax.views.clip_sheet import lay_views
 from dimo_jax.views.rig_strip import draw_strip
 
 _SEEN = 0.1  # share of a view's markers that must be found in it
@@ -62,6 +69,7 @@ def run(
     out: str = "",
     poses: str = "",
     workdir: str = "",
+    config: ConfigDict | None = None,
     dataset: str = "",
     motion: str = "",
     num_samples: int = 0,
@@ -95,11 +103,14 @@ def run(
         picture, with .png. Default with --workdir: `workdir`/animated.glb, or with a number.
       poses: folder with pose-map videos or 2D joints of several views, and cameras.json.
       workdir: run of configs/rig.py, or of DIMO on videos of `source`, whose motions are written; the next flags
-        choose which.
+        choose which. Or run of configs/animax.py, which draws what `prompt` says of any rig.
+      config: configs/animax.py, in the place of `workdir`: its config.animax.trained names the run, and
+        config.animax.sampling says how to draw.
       dataset: of a run of DIMO the folder of its data, whose true joints tell where the model stands; default: where it
         was in training.
       motion: training clips by name, separated by commas.
-      num_samples: so many new ones from the space of codes.
+      num_samples: so many new ones from the space of codes; of AnimaX, so many draws, of which the one whose views
+        agree best is written.
       motions: two training clips or more, between which a clip lies, separated by commas; with `share`.
       prompt: what the model shall do.
       code: npz with a field `z`, codes.
@@ -130,6 +141,7 @@ def run(
     Example:
       python launch.py --app=animate --workdir=runs/knight_rig --num_samples=20 --out=knight_new.glb
       python launch.py --app=animate --source=rig.glb --poses=poses --out=animated.glb
+      python launch.py --app=animate --source=rig.glb --prompt="it walks" --workdir=runs/animax --out=animated.glb
     """
     given = dict(locals())
     check_flags("animate", given)
@@ -139,8 +151,42 @@ def run(
         made = from_poses(model, poses, smooth=smooth)
         _write(source, target, report, model, made, draws=False, repair=repair)
         return
-    of_a_rig = Path(workdir).is_dir() and is_rig_space(load_config(Path(workdir)))
-    (_animate_rig if of_a_rig else _animate_videos)(given)
+    own = load_config(Path(workdir)) if Path(workdir).is_dir() and not config else None
+    if config or (own and is_animax(own)):
+        _animate_drawn(given)
+        return
+    (_animate_rig if own and is_rig_space(own) else _animate_videos)(given)
+
+
+def _animate_drawn(given: Mapping[str, Any]) -> None:
+    """A clip that AnimaX draws."""
+    workdir, sampling = given["workdir"], {}
+    if given["config"]:
+        workdir = find_run(given["config"])
+        sampling = given["config"].animax.sampling.to_dict()
+    run_of = restore_animax(workdir, checkpoint=given["checkpoint"])
+    target, report = _place_out(Path(given["source"]), dict(given) | {"workdir": workdir})
+    model = make_model(load_scene(given["source"], hide=given["hide"], repair=given["repair"], animated=False))
+    view = view_model(model, run_of)
+    wish = Wish(given["prompt"].strip(), given["num_samples"] or 1, given["seed"], sampling)
+    folder = target.with_suffix(".samples")
+    videos = draw_samples(run_of, model, view, wish, folder)
+    count = run_of.player.num_frames
+    rate = given["fps"] or ((count - 1) / given["duration"] if given["duration"] else run_of.frame_rate)
+    name = to_file_name(wish.prompt, default="clip")
+    samples = lift_samples(model, view, videos, name, frame_rate=rate, smooth=given["smooth"])
+    best = samples[0]
+    others = [
+        {key: each.animation.figures[key] for key in ("sample", "reprojection_px", "markers_seen", "agreement")}
+        for each in samples
+    ]
+    figures = best.animation.figures | {"prompt": wish.prompt, "seed": wish.seed, "samples": others}
+    animation = replace(best.animation, figures=figures)
+    for half, ending in enumerate(("views", "poses")):
+        video = lay_views(best.videos[:, half])
+        print(f"{ending}: {write_video(video, target.with_name(f'{target.stem}_{ending}.mp4'), frame_rate=rate)}")
+    _write(given["source"], target, report, model, [animation], draws=True, repair=given["repair"])
+    shutil.rmtree(folder)
 
 
 def _animate_rig(given: Mapping[str, Any]) -> None:

@@ -19,12 +19,15 @@ from dimo_jax.cameras.turntable import Turntable, spread_views
 from dimo_jax.cli.flag_checks import check_flags
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.flag_values import check_folder, parse_numbers
+from dimo_jax.data.clips import SPLITS
 from dimo_jax.data.dataset import Dataset
 from dimo_jax.data.formats import import_videos
 from dimo_jax.data.formats.native_schema import read_framing
 from dimo_jax.data.formats.rigged.folder import import_folder
 from dimo_jax.data.formats.rigged.passes import Timing
 from dimo_jax.data.formats.rigged.plan import Options
+from dimo_jax.data.formats.rigged.shard_plan import ShardOptions
+from dimo_jax.data.formats.rigged.shards import write_shards
 from dimo_jax.data.sources import detect
 from dimo_jax.runs.authors_model import import_model
 from dimo_jax.views.dataset_check import check_dataset
@@ -74,6 +77,10 @@ def run(
     framing: str | None = None,
     dataset: str | None = None,
     step: int | None = None,
+    pose_maps: bool = False,
+    variants: int | None = None,
+    test_rigs: str | None = None,
+    test_share: float | None = None,
 ) -> None:
     """Imports data, says what it found, and writes a dataset folder (or a workdir); or checks a dataset.
 
@@ -117,9 +124,15 @@ def run(
       framing: a dataset folder of the same source, to scale and place as it is.
       dataset: of the authors' model: the folder of the data that it was trained on.
       step: of the authors' model: an intermediate checkpoint; default: the final one.
+      pose_maps: writes rigs' clips as shards of small videos and pose maps with sentences, for AnimaX; `source` is then
+        a list of files, folders of them, and "puppet", separated by commas (docs/animax.md).
+      variants: of pose maps: renders of what trains, all but one turned, with other lenses, fewer markers; default: 1.
+      test_rigs: of pose maps: rigs of which nothing trains, by name or pattern, separated by commas.
+      test_share: of pose maps: share of the clips of other rigs that is held out; default: a sixth.
 
     Example:
       python launch.py --app=import_data --source=character.glb --out=data/character --clips='Walk*,Run*,Jump*'
+      python launch.py --app=import_data --pose_maps --source=rigs,puppet --out=data/rigs --variants=4
       python launch.py --app=import_data --check=data/character
 
     Raises:
@@ -127,13 +140,17 @@ def run(
     """
     options = {name: value for name, value in locals().items() if value is not None}
     check_flags("import_data", locals())
-    for name in ("source", "out", "check"):
+    for name in ("source", "out", "check", "pose_maps"):
         options.pop(name)
     if check:
         _refuse(({"source": source} if source else {}) | options, check_dataset, "a check")
         check_dataset(check, out=out)
         return
     target = _check_paths(source, out)
+    if pose_maps:
+        _refuse(options, import_pose_maps, "an import of pose maps")
+        import_pose_maps(source, target, **options)
+        return
     kind = detect(Path(source))
     print(f"{source}: {KINDS[kind]}")
     if kind == "native":
@@ -252,6 +269,46 @@ def import_model_file(
         framing=_known_framing(framing),
     )
     return import_folder(source, target, options, num_workers=num_workers or os.cpu_count() or 1, report=print)
+
+
+def import_pose_maps(
+    source: str,
+    target: Path,
+    *,
+    clips: str = "",
+    hide: str = "",
+    num_frames: int | None = None,
+    size: int | None = None,
+    azimuths: str = "",
+    elevation: float | None = None,
+    margin: float | None = None,
+    samples: int | None = None,
+    repair: bool = False,
+    num_workers: int = 0,
+    variants: int = 1,
+    test_rigs: str = "",
+    test_share: float | None = None,
+) -> None:
+    """Writes rigs' clips as a folder of shards, see `write_shards`, and says what is in it.
+
+    Raises:
+      UserError: bad input; nothing has been written.
+    """
+    given: dict[str, Any] = dict(
+        num_frames=num_frames, size=size, elevation_deg=elevation, margin=margin, samples=samples
+    )
+    given |= dict(test_share=test_share, azimuths_deg=parse_numbers("azimuths", azimuths) if azimuths else None)
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    options = ShardOptions(clips=clips, hide=hide, repair=repair, variants=variants, test_rigs=test_rigs, **chosen)
+    index = write_shards(source, target, options, num_workers=num_workers or os.cpu_count() or 1, report=print)
+    clips_of = {split: {(s["rig"], s["clip"]) for s in index["samples"] if s["split"] == split} for split in SPLITS}
+    counts = ", ".join(f"{len(found)} {split}" for split, found in clips_of.items())
+    size_mb = sum(shard["bytes"] for shard in index["shards"]) / 1e6
+    print(
+        f"wrote {len(index['samples'])} samples of {index['num_views']} views x {index['num_frames']} frames of "
+        f"{index['size']}x{index['size']} ({size_mb:.0f} MB) to {target}; clips: {counts}"
+    )
+    print(f"captions to edit: {target / 'captions.txt'}")
 
 
 def _known_framing(folder: str) -> tuple[float, ...] | None:

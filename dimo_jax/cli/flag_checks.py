@@ -8,6 +8,7 @@ Each app's `run` calls `check_flags` too, for those who call it from Python. Not
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -32,6 +33,7 @@ FORMATS = ("ply", "splat", "gltf", "glb", "mesh", "video", "npz", "html", "check
 OF_RUNS = ("html", "checkpoint")  # formats of a run as a whole; the others hold motions that flags choose
 LAYERS = ("color", "key_points", "depth", "normals")
 GLTF_SUFFIXES = (".glb", ".gltf")
+ANIMAX = "dimo_jax.systems.animax.system:Animax"
 _OF_MOTIONS = tuple(name for name in FORMATS if name not in OF_RUNS)
 # Flags of export that mean something with some formats alone.
 ONLY_WITH = {
@@ -210,10 +212,14 @@ def _check_import_data(given: Given) -> None:
         return
     if given["out"]:
         check_folder(given["out"], "out")
+    only = {"variants": None, "test_rigs": None, "test_share": None}
+    if not given["pose_maps"]:
+        check_use(given, only, needs="--pose_maps")
+    for part in split_list(given["source"]) if given["pose_maps"] else (given["source"],):
+        if not Path(part).exists() and not (given["pose_maps"] and part == "puppet"):
+            raise UserError(f"{part}: no such file or folder, expected data to read")
     source = Path(given["source"])
-    if not source.exists():
-        raise UserError(f"{source}: no such file or folder, expected data to read")
-    is_model = source.suffix.lower() in GLTF_SUFFIXES
+    is_model = source.suffix.lower() in GLTF_SUFFIXES or given["pose_maps"]
     _least(given, 2 if is_model else 1, "num_frames")
     _least(given, 8 if is_model else 1, "size")
     _least(given, 1, "num_views", "samples", "num_surface_points")
@@ -252,6 +258,9 @@ def _check_model(given: Given) -> None:
 
 
 def _check_animate(given: Given) -> None:
+    if given["config"] or is_run_of(given["workdir"], ANIMAX):
+        _check_drawn(given)
+        return
     if bool(given["poses"]) == bool(given["workdir"]):
         found = "both --poses and --workdir" if given["poses"] else "neither --poses nor --workdir"
         raise UserError(
@@ -276,6 +285,34 @@ def _check_animate(given: Given) -> None:
     _check_path(given, "code", "an npz with a field z")
     _check_path(given, "fit", "a rigged .glb or .gltf file with clips")
     _check_path(given, "workdir", "the workdir of a training run")
+
+
+def is_run_of(workdir: str, system: str) -> bool:
+    """Whether a folder is the workdir of a run of a system, by its config."""
+    try:
+        config = json.loads((Path(workdir) / "config.json").read_text()) if workdir else {}
+        return bool(config["system"]["fn"] == system)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _check_drawn(given: Given) -> None:
+    """The flags of animate with AnimaX."""
+    for name in ("workdir", "poses"):
+        if given["config"] and given[name]:
+            raise UserError(f"--{name}: found with --config, expected one of them")
+    _check_model(given)
+    if not given["prompt"].strip():
+        raise UserError(f"--prompt: found {given['prompt']!r}, expected what the model shall do, such as 'it walks'")
+    if given["config"] and not given["out"]:
+        raise UserError("--out: not given, expected the file to write, of the kind of --source")
+    _least(given, 0, "num_samples", "seed", "smooth", "duration", "fps")
+    own = ("prompt", "num_samples", "seed", "duration", "fps", "checkpoint")
+    parameters = read_app("animate").parameters
+    others = {name: parameters[name].default for name in (*OF_A_RUN, "poses") if name not in own}
+    check_use(given, others, needs="a run of configs/rig.py")
+    if given["duration"] and given["fps"]:
+        raise UserError(f"--fps: found {given['fps']:g} with --duration, expected one of them: the frames are counted")
 
 
 def make_choice(given: Given) -> Choice:

@@ -48,6 +48,7 @@ def lift(
     rest: np.ndarray,
     diagonal: float,
     clean_weight: float = CLEAN_SHARE,
+    slack: float = 1.0,
 ) -> Lifted:
     """Markers in space.
 
@@ -59,11 +60,12 @@ def lift(
       rest: [K,3] positions at rest, for the bones' lengths.
       diagonal: of the model.
       clean_weight: from which weight on a view counts as clean.
+      slack: times `NOISE` and `AGREES`, for pictures in which markers stand less exactly than in rendered ones.
     """
-    scale = cameras.height / 480
+    scale = slack * cameras.height / 480
     weights = np.where(np.isfinite(pixels).all(axis=-1), weights, 0.0)
     points = triangulate_by_pairs(pixels, weights, cameras, tolerance=2 * AGREES * scale)
-    points = _fill(points, parents, rest)
+    points = fill_points(points, parents, rest)
     points = _refine(points, pixels, weights, cameras, parents, rest, diagonal, NOISE * scale)
     errors = np.where(weights > 0, reprojection_errors(points, pixels, cameras), np.nan)
     agrees = errors <= AGREES * scale  # false where NaN
@@ -73,7 +75,7 @@ def lift(
     return Lifted(points, np.array(CONFIDENCE)[counts], errors, clean, agreement)
 
 
-def _fill(points: np.ndarray, parents: np.ndarray, rest: np.ndarray) -> np.ndarray:
+def fill_points(points: np.ndarray, parents: np.ndarray, rest: np.ndarray) -> np.ndarray:
     """Puts points [T,K,3] in the place of NaN: between the times around them, else where the marker above has them."""
     filled = points.copy()
     times = np.arange(len(points))

@@ -28,7 +28,7 @@ class PoseMarkers:
 
     joints: Joints
     names: tuple[str, ...]  # of the first point, with "#2", "#3", ... where it is not the first of that name
-    marker_of: np.ndarray  # [M] the marker of each point
+    marker_of: np.ndarray  # [M] the marker of each point; -1 where none shows it, see `few_markers`
     parents: np.ndarray  # [K] marker that a line goes to, -1 for none
     rest: np.ndarray  # [K,3] world positions at rest
     colors: np.ndarray  # [K,3] uint8

@@ -70,8 +70,9 @@ def animate_markers(model: Model, name: str, lifted: Lifted, frame_rate: float, 
       smooth: of `solve_pose`.
     """
     markers = model.markers
-    targets = lifted.points[:, markers.marker_of]
-    confidence = lifted.confidence[:, markers.marker_of]
+    shown = markers.marker_of >= 0
+    targets = np.where(shown[:, None], lifted.points[:, markers.marker_of], np.nan)
+    confidence = np.where(shown, lifted.confidence[:, markers.marker_of], 0.0)
     solution = solve_pose(model.rig, markers.joints, targets, confidence, smooth=smooth)
     sure = confidence >= UNSURE
     figures: dict[str, Any] = {

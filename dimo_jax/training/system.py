@@ -10,6 +10,8 @@ import flax.struct
 from absl import logging
 
 from dimo_jax.core.types import Array, Batch
+from dimo_jax.data.sampler import Batches
+from dimo_jax.training.parallel import Layout
 
 
 class Metrics(flax.struct.PyTreeNode):
@@ -80,7 +82,7 @@ class System(Protocol):
     config alone and raises UserError for what is wrong in it.
     """
 
-    sees_pictures: bool = True  # False: its steps get None for a batch, and what they see is in `fixed`
+    sees_pictures: bool = True  # False: its steps get what `source` draws, or None, and see what is in `fixed`
 
     @property
     def stages(self) -> Sequence[Stage]:
@@ -102,6 +104,13 @@ class System(Protocol):
     def fixed(self, stage: Stage) -> Mapping[str, Any]:
         """Arrays that the stage's step uses and does not move."""
         ...
+
+    def source(self, layout: Layout) -> Batches | None:
+        """What draws the batches of a system that sees no pictures of motions; None: nothing does.
+
+        `sample(step)` gives a pytree of arrays with a leading axis over `layout.own_parts`.
+        """
+        return None
 
     def measure(self, stage: Stage, state: Any, batch: Batch) -> Capacity:
         """Capacity to spare in the render buffers for the images of `batch` as the model now stands."""

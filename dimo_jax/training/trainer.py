@@ -115,9 +115,13 @@ class Trainer:
         return notes
 
     def next_batch(self) -> Any:
-        """The batch of the next step, on the devices; drawn ahead by a thread. None where steps see no pictures."""
-        if not self.system.sees_pictures:
-            return None
+        """The batch of the next step, on the devices; drawn ahead by a thread. None where nothing draws one."""
+        if self._batches is None and not self.system.sees_pictures:
+            source = self.system.source(self.layout)
+            if source is None:
+                return None
+            place = functools.partial(parallel.place, layout=self.layout)
+            self._batches = prefetch(source, self.count, transfer=place)
         if self._batches is None:
             resolution, _ = self._span(self.count)
             share = Share(self._sampler(resolution), self.layout.grid, self.layout.own_parts)

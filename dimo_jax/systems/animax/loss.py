@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any, NamedTuple
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -13,6 +16,7 @@ from dimo_jax.third_party.wan.transformer import WanConfig
 
 from . import sequence
 from .model import AnimaxParams, predict_joint
+from .outputs import Predicts, read_velocity
 
 DROP_CONDITION = 0.2  # of the samples (A.2)
 
@@ -35,41 +39,57 @@ def drop_condition(key: Array, condition: Array, *, rate: float = DROP_CONDITION
     return jnp.where(kept.reshape(-1, *(1,) * (condition.ndim - 1)), condition, 0)
 
 
-def noisy_error(predicted: Array, target: Array) -> Array:
-    """Mean square over the noisy frames of a sequence: predicted [B,N,2f+4,h,w,C], target [B,N,2,1+f,h,w,C] -> []."""
-    return jnp.mean((sequence.split(predicted)[1] - target) ** 2)
+class FlowErrors(NamedTuple):
+    """How far a prediction is off."""
+
+    halves: Array  # [2] mean square error of the velocity over the noisy frames of pictures and of pose maps
+    data: Array  # [2] likewise of the data that follow from it
+    videos: Array  # [B,N,2,1+f,h,w,C] these data
 
 
-def flow_loss(
+def flow_errors(
     params: AnimaxParams,
     batch: JointBatch,
-    key: Array,
+    keys: Array,
     *,
     config: WanConfig,
     shift: float = 3.0,
     drop: float = DROP_CONDITION,
+    predicts: Predicts = "velocity",
     attend: Attend = "xla",
     remat: bool = False,
-) -> Array:
-    """E |v([c, x_s], s) - (noise - x)|^2 over the noisy frames, one noise level s a sample, shared by views and halves.
+) -> FlowErrors:
+    """|v([c, x_s], s) - (noise - x)|^2 over the noisy frames, one noise level s a sample, shared by views and halves.
 
     Args:
       params: the model.
       batch: data.
-      key: of noise, levels and dropping.
+      keys: [B], of each sample's noise, level and dropping: they do not depend on which batch it is in.
       config: sizes of the backbone.
       shift: of the noise levels.
       drop: share of the samples without their condition.
+      predicts: see `outputs.read_velocity`.
       attend, remat: see `model.predict_joint`.
-
-    Returns:
-      [] float32.
     """
-    level_key, noise_key, drop_key = jax.random.split(key, 3)
-    levels = draw_levels(level_key, (batch.video.shape[0],), shift=shift)
-    noise = jax.random.normal(noise_key, batch.video.shape)
-    latents = sequence.join(drop_condition(drop_key, batch.condition, rate=drop), mix(batch.video, noise, levels))
-    predicted = predict_joint(
+    level_keys, noise_keys, drop_keys = jnp.moveaxis(jax.vmap(functools.partial(jax.random.split, num=3))(keys), 1, 0)
+    levels = jax.vmap(lambda key: draw_levels(key, (), shift=shift))(level_keys)
+    noise = jax.vmap(lambda key: jax.random.normal(key, batch.video.shape[1:]))(noise_keys)
+    leave_out = jax.vmap(lambda key, each: drop_condition(key, each[None], rate=drop)[0])
+    noisy = mix(batch.video, noise, levels)
+    latents = sequence.join(leave_out(drop_keys, batch.condition), noisy)
+    output = predict_joint(
         params, latents, to_timesteps(levels), batch.text, batch.ray_maps, config=config, attend=attend, remat=remat
     )
-    return noisy_error(predicted, target_velocity(batch.video, noise))
+    velocity = read_velocity(output, latents, levels, predicts)
+    data = noisy - levels.reshape(-1, *(1,) * (noisy.ndim - 1)) * velocity
+    halves = tuple(axis for axis in range(velocity.ndim) if axis != 2)
+    return FlowErrors(
+        jnp.mean((velocity - target_velocity(batch.video, noise)) ** 2, axis=halves),
+        jnp.mean((data - batch.video) ** 2, axis=halves),
+        data,
+    )
+
+
+def flow_loss(params: AnimaxParams, batch: JointBatch, key: Array, **options: Any) -> Array:
+    """The mean of `flow_errors` over both halves [], with keys from one `key`; `options` as there."""
+    return jnp.mean(flow_errors(params, batch, jax.random.split(key, len(batch.video)), **options).halves)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from dimo_jax.cameras.orbits import orbit
-from dimo_jax.systems.animax import loss, rays, sequence
+from dimo_jax.diffusion import flow
+from dimo_jax.systems.animax import loss, outputs, rays, sequence
 
 
 def test_a_sequence_holds_condition_and_video_of_both_halves_in_the_papers_order():
@@ -55,8 +56,30 @@ def test_the_loss_sees_noisy_frames_alone():
     rng = np.random.default_rng(0)
     condition, target = rng.normal(size=(1, 1, 2, 2, 2, 3)), rng.normal(size=(1, 1, 2, 3, 2, 2, 3))
     predicted = sequence.join(condition, target)
-    assert loss.noisy_error(predicted, target) == 0
-    slope = np.asarray(jax.grad(loss.noisy_error)(predicted + 1.0, target))
+
+    def error(predicted):
+        return jnp.mean((outputs.read_velocity(predicted, predicted, jnp.ones(1), "velocity") - target) ** 2)
+
+    assert error(predicted) == 0
+    slope = np.asarray(jax.grad(error)(predicted + 1.0))
     assert (slope[:, :, [0, 4]] == 0).all()
     assert (np.delete(slope, [0, 4], axis=2) > 0).all()
-    assert loss.noisy_error(sequence.join(condition + 9, target + 2), target) == pytest.approx(4, rel=1e-5)
+    assert error(sequence.join(condition + 9, target + 2)) == pytest.approx(4, rel=1e-5)
+
+
+def test_a_change_from_the_still_is_read_as_the_velocity_that_leads_to_it():
+    """x_s = (1 - s) x + s noise: whoever predicts x - still exactly has the velocity noise - x."""
+    rng = np.random.default_rng(0)
+    condition, video, noise = (
+        rng.normal(size=shape).astype(np.float32) for shape in ((2, 3, 2, 2, 2, 4), *[(2, 3, 2, 3, 2, 2, 4)] * 2)
+    )
+    levels = np.array([0.3, 0.8], np.float32)
+    noisy = flow.mix(video, noise, levels)
+    latents = sequence.join(jnp.asarray(condition), noisy)
+    change = sequence.join(jnp.asarray(condition), video - condition[:, :, :, None])
+    found = outputs.read_velocity(change, latents, levels, "change")
+    np.testing.assert_allclose(found, noise - video, atol=1e-4)
+    same = sequence.join(jnp.asarray(condition), noise - video)
+    np.testing.assert_array_equal(outputs.read_velocity(same, latents, levels, "velocity"), noise - video)
+    clean = outputs.read_velocity(change, latents, np.zeros(2, np.float32), "change")
+    assert np.isfinite(clean).all()
