@@ -129,9 +129,9 @@ def paint(name: str, color: Point) -> Material:
 def draw_materials(rng: np.random.Generator, *, wood: bool) -> dict[str, Material]:
     """Materials `body`, `front`, `metal` and `dark`, at random: wooden at times where `wood`, else painted."""
     if wood and rng.random() < 0.5:
-        tone, found = np.array([0.5, 0.34, 0.2]) * rng.uniform(0.7, 1.3) * rng.uniform(0.9, 1.1, 3), {}
+        tone, found = np.array([0.62, 0.45, 0.28]) * rng.uniform(0.85, 1.15) * rng.uniform(0.9, 1.1, 3), {}
         # What moves is told from the rest by its shade.
-        for name, shade in (("body", 1.0), ("front", rng.choice([0.5, 1.7]))):
+        for name, shade in (("body", 1.0), ("front", rng.choice([0.6, 1.45]))):
             color = np.clip(tone * shade, 0, 1)
             grain = make_wood(color.tolist(), seed=int(rng.integers(1 << 30)))
             found[name] = Material(np.ones(4), grain, double_sided=False, name=name)
