@@ -22,7 +22,7 @@ def fit(program: Any, devices: list[Any], target: Any, found: dict[str, Any]) ->
     from bench.compile import compiler
     from dimo_jax.training import memory
 
-    compiled = {}
+    compiled: dict[Any, Any] = {}
 
     def compile_it(each: Any) -> Any:
         traced = compiler.trace_program(each, devices)
