@@ -210,7 +210,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         shards = ClipShards(options.data, embed=load_encoder().embed)
-        sampler = resolve({"fn": options.sampler}, key="sampler") if options.sampler else None
+        sampler: Sampler | None = resolve({"fn": options.sampler}, key="sampler") if options.sampler else None
         changes = {"num_steps": options.steps} if options.steps else {}
         changes |= {"guidance": options.guidance} if options.guidance else {}
         sampler = make_sampler(restore_animax(options.workdir), **changes) if options.workdir else sampler

@@ -109,8 +109,8 @@ class Draw(NamedTuple):
 class Batches(Protocol):
     """What `prefetch` reads: a batch for every step."""
 
-    def sample(self, step: int) -> Batch:
-        """The batch of `step`."""
+    def sample(self, step: int) -> Any:
+        """The batch of `step`, a pytree of arrays."""
         ...
 
 

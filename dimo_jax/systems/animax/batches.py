@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import flax.struct
 import jax
@@ -43,7 +44,7 @@ class ClipParts:
         return Drawn(jax.tree.map(lambda *arrays: np.stack(arrays), *parts), seeds)  # type: ignore[arg-type]
 
     def _take(self, step: int, part: int) -> ClipBatch:
-        how = dict(seed=self.seed, step=step, augment=self.augment)
+        how: Any = dict(seed=self.seed, step=step, augment=self.augment)
         return self.shards.batch("train", self.batch_size, host=part, hosts=self.num_parts, **how)[0]
 
 

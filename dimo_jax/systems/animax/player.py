@@ -43,7 +43,9 @@ class AnimaxPlayer:
         found = self._embed(sentences)
         return found.reshape(len(found), -1, found.shape[-1])
 
-    def draw(self, key: Array, stills: Array, words: Array, cameras: Camera, **changes: Any) -> np.ndarray:
+    def draw(
+        self, key: Array, stills: Array | np.ndarray, words: Array | np.ndarray, cameras: Camera, **changes: Any
+    ) -> np.ndarray:
         """Videos of B samples.
 
         Args:

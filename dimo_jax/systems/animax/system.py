@@ -110,8 +110,8 @@ class Animax(System):
     def source(self, layout: Layout) -> ClipParts:
         """Batches of training clips."""
         num_parts = layout.num_processes * layout.num_devices * layout.accumulate
-        how = dict(seed=self._seed, augment=bool(self.options.augment))
-        return ClipParts(self.shards, self._batch, num_parts, layout.own_parts, **how)
+        own, augment = layout.own_parts, bool(self.options.augment)
+        return ClipParts(self.shards, self._batch, num_parts, own, seed=self._seed, augment=augment)
 
     def measure(self, stage: Stage, state: AnimaxState, batch: Batch) -> Capacity:
         """Nothing is rendered."""
@@ -120,7 +120,7 @@ class Animax(System):
     def build_step(self, stage: Stage, buffers: Capacity, *, axis_name: str | None, accumulate: int) -> Step:
         """See `training.system.System`."""
         return build_step(
-            functools.partial(self._differentiate, stage.name),  # type: ignore[arg-type]
+            functools.partial(self._differentiate, stage.name),
             functools.partial(self._update, stage.name),
             axis_name=axis_name,
             accumulate=accumulate,

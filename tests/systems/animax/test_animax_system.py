@@ -22,7 +22,9 @@ from dimo_jax.data.sources import load
 from dimo_jax.networks.wan.vae import build_params
 from dimo_jax.runs.build import build_system, make_trainer
 from dimo_jax.systems.animax.batches import encode_batch
+from dimo_jax.systems.animax.loss import flow_errors
 from dimo_jax.systems.animax.parts import wan_codec
+from dimo_jax.systems.animax.state import put_trained
 from dimo_jax.systems.animax.system import Animax
 from dimo_jax.third_party.wan.transformer import expected_shapes
 from dimo_jax.third_party.wan.vae import VaeConfig
@@ -82,18 +84,25 @@ def test_another_trainer_goes_on_to_the_bit(folder):
 
 
 def test_it_learns_and_at_first_says_the_still(folder):
-    config = make_config(folder, num_steps=40, rate=1e-2, drop=0.0, augment=False, average=0.9)
+    config = make_config(folder, num_steps=120, rate=3e-3, drop=0.0, augment=False, average=0.9)
     config.animax.backbone.update(num_heads=2, head_dim=24)
     trainer = make(config)
     state = trainer.init()
+    begun = jax.device_get(state.params)
     batch = trainer.next_batch()
     still = np.asarray(batch.clips.stills)[0, 0, 0] / 255.0
     state, metrics = trainer.step(state, batch)
     np.testing.assert_allclose(np.asarray(metrics.preview)[1], still, atol=1 / 255)
-    state, losses = take_steps(trainer, state, 39)
+    state, _ = take_steps(trainer, state, 119)
     trainer.close()
-    assert np.mean(losses[-8:]) < 0.6 * float(metrics.loss)
-    state = jax.device_get(state)
+    state, system = jax.device_get(state), trainer.system
+    joint, keys = encode_batch(batch.clips, system.codec, {}), jax.random.split(jax.random.key(7), 2)
+    how = dict(config=system.backbone.config, predicts="change", shift=1.0, drop=0.0)
+    averaged = put_trained(state.params, state.average, "whole")
+    before, after, smooth = (
+        float(flow_errors(params, joint, keys, **how).halves.mean()) for params in (begun, state.params, averaged)
+    )
+    assert max(after, smooth) < 0.5 * before
     away = [np.abs(a - b).max() for a, b in zip(state.average, jax.tree.leaves(state.params), strict=True)]
     assert 0 < max(away) < 0.5
 
