@@ -188,7 +188,7 @@ def _as_float32(tree: Any) -> Any:
 
 def _list_others(config: ConfigDict, system: Dimo, dataset: Dataset, pairs: int) -> Iterator[Program]:
     """What runs on one device: between steps, and with the trained model."""
-    first, second = system.stages
+    first, second = system.stages[:2]
     key = jax.eval_shape(lambda: jax.random.key(0))
     if first.last_step > first.first_step:
         stage = config.stage1

@@ -215,8 +215,8 @@ def test_programs_are_those_of_a_run(platform):
         with pytest.raises(UserError, match=r"--devices=7: .* evenly"):
             list_programs(get_config("smoke"), num_devices=7)
     assert current_platform() == jax.default_backend()
-    assert list(programs) == ["stage1_32", "stage2_32", "densify", "refresh", "play", "evaluate", "sample"]
-    assert [program.name for program in mapped] == ["stage1_32", "stage2_32"]
+    assert list(programs) == ["stage1_32", "stage2_32", "stage3_32", "densify", "refresh", "play", "evaluate", "sample"]
+    assert [program.name for program in mapped] == ["stage1_32", "stage2_32", "stage3_32"]
     state, batch, _, key = mapped[1].arguments
     assert batch.images.shape == (8, 1, 1, 1, 32, 32, 4)
     assert state.alive.shape == (8, 64)

@@ -33,7 +33,7 @@ def test_run_is_watched_defended_and_stopped(tmp_path):
 
     status, _ = launch(tmp_path, "--app=status").communicate()
     assert status.startswith(f"state:       running, training (process {run.pid} on ")
-    assert "of 1000002 (stage1, 32 px)" in status
+    assert "of 1000004 (stage1, 32 px)" in status
 
     second = launch(tmp_path, *flags)
     said = second.communicate()[1].splitlines()[-1]

@@ -27,6 +27,7 @@ def make_small(preset):
     config.stage1.update(num_steps=3, capacity=48, num_points=32, densify_from=1, densify_every=1, anneal_every=2)
     config.stage2.update(num_steps=3, num_per_key_point=4, prune_every=2, refresh_every=2)
     config.stage1.phases = config.stage2.phases = ((0, 32),)
+    config.stage3.num_steps = 0
     config.stage2.losses.depth.start = config.stage2.losses.normal.start = 1
     for stage in (config.stage1, config.stage2):
         stage.losses.lpips.update(network="alex", num_images=1)  # VGG compiles for a minute; tests/losses tries it
