@@ -34,7 +34,9 @@ from dimo_jax.render import metaballs
 from dimo_jax.systems.atop.generator.latents import (
     SIZE,
     STIFFNESS,
+    FreeMoves,
     distill,
+    draw_video,
     fit_features,
     free_moves,
     part_clouds,
@@ -68,8 +70,8 @@ def know_score(mean: Array) -> Any:
     return predict
 
 
-def recover(found: PartVideos, flags: argparse.Namespace, *, rigid: bool) -> tuple[np.ndarray, float]:
-    """Clouds of the part [F,P,3] after distillation, and their mean distance from the true ones in diagonals."""
+def recover(found: PartVideos, flags: argparse.Namespace, *, rigid: bool) -> tuple[np.ndarray, str]:
+    """Clouds of the part [F,P,3] after distillation, and what is to be said of them."""
     body, part = split_object(found.thing, find_part(found.thing, f"node:{PART}"))
     cameras = jax.tree.map(jnp.asarray, resize(found.cameras, SIZE, SIZE))
     latents, blend = to_latents(found.frames), BLENDS[flags.blend]
@@ -88,7 +90,14 @@ def recover(found: PartVideos, flags: argparse.Namespace, *, rigid: bool) -> tup
     )
     clouds = np.asarray(part_clouds(scene, moves), np.float64)
     truth = move_points(found.joint, found.values, np.asarray(scene.gaussians.means[-flags.count :]))
-    return clouds, float(np.linalg.norm(clouds - truth, axis=-1).mean() / np.asarray(scene.size))
+    gap = float(np.linalg.norm(clouds - truth, axis=-1).mean() / np.asarray(scene.size))
+    offsets = jnp.asarray((truth[1:] - truth[0]) / np.asarray(scene.size), jnp.float32)
+    still = free_moves(scene, flags.frames)
+    shown = [
+        float(jnp.mean((draw_video(scene, each, cameras, blend=blend)[:, 1:] - latents[:, 1:]) ** 2))
+        for each in (still, FreeMoves(offsets), moves)
+    ]
+    return clouds, f"cloud off by {gap:.3f}, error at rest {shown[0]:.4f}, truth {shown[1]:.4f}, found {shown[2]:.4f}"
 
 
 def main() -> None:
@@ -109,7 +118,7 @@ def main() -> None:
             low, high, _ = bounds(part.vertices)
             for rigid in (False, True):
                 start = time.process_time()
-                clouds, gap = recover(found, flags, rigid=rigid)
+                clouds, text = recover(found, flags, rigid=rigid)
                 seconds = time.process_time() - start
                 lines = propose_lines(smallest_box(part.vertices), flags.frames)
                 paper = rank_courses(search_candidates(make_chamfer(clouds[0], list(clouds)), lines))[0]
@@ -117,7 +126,7 @@ def main() -> None:
                 for name, joint in (("candidates", paper), ("ours", ours)):
                     error = compare_joints(joint, found.joint, (low + high) / 2, 1.0)
                     print(
-                        f"{category:10s} {HELD_OUT + shape} {'rigid' if rigid else 'free':6s} cloud off by {gap:.3f}, "
+                        f"{category:10s} {HELD_OUT + shape} {'rigid' if rigid else 'free':6s} {text}, "
                         f"{name:10s} {'right' if error.type_right else 'wrong'} type, axis {error.angle:5.1f} deg, "
                         f"line {error.line:.3f}, {'success' if error.success else 'failure'}; {seconds:.0f} s of CPU",
                         flush=True,

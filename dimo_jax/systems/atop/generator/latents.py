@@ -29,6 +29,7 @@ from dimo_jax.systems.atop.seen.splats import COUNT, Blend, composite, find_neig
 SIZE = 32  # rows and columns of latents
 LEARNING_RATE = 5e-3  # of the paper's Adam, lengths in object diagonals
 LOOK_STEPS, LOOK_RATE = 200, 0.05
+LOOK_PULL = 1e-3  # towards the mean look: else Adam drives features that hardly show as far as any
 STIFFNESS = 30.0
 
 
@@ -137,17 +138,17 @@ def fit_features(
     corners = latents[:, jnp.array([0, 0, -1, -1]), jnp.array([0, -1, 0, -1])]
     scene = scene.replace(background=jnp.median(corners.reshape(-1, latents.shape[-1]), axis=0))
     optimizer, still = optax.adam(LOOK_RATE), rigid_moves(1)
+    start = jnp.tile(jnp.mean(latents, axis=(0, 1, 2)), (len(scene.features), 1))
 
     def loss(features: Array) -> Array:
         drawn = draw_video(scene.replace(features=features), still, cameras, blend=blend)[:, 0]
-        return jnp.mean((drawn - latents) ** 2)
+        return jnp.mean((drawn - latents) ** 2) + LOOK_PULL * jnp.mean((features - start) ** 2)
 
     def step(carry: tuple[Array, Any], _: None) -> tuple[tuple[Array, Any], None]:
         features, state = carry
         slopes, state = optimizer.update(jax.grad(loss)(features), state)
         return (optax.apply_updates(features, slopes), state), None
 
-    start = jnp.tile(jnp.mean(latents, axis=(0, 1, 2)), (len(scene.features), 1))
     features = jax.jit(lambda x: jax.lax.scan(step, (x, optimizer.init(x)), None, length=steps)[0][0])(start)
     return scene.replace(features=features)
 

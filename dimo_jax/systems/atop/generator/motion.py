@@ -19,7 +19,8 @@ import jax
 import jax.numpy as jnp
 
 from dimo_jax.core.types import Array
-from dimo_jax.networks.imagedream.unet import EPS, list_transformers
+from dimo_jax.networks.imagedream.transformer import EPS
+from dimo_jax.networks.imagedream.unet import list_transformers
 from dimo_jax.networks.wan.layers import Attend, Dense, Norm, attend_to, layer_norm
 from dimo_jax.networks.wan.transformer import encode_frequencies
 from dimo_jax.third_party.imagedream.unet import UNetConfig
