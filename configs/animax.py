@@ -60,7 +60,7 @@ def get_config(preset: str = "demo") -> ConfigDict:
     config.animax.weights = dict(rgb=1.0, pose=2.0)
     config.animax.augment = True
     config.animax.attend, config.animax.remat = "xla", False
-    config.animax.sampling = dict(num_steps=20, guidance=1.5, shift=1.0, sampler="euler")
+    config.animax.sampling = dict(num_steps=10, guidance=1.0, shift=1.0, sampler="euler")
     config.animax.trained = ""  # workdir of a run, with --app=animate --config=configs/animax.py
     config.log_every, config.image_every, config.checkpoint_every = 20, 200, 200
     config.checkpoint_minutes, config.keep_checkpoints = 5.0, 2
