@@ -1,7 +1,7 @@
 """AnimaX: videos and pose maps of a rig from several views, drawn together from its template and a sentence.
 
-    python launch.py --app=import_data --source=rigs --pose_maps --out=data/clips
-    python launch.py --config=configs/animax.py --config.data.path=data/clips --workdir=runs/animax
+    python launch.py --app=import_data --pose_maps --source=rigs --out=data/rigs
+    python launch.py --config=configs/animax.py --config.data.path=data/rigs --workdir=runs/animax
 
 Then `--app=animate --source=rig.glb --prompt="it walks" --workdir=runs/animax` writes the file with a new clip;
 docs/animax.md says what to expect of it.
