@@ -1,7 +1,7 @@
 """AnimaX: videos and pose maps of a rig from several views, drawn together from its template and a sentence.
 
-    python launch.py --app=import_data --source=rigs --pose_maps --out=data/clips
-    python launch.py --config=configs/animax.py --config.data.path=data/clips --workdir=runs/animax
+    python launch.py --app=import_data --pose_maps --source=rigs --out=data/rigs
+    python launch.py --config=configs/animax.py --config.data.path=data/rigs --workdir=runs/animax
 
 Then `--app=animate --source=rig.glb --prompt="it walks" --workdir=runs/animax` writes the file with a new clip;
 docs/animax.md says what to expect of it.
@@ -60,7 +60,7 @@ def get_config(preset: str = "demo") -> ConfigDict:
     config.animax.weights = dict(rgb=1.0, pose=2.0)
     config.animax.augment = True
     config.animax.attend, config.animax.remat = "xla", False
-    config.animax.sampling = dict(num_steps=20, guidance=1.5, shift=1.0, sampler="euler")
+    config.animax.sampling = dict(num_steps=10, guidance=1.0, shift=1.0, sampler="euler")
     config.animax.trained = ""  # workdir of a run, with --app=animate --config=configs/animax.py
     config.log_every, config.image_every, config.checkpoint_every = 20, 200, 200
     config.checkpoint_minutes, config.keep_checkpoints = 5.0, 2

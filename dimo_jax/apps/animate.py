@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
 from dimo_jax.cli.flag_checks import check_flags, make_choice
@@ -38,7 +39,7 @@ from dimo_jax.runs.animation import (
 )
 from dimo_jax.runs.animax import find_run, is_animax, restore_animax
 from dimo_jax.runs.choice import SPREAD, Checkpoint, Line
-from dimo_jax.runs.drawn_clips import Wish, draw_samples, lift_samples, view_model
+from dimo_jax.runs.drawn_clips import STILL, Wish, draw_samples, lift_samples, view_model
 from dimo_jax.runs.restore import restore, run_folder
 from dimo_jax.runs.rig_files import open_source, write_animations
 from dimo_jax.runs.rig_motions import (
@@ -177,9 +178,15 @@ def _animate_drawn(given: Mapping[str, Any]) -> None:
     samples = lift_samples(model, view, videos, name, frame_rate=rate, smooth=given["smooth"])
     best = samples[0]
     others = [
-        {key: each.animation.figures[key] for key in ("sample", "reprojection_px", "markers_seen", "agreement")}
+        {
+            key: each.animation.figures[key]
+            for key in ("sample", "reprojection_px", "markers_seen", "agreement", "moved")
+        }
         for each in samples
     ]
+    moved = best.animation.figures["moved"]
+    if moved < STILL:
+        logging.warning("%s hardly moves, %.2f %% of the diagonal: train longer, or draw others (--seed)", name, moved)
     figures = best.animation.figures | {"prompt": wish.prompt, "seed": wish.seed, "samples": others}
     animation = replace(best.animation, figures=figures)
     for half, ending in enumerate(("views", "poses")):

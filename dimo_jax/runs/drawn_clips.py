@@ -23,6 +23,7 @@ from dimo_jax.runs.animax import RestoredAnimax
 from dimo_jax.runtime.files import read_json, replace_file, write_json
 from dimo_jax.runtime.progress import Progress
 
+STILL = 0.5  # percent of the diagonal: what `moved` is of a clip that hardly moves; clips that train are above
 REQUEST, SAMPLE = "request.json", "sample_{:03d}.npz"
 
 
@@ -108,6 +109,11 @@ def _read(path: Path) -> np.ndarray:
     return videos
 
 
+def _measure_motion(points: np.ndarray, diagonal: float) -> float:
+    """Mean distance of points [T,K,3] from where each is on average, in percent of the diagonal."""
+    return 100 * float(np.linalg.norm(points - points.mean(axis=0), axis=-1).mean()) / diagonal
+
+
 def lift_samples(
     model: Model, view: RigView, videos: Sequence[np.ndarray], name: str, *, frame_rate: float, smooth: float
 ) -> list[Sample]:
@@ -135,6 +141,7 @@ def lift_samples(
             "sample": index,
             "markers_seen": round(float(np.isfinite(lifted.errors).mean()), 3),
             "agreement": round(lifted.agreement, 3),
+            "moved": round(_measure_motion(lifted.points, view.markers.diagonal), 3),
             "confidence": {name: round(float(mean), 3) for name, mean in zip(view.markers.names, means)},
         }
         samples.append(Sample(index, each, dataclasses.replace(animation, figures=figures)))

@@ -19,6 +19,7 @@ from dimo_jax.core.errors import UserError
 from dimo_jax.io.clips import open_clip
 from dimo_jax.io.gltf.scene import load_scene
 from dimo_jax.runs.animax import restore_animax
+from dimo_jax.runs.drawn_clips import STILL
 from dimo_jax.systems.animax.player import AnimaxPlayer
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -105,6 +106,7 @@ def test_a_sentence_becomes_a_clip_and_a_killed_call_goes_on(drawn):
     assert row["prompt"] == "it waves left"
     assert len(row["samples"]) == 2
     assert row["sample"] == row["samples"][0]["sample"]
+    assert row["moved"] == row["samples"][0]["moved"] < STILL
     assert row["samples"][0]["markers_seen"] > 0.5  # a model that has learnt nothing shows the still
     for ending in ("views", "poses"):
         assert count_frames(out.with_name(f"moved_{ending}.mp4")) == 3
