@@ -161,7 +161,7 @@ def test_training_moves_the_motion_module_alone_and_learns(model, given, quick_c
         return optax.apply_updates(model, changes), state, loss
 
     key, losses, now = jax.random.key(3), [], model
-    for _ in range(25):
+    for _ in range(100):
         now, state, loss = step(now, state, key)
         losses.append(float(loss))
     assert losses[-1] < 0.9 * losses[0]
