@@ -220,7 +220,7 @@ def _paper() -> ConfigDict:
     )
     config.stage3.fit = dict(
         fn="dimo_jax.systems.dimo.fit_decoder:fit_decoder",
-        num_steps=3_000,
+        num_steps=1_500,
         decoder_rate=1e-3,
         code_rate=1e-3,
         num_moments=96,

@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 PATIENCE = 60  # seconds
+READS = "GPU stall due to ReadPixels"  # said now and then of what tests do to see a picture
 
 
 @contextlib.contextmanager
@@ -16,14 +17,19 @@ def opened(chrome, path, *, script="", **options):
     page = context.new_page()
     page.set_default_timeout(1000 * PATIENCE)
     errors, requests = [], []
-    page.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
+
+    def listen(message):
+        if message.type in ("error", "warning") and READS not in message.text:
+            errors.append(message.text)
+
+    page.on("console", listen)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
     if script:
         page.add_init_script(script)
     page.goto(path.as_uri())
     yield page
-    assert not errors
+    assert not errors, errors
     assert [url for url in requests if not url.startswith(("blob:", "data:"))] == [path.as_uri()]
     context.close()
 

@@ -39,6 +39,7 @@ def main(workdir, num_devices, accumulate, coordinator=None, num_processes=None,
     if coordinator is not None:
         hosts.join(coordinator, num_processes=int(num_processes), process_id=int(process_id))
     config = make_config(int(num_devices), int(accumulate))
+    config.stage3.num_steps = 0  # its means differ in last bits from one process's (docs/multihost.md)
     watcher = Printing()
     with Checkpoints(Path(workdir), keep=10) as checkpoints:
         dataset = make_dataset()
