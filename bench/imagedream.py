@@ -9,7 +9,6 @@ what they compute.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import math
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bench import parity
 from dimo_jax.diffusion.ddim import sample_ddim
 from dimo_jax.networks import clip
 from dimo_jax.networks.imagedream import unet, vae
@@ -32,15 +32,12 @@ from dimo_jax.third_party.imagedream import vae as vae_files
 WIDE = unet_files.UNetConfig(multiples=(1,), looks=(True,), num_residuals=1, camera_dim=0, num_image_tokens=0)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", action="store_true")
-    if parser.parse_args().sizes:
-        report_sizes()
-        return
-    for label, found, expected in (*compare_unet(), *compare_vae(), *compare_towers(), *compare_sampler()):
-        error, level = np.abs(found - expected).max(), np.sqrt(np.mean(expected**2))
-        print(f"{label:58s} {error:8.1e} of {level:.3f}", flush=True)
+def compare() -> Iterator[parity.Comparison]:
+    """All of them."""
+    yield from compare_unet()
+    yield from compare_vae()
+    yield from compare_towers()
+    yield from compare_sampler()
 
 
 def report_sizes() -> None:
@@ -52,7 +49,7 @@ def report_sizes() -> None:
         ("text encoder, ViT-H/14", towers.text_shapes(towers.TextConfig()._replace(num_hidden_layers=23))),
         ("image encoder, ViT-H/14", towers.vision_shapes(towers.VIT_H._replace(num_hidden_layers=31))),
     ):
-        print(f"{label:30s} {len(each):5d} arrays {sum(map(math.prod, each.values())):14,d} parameters")
+        parity.print_size(label, each)
     arrays = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
     config = unet_files.UNetConfig()
 
@@ -60,27 +57,10 @@ def report_sizes() -> None:
         return generator.init_params(jax.random.key(0), unet.build_params(arrays, config, jnp.bfloat16), config)
 
     params = jax.eval_shape(build, arrays)
-    leaves, chosen = jax.tree.leaves(params), jax.tree.leaves(training.trained(params))
-    total, size = sum(leaf.size for leaf in leaves), sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
-    count = sum(leaf.size for leaf, trains in zip(leaves, chosen) if trains)
-    print(f"ATOP's video model {total:26,d} parameters, {count:,d} trained, {size / 2**30:.1f} GiB")
+    parity.print_trained("ATOP's video model", params, training.trained(params))
 
 
-def _diffusers() -> Any:
-    return importlib.import_module("diffusers")  # its own types say too little
-
-
-def _draw(model: Any) -> dict[str, np.ndarray]:
-    import torch
-
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) / max(1, parameter[0].numel()) ** 0.5)
-    return {name: value.numpy() for name, value in model.eval().state_dict().items()}
-
-
-def compare_unet() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def compare_unet() -> Iterator[parity.Comparison]:
     """Noise of pictures, whose names diffusers' converter turns."""
     import torch
 
@@ -89,7 +69,7 @@ def compare_unet() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         name: (rng.normal(size=shape) / max(1, math.prod(shape[1:])) ** 0.5).astype(np.float32)
         for name, shape in unet_files.expected_shapes(WIDE).items()
     }
-    model = _diffusers().UNet2DConditionModel(
+    model = parity.diffusers().UNet2DConditionModel(
         block_out_channels=[WIDE.channels],
         down_block_types=["CrossAttnDownBlock2D"],
         up_block_types=["CrossAttnUpBlock2D"],
@@ -112,18 +92,18 @@ def compare_unet() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     yield "UNet, one level of the real width", np.asarray(found)[:, 0], expected.permute(0, 2, 3, 1).numpy()
 
 
-def compare_vae() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def compare_vae() -> Iterator[parity.Comparison]:
     """Latents of pictures, and pictures of latents, at the real size."""
     import torch
 
     config = vae_files.VaeConfig()
-    model = _diffusers().AutoencoderKL(
+    model = parity.diffusers().AutoencoderKL(
         down_block_types=["DownEncoderBlock2D"] * 4,
         up_block_types=["UpDecoderBlock2D"] * 4,
         block_out_channels=list(config.channels),
         layers_per_block=config.num_residuals,
     )
-    params = vae.build_params(_draw(model), config)
+    params = vae.build_params(parity.draw_weights(model), config)
     pictures = np.random.default_rng(1).uniform(-1, 1, (1, 32, 48, 3)).astype(np.float32)
     with torch.no_grad():
         latents = model.encode(torch.from_numpy(pictures).permute(0, 3, 1, 2)).latent_dist.mode()
@@ -133,7 +113,7 @@ def compare_vae() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     yield "autoencoder, real size, pictures", np.asarray(vae.decode(params, expected, config=config)), shown
 
 
-def compare_towers() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def compare_towers() -> Iterator[parity.Comparison]:
     """Tokens of texts and of pictures, two layers of the real width."""
     import torch
     import transformers
@@ -142,7 +122,7 @@ def compare_towers() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     sizes = text._asdict()
     sizes["max_position_embeddings"] = sizes.pop("num_tokens")
     model: Any = transformers.CLIPTextModel(transformers.CLIPTextConfig(**sizes))
-    arrays = {f"text_model.{name}": x for name, x in _draw(model).items() if "position_ids" not in name}
+    arrays = {f"text_model.{name}": x for name, x in parity.draw_weights(model).items() if "position_ids" not in name}
     tokens = np.random.default_rng(2).integers(0, 999, (2, 77))
     with torch.no_grad():
         expected = model(torch.from_numpy(tokens)).last_hidden_state.numpy()
@@ -150,7 +130,7 @@ def compare_towers() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     yield "text encoder, 2 layers of the real width", np.asarray(found), expected
     vision = towers.VIT_H._replace(num_hidden_layers=2)
     model = transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**vision._asdict()))
-    arrays = {f"vision_model.{name}": x for name, x in _draw(model).items() if "position_ids" not in name}
+    arrays = {f"vision_model.{name}": x for name, x in parity.draw_weights(model).items() if "position_ids" not in name}
     pixels = np.random.default_rng(3).normal(size=(1, 224, 224, 3)).astype(np.float32)
     with torch.no_grad():
         states = model(torch.from_numpy(pixels).permute(0, 3, 1, 2), output_hidden_states=True).hidden_states
@@ -158,11 +138,11 @@ def compare_towers() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     yield "image encoder, 2 layers of the real width", np.asarray(found), states[-1].numpy()
 
 
-def compare_sampler() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def compare_sampler() -> Iterator[parity.Comparison]:
     """50 steps of DDIM on a toy network."""
     import torch
 
-    scheduler = _diffusers().DDIMScheduler(
+    scheduler = parity.diffusers().DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
@@ -182,4 +162,4 @@ def compare_sampler() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
 
 
 if __name__ == "__main__":
-    main()
+    parity.run(__doc__, report_sizes, compare)

@@ -9,10 +9,7 @@ what they compute.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import importlib
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bench import parity
 from dimo_jax.diffusion.samplers import plan_levels, sample_unipc
 from dimo_jax.networks.wan import transformer, umt5, vae
 from dimo_jax.systems.animax import model as animax
@@ -32,20 +30,12 @@ WIDE = transformer_files.WanConfig(num_layers=2)  # of Wan2.1-T2V-1.3B, but for 
 WIDE_TEXT = text_files.Umt5Config(num_layers=1, vocab_size=1000)  # of umT5-xxl, but for blocks and words
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", action="store_true")
-    if parser.parse_args().sizes:
-        report_sizes()
-        return
-    for label, found, expected in (
-        *compare_transformer(),
-        *compare_vae(),
-        *compare_text(),
-        *compare_sampler(),
-    ):
-        error, level = np.abs(found - expected).max(), np.sqrt(np.mean(expected**2))
-        print(f"{label:58s} {error:8.1e} of {level:.3f}", flush=True)
+def compare() -> Iterator[parity.Comparison]:
+    """All of them."""
+    yield from compare_transformer()
+    yield from compare_vae()
+    yield from compare_text()
+    yield from compare_sampler()
 
 
 def report_sizes() -> None:
@@ -55,8 +45,7 @@ def report_sizes() -> None:
         ("video autoencoder, Wan 2.1", vae_files, vae_files.VaeConfig()),
         ("text encoder, umT5-xxl", text_files, text_files.Umt5Config()),
     ):
-        shapes = module.expected_shapes(config)
-        print(f"{label:30s} {len(shapes):5d} arrays {sum(map(math.prod, shapes.values())):14,d} parameters")
+        parity.print_size(label, module.expected_shapes(config))
     config = transformer_files.WanConfig()
     shapes = transformer_files.expected_shapes(config)
     arrays = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
@@ -68,34 +57,17 @@ def report_sizes() -> None:
     whole = jax.eval_shape(build, arrays)
     for stage in stages.STAGES:
         params = whole.replace(views=None) if stage == stages.JOINT else whole
-        leaves, chosen = jax.tree.leaves(params), jax.tree.leaves(stages.trained(params, stage))
-        total, size = sum(leaf.size for leaf in leaves), sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
-        count = sum(leaf.size for leaf, trains in zip(leaves, chosen) if trains)
-        print(f"AnimaX, stage {stage:16s} {total:26,d} parameters, {count:,d} trained, {size / 2**30:.1f} GiB")
+        parity.print_trained(f"AnimaX, stage {stage}", params, stages.trained(params, stage))
 
 
-def _diffusers() -> Any:
-    return importlib.import_module("diffusers")  # its own types say too little
-
-
-def _draw(model: Any) -> dict[str, np.ndarray]:
-    import torch
-
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) / max(1, parameter[0].numel()) ** 0.5)
-    return {name: value.numpy() for name, value in model.eval().state_dict().items()}
-
-
-def compare_transformer() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def compare_transformer() -> Iterator[parity.Comparison]:
     """Velocities of a video, at a time per video and a time per frame."""
     import torch
 
     sizes = dataclasses.asdict(WIDE)
     names = {"num_heads": "num_attention_heads", "head_dim": "attention_head_dim", "patch": "patch_size"}
-    model = _diffusers().WanTransformer3DModel(**{names.get(name, name): value for name, value in sizes.items()})
-    params = transformer.build_params(_draw(model), WIDE)
+    model = parity.diffusers().WanTransformer3DModel(**{names.get(name, name): value for name, value in sizes.items()})
+    params = transformer.build_params(parity.draw_weights(model), WIDE)
     rng = np.random.default_rng(0)
     latents = rng.normal(size=(1, 3, 8, 12, 16)).astype(np.float32)
     text = rng.normal(size=(1, 20, WIDE.text_dim)).astype(np.float32)
@@ -112,12 +84,12 @@ def _last(video: Any) -> np.ndarray:
     return moved
 
 
-def compare_vae() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def compare_vae() -> Iterator[parity.Comparison]:
     """Latents of a video, and the video of latents, at the real size; pieces of time against the whole."""
     import torch
 
-    model, config = _diffusers().AutoencoderKLWan(), vae_files.VaeConfig()
-    params = vae.build_params(_draw(model), config)
+    model, config = parity.diffusers().AutoencoderKLWan(), vae_files.VaeConfig()
+    params = vae.build_params(parity.draw_weights(model), config)
     video = np.random.default_rng(1).uniform(-1, 1, (1, 9, 16, 24, 3)).astype(np.float32)
     mean, std = np.asarray(config.latents_mean), np.asarray(config.latents_std)
     with torch.no_grad():
@@ -131,7 +103,7 @@ def compare_vae() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     yield "autoencoder, latents in pieces against the whole", found, whole
 
 
-def compare_text() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def compare_text() -> Iterator[parity.Comparison]:
     """Hidden states of two sentences."""
     import torch
     from transformers import UMT5Config, UMT5EncoderModel
@@ -140,7 +112,7 @@ def compare_text() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     names |= {"num_buckets": "relative_attention_num_buckets", "max_distance": "relative_attention_max_distance"}
     sizes = {names.get(name, name): value for name, value in dataclasses.asdict(WIDE_TEXT).items()}
     model = UMT5EncoderModel(UMT5Config(**sizes))
-    params = umt5.build_params(_draw(model), WIDE_TEXT)
+    params = umt5.build_params(parity.draw_weights(model), WIDE_TEXT)
     tokens, mask = np.random.default_rng(2).integers(0, 1000, (2, 64)), np.arange(64) < np.array([[64], [9]])
     with torch.no_grad():
         hidden = model(torch.from_numpy(tokens), torch.from_numpy(mask).int()).last_hidden_state.numpy()
@@ -148,11 +120,11 @@ def compare_text() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     yield "text encoder, 1 block of the real width", found, np.where(mask[..., None], hidden, 0)
 
 
-def compare_sampler() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def compare_sampler() -> Iterator[parity.Comparison]:
     """50 steps of UniPC on a toy velocity."""
     import torch
 
-    scheduler = _diffusers().UniPCMultistepScheduler(
+    scheduler = parity.diffusers().UniPCMultistepScheduler(
         prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
     )
     scheduler.set_timesteps(50)
@@ -167,4 +139,4 @@ def compare_sampler() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
 
 
 if __name__ == "__main__":
-    main()
+    parity.run(__doc__, report_sizes, compare)
