@@ -76,3 +76,12 @@ def build_optimizer(
         is_number = isinstance(rate, int | float)
         schedules[group] = optax.constant_schedule(rate) if is_number else resolve(rate, key=f"{key}.{group}")()
     return optax.chain(optax.scale_by_adam(b2=b2, eps=eps), scale_by_groups(schedules))
+
+
+def freeze(optimizer: optax.GradientTransformation, chosen: Any) -> optax.GradientTransformation:
+    """An optimizer that moves the arrays that `chosen`, a tree of bools, names, and keeps no state of the rest.
+
+    In one program with the gradients, those that nothing asks for are not computed.
+    """
+    labels = jax.tree.map(lambda moves: "train" if moves else "freeze", chosen)
+    return optax.multi_transform({"train": optimizer, "freeze": optax.set_to_zero()}, labels)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import optax
 
 from .model import AnimaxParams
 
@@ -41,12 +40,3 @@ def trained(params: AnimaxParams, stage: str) -> AnimaxParams:
 
     chosen: AnimaxParams = jax.tree_util.tree_map_with_path(choose, params)
     return chosen
-
-
-def freeze(optimizer: optax.GradientTransformation, params: AnimaxParams, stage: str) -> optax.GradientTransformation:
-    """An optimizer that moves what the stage trains alone, and keeps no state of the rest.
-
-    In one program with the gradients, those that nothing asks for are not computed.
-    """
-    labels = jax.tree.map(lambda chosen: "train" if chosen else "freeze", trained(params, stage))
-    return optax.multi_transform({"train": optimizer, "freeze": optax.set_to_zero()}, labels)

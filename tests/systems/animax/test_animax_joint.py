@@ -13,6 +13,7 @@ from dimo_jax.networks.wan import transformer
 from dimo_jax.networks.wan.layers import rotary_table
 from dimo_jax.systems.animax import model, multi_view, rays, sampling, sequence, stages
 from dimo_jax.systems.animax.loss import JointBatch, flow_loss
+from dimo_jax.training.optimizer import freeze
 
 FRAMES, VIEWS, SIDE = 6, 2, 4  # 2 f + 4 with f = 1
 
@@ -170,7 +171,7 @@ def make_batch(inputs):
 def test_a_stage_trains_what_is_its_own_and_the_loss_falls(stage, at_start, inputs):
     params = at_start if stage == stages.MULTI_VIEW else at_start.replace(views=None)
     batch, key = make_batch(inputs), jax.random.key(5)
-    optimizer = stages.freeze(optax.adam(3e-2), params, stage)
+    optimizer = freeze(optax.adam(3e-2), stages.trained(params, stage))
 
     @jax.jit
     def step(params, state):

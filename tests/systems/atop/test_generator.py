@@ -19,9 +19,10 @@ from dimo_jax.systems.atop.generator.model import Condition, init_params, predic
 from dimo_jax.systems.atop.generator.motion import pass_motion, shrink_masks
 from dimo_jax.systems.atop.generator.reference import make_batch, over_white
 from dimo_jax.systems.atop.generator.sampling import draw, guided_prediction
-from dimo_jax.systems.atop.generator.training import MotionBatch, freeze, motion_loss, trained
+from dimo_jax.systems.atop.generator.training import MotionBatch, motion_loss, trained
 from dimo_jax.third_party.imagedream.unet import UNetConfig, expected_shapes
 from dimo_jax.third_party.imagedream.vae import expected_shapes as vae_shapes
+from dimo_jax.training.optimizer import freeze
 
 TINY = dataclasses.replace(WITH_LEVELS, multiples=(1,), looks=(True,))
 VIEWS, FRAMES, SIDE = 2, 3, 4
@@ -149,7 +150,7 @@ def test_training_moves_the_motion_module_alone_and_learns(model, given, quick_c
     frozen = jax.tree.map(lambda x: x.astype(jnp.bfloat16), model.backbone)
     model = model.replace(backbone=frozen)
     batch = MotionBatch(latents, condition)
-    optimizer = freeze(optax.adam(5e-3), model)
+    optimizer = freeze(optax.adam(5e-3), trained(model))
     state = optimizer.init(model)
     chosen = jax.tree.leaves(trained(model))
     assert sum(chosen) == len(jax.tree.leaves(model.motion))

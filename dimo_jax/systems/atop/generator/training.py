@@ -5,7 +5,6 @@ from __future__ import annotations
 import flax.struct
 import jax
 import jax.numpy as jnp
-import optax
 
 from dimo_jax.core.types import Array
 from dimo_jax.diffusion.noise import NUM_TRAIN_STEPS, Prediction, add_noise, plan_alphas, target
@@ -30,15 +29,6 @@ def trained(params: GeneratorParams) -> GeneratorParams:
         jax.tree.map(lambda _: False, params.backbone),
         jax.tree.map(lambda _: True, params.motion),
     )
-
-
-def freeze(optimizer: optax.GradientTransformation, params: GeneratorParams) -> optax.GradientTransformation:
-    """An optimizer that moves the motion module alone, and keeps no state of the rest.
-
-    In one program with the gradients, those that nothing asks for are not computed.
-    """
-    labels = jax.tree.map(lambda chosen: "train" if chosen else "freeze", trained(params))
-    return optax.multi_transform({"train": optimizer, "freeze": optax.set_to_zero()}, labels)
 
 
 def motion_loss(
