@@ -10,7 +10,6 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from support import browser
 from support.player_page import PATIENCE, floats, opened, wait
 from support.small_space import BASIS, make_config, make_space
 
@@ -47,17 +46,6 @@ def trained(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("web") / "run"
     train.train(config, workdir)
     return restore(workdir)
-
-
-@pytest.fixture(scope="module")
-def chrome():
-    browser.find_browser()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chrome = browser.launch(playwright)
-        yield chrome
-        chrome.close()
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ happens where a device cannot."""
 import jax
 import numpy as np
 import pytest
-from support import browser
 from support.player_page import floats, opened, wait
 from support.small_space import make_config, make_space
 
@@ -20,17 +19,6 @@ WRONG = "const set = WebGL2RenderingContext.prototype.shaderSource; WebGL2Render
 WRONG += "function (shader, text) { set.call(this, shader, text.replace('+ c.yzw', '+ 1.001 * c.yzw')); };"
 HALF = "const get = WebGL2RenderingContext.prototype.getExtension; WebGL2RenderingContext.prototype.getExtension = "
 HALF += "function (name) { return get.call(this, name.replace('_buffer_float', '_buffer_half_float')); };"
-
-
-@pytest.fixture(scope="module")
-def chrome():
-    browser.find_browser()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chrome = browser.launch(playwright)
-        yield chrome
-        chrome.close()
 
 
 def write_skinning_page(space, path):
