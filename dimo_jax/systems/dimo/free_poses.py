@@ -7,7 +7,6 @@ the decoder is fitted to all of them together (`fit_decoder`), which costs no re
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +20,7 @@ from dimo_jax.core.types import Array, Batch, Gaussians, Params
 from dimo_jax.losses.total import combine
 from dimo_jax.systems.dimo import model
 from dimo_jax.systems.dimo.model import Components, Moved, Neighbors
-from dimo_jax.systems.dimo.state import TrainState
+from dimo_jax.systems.dimo.state import TrainState, fields_of
 from dimo_jax.systems.dimo.step import StepOptions, compute_loss
 from dimo_jax.training import step
 from dimo_jax.training.optimizer import GAUSSIANS, POSES, build_optimizer
@@ -64,18 +63,15 @@ def begin(state: TrainState, components: Components, *, stage: Mapping[str, Any]
 
     (translations, rotations), neighbors = jax.lax.map(decode, params.latents.mu)
     free = Free(translations=translations, rotations=rotations, gaussians=params.gaussians)
-    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
-    return FreeState(
-        **{**fields, "neighbors": neighbors},
-        free=free,
-        moments=build_free_optimizer(stage).init(free),
-    )
+    fields = fields_of(state) | dict(neighbors=neighbors)
+    return FreeState(**fields, free=free, moments=build_free_optimizer(stage).init(free))
 
 
 def end(state: FreeState, params: Params) -> TrainState:
     """The state without free poses, with parameters that have learnt from them."""
-    names = [field.name for field in dataclasses.fields(TrainState)]
-    return TrainState(**{**{name: getattr(state, name) for name in names}, "params": params})
+    fields = fields_of(state) | dict(params=params)
+    del fields["free"], fields["moments"]
+    return TrainState(**fields)
 
 
 def _move(free: Free, components: Components, params: Params, neighbors: Neighbors, z: Array, batch: Batch) -> Moved:

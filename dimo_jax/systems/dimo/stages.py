@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from dimo_jax.geometry.neighbors import farthest_points
 from dimo_jax.losses.total import build_terms
 from dimo_jax.systems.dimo import free_poses, model
 from dimo_jax.systems.dimo.model import Components, Neighbors
-from dimo_jax.systems.dimo.state import TrainState
+from dimo_jax.systems.dimo.state import TrainState, fields_of
 from dimo_jax.systems.dimo.step import StepOptions
 from dimo_jax.training import density, gaussians
 from dimo_jax.training.optimizer import ADAM_B2, build_optimizer
@@ -112,7 +111,7 @@ def begin_first(
     )
     if components.projector is not None:
         projector = components.projector.init(jax.random.fold_in(decoder_key, 1), jnp.zeros((1, num_text_features)))
-        params = JointParams(**_fields(params), projector=projector)
+        params = JointParams(**fields_of(params), projector=projector)
     state = TrainState(
         step=jnp.zeros([], jnp.int32),
         params=params,
@@ -133,10 +132,6 @@ def resolve_latent_init(config: Mapping[str, Any]) -> Callable[..., Latents]:
       UserError: it cannot be resolved.
     """
     return resolve({"fn": "dimo_jax.training.latents:init_latents", **config["latent_init"]}, key="latent_init")
-
-
-def _fields(params: Params) -> dict[str, Any]:
-    return {field.name: getattr(params, field.name) for field in dataclasses.fields(params)}
 
 
 def _strong(state: Any) -> Any:
@@ -229,7 +224,7 @@ def begin_second(
     params = state.params.replace(key_points=key_points, gaussians=canonical)
     if light is not None:
         kind = LitJointParams if isinstance(params, JointParams) else LitParams
-        params = kind(**_fields(params), light=jnp.asarray(light, jnp.float32))
+        params = kind(**fields_of(params), light=jnp.asarray(light, jnp.float32))
     times = frame_times(num_frames)
 
     def trajectories(z: Array) -> Array:

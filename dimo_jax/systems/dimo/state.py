@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import flax.struct
@@ -22,3 +23,8 @@ class TrainState(flax.struct.PyTreeNode):
     density: DensityStats
     reference: Array  # [M,T,K,3] the first stage's trajectories (zeros until it ends)
     dropped: Array  # [] int32: points that density control found no free slot for
+
+
+def fields_of(node: flax.struct.PyTreeNode) -> dict[str, Any]:
+    """Values of a node's fields by name, to make one of a kind that has others besides."""
+    return {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}  # type: ignore[arg-type]
