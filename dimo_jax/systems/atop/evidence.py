@@ -24,6 +24,8 @@ ANGLES = np.deg2rad([4, 10, 20, 32, 45, 60, 75, 90, 110, 135, 160, 180])
 SLIDES = np.array([0.01, 0.025, 0.045, 0.07, 0.1, 0.14, 0.19, 0.25, 0.32, 0.42, 0.55, 0.75])
 BLOCKED = 0.04  # the share of the part's surface that may be inside the body before it counts as a collision
 PIN_ROUND = 0.08  # largest residual of what counts as a pin
+SHARE_SHOWN, MOST_SHARE = (0.005, 0.25), 0.6  # of the surface above the panel: surely a handle's, and at most
+SMALL_PIECE, STICKS_OUT = 0.12, 0.003  # share of the surface, and length, of a piece that may be a handle
 _CHUNK = 40  # candidates whose paths are in memory together
 
 
@@ -252,7 +254,7 @@ def find_pins(setting: Setting) -> list[Pin]:
         along = piece.points @ fitted.axis
         middle = fitted.origin + fitted.axis * ((along.min() + along.max()) / 2 - fitted.origin @ fitted.axis)
         radius = float(np.percentile(_radii(piece.points, fitted.axis[None], middle[None]), 95))
-        if radius < 0.2 * size:
+        if radius < 0.3 * size:
             found.append(Pin(fitted.axis, middle, radius, float(np.ptp(along)) / 2))
     return found
 
@@ -314,20 +316,52 @@ class Handle:
 
 
 def find_handle(setting: Setting) -> Handle:
-    """The panel's outward normal, and where on it a handle sticks out, which is no pin."""
+    """The panel's outward normal, and where on it a handle sticks out, which is no pin.
+
+    A handle stands on the panel's outer side, or beyond its outline; where that is a piece of its own, it may be smaller
+    than what samples of the whole show, and thinner than the layer that is taken for the panel.
+    """
     normal, low, high = panel_of(setting)
     points = setting.part.points
     height = points @ normal
     toward = float((setting.part_center - setting.body.points.mean(axis=0)) @ normal)
     outward = normal if toward >= 0 else -normal
     above = height > high + 0.004 if toward >= 0 else height < low - 0.004
-    for pin in find_pins(setting):
+    pins = find_pins(setting)
+    for pin in pins:
         above &= ~pin.holds(points)
     panel = (height >= low) & (height <= high)
-    if not 0.005 < above.mean() < 0.6 or panel.sum() < 20:
-        return Handle(outward, np.zeros(3), float(above.mean()), np.zeros(3))
-    flat = points - np.outer(height, normal)
-    offset = flat[above].mean(axis=0) - flat[panel].mean(axis=0)
-    values, vectors = np.linalg.eigh(np.cov(flat[above].T))
+    share = float(above.mean())
+    knobs = _small_pieces(setting, outward, pins)
+    if len(knobs) and not SHARE_SHOWN[0] < share < SHARE_SHOWN[1]:
+        above_points, middle = knobs, setting.part_pieces[0].points.mean(axis=0)
+    elif SHARE_SHOWN[0] < share < MOST_SHARE and panel.sum() >= 20:
+        above_points, middle = points[above], points[panel].mean(axis=0)
+    else:
+        return Handle(outward, np.zeros(3), share, np.zeros(3))
+    flat = above_points - np.outer(above_points @ normal, normal)
+    offset = flat.mean(axis=0) - (middle - (middle @ normal) * normal)
+    values, vectors = np.linalg.eigh(np.cov(flat.T))
     long = float(np.clip(np.sqrt(values[2] / max(values[1], 1e-12)) / 2 - 1, 0, 1))
-    return Handle(outward, offset, float(above.mean()), long * vectors[:, 2])
+    return Handle(outward, offset, share, long * vectors[:, 2])
+
+
+def _small_pieces(setting: Setting, outward: np.ndarray, pins: Sequence[Pin]) -> np.ndarray:
+    """Points [N,3] of small pieces of the part that stick out of its largest one, outwards or beyond its outline."""
+    if len(setting.part_pieces) < 2:
+        return np.zeros((0, 3))
+    largest = setting.part_pieces[0].points
+    axes = np.stack([outward, *_sides(setting, outward)])
+    low, high = (largest @ axes.T).min(axis=0), (largest @ axes.T).max(axis=0)
+    found = []
+    for piece, share in zip(setting.part_pieces[1:], setting.part_shares[1:]):
+        places = piece.points @ axes.T
+        out = places[:, 0] > high[0] + STICKS_OUT
+        beside = ((places < low - STICKS_OUT) | (places > high + STICKS_OUT))[:, 1:].any(axis=1)
+        level = places[:, 0].mean() > low[0] - STICKS_OUT
+        if share > SMALL_PIECE or not (out.any() or (level and beside.any())):
+            continue
+        if any(pin.holds(piece.points).mean() > 0.5 for pin in pins):
+            continue
+        found.append(piece.points[: max(1, round(len(piece.points) * share / SMALL_PIECE))])
+    return np.concatenate(found) if found else np.zeros((0, 3))

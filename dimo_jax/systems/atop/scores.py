@@ -105,6 +105,9 @@ def hinge(view: View) -> np.ndarray:
     apart = 3.0 * over(e.outside, 0.1, 0.4) + 2.5 * over(e.near_contact, 0.06, 0.3)
     score = score - np.where(e.post, 0.5 * apart - 1.5, apart)  # a post holds the hinge beside the part
     score = score + _hinge_place(view) + _opposite_handle(view) + 1.0 * e.shaft
+    # What touches along a line alone, as a lid that stands ajar, is held there; of places alike the nearest holds it.
+    score = score - 2.0 * _touch(setting) * _thin_contact(setting) * over(e.contact_off, 0.1, 0.4)
+    score = score - 0.4 * over(e.near_contact, 0.0, 0.1)
     total = score[:, None] - 4.0 * over(_blocked_at(view, np.deg2rad(20), e.length), 0.01, 0.15)
     total = total - 2.0 * over(-e.free, -np.deg2rad(70), -np.deg2rad(15)) - 1.5 * over(e.kept, 0.01, 0.06)
     opens = _velocity(view) @ handle.outward
@@ -169,6 +172,14 @@ def _touch(setting: Setting) -> float:
     return 1 - float(over(setting.gap.min(), 0.005, 0.02))
 
 
+def _thin_contact(setting: Setting) -> float:
+    """1 where the contact is a line or a spot against the part, 0 where it is spread like the part itself."""
+    if len(setting.contact) < 4:
+        return 0.0
+    spread, whole = (np.linalg.eigvalsh(np.cov(points.T))[1] for points in (setting.contact, setting.part.points))
+    return 1 - float(over(np.sqrt(max(spread, 0.0) / max(whole, 1e-12)), 0.1, 0.4))
+
+
 def crank(view: View) -> np.ndarray:
     """A handle, tap or lock on a shaft that stands out of the body."""
     e, setting = view.evidence, view.setting
@@ -212,7 +223,7 @@ def lever(view: View) -> np.ndarray:
     flat = stands * np.abs(e.axes @ setting.contact_normal)  # what stands out of a surface tilts about a line in it
     score = -2.5 * (1 - sunk) * over(e.contact_off, 0.2, 0.7) - 0.6 * sunk * over(e.root_off, 0.2, 0.7)
     score = score - 1.5 * over(e.near_contact, 0.1, 0.3)
-    score = score - 1.8 * over(-e.eccentric, -0.45, -0.15) - 2.5 * over(e.outside, 0.1, 0.4)
+    score = score - 1.8 * ~e.shaft * over(-e.eccentric, -0.45, -0.15) - 2.5 * over(e.outside, 0.1, 0.4)
     score = score - 1.5 * long * over(np.abs(e.axes @ setting.principal[0]), 0.2, 0.7)
     score = score - 1.6 * (1 - sunk) * over(e.pivot, 0.08, 0.5) - 1.0 * over(flat, 0.25, 0.75)
     score = score - 0.6 * over(e.mirror, 0.02, 0.12) - 1.5 * over(-e.tip, -0.8, -0.4)

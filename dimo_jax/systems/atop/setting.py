@@ -45,7 +45,8 @@ class Setting:
     principal: np.ndarray  # [3,3] of the part, longest first
     gap: np.ndarray  # [N] distance of the part's samples from the body
     touching: np.ndarray  # [N] bool, those in contact
-    part_pieces: tuple[Samples, ...]
+    part_pieces: tuple[Samples, ...]  # the largest first
+    part_shares: tuple[float, ...]  # of the part's surface that these have
     body_pieces: tuple[Samples, ...]  # those near the part
     up: np.ndarray | None  # [3] unit
 
@@ -109,6 +110,7 @@ def make_setting(body: ObjectMesh, part: ObjectMesh, up: np.ndarray | None = Non
     frame, share = _frame_of(body_corners)
     part_frame, part_share = _frame_of(part_corners)
     probes = sample_surface(part_corners, PROBES, seed=3)
+    part_pieces = _pieces(part, part_corners, None)
     return Setting(
         scale=scale,
         center=center,
@@ -126,8 +128,9 @@ def make_setting(body: ObjectMesh, part: ObjectMesh, up: np.ndarray | None = Non
         principal=principal_axes(samples.points),
         gap=gap,
         touching=gap <= gap.min() + CONTACT,
-        part_pieces=_pieces(part, part_corners, None),
-        body_pieces=_pieces(body, body_corners, samples.points),
+        part_pieces=tuple(piece for piece, _ in part_pieces),
+        part_shares=tuple(share for _, share in part_pieces),
+        body_pieces=tuple(piece for piece, _ in _pieces(body, body_corners, samples.points)),
         up=None if up is None else np.asarray(up, np.float64) / np.linalg.norm(up),
     )
 
@@ -160,19 +163,21 @@ def _without_inside(thing: ObjectMesh) -> np.ndarray:
     return (share > 0.02)[pieces]
 
 
-def _pieces(thing: ObjectMesh, corners: np.ndarray, near: np.ndarray | None) -> tuple[Samples, ...]:
-    """Samples of the larger connected pieces; with `near`, of those that come close to these points."""
+def _pieces(thing: ObjectMesh, corners: np.ndarray, near: np.ndarray | None) -> list[tuple[Samples, float]]:
+    """Samples and shares of the surface of the larger connected pieces; with `near`, of those close to these points."""
     label = connected_pieces(thing.vertices, thing.triangles)
     tree = None if near is None else cKDTree(near)
-    found: list[Samples] = []
+    found: list[tuple[Samples, float]] = []
+    whole = float(triangle_areas(corners)[0].sum())
     for index in range(min(int(label.max()) + 1, 60)):
         mine = corners[label == index]
-        if triangle_areas(mine)[0].sum() <= 1e-7:
+        area = float(triangle_areas(mine)[0].sum())
+        if area <= 1e-7:
             continue
         samples = sample_surface(mine, 400, seed=4)
         if tree is not None and tree.query(samples.points)[0].min() > 0.04:
             continue
-        found.append(samples)
+        found.append((samples, area / whole))
         if len(found) == MOST_PIECES:
             break
-    return tuple(found)
+    return found

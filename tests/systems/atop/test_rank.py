@@ -4,7 +4,7 @@ import pytest
 pytest.importorskip("embreex", reason="needs the extra [articulate]")
 
 from dimo_jax.core.errors import UserError
-from dimo_jax.geometry.joint import make_joint, move_joint
+from dimo_jax.geometry.joint import make_joint, move_joint, rotation_about
 from dimo_jax.meshes.objects import bounds, join_objects, move_object, select_faces
 from dimo_jax.metrics.joints import compare_joints
 from dimo_jax.systems.atop.candidates import candidates
@@ -114,6 +114,49 @@ def test_a_switch_that_leans_goes_to_its_mirror_image():
     assert found[0].type == "revolute"
     assert abs(found[0].axis[1]) > 0.99
     assert found[0].range[1] == pytest.approx(2 * lean, rel=0.2)
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+def test_a_lid_turns_about_the_side_that_lies_across_from_its_lip(side):
+    # A thick lid has a rim as high as a handle; the lip lies level with it, beyond its outline.
+    body = make_box((-0.2, 0, -0.2), (0.2, 0.5, 0.2), "bin")
+    lid = make_box((-0.2, 0.503, -0.2), (0.2, 0.56, 0.2), "lid")
+    lip = make_box((-0.05, 0.503, min(0.2 * side, 0.22 * side)), (0.05, 0.52, max(0.2 * side, 0.22 * side)), "lip")
+    found = find_joints(body, join_objects([lid, lip]), "lift the lid", np.array([0.0, 1.0, 0.0]))[0]
+    assert abs(found.axis[0]) > 0.99
+    assert abs(found.origin[2] + 0.2 * side) < 0.03
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+def test_a_door_turns_about_the_side_that_lies_across_from_a_thin_bar(side):
+    # Less than one of 200 points on the door's surface lies on the bar.
+    body = make_box((-0.3, 0, -0.3), (0.3, 1.8, 0.3), "fridge")
+    door = make_box((-0.3, 0.003, 0.303), (0.3, 1.797, 0.33), "door")
+    bar = make_box((0.25 * side - 0.005, 0.8, 0.34), (0.25 * side + 0.005, 1.0, 0.35), "bar")
+    found = find_joints(body, join_objects([door, bar]), "open the door", np.array([0.0, 1.0, 0.0]))[0]
+    assert abs(found.axis[1]) > 0.99
+    assert abs(found.origin[0] + 0.3 * side) < 0.03
+
+
+def test_a_lid_that_stands_ajar_is_held_where_it_touches():
+    body = make_box((-0.2, 0, -0.12), (0.2, 0.02, 0.12), "laptop")
+    turn = rotation_about(np.array([-1.0, 0.0, 0.0]), np.array([0.35]))[0]
+    matrix, back = np.eye(4), np.array([0.0, 0.022, -0.12])
+    matrix[:3, :3], matrix[:3, 3] = turn, back - turn @ back
+    lid = move_object(make_box((-0.2, 0.022, -0.12), (0.2, 0.03, 0.12), "lid"), matrix)
+    found = find_joints(body, lid, "open the lid", np.array([0.0, 1.0, 0.0]))[0]
+    assert abs(found.axis[0]) > 0.99
+    assert np.linalg.norm(found.origin[1:] - back[1:]) < 0.03
+
+
+def test_a_lever_turns_about_the_cap_that_stands_on_a_post():
+    body = make_cylinder((0, 0, 0), (0, 0.2, 0), 0.02, "post")
+    cap = make_cylinder((0, 0.203, 0), (0, 0.23, 0), 0.025, "cap")
+    arm = make_box((-0.006, 0.21, 0.015), (0.006, 0.22, 0.1), "arm")
+    found = find_joints(body, join_objects([cap, arm]), "turn the lever of the faucet", np.array([0.0, 1.0, 0.0]))[0]
+    assert found.type == "revolute"
+    assert abs(found.axis[1]) > 0.99
+    assert np.hypot(*found.origin[[0, 2]]) < 0.01
 
 
 def test_the_same_input_gives_the_same_joints():
