@@ -1,7 +1,7 @@
 """A sheet of the articulated objects that the package makes, and how long one takes to film.
 
 python -m bench.made --out=sheet.png    # three objects a category: rest, half way and end from two views, and a mask
-python -m bench.made --objects=FOLDER --seeds=1000,1012    # the objects of these seeds, as `bench.articulate` reads them
+python -m bench.made --objects=FOLDER --seeds=1000,1012   # these, as `bench.articulate` reads them
 """
 
 from __future__ import annotations

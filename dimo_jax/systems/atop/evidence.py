@@ -318,7 +318,7 @@ class Handle:
 def find_handle(setting: Setting) -> Handle:
     """The panel's outward normal, and where on it a handle sticks out, which is no pin.
 
-    A handle stands on the panel's outer side, or beyond its outline; where that is a piece of its own, it may be smaller
+    A handle stands on the panel's outer side, or beyond its outline; as a piece of its own it may be smaller
     than what samples of the whole show, and thinner than the layer that is taken for the panel.
     """
     normal, low, high = panel_of(setting)
