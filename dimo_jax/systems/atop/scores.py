@@ -156,7 +156,8 @@ def spin(view: View) -> np.ndarray:
     away = setting.part_center - setting.contact.mean(axis=0)
     size = float(np.linalg.norm(away))
     along = np.abs(e.axes @ away) / max(size, 1e-9)
-    score = -3.0 * over(e.asymmetry, 0.03, 0.4) - 2.0 * over(e.eccentric, 0.15, 0.6)
+    # What sits on a post turns about it, whatever its shape.
+    score = (1 - 0.8 * e.post) * (-3.0 * over(e.asymmetry, 0.03, 0.4) - 2.0 * over(e.eccentric, 0.15, 0.6))
     place = 2.0 * over(e.contact_off, 0.1, 0.6) + 1.5 * min(1.0, size / 0.04) * over(-along, -0.9, -0.3)
     score = score - _touch(setting) * place
     share = _up_share(view)
@@ -223,7 +224,7 @@ def lever(view: View) -> np.ndarray:
     flat = stands * np.abs(e.axes @ setting.contact_normal)  # what stands out of a surface tilts about a line in it
     score = -2.5 * (1 - sunk) * over(e.contact_off, 0.2, 0.7) - 0.6 * sunk * over(e.root_off, 0.2, 0.7)
     score = score - 1.5 * over(e.near_contact, 0.1, 0.3)
-    score = score - 1.8 * ~e.shaft * over(-e.eccentric, -0.45, -0.15) - 2.5 * over(e.outside, 0.1, 0.4)
+    score = score - 1.8 * ~(e.shaft | e.post) * over(-e.eccentric, -0.45, -0.15) - 2.5 * over(e.outside, 0.1, 0.4)
     score = score - 1.5 * long * over(np.abs(e.axes @ setting.principal[0]), 0.2, 0.7)
     score = score - 1.6 * (1 - sunk) * over(e.pivot, 0.08, 0.5) - 1.0 * over(flat, 0.25, 0.75)
     score = score - 0.6 * over(e.mirror, 0.02, 0.12) - 1.5 * over(-e.tip, -0.8, -0.4)

@@ -48,7 +48,7 @@ _NOUNS = {
     "bar rod beam hand pointer needle": {"crank": 0.3, "slide": 0.25, "pull": 0.2, "lever": 0.2},
     "button key keycap": {"press": 0.95, "spin": 0.01},
     "touchpad trackpad pad": {"press": 0.8, "lever": 0.1},
-    "pedal": {"lever": 0.85, "press": 0.1},
+    "pedal": {"lever": 0.95, "press": 0.04},
     "trigger": {"lever": 0.95},
     "grip bumper": {"lever": 0.5, "press": 0.4},
     "joystick thumbstick stick throttle": {"lever": 0.85, "spin": 0.05, "press": 0.05},
@@ -63,7 +63,7 @@ _NOUNS = {
 _PHRASES = {
     r"\bslid(e|ing)\b.*\b(door|window|panel|lid|drawer)s?\b": {"slide": 0.8, "pull": 0.18},
     r"\bdoor (handle|knob|latch|lever)\b|\b(latch|handle) of the door\b": {"crank": 0.75, "spin": 0.15, "lever": 0.08},
-    r"\bpress\b.*\b(handle|lever|bar|lid|pedal)\b": {"press": 0.65, "lever": 0.35},
+    r"\bpress\b.*\b(handle|lever|bar|lid)\b": {"press": 0.65, "lever": 0.35},
     r"\bpush\b.*\b(button|key)\b|\bpush in\b": {"press": 0.95},
     r"\bpull out\b|\bout of\b": {"pull": 0.9},
     r"\bswivel\b|\bseat of the (chair|stool)\b": {"spin": 0.8, "hinge": 0.15},

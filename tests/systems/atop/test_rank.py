@@ -159,6 +159,16 @@ def test_a_lever_turns_about_the_cap_that_stands_on_a_post():
     assert np.hypot(*found.origin[[0, 2]]) < 0.01
 
 
+def test_a_seat_turns_about_the_post_that_it_sits_on_whatever_its_shape():
+    body = join_objects([make_cylinder((0, 0, 0), (0, 0.4, 0), 0.03), make_box((-0.3, 0, -0.03), (0.3, 0.04, 0.03))])
+    seat = make_box((-0.25, 0.41, -0.25), (0.25, 0.46, 0.25), "seat")
+    back = make_box((-0.25, 0.46, -0.25), (0.25, 0.95, -0.21), "back")
+    found = find_joints(body, join_objects([seat, back]), "swivel the seat of the chair", np.array([0.0, 1.0, 0.0]))[0]
+    assert found.type == "revolute"
+    assert abs(found.axis[1]) > 0.99
+    assert np.hypot(*found.origin[[0, 2]]) < 0.01
+
+
 def test_the_same_input_gives_the_same_joints():
     first, second = (find_joints(make_cabinet(), make_door(), "open the door") for _ in range(2))
     assert [each.confidence for each in first] == [each.confidence for each in second]
