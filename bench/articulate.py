@@ -17,9 +17,8 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from dataclasses import fields as dataclass_fields
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -93,6 +92,7 @@ SOURCES: dict[str, Callable[[Trial], list[Joint]]] = {
 LEAST_TRAVEL = 0.02
 AMONG = 5.0, 0.03  # degrees and diagonals within which a candidate counts as the truth
 USING_UP = ("geometry",)  # the others do not look at what is up: one trial stands for both
+KEPT = ("name", "category", "origin", "joint", "runs")  # of a row; all else is told by these
 NONE = JointErrors(False, 90.0, float("nan"), float("nan"), False, False, float("nan"))  # no plausible joint
 
 
@@ -110,15 +110,15 @@ def read_truth(folder: Path) -> tuple[Joint, dict[str, Any]]:
     return from_json({**fields, "type": fields["joint"]}), fields
 
 
-def try_object(folder: Path, source: str, seeds: int, seen: Seen) -> dict[str, Any]:
-    """All trials of one object."""
+def try_object(folder: Path, source: str, seeds: int, seen: Seen, done: list[dict[str, Any]]) -> dict[str, Any]:
+    """All trials of one object, with the runs that are `done`."""
     truth, fields = read_truth(folder)
     thing = load_object(folder / "object.glb")
     mask = thing.triangle_nodes == thing.node_names.index(fields.get("part_node", "part"))
     body, part = split_object(thing, mask)
     diagonal = bounds(thing.vertices)[2]
-    runs: list[dict[str, Any]] = []
-    for seed in range(seeds):
+    runs = list(done)
+    for seed in sorted(set(range(seeds)) - {run["seed"] for run in runs}):
         turn = random_rotation(seed, folder.name)
         moved = [move_object(each, turn) for each in (body, part)]
         goal = move_joint(truth, turn)
@@ -155,6 +155,10 @@ def try_object(folder: Path, source: str, seeds: int, seen: Seen) -> dict[str, A
     return {**labels, "runs": runs}
 
 
+def _try_task(task: tuple[Path, str, int, Seen, list[dict[str, Any]]]) -> dict[str, Any]:
+    return try_object(*task)
+
+
 def summarize(rows: list[dict[str, Any]], up: bool) -> dict[str, Any]:
     """Figures over all trials of some objects with up known, or unknown."""
     runs = [run for row in rows for run in row["runs"] if run["up"] == up]
@@ -166,11 +170,12 @@ def summarize(rows: list[dict[str, Any]], up: bool) -> dict[str, Any]:
     return figures
 
 
-def report(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the file holds."""
+def report(rows: list[dict[str, Any]], settings: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What the file holds; `settings` are those of `describe`."""
     categories = sorted({row["category"] for row in rows})
     groups = {name: [row for row in rows if row["category"] == name] for name in categories}
-    result: dict[str, Any] = {"all": summarize(rows, True), "all_without_up": summarize(rows, False)}
+    result: dict[str, Any] = {"settings": settings or {}, "all": summarize(rows, True)}
+    result["all_without_up"] = summarize(rows, False)
     result["by_category"] = {
         name: {**summarize(group, True), "without_up": summarize(group, False)} for name, group in groups.items()
     }
@@ -297,6 +302,33 @@ def write_report(result: dict[str, Any], out: Path) -> None:
         Path(path).write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
 
 
+def describe(source: str, seen: Seen) -> dict[str, Any]:
+    """What has to be the same for runs to belong into one table."""
+    return {"source": source, **(asdict(seen) if source != "geometry" else {})}
+
+
+def read_rows(out: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The objects in a file that `write_report` wrote, by name; none where there is no file.
+
+    Raises:
+      UserError: no such file of this program, or one of other settings.
+    """
+    if not out.is_file():
+        return {}
+    try:
+        found = json.loads(out.read_text())
+        before, rows = found["settings"], {row["name"]: {key: row[key] for key in KEPT} for row in found["objects"]}
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"--out={out}: is no file of this program, expected one to go on from with --resume") from None
+    for key in sorted({*before, *settings}):
+        if before.get(key) != settings.get(key):
+            told = f"holds runs with {key} {before.get(key)}, expected {settings.get(key)}"
+            raise UserError(f"--out={out}: {told}, as given, to go on from with --resume")
+    for run in (run for row in rows.values() for run in row["runs"]):
+        run |= {name: float("nan") if run[name] is None else run[name] for name in JointErrors._fields}
+    return rows
+
+
 def add_seen_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of `--source=points` and `--source=video`, named as the fields of `Seen`."""
     group = parser.add_argument_group("motions that are seen")
@@ -321,7 +353,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="random rotations of every object")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--names", default="", help="only these objects, by comma")
-    parser.add_argument("--out", type=Path, help="JSON file")
+    parser.add_argument("--out", type=Path, help="JSON file, written anew after every object")
+    parser.add_argument("--resume", action="store_true", help="keep the runs that --out holds, and do the others")
     add_seen_flags(parser)
     options = parser.parse_args()
     try:
@@ -331,12 +364,16 @@ def main() -> None:
             folders = [folder for folder in folders if moves_enough(folder, seen)]
         if not folders:
             raise UserError(f"--names={options.names}: found none that moves by {LEAST_TRAVEL} of its diagonal")
-        task = partial(try_object, source=options.source, seeds=options.seeds, seen=seen)
-        rows: list[dict[str, Any]] = []
+        if options.resume and not options.out:
+            raise UserError("--resume: found no --out, expected the file to go on from")
+        settings = describe(options.source, seen)
+        rows = read_rows(options.out, settings) if options.resume else {}
+        done = [rows[folder.name]["runs"] if folder.name in rows else [] for folder in folders]
+        tasks = [(folder, options.source, options.seeds, seen, runs) for folder, runs in zip(folders, done)]
         with get_context("spawn").Pool(options.jobs) if options.jobs > 1 else nullcontext() as pool:
-            for row in tell((pool.imap if pool else map)(task, folders), len(folders)):
-                rows.append(row)
-                result = report(rows)
+            for row in tell((pool.imap if pool else map)(_try_task, tasks), len(folders)):
+                rows[row["name"]] = row
+                result = report(sorted(rows.values(), key=lambda row: row["name"]), settings)
                 if options.out:  # after each object, for long runs may be ended early
                     write_report(result, options.out)
     except UserError as error:

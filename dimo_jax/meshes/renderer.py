@@ -1,9 +1,7 @@
 """A z-buffer renderer of textured triangle meshes in NumPy: the truth that imported models are trained against.
 
-It needs neither OpenGL nor a display. Each triangle becomes the horizontal spans it covers, each span its fragments,
-and the nearest fragment of a sample is found by one `maximum.at` over keys that pack inverse depth and fragment number,
-so the same input gives the same picture every time. Attributes are perspective-correct. Light is fixed in the world;
-colours are computed in linear light and leave as sRGB.
+It needs neither OpenGL nor a display. What covers a sample and is nearest there, `fragments` tells. Attributes are
+perspective-correct. Light is fixed in the world; colours are computed in linear light and leave as sRGB.
 """
 
 from __future__ import annotations
@@ -13,6 +11,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dimo_jax.core.types import Camera
+from dimo_jax.meshes.fragments import (
+    NUMBERS,
+    Fragments,
+    find_nearest,
+    find_winners,
+    make_keys,
+    plane,
+    rasterize,
+)
 from dimo_jax.meshes.textures import Texture, choose_levels, encode_srgb, sample_mipmaps
 
 NEAR = 0.01
@@ -54,17 +61,11 @@ class Mesh:
 
 
 @dataclass(frozen=True)
-class _Fragments:
-    """One entry per triangle and sample it covers."""
+class Backdrop:
+    """The nearest surface at every sample, of what stands still while something else moves before and behind it."""
 
-    pixels: np.ndarray  # [Q] int32, flat index into the grid of samples
-    inverse_depths: np.ndarray  # [Q] float32
-    spans: np.ndarray  # [Q] int32
-    span_triangles: np.ndarray  # [spans] int64
-
-    def triangles(self, chosen: np.ndarray) -> np.ndarray:
-        """Triangles of the `chosen` fragments."""
-        return self.span_triangles[self.spans[chosen]]
+    keys: np.ndarray  # [S] uint64, as `make_keys` gives them, without the number; 0 where there is nothing
+    image: np.ndarray  # [4,S] float32, premultiplied linear
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,13 @@ class _Planes:
 
 
 def render_mesh(
-    vertices: np.ndarray, mesh: Mesh, camera: Camera, *, samples: int = 2, mirrored: np.ndarray | None = None
+    vertices: np.ndarray,
+    mesh: Mesh,
+    camera: Camera,
+    *,
+    samples: int = 2,
+    mirrored: np.ndarray | None = None,
+    backdrop: Backdrop | None = None,
 ) -> np.ndarray:
     """Renders a mesh over nothing.
 
@@ -90,6 +97,7 @@ def render_mesh(
       camera: OpenCV world-to-camera, one view, numpy arrays.
       samples: samples a pixel along each axis; the mean of their premultiplied linear colours is the pixel.
       mirrored: [F] bool, the triangles whose pose turned them over, so that their corners turn clockwise in front.
+      backdrop: what else is seen, drawn for the same camera and samples.
 
     Returns:
       uint8 [H,W,4], sRGB with straight alpha; a pixel that nothing covers is (0, 0, 0, 0).
@@ -97,37 +105,70 @@ def render_mesh(
     Raises:
       ValueError: a vertex that a triangle uses is nearer to the camera's plane than `NEAR`.
     """
-    pose = np.asarray(camera.world_to_camera, np.float64)
-    eye = -pose[:3, :3].T @ pose[:3, 3]
     if mirrored is not None:
         mesh = replace(mesh, triangles=np.where(mirrored[:, None], mesh.triangles[:, [0, 2, 1]], mesh.triangles))
-    mesh, light = _drop_back_faces(vertices, mesh, _light_corners(vertices, mesh, eye=eye), eye=eye)
-    points, depths = _project(vertices, mesh, camera, samples)
-    height, width = camera.height * samples, camera.width * samples
-    fragments = _rasterize(points, 1.0 / depths, height=height, width=width)
-    planes = _attribute_planes(points, 1.0 / depths, mesh, light)
-    image = _composite(fragments, mesh, planes, height=height, width=width)
+    image = _draw(vertices, mesh, camera, samples, backdrop).image
     return _downsample(image.reshape(4, camera.height, samples, camera.width, samples))
 
 
-def find_seen(vertices: np.ndarray, mesh: Mesh, camera: Camera, *, samples: int = 2) -> np.ndarray:
-    """[F] bool: triangles without which `render_mesh` would draw another picture.
+def draw_backdrop(vertices: np.ndarray, mesh: Mesh, camera: Camera, *, samples: int = 2) -> Backdrop:
+    """A mesh that `render_mesh` then draws others before and behind at the cost of those alone; see there.
 
-    These are the nearest ones of some sample, all that are not opaque, and all that share a normal with one of them.
+    Raises:
+      ValueError: a vertex is too near, or a material blends: what moves may be seen through it.
     """
-    eye = -np.asarray(camera.world_to_camera, np.float64)[:3, :3].T @ np.asarray(camera.world_to_camera)[:3, 3]
-    opaque = np.array([material.opaque for material in mesh.materials])[mesh.triangle_materials]
-    numbered, rows = _drop_back_faces(vertices, mesh, np.arange(len(mesh.triangles))[:, None], eye=eye)
-    rows = rows[:, 0]
-    points, depths = _project(vertices, numbered, camera, samples)
-    fragments = _rasterize(points, 1.0 / depths, height=camera.height * samples, width=camera.width * samples)
-    occluders = np.flatnonzero(opaque[rows][fragments.triangles(np.arange(len(fragments.pixels)))])
-    nearest = _find_nearest(fragments, occluders, camera.height * samples * camera.width * samples)
-    winners = (nearest[nearest > 0] & np.uint64(0xFFFFFFFF)).astype(np.int64) - 1
-    seen = ~opaque
-    seen[rows[fragments.triangles(winners)]] = True
-    groups = mesh.smooth_groups[mesh.triangles]
-    return np.asarray(np.isin(groups, groups[seen]).any(axis=1))
+    if any(mesh.materials[index].blend for index in np.unique(mesh.triangle_materials)):
+        raise ValueError("a backdrop has a material that blends, expected none")
+    drawn = _draw(vertices, mesh, camera, samples, None)
+    return replace(drawn, keys=drawn.keys & ~NUMBERS)
+
+
+def look_at(
+    vertices: np.ndarray, mesh: Mesh, camera: Camera, places: np.ndarray, *, backdrop: Backdrop | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What on a mesh every pixel's centre looks at; all materials hide what is behind them.
+
+    Args:
+      vertices, mesh, camera: see `render_mesh`.
+      places: [P,C], of the vertices.
+      backdrop: what may hide the mesh, with one sample a pixel.
+
+    Returns:
+      `places` at the pixels [H,W,C] float32, 0 where the mesh is not seen; where it is seen [H,W] bool, and where it is
+      at all, seen or hidden [H,W] bool.
+    """
+    mesh, _ = _drop_back_faces(vertices, mesh, np.zeros((len(mesh.triangles), 3)), eye=_find_eye(camera))
+    points, depths = _project(vertices, mesh, camera, 1)
+    fragments = rasterize(points, 1.0 / depths, height=camera.height, width=camera.width)
+    count = camera.height * camera.width
+    nearest = find_nearest(fragments, np.arange(len(fragments.pixels)), count, backdrop and backdrop.keys)
+    covered, winners = find_winners(nearest)
+    corners = {"one": np.ones_like(depths)} | {
+        str(i): column for i, column in enumerate(np.moveaxis(places[mesh.triangles], -1, 0))
+    }
+    values = _interpolate(fragments, winners, _make_planes(points, 1.0 / depths, corners), width=camera.width)
+    seen, there = np.zeros((2, count), bool)
+    seen[covered], there[fragments.pixels] = True, True
+    looked = np.zeros((count, places.shape[1]), np.float32)
+    looked[covered] = np.stack(list(values.values()), axis=-1)
+    shape = camera.height, camera.width
+    return looked.reshape(*shape, -1), seen.reshape(shape), there.reshape(shape)
+
+
+def _draw(vertices: np.ndarray, mesh: Mesh, camera: Camera, samples: int, backdrop: Backdrop | None) -> Backdrop:
+    eye = _find_eye(camera)
+    mesh, light = _drop_back_faces(vertices, mesh, _light_corners(vertices, mesh, eye=eye), eye=eye)
+    points, depths = _project(vertices, mesh, camera, samples)
+    height, width = camera.height * samples, camera.width * samples
+    fragments = rasterize(points, 1.0 / depths, height=height, width=width)
+    planes = _attribute_planes(points, 1.0 / depths, mesh, light)
+    image, nearest = _composite(fragments, mesh, planes, backdrop, height=height, width=width)
+    return Backdrop(nearest, image)
+
+
+def _find_eye(camera: Camera) -> np.ndarray:
+    pose = np.asarray(camera.world_to_camera, np.float64)
+    return np.asarray(-pose[:3, :3].T @ pose[:3, 3])
 
 
 def _project(vertices: np.ndarray, mesh: Mesh, camera: Camera, samples: int) -> tuple[np.ndarray, np.ndarray]:
@@ -141,83 +182,6 @@ def _project(vertices: np.ndarray, mesh: Mesh, camera: Camera, samples: int) -> 
     return points, corners[..., 2]
 
 
-def _make_keys(fragments: _Fragments) -> np.ndarray:
-    """[Q] uint64 that rise with inverse depth, then with the number of the fragment, which they hold."""
-    keys = fragments.inverse_depths.view(np.uint32).astype(np.uint64)  # bits of a positive float rise with it
-    keys <<= np.uint64(32)
-    keys |= np.arange(1, len(keys) + 1, dtype=np.uint64)
-    return keys
-
-
-def _find_nearest(fragments: _Fragments, occluders: np.ndarray, count: int) -> np.ndarray:
-    """The largest key of `occluders` at each of `count` samples; 0 where there is none."""
-    nearest = np.zeros(count, np.uint64)
-    np.maximum.at(nearest, fragments.pixels[occluders], _make_keys(fragments)[occluders])
-    return nearest
-
-
-def _rasterize(points: np.ndarray, inverse_depths: np.ndarray, *, height: int, width: int) -> _Fragments:
-    """Triangles with corners `points` [F,3,2], in samples -> their fragments. Sample centres lie at +0.5.
-
-    A triangle is cut at its middle corner into an upper and a lower half; in each, every row's span lies between the
-    long edge and one short edge, both straight lines u(v).
-    """
-    order = np.argsort(points[..., 1], axis=1)
-    (top, mid, low) = (np.take_along_axis(points, order[:, i, None, None], axis=1)[:, 0] for i in range(3))
-    starts = np.concatenate([top, mid])  # of the short edges: upper halves, then lower halves
-    ends = np.concatenate([mid, low])
-    first = np.clip(np.ceil(starts[:, 1] - 0.5), 0, height).astype(np.int64)
-    last = np.clip(np.ceil(ends[:, 1] - 0.5), 0, height).astype(np.int64)
-    outside = (points[..., 0].max(1) < 0) | (points[..., 0].min(1) > width)
-    counts = np.where(np.tile(outside, 2), 0, last - first)
-    half = np.repeat(np.arange(len(starts)), counts)
-    rows = _ranges(first, counts)
-    triangles = half % max(len(points), 1)
-    v = rows + 0.5
-    with np.errstate(divide="ignore", invalid="ignore"):  # a flat edge spans no row, so its slope is never used
-        short = (ends[:, 0] - starts[:, 0]) / (ends[:, 1] - starts[:, 1])
-        long = (low[:, 0] - top[:, 0]) / (low[:, 1] - top[:, 1])
-    u_short = starts[half, 0] + (v - starts[half, 1]) * short[half]
-    u_long = top[triangles, 0] + (v - top[triangles, 1]) * long[triangles]
-    left = np.clip(np.ceil(np.minimum(u_short, u_long) - 0.5), 0, width).astype(np.int64)
-    right = np.clip(np.ceil(np.maximum(u_short, u_long) - 0.5), 0, width).astype(np.int64)
-    return _fill_spans(rows, triangles, left, right, _plane(points, inverse_depths), width=width)
-
-
-def _fill_spans(
-    rows: np.ndarray, triangles: np.ndarray, left: np.ndarray, right: np.ndarray, depth: np.ndarray, *, width: int
-) -> _Fragments:
-    """Spans [left, right) of rows -> fragments, with inverse depth from its plane `depth` [F,3] over (u, v, 1)."""
-    counts = np.maximum(right - left, 0)
-    spans = np.repeat(np.arange(len(rows), dtype=np.int32), counts)
-    pixels = _ranges(rows * width + left, counts)
-    slope, across, offset = depth[triangles].T
-    base = across * (rows + 0.5) + offset + slope * (0.5 - rows * width)  # so that slope * pixel is all that is left
-    inverse = np.take(slope, spans)
-    inverse *= pixels
-    inverse += np.take(base, spans)
-    return _Fragments(pixels, np.maximum(inverse, 0).astype(np.float32), spans, triangles)
-
-
-def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Concatenation of arange(start, start + count) over all entries, int32."""
-    offsets = (starts - (np.cumsum(counts) - counts)).astype(np.int32)
-    ranges = np.repeat(offsets, counts)
-    ranges += np.arange(len(ranges), dtype=np.int32)
-    return ranges
-
-
-def _plane(points: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The plane a u + b v + c through `values` [F,3] at `points` [F,3,2] -> [F,3]; 0 for a triangle seen edge on."""
-    e1, e2 = points[:, 1] - points[:, 0], points[:, 2] - points[:, 0]
-    d1, d2 = values[:, 1] - values[:, 0], values[:, 2] - values[:, 0]
-    area = e1[:, 0] * e2[:, 1] - e1[:, 1] * e2[:, 0]
-    inverse = np.divide(1.0, area, out=np.zeros_like(area), where=np.abs(area) > 1e-9)
-    a = (d1 * e2[:, 1] - d2 * e1[:, 1]) * inverse
-    b = (d2 * e1[:, 0] - d1 * e2[:, 0]) * inverse
-    return np.stack([a, b, values[:, 0] - a * points[:, 0, 0] - b * points[:, 0, 1]], axis=1)
-
-
 def _attribute_planes(points: np.ndarray, inverse_depths: np.ndarray, mesh: Mesh, light: np.ndarray) -> _Planes:
     """What varies over triangles: "one", "light", texture "u" and "v", vertex colours "0" to "3" and "eu", "ev"."""
     attributes = {"one": np.ones_like(light), "light": light}
@@ -226,15 +190,20 @@ def _attribute_planes(points: np.ndarray, inverse_depths: np.ndarray, mesh: Mesh
         attributes |= zip("0123", np.moveaxis(mesh.colors[mesh.triangles], -1, 0))
     if mesh.emissive_texcoords is not None and any(each.emission_texture is not None for each in mesh.materials):
         attributes |= zip(("eu", "ev"), np.moveaxis(mesh.emissive_texcoords[mesh.triangles], -1, 0))
-    planes = {
-        name: np.ascontiguousarray(_plane(points, values * inverse_depths).T) for name, values in attributes.items()
-    }
+    planes = _make_planes(points, inverse_depths, attributes)
     own = mesh.texcoords if mesh.emissive_texcoords is None else mesh.emissive_texcoords
     return _Planes(
         planes,
         _choose_levels(points, mesh, [material.texture for material in mesh.materials], mesh.texcoords),
         _choose_levels(points, mesh, [material.emission_texture for material in mesh.materials], own),
     )
+
+
+def _make_planes(
+    points: np.ndarray, inverse_depths: np.ndarray, attributes: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Planes [3,F] of what has the values [F,3] at corners, each divided by depth."""
+    return {name: np.ascontiguousarray(plane(points, each * inverse_depths).T) for name, each in attributes.items()}
 
 
 def _choose_levels(points: np.ndarray, mesh: Mesh, textures: list[Texture | None], texcoords: np.ndarray) -> np.ndarray:
@@ -274,9 +243,15 @@ def _light_corners(vertices: np.ndarray, mesh: Mesh, *, eye: np.ndarray) -> np.n
     return AMBIENT + SKY * (0.5 + 0.5 * normals[..., 1]) + SUN * np.maximum(normals @ SUN_DIRECTION, 0)
 
 
-def _composite(fragments: _Fragments, mesh: Mesh, planes: _Planes, *, height: int, width: int) -> np.ndarray:
-    """The nearest opaque fragment of each sample, then the blended ones before it -> premultiplied [4,H*W] float32."""
-    keys = _make_keys(fragments)
+def _composite(
+    fragments: Fragments, mesh: Mesh, planes: _Planes, backdrop: Backdrop | None, *, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest opaque fragment of each sample, then the blended ones before it.
+
+    Returns:
+      Premultiplied [4,H*W] float32, and the keys of the nearest [H*W].
+    """
+    keys = make_keys(fragments)
     blended = np.array([material.blend for material in mesh.materials])[mesh.triangle_materials]
     tested = np.array([material.cutoff > 0 for material in mesh.materials])[mesh.triangle_materials]
     occluders = np.arange(len(keys))
@@ -286,17 +261,16 @@ def _composite(fragments: _Fragments, mesh: Mesh, planes: _Planes, *, height: in
         colors = _shade(fragments, np.flatnonzero(cut_out), mesh, planes, width=width)
         cut_out[cut_out] = colors[3] <= 0
         occluders = np.flatnonzero(~(behind_glass | cut_out))
-    nearest = _find_nearest(fragments, occluders, height * width)
-    covered = np.flatnonzero(nearest)
-    winners = (nearest[covered] & np.uint64(0xFFFFFFFF)).astype(np.int64) - 1
-    image = np.zeros((4, height * width), np.float32)
+    nearest = find_nearest(fragments, occluders, height * width, backdrop and backdrop.keys)
+    covered, winners = find_winners(nearest)
+    image = np.zeros((4, height * width), np.float32) if backdrop is None else backdrop.image.copy()
     for channel, values in zip(image, _shade(fragments, winners, mesh, planes, width=width)):
         channel[covered] = values
     if blended.any():
         seen = np.flatnonzero(behind_glass & (keys > nearest[fragments.pixels]))
         seen = seen[np.lexsort((keys[seen], fragments.pixels[seen]))]  # within a sample from far to near
         _blend_over(image, fragments.pixels[seen], _shade(fragments, seen, mesh, planes, width=width))
-    return image
+    return image, nearest
 
 
 def _blend_over(image: np.ndarray, pixels: np.ndarray, colors: np.ndarray) -> None:
@@ -309,10 +283,10 @@ def _blend_over(image: np.ndarray, pixels: np.ndarray, colors: np.ndarray) -> No
         image[:, pixels[now]] = colors[:, now] + image[:, pixels[now]] * (1 - colors[3:, now])
 
 
-def _shade(fragments: _Fragments, chosen: np.ndarray, mesh: Mesh, planes: _Planes, *, width: int) -> np.ndarray:
+def _shade(fragments: Fragments, chosen: np.ndarray, mesh: Mesh, planes: _Planes, *, width: int) -> np.ndarray:
     """Premultiplied linear colours of the `chosen` fragments -> [4,C] float32; 0 where alpha is below the cutoff."""
     triangles = fragments.triangles(chosen)
-    values = _interpolate(fragments, chosen, planes, width=width)
+    values = _interpolate(fragments, chosen, planes.attributes, width=width)
     rgba = [values[name] for name in "0123" if name in values]
     colors = np.clip(np.stack(rgba), 0, 1).astype(np.float32) if rgba else np.ones((4, len(chosen)), np.float32)
     materials, levels = mesh.triangle_materials[triangles], planes.levels[triangles]
@@ -335,14 +309,16 @@ def _shade(fragments: _Fragments, chosen: np.ndarray, mesh: Mesh, planes: _Plane
     return colors
 
 
-def _interpolate(fragments: _Fragments, chosen: np.ndarray, planes: _Planes, *, width: int) -> dict[str, np.ndarray]:
-    """What varies over triangles, at the `chosen` fragments [C]; the names are those of `_attribute_planes`."""
+def _interpolate(
+    fragments: Fragments, chosen: np.ndarray, planes: dict[str, np.ndarray], *, width: int
+) -> dict[str, np.ndarray]:
+    """What varies over triangles, at the `chosen` fragments [C], by its name; planes are those of `_make_planes`."""
     triangles = fragments.triangles(chosen)
     rows, columns = np.divmod(fragments.pixels[chosen], np.int32(width))
     rows, columns = rows + 0.5, columns + 0.5
     values = {
         name: np.take(a, triangles) * columns + np.take(b, triangles) * rows + np.take(c, triangles)
-        for name, (a, b, c) in planes.attributes.items()
+        for name, (a, b, c) in planes.items()
     }
     inverse_depth = values.pop("one")
     depth = 1 / np.where(inverse_depth > 0, inverse_depth, 1)  # a sliver's plane may round to 0

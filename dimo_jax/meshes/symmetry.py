@@ -29,20 +29,23 @@ def reflect(points: np.ndarray, normal: np.ndarray, center: np.ndarray) -> np.nd
     return points - 2 * ((points - center) @ normal)[:, None] * normal
 
 
-def find_mirrors(points: np.ndarray, *, rounds: int = 12, largest: float = 0.1) -> list[Mirror]:
+def find_mirrors(points: np.ndarray, *, rounds: int = 12, largest: float = 0.1, between: bool = False) -> list[Mirror]:
     """Mirror planes near the principal axes: each is refined between points and their nearest mirrored partners.
 
     Args:
       points: [N,3] spread evenly over the surface.
       rounds: of matching and refitting.
       largest: residual up to which a plane is returned.
+      between: whether to look halfway between two principal axes too.
 
     Returns:
       The planes, the best first; different starts that end alike give one.
     """
     tree, few = cKDTree(points), points[:: max(1, len(points) // 500)]
     found: list[Mirror] = []
-    for start in np.linalg.eigh(np.cov(points.T))[1].T:
+    axes = np.linalg.eigh(np.cov(points.T))[1].T
+    halfway = [(axes[i] + sign * axes[j]) / np.sqrt(2) for i, j in ((0, 1), (0, 2), (1, 2)) for sign in (1, -1)]
+    for start in (*axes, *(halfway if between else ())):
         normal, center = start, points.mean(axis=0)
         for _ in range(rounds):
             partner = points[tree.query(reflect(few, normal, center))[1]]
@@ -51,6 +54,10 @@ def find_mirrors(points: np.ndarray, *, rounds: int = 12, largest: float = 0.1) 
             normal = np.linalg.eigh(moment)[1][:, -1] if moment.trace() > 1e-18 else normal
             center = ((few + partner) / 2).mean(axis=0)
         residual = mirror_residual(tree, few, normal, center)
-        if residual < largest and all(abs(normal @ other.normal) < 0.995 for other in found):
+        if residual < largest:
             found.append(Mirror(normal, center, residual))
-    return sorted(found, key=lambda mirror: mirror.residual)
+    kept: list[Mirror] = []
+    for mirror in sorted(found, key=lambda mirror: mirror.residual):
+        if all(abs(mirror.normal @ other.normal) < 0.995 for other in kept):
+            kept.append(mirror)
+    return kept

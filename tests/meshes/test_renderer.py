@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 from dimo_jax.core.types import Camera
-from dimo_jax.meshes.renderer import AMBIENT, SKY, SUN, SUN_DIRECTION, Material, Mesh, find_seen, render_mesh
+from dimo_jax.meshes.renderer import (
+    AMBIENT,
+    SKY,
+    SUN,
+    SUN_DIRECTION,
+    Material,
+    Mesh,
+    draw_backdrop,
+    look_at,
+    render_mesh,
+)
 from dimo_jax.meshes.textures import (
     CLAMP,
     MIRROR,
@@ -84,18 +94,39 @@ def test_nearer_triangles_hide_farther_ones_whatever_their_order():
         assert (image[9, 9, :3] > 0).tolist() == [True, False, False]
 
 
-def test_triangles_that_are_not_seen_change_nothing():
+def test_a_backdrop_drawn_before_gives_the_same_picture_as_all_at_once():
     glass = Material(np.array([1.0, 0.2, 0.2, 0.5]), blend=True)
-    vertices = np.concatenate([_square(0.3, -0.5), _square(0.5), _square(0.2, 0.3), _square(0.1, -0.7)])
-    faces = np.concatenate([np.array(SQUARE_FACES) + 4 * layer for layer in range(4)])
-    materials = np.array([0, 0, 0, 0, 1, 1, 0, 0], np.int32)
-    mesh = _mesh(faces, materials=(Material(np.ones(4)), glass), triangle_materials=materials)
-    seen = find_seen(vertices, mesh, _camera())
-    np.testing.assert_array_equal(seen, [False, False, True, True, True, True, False, False])
-    kept = _mesh(faces[seen], materials=mesh.materials, triangle_materials=materials[seen])
-    np.testing.assert_array_equal(
-        render_mesh(vertices[: int(faces[seen].max()) + 1], kept, _camera()), render_mesh(vertices, mesh, _camera())
+    red = Material(np.array([1.0, 0, 0, 1]))
+    vertices = np.concatenate(
+        [_square(0.3, -0.5), _square(0.5), _square(0.2, 0.3), _square(0.6, 0.5), _square(0.1, 0.6)]
     )
+    faces = np.concatenate([np.array(SQUARE_FACES) + 4 * layer for layer in range(5)])
+    materials = np.array([0, 0, 0, 0, 2, 2, 1, 1, 0, 0], np.int32)
+    mesh = _mesh(faces, materials=(Material(np.ones(4)), glass, red), triangle_materials=materials)
+    still = np.repeat([True, True, False, False, True], 2)  # behind, in the middle and in front; glass moves
+    behind, moved = (
+        _mesh(faces[chosen], materials=mesh.materials, triangle_materials=materials[chosen])
+        for chosen in (still, ~still)
+    )
+    whole = render_mesh(vertices, mesh, _camera())
+    backdrop = draw_backdrop(vertices, behind, _camera())
+    np.testing.assert_array_equal(render_mesh(vertices, moved, _camera(), backdrop=backdrop), whole)
+    with pytest.raises(ValueError, match="blends"):
+        draw_backdrop(vertices, mesh, _camera())
+
+
+def test_pixels_look_at_places_of_the_mesh_unless_something_hides_them():
+    vertices = np.concatenate([_square(0.5), _square(0.2, 0.3)])
+    backdrop = draw_backdrop(vertices, _mesh(np.array(SQUARE_FACES) + 4), _camera(), samples=1)
+    places, seen, there = look_at(vertices, _mesh(SQUARE_FACES), _camera(), vertices, backdrop=backdrop)
+    assert [seen[16, 16], there[16, 16], there[1, 1]] == [False, True, False]
+    assert (there & ~seen).sum() > 10
+    rows, columns = np.nonzero(seen)
+    ones = np.ones(len(rows))
+    camera = _camera()
+    seen_from = np.c_[places[rows, columns], ones] @ np.asarray(camera.world_to_camera).T
+    pixels = seen_from[:, :2] / seen_from[:, 2:3] * np.asarray(camera.focal) + np.asarray(camera.center)
+    np.testing.assert_allclose(pixels, np.stack([columns, rows], axis=-1) + 0.5, atol=1e-3)
 
 
 def test_intersecting_triangles_match_a_ray_caster():

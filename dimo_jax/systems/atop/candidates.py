@@ -21,6 +21,7 @@ from dimo_jax.systems.atop.setting import Setting, make_setting
 
 SAME_DIRECTION = np.cos(np.deg2rad(1.5))
 SAME_PLACE = 0.008  # of the diagonal
+LEAST_CONTACT = 50  # points that tell a mirror plane
 ROUND = 0.12  # largest residual of what counts as a surface of revolution
 
 
@@ -106,6 +107,9 @@ def find_directions(setting: Setting) -> list[tuple[np.ndarray, str]]:
             normals = [mirror.normal for mirror in find_mirrors(points)]
             if normals:
                 add(np.array(normals), source)
+        if len(setting.contact) > LEAST_CONTACT:  # what holds a part is often alike on either side of it
+            for mirror in find_mirrors(setting.contact, between=True)[:1]:
+                add(mirror.normal, "mirror of the contact")
     if setting.up is not None:
         level = [np.cross(setting.up, axis) for axis, _ in found if 0.2 < abs(axis @ setting.up) < 0.98]
         for axis in level[:4]:
@@ -147,6 +151,8 @@ def _places(setting: Setting, axis: np.ndarray) -> Iterator[tuple[np.ndarray, st
     if len(contact) > 3:
         yield contact.mean(axis=0), "contact"
         yield from _of_rectangle(contact, across, "contact")
+    for side in (across[0], -across[0], across[1], -across[1]):  # an axle lies inside the end that it holds
+        yield points[np.argsort(-(points @ side))[: len(points) // 10]].mean(axis=0), "end of the part"
 
 
 def _across(setting: Setting, axis: np.ndarray) -> np.ndarray:

@@ -13,12 +13,13 @@ from dimo_jax.systems.atop.candidates import Candidate, propose
 from dimo_jax.systems.atop.evidence import Evidence, collide, find_handle, gather, select
 from dimo_jax.systems.atop.limits import find_range
 from dimo_jax.systems.atop.scores import View, score_all, trust
-from dimo_jax.systems.atop.sentence import KINDS, read_sentence
+from dimo_jax.systems.atop.sentence import KINDS, TURNING, read_sentence
 from dimo_jax.systems.atop.setting import Setting, make_setting
 
 TEMPERATURE = 0.75  # the one number that was fitted, to the confidences of docs/articulate.md
 NOTHING = -6.0  # score of "no plausible joint"
 FLOATS, CONTRADICTS = 0.03, 4.0  # a gap that is said, in diagonals; a difference of scores that is said
+UNLIKELY = 0.05  # chance that a verb gives to the type that was found, below which that is said
 MOST, MOST_OF_KIND = 50, 4  # candidates that are tried for collisions, at least so many of each kind
 SAME_ANGLE, SAME_LINE = 0.25, 0.05  # radians, of the diagonal: joints that count as one
 
@@ -103,6 +104,12 @@ def find_doubts(view: View, scores: np.ndarray, first: Ranked) -> list[str]:
         lines.append(
             f"the sentence asks for {KINDS[first.kind]} (score {shape[first.kind]:.1f} by shape alone), "
             f"the shape speaks for {KINDS[best]} ({shape[best]:.1f})"
+        )
+    turns = KINDS[first.kind] in TURNING
+    if (view.meaning.verb_turns if turns else 1 - view.meaning.verb_turns) < UNLIKELY:
+        told, found = ("slides", "turns") if turns else ("turns", "slides")
+        lines.append(
+            f"the sentence says {view.meaning.verb!r}, which {told}, but the best joint {found} ({KINDS[first.kind]})"
         )
     return lines
 

@@ -102,6 +102,8 @@ class Meaning:
     directions: frozenset[str] = field(default_factory=frozenset)  # of _DIRECTIONS, named or meant
     closes: bool = False  # the sentence asks for the way that closes
     words: tuple[str, ...] = ()  # those that were known
+    verb: str = ""  # the first that was known
+    verb_turns: float = 0.5  # chance that this verb alone gives to TURNING kinds
 
 
 def read_sentence(sentence: str, encode: Callable[[Sequence[str]], np.ndarray] | None = None) -> Meaning:
@@ -134,7 +136,13 @@ def read_sentence(sentence: str, encode: Callable[[Sequence[str]], np.ndarray] |
         directions=_find_ways(words),
         closes=bool({"close", "shut"} & set(words)),
         words=tuple(word for word in words if _look_up(_VERBS, word) or _look_up(_NOUNS, word)),
+        verb=verb or "",
+        verb_turns=_share_turning(_look_up(_VERBS, verb) or {}) if verb else 0.5,
     )
+
+
+def _share_turning(chances: dict[str, float]) -> float:
+    return sum(chances.get(kind, 0.0) for kind in TURNING) / sum(chances.values())
 
 
 def _stem(word: str) -> str:

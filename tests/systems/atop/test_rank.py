@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.spatial import ConvexHull
 
 pytest.importorskip("embreex", reason="needs the extra [articulate]")
 
@@ -8,8 +9,8 @@ from dimo_jax.geometry.joint import make_joint, move_joint, rotation_about
 from dimo_jax.meshes.objects import bounds, join_objects, move_object, select_faces
 from dimo_jax.metrics.joints import compare_joints
 from dimo_jax.systems.atop.candidates import candidates
-from dimo_jax.systems.atop.rank import find_joints
-from tests.support.objects import make_box, make_cabinet, make_cylinder, make_door, make_drawer
+from dimo_jax.systems.atop.rank import explain, find_joints
+from tests.support.objects import make_box, make_cabinet, make_cylinder, make_door, make_drawer, make_object
 
 TURN = np.eye(4)
 TURN[:3, :3] = np.linalg.qr(np.random.default_rng(5).normal(size=(3, 3)))[0]
@@ -190,3 +191,44 @@ def test_parts_without_area_are_refused():
     broken.vertices[0] = np.nan
     with pytest.raises(UserError, match="NaN"):
         find_joints(make_cabinet(), broken, "open it")
+
+
+def test_an_axle_inside_the_end_of_a_part_is_among_the_candidates():
+    body = make_box((-0.3, -0.4, -0.3), (0.3, 0.4, -0.05), "body")
+    part = make_box((0.0, -0.05, -0.05), (1.0, 0.05, 0.05), "lever")
+    turned = candidates(move_object(body, TURN), move_object(part, TURN))
+    truth = move_joint(make_joint("revolute", [0, 1, 0], [0.045, 0, 0], (0, 1)), TURN)
+    lines = [each for each in turned if each.type == "revolute" and abs(each.axis @ truth.axis) > 0.999]
+    off = [np.linalg.norm(np.cross(each.origin - truth.origin, truth.axis)) for each in lines]
+    assert min(off) < 0.025, sorted(zip(off, (each.source for each in lines)))[:3]
+
+
+def test_a_direction_across_the_mirror_plane_of_the_contact_is_among_the_candidates():
+    angle = np.deg2rad(25)
+    across = np.array([np.cos(angle), np.sin(angle), 0])
+    along = np.array([-np.sin(angle), np.cos(angle), 0])
+    base = np.array(
+        [s * half * across + y * along for y, half in ((0.0, 0.1), (0.12, 0.14), (0.3, 0.05)) for s in (-1, 1)]
+    )
+    tips = np.array([[0.12, 0.2, 0.25], [-0.13, 0.05, 0.2], [0.02, -0.05, 0.33]])  # nothing above the base is alike
+    places = np.concatenate([base, tips])
+    part = make_object(places, ConvexHull(places).simplices, "trigger")
+    body = make_box((-0.6, -0.5, -0.3), (0.7, 0.8, -0.004), "body")
+    found = [each for each in candidates(body, part) if each.source == "mirror of the contact"]
+    assert [abs(each.axis @ across) > np.cos(np.deg2rad(3)) for each in found] == [True]
+
+
+@pytest.mark.parametrize(
+    ("make_part", "sentence", "expected"),
+    [
+        (make_drawer, "turn the drawer clockwise", "says 'turn', which turns, but the best joint slides"),
+        (make_drawer, "pull out the drawer", None),
+        (make_door, "extend the door", "'extend', which slides, but the best joint turns"),
+        (make_door, "open the door", None),
+    ],
+)
+def test_a_sentence_that_contradicts_the_shape_is_said(make_part, sentence, expected):
+    finding = explain(make_cabinet(), make_part(), sentence, up=np.array([0.0, 1, 0]))
+    said = [line for line in finding.doubts if line.startswith("the sentence")]
+    assert len(said) == (expected is not None), (said, finding.joints[0])
+    assert all(expected in line for line in said)

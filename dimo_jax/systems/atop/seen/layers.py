@@ -12,10 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dimo_jax.core.types import Camera
-from dimo_jax.meshes.objects import ObjectMesh, bounds, join_objects, move_object, select_faces
-from dimo_jax.meshes.renderer import Material, Mesh, find_seen, render_mesh
-
-_LOW, _HIGH = 0.25, 1.0  # places are drawn as colours in this range, so that the body can be black
+from dimo_jax.meshes.objects import ObjectMesh, join_objects, move_object, select_faces
+from dimo_jax.meshes.renderer import Material, Mesh, draw_backdrop, look_at, render_mesh
 
 
 @dataclass(frozen=True)
@@ -40,27 +38,31 @@ def draw_mesh(body: ObjectMesh, part: ObjectMesh, cameras: Camera, *, samples: i
       cameras: V views, arrays stacked.
       samples: a pixel and axis.
     """
-    low, high, _ = bounds(part.vertices)
-    span = np.maximum(high - low, 1e-9)
     views = split_cameras(cameras)
-    # What of the body no view ever sees costs as much to draw as what it sees.
-    bodies = [select_faces(body, find_seen(body.vertices, body.mesh, view, samples=samples)) for view in views]
-    darks = [_paint(each, np.zeros((len(each.vertices), 3))) for each in bodies]
-    bright = _paint(part, _LOW + (_HIGH - _LOW) * (part.vertices - low) / span)
+    blends = np.array([material.blend for material in body.mesh.materials], bool)[body.mesh.triangle_materials]
+    glass, solid = select_faces(body, blends), select_faces(body, ~blends)
+    # The body stands still: it is drawn once a view, and then only what moves, and what the part is seen through.
+    behind = [draw_backdrop(solid.vertices, solid.mesh, view, samples=samples) for view in views]
+    opaque = _make_opaque(body)
+    hiding = [draw_backdrop(body.vertices, opaque, view, samples=1) for view in views]
 
     def draw(pose: np.ndarray, with_places: bool) -> Layers:
         moved = move_object(part, pose)
-        colors = np.stack([_render(join_objects([each, moved]), view, samples) for each, view in zip(bodies, views)])
+        drawn = join_objects([glass, moved]) if blends.any() else moved
+        colors = np.stack(
+            [
+                premultiply(render_mesh(drawn.vertices, drawn.mesh, view, samples=samples, backdrop=each))
+                for view, each in zip(views, behind)
+            ]
+        )
         empty = np.zeros(colors.shape[:3], bool)
         if not with_places:
             return Layers(colors, np.zeros((*empty.shape, 3), np.float32), empty, empty)
-        marked = [join_objects([dark, move_object(bright, pose)]) for dark in darks]
-        flat = np.stack([render_mesh(each.vertices, each.mesh, view, samples=1) for each, view in zip(marked, views)])
-        alone = np.stack([render_mesh(moved.vertices, bright.mesh, view, samples=1)[..., 3] > 0 for view in views])
-        linear = _to_linear(flat[..., :3])
-        seen = np.all(linear > 0.5 * _LOW, axis=-1)
-        places = (low + span * (linear - _LOW) / (_HIGH - _LOW)).astype(np.float32)
-        return Layers(colors, places, np.asarray(seen), alone & ~seen)
+        looks = [
+            look_at(moved.vertices, moved.mesh, view, part.vertices, backdrop=each) for view, each in zip(views, hiding)
+        ]
+        places, seen, there = (np.stack(column) for column in zip(*looks))
+        return Layers(colors, places, seen, there & ~seen)
 
     return draw
 
@@ -84,19 +86,8 @@ def premultiply(images: np.ndarray) -> np.ndarray:
     return scaled
 
 
-def _render(thing: ObjectMesh, camera: Camera, samples: int) -> np.ndarray:
-    return premultiply(render_mesh(thing.vertices, thing.mesh, camera, samples=samples))
-
-
-def _paint(thing: ObjectMesh, colors: np.ndarray) -> ObjectMesh:
-    """The same surface in unlit vertex colours [P,3], linear."""
+def _make_opaque(thing: ObjectMesh) -> Mesh:
+    """The same surface, of which nothing lets light through."""
     mesh: Mesh = thing.mesh
-    sides = [Material(np.ones(4), unlit=True, double_sided=material.double_sided) for material in mesh.materials]
-    rgba = np.concatenate([colors, np.ones((len(colors), 1))], axis=-1)
-    return replace(thing, mesh=replace(mesh, materials=tuple(sides), colors=rgba, emissive_texcoords=None))
-
-
-def _to_linear(encoded: np.ndarray) -> np.ndarray:
-    """sRGB bytes to linear light, 0..1."""
-    value = encoded.astype(np.float32) / 255
-    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    solid = tuple(Material(np.ones(4), unlit=True, double_sided=each.double_sided) for each in mesh.materials)
+    return replace(mesh, materials=solid, colors=np.ones_like(mesh.colors), emissive_texcoords=None)
