@@ -185,8 +185,8 @@ def test_a_run_ends_with_films_and_its_model_is_loaded(workdir, folder):
         for each in (generator, load_generator(config))
     ]
     np.testing.assert_array_equal(*drawn)
-    predict = generator.predict(generator.condition(*told), guidance=1.0)
-    assert predict(drawn[0], jnp.array(500)).shape == drawn[0].shape
+    predict = load_generator(workdir).predict(generator.condition(*told), guidance=2.0)
+    assert jax.eval_shape(predict, drawn[0], jnp.array(500)).shape == drawn[0].shape
     with pytest.raises(UserError, match="masks: no view sees the part"):
         generator.condition(told[0], 0 * told[1], *told[2:])
 
