@@ -1,13 +1,17 @@
 """How good drawn films of a part's motion are, beside the still, on made objects that training has not seen.
 
     python -m bench.atop --workdir=RUN --out=FILE.json [--categories=drawer,oven] [--seeds=1000,1001]
-        [--steps=N] [--guidance=X] [--sheet=FILE.png] [--fvd] [--control]
+        [--steps=N] [--guidance=X] [--sheet=FILE.png] [--fvd] [--levels] [--control]
 
 Rows are `still`, the rest state again and again, and `drawn`, what the run in RUN draws from rest state, mask and
 sentence, with one seed. Columns, means over all views and all frames but the first, on white, beside the truth at the
 resolution of the model's latents: `psnr`, `moving` (PSNR of the places alone that the truth changes), `lpips` (VGG),
 `moved` (how much is changed where the truth changes, 1 for the truth) and with `--fvd` the FVD of all videos, which
 takes 9 frames or more.
+
+`--levels` says what one look at the noisy truth leaves of the still's error (mean square, latents, all frames but the
+first), by timestep: 1 is the still, 0 the truth. It is what score distillation hears, where `drawn` is what sampling
+makes of it.
 
 `--control` gives a chest of drawers (seeds as above) the mask of another drawer: `own` and `other` say how much is
 changed within each of the two masks, mean difference from the rest state in 0..1, by the drawer that was asked for.
@@ -24,12 +28,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dimo_jax.core.errors import UserError
 from dimo_jax.data.articulated.categories import CATEGORIES, HELD_OUT, make_shape
 from dimo_jax.data.articulated.shapes import PART
 from dimo_jax.data.articulated.videos import PartVideos, film, settle
+from dimo_jax.diffusion.noise import add_noise, plan_alphas, to_noise
 from dimo_jax.io.images import write_png
 from dimo_jax.meshes.renderer import Material, render_mesh
 from dimo_jax.metrics.fvd import frechet_distance, video_features
@@ -40,6 +46,7 @@ from dimo_jax.systems.atop.generator.reference import over_white
 from dimo_jax.systems.atop.generator.trained import load_generator
 from dimo_jax.views.atop_outcome import draw_film, lay_films
 
+TIMESTEPS = (999, 800, 600, 400, 200, 20)
 CHANGED = 0.05  # of white, the least difference from the rest state that is a change
 
 
@@ -55,11 +62,12 @@ def judge(drawn: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     rest, pred, true = true[:, :1], pred[:, 1:], true[:, 1:]
     changed = np.abs(true - rest).max(axis=-1) > CHANGED
     errors = (pred - true) ** 2
+    pairs = (jnp.asarray(each.reshape(-1, *each.shape[2:])) for each in (pred, true))
     towards = ((pred - rest) * (true - rest)).sum() / max(((true - rest) ** 2).sum(), 1e-12)
     return dict(
         psnr=float(np.mean(-10 * np.log10(np.maximum(errors.mean(axis=(2, 3, 4)), 1e-6)))),
         moving=float(-10 * np.log10(max(errors[changed].mean(), 1e-6))),
-        lpips=float(np.mean(np.asarray(lpips(pred.reshape(-1, *pred.shape[2:]), true.reshape(-1, *true.shape[2:]))))),
+        lpips=float(np.mean(np.asarray(lpips(*pairs)))),
         moved=float(towards),
     )
 
@@ -116,18 +124,41 @@ def compare(generator: Generator, categories: Sequence[str], seeds: Sequence[int
             drawn = draw_film(generator, jax.random.key(seed), found, made.sentence, **how)
             seconds = time.process_time() - start
             still = np.repeat(truth[:, :1], truth.shape[1], axis=1)
-            row = dict(category=category, seed=seed, still=judge(still, truth), drawn=judge(drawn, truth))
-            rows.append(row | dict(cpu_seconds=seconds))
+            figures = dict(still=judge(still, truth), drawn=judge(drawn, truth))
+            rows.append(dict(category=category, seed=seed, cpu_seconds=seconds, **figures))
             films += [truth, drawn]
             print(
                 f"{category:10s} {seed}  "
                 + "  ".join(
-                    f"{name}: " + ", ".join(f"{key} {value:.3f}" for key, value in row[name].items())
-                    for name in ("still", "drawn")
+                    f"{name}: " + ", ".join(f"{key} {value:.3f}" for key, value in each.items())
+                    for name, each in figures.items()
                 ),
                 flush=True,
             )
     return dict(rows=rows, films=films)
+
+
+def see_through_noise(generator: Generator, categories: Sequence[str], seeds: Sequence[int]) -> dict[str, float]:
+    """Shares of the still's error by timestep, means over objects."""
+    alphas, shares = plan_alphas(), []
+    for category in categories:
+        for seed in seeds:
+            made = make_shape(category, seed)
+            found = film(made, num_frames=generator.num_frames, side=generator.side)
+            flat = generator.encode(found.frames.reshape(-1, *found.frames.shape[2:]))
+            truth = flat.reshape(*found.frames.shape[:2], *flat.shape[1:])
+            condition = generator.condition(found.frames[:, 0], found.masks[:, 0], found.cameras, made.sentence)
+            predict = jax.jit(generator.predict(condition, guidance=1.0))
+            row = []
+            for timestep in TIMESTEPS:
+                alpha = jnp.float32(alphas[timestep])
+                noisy = add_noise(truth, jax.random.normal(jax.random.key(timestep), truth.shape), alpha)
+                noise = to_noise(predict(noisy, jnp.array(timestep)), noisy, alpha, prediction=generator.prediction)
+                data = (noisy - jnp.sqrt(1 - alpha) * noise) / jnp.sqrt(alpha)
+                errors = [float(jnp.mean((each - truth)[:, 1:] ** 2)) for each in (data, truth[:, :1])]
+                row.append(errors[0] / errors[1])
+            shares.append(row)
+    return {str(timestep): float(x) for timestep, x in zip(TIMESTEPS, np.mean(shares, axis=0), strict=True)}
 
 
 def average(rows: Sequence[dict[str, Any]], name: str) -> dict[str, float]:
@@ -153,6 +184,7 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--sheet", default="", help="a picture to write: truth above what is drawn")
     parser.add_argument("--fvd", action="store_true")
+    parser.add_argument("--levels", action="store_true", help="what is seen through noise as well")
     parser.add_argument("--control", action="store_true", help="another drawer's mask as well")
     options = parser.parse_args()
     try:
@@ -164,12 +196,14 @@ def main() -> None:
         result: dict[str, Any] = {name: average(rows, name) for name in ("still", "drawn")} | dict(rows=rows, **how)
         if options.fvd:
             result["fvd"] = measure_fvd(films)
+        if options.levels:
+            result["levels"] = see_through_noise(generator, options.categories.split(","), seeds)
         if options.control:
             result["control"], more = control(generator, seeds, **how)
             films = films + more
     except UserError as error:
         sys.exit(f"error: {error}")
-    for name in ("still", "drawn", "fvd", "control"):
+    for name in ("still", "drawn", "fvd", "levels", "control"):
         if name in result:
             print(name, result[name])
     write_json(result, Path(options.out))

@@ -39,8 +39,14 @@ def show_films(config: ConfigDict, dataset: Dataset, trained: Trained, folder: P
         logging.info("drawing a film of the %s %d", name, HELD_OUT)
         made = make_shape(name, HELD_OUT)
         found = film(made, num_frames=generator.num_frames, side=generator.side)
-        how = dict(num_steps=int(at.num_steps), guidance=float(at.guidance))
-        drawn = draw_film(generator, jax.random.key(0), found, made.sentence, **how)
+        drawn = draw_film(
+            generator,
+            jax.random.key(0),
+            found,
+            made.sentence,
+            num_steps=int(at.num_steps),
+            guidance=float(at.guidance),
+        )
         stem = folder / "videos" / f"{name}_{HELD_OUT}"
         write_png(lay_films([found.frames, drawn]), stem.with_suffix(".png"))
         both = lay_views(over_white(np.concatenate([found.frames, drawn])))
