@@ -34,7 +34,7 @@ def scan_lines(pictures: Pictures, lines: Sequence[Course], points: np.ndarray, 
     """
     frames = np.arange(pictures.num_frames)
     rest = pictures.compare(np.eye(4), frames)
-    stride = _find_stride(pictures)
+    stride = STRIDE * pictures.pixel
     found = []
     for line in lines:
         costs, values = rest.copy(), np.zeros(len(frames))
@@ -51,15 +51,6 @@ def scan_lines(pictures: Pictures, lines: Sequence[Course], points: np.ndarray, 
         found.append((float(costs.sum()), replace(line, values=values)))
     kinds = ([each for each in found if each[1].type == kind] for kind in (REVOLUTE, PRISMATIC))
     return [min(each, key=lambda pair: pair[0])[1] for each in kinds if each]
-
-
-def _find_stride(pictures: Pictures) -> float:
-    """STRIDE in units of length, where the part rests."""
-    cameras = pictures.cameras
-    poses = np.asarray(cameras.world_to_camera, np.float64)
-    depths = poses[:, 2, :3] @ pictures.pivot + poses[:, 2, 3]
-    focal = np.broadcast_to(np.asarray(cameras.focal, np.float64), (len(poses), 2)).mean(axis=1)
-    return float(STRIDE * np.median(depths / focal))
 
 
 def _steps(line: Course, points: np.ndarray, size: float, stride: float) -> np.ndarray:
