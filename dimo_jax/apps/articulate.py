@@ -145,7 +145,7 @@ def foretell(num_triangles: int) -> list[str]:
         return []
     millions = num_triangles / 1e6
     told = f"{num_triangles} triangles take about {SECONDS * millions:.0f} s of one core"
-    return [f"{told} and {GIGABYTES * millions:.1f} GB of memory; fewer would do as well"]
+    return [f"{told} and {GIGABYTES * millions:.1f} GB of memory"]
 
 
 def load_source(source: str) -> ObjectMesh:
