@@ -53,8 +53,16 @@ def find_from_video(case: Case, seen: Seen, seed: int) -> list[Joint]:
     if seen.method == "ours":
         make_draw = DRAWS[seen.draw]
         return joint_from_motion(case.body, case.part, video, make_draw=make_draw, snapping=seen.snapping)
-    size = dict(side=seen.cloud_side, count=seen.cloud_points, steps=seen.cloud_steps)
-    return _find(case, CloudMotion(recover_clouds(case.body, case.part, video.frames, video.cameras, **size)), seen)
+    clouds = recover_clouds(
+        case.body,
+        case.part,
+        video.frames,
+        video.cameras,
+        side=seen.cloud_side,
+        count=seen.cloud_points,
+        steps=seen.cloud_steps,
+    )
+    return _find(case, CloudMotion(clouds), seen)
 
 
 def _find(case: Case, motion: CloudMotion, seen: Seen) -> list[Joint]:
