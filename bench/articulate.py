@@ -337,6 +337,12 @@ def add_seen_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--num_frames", type=int, default=10)
     group.add_argument("--snapping", type=int, default=1, help="0: never prefers candidates")
     for name, said in (
+        ("cloud_points", "points a cloud that the paper's ways recover from videos"),
+        ("cloud_side", "height in pixels of the videos that they are recovered from"),
+        ("cloud_steps", "steps a frame of that recovery"),
+    ):
+        group.add_argument(f"--{name}", type=int, default=getattr(Seen, name), help=said)
+    for name, said in (
         ("noise", "of points as a share of the diagonal, of video channels in 0..1"),
         ("drift", "of whole clouds, a share of the diagonal"),
         ("bend", "of the part in the last frame, a share of the diagonal"),

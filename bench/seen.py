@@ -31,6 +31,9 @@ class Seen:
     blur: float = 0.0  # pixels of a video
     draw: str = "mesh"  # how pictures of the part are drawn to explain a video
     snapping: bool = True
+    cloud_points: int = 2048  # of the clouds that Gaussians recover from videos, for the paper's ways
+    cloud_side: int = 128  # height in pixels of the videos that they are recovered from
+    cloud_steps: int = 40  # of Adam a frame
 
 
 def make_trial_case(name: str, body: ObjectMesh, part: ObjectMesh, truth: Joint, seen: Seen) -> Case:
@@ -50,7 +53,16 @@ def find_from_video(case: Case, seen: Seen, seed: int) -> list[Joint]:
     if seen.method == "ours":
         make_draw = DRAWS[seen.draw]
         return joint_from_motion(case.body, case.part, video, make_draw=make_draw, snapping=seen.snapping)
-    return _find(case, CloudMotion(recover_clouds(case.body, case.part, video.frames, video.cameras)), seen)
+    clouds = recover_clouds(
+        case.body,
+        case.part,
+        video.frames,
+        video.cameras,
+        side=seen.cloud_side,
+        count=seen.cloud_points,
+        steps=seen.cloud_steps,
+    )
+    return _find(case, CloudMotion(clouds), seen)
 
 
 def _find(case: Case, motion: CloudMotion, seen: Seen) -> list[Joint]:

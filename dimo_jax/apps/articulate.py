@@ -38,6 +38,8 @@ UPS = {
 }
 OWNED = r"joint\.json|parts\.json|object\.(urdf|xml|glb|usda)|picture\.png|parts\.png|meshes"
 GEOMETRY = "geometry"
+MANY = 500_000  # triangles from which the wait is said beforehand
+SECONDS, GIGABYTES = 40, 1.6  # CPU time and memory that a million triangles take (docs/articulate.md)
 SHOWN = 3  # ranked joints that are printed
 UNSURE = 0.4  # confidence below which the best joint is called doubtful
 
@@ -113,8 +115,8 @@ def run(
         raise UserError("--out: not given, expected the folder to write")
     find = _read_find(motion, draw)
     thing = load_source(source)
-    for note in thing.notes:
-        print(f"note: {note}")
+    for note in (*thing.notes, *foretell(len(thing.triangles))):
+        print(f"note: {note}", flush=True)
     started = time.monotonic()
     found = articulate(thing, requests, find, up=direction)
     print(f"{len(thing.triangles)} triangles, {len(requests)} part{'s' * (len(requests) > 1)}: "
@@ -135,6 +137,15 @@ def run(
         write_json(describe(found, physics, one=not parts), folder / "joint.json")
         write_png(draw_articulation(found.articulation, up=direction, size=size), folder / "picture.png")
     print(f"wrote {out}: joint.json, picture.png, {', '.join(written)}")
+
+
+def foretell(num_triangles: int) -> list[str]:
+    """A line about the wait that a large mesh means; none for others."""
+    if num_triangles < MANY:
+        return []
+    millions = num_triangles / 1e6
+    told = f"{num_triangles} triangles take about {SECONDS * millions:.0f} s of one core"
+    return [f"{told} and {GIGABYTES * millions:.1f} GB of memory"]
 
 
 def load_source(source: str) -> ObjectMesh:

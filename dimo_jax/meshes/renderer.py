@@ -141,7 +141,9 @@ def look_at(
     points, depths = _project(vertices, mesh, camera, 1)
     fragments = rasterize(points, 1.0 / depths, height=camera.height, width=camera.width)
     count = camera.height * camera.width
-    nearest = find_nearest(fragments, np.arange(len(fragments.pixels)), count, backdrop and backdrop.keys)
+    nearest = find_nearest(
+        fragments, np.arange(len(fragments.pixels)), count, None if backdrop is None else backdrop.keys
+    )
     covered, winners = find_winners(nearest)
     corners = {"one": np.ones_like(depths)} | {
         str(i): column for i, column in enumerate(np.moveaxis(places[mesh.triangles], -1, 0))
@@ -261,7 +263,7 @@ def _composite(
         colors = _shade(fragments, np.flatnonzero(cut_out), mesh, planes, width=width)
         cut_out[cut_out] = colors[3] <= 0
         occluders = np.flatnonzero(~(behind_glass | cut_out))
-    nearest = find_nearest(fragments, occluders, height * width, backdrop and backdrop.keys)
+    nearest = find_nearest(fragments, occluders, height * width, None if backdrop is None else backdrop.keys)
     covered, winners = find_winners(nearest)
     image = np.zeros((4, height * width), np.float32) if backdrop is None else backdrop.image.copy()
     for channel, values in zip(image, _shade(fragments, winners, mesh, planes, width=width)):

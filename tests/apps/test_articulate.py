@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dimo_jax.apps.articulate import run
+from dimo_jax.apps.articulate import foretell, run
 from dimo_jax.core.errors import UserError
 from dimo_jax.data.cabinet import TRUE_JOINTS, make_cabinet
 from dimo_jax.io.gltf.articulated import write_object_glb
@@ -104,3 +104,9 @@ def test_a_file_that_is_no_model_is_said(tmp_path):
     (tmp_path / "bad.glb").write_bytes(b"glTF nonsense")
     with pytest.raises(UserError, match=r"bad\.glb"):
         run(source=str(tmp_path / "bad.glb"), part="door", prompt="open", out=str(tmp_path / "out"))
+
+
+def test_the_wait_for_a_large_mesh_is_said_beforehand():
+    assert foretell(360) == []
+    (line,) = foretell(2_000_000)
+    assert "2000000 triangles take about 80 s of one core and 3.2 GB" in line

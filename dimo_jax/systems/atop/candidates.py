@@ -21,6 +21,7 @@ from dimo_jax.systems.atop.setting import Setting, make_setting
 
 SAME_DIRECTION = np.cos(np.deg2rad(1.5))
 SAME_PLACE = 0.008  # of the diagonal
+BOXY = 0.6  # share of a part's surface along one frame, from where it is like a box
 LEAST_CONTACT = 50  # points that tell a mirror plane
 ROUND = 0.12  # largest residual of what counts as a surface of revolution
 
@@ -99,7 +100,7 @@ def find_directions(setting: Setting) -> list[tuple[np.ndarray, str]]:
             add(frame, source)
     for axis, _, source in _own_axes(setting):
         add(axis, source)
-    if setting.part_share < 0.6:  # boxes have their mirrors along their faces
+    if setting.part_share < BOXY:  # boxes have their mirrors along their faces
         for points, source in (
             (setting.part.points, "mirror of the part"),
             (setting.body.points, "mirror of the body"),
@@ -151,8 +152,9 @@ def _places(setting: Setting, axis: np.ndarray) -> Iterator[tuple[np.ndarray, st
     if len(contact) > 3:
         yield contact.mean(axis=0), "contact"
         yield from _of_rectangle(contact, across, "contact")
-    for side in (across[0], -across[0], across[1], -across[1]):  # an axle lies inside the end that it holds
-        yield points[np.argsort(-(points @ side))[: len(points) // 10]].mean(axis=0), "end of the part"
+    if setting.part_share < BOXY:  # panels hang at their edges; else an axle lies inside the end that it holds
+        for side in (across[0], -across[0], across[1], -across[1]):
+            yield points[np.argsort(-(points @ side))[: len(points) // 10]].mean(axis=0), "end of the part"
 
 
 def _across(setting: Setting, axis: np.ndarray) -> np.ndarray:

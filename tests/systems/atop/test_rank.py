@@ -195,7 +195,7 @@ def test_parts_without_area_are_refused():
 
 def test_an_axle_inside_the_end_of_a_part_is_among_the_candidates():
     body = make_box((-0.3, -0.4, -0.3), (0.3, 0.4, -0.05), "body")
-    part = make_box((0.0, -0.05, -0.05), (1.0, 0.05, 0.05), "lever")
+    part = make_cylinder((0, 0, 0), (1, 0, 0), 0.05, "lever")
     turned = candidates(move_object(body, TURN), move_object(part, TURN))
     truth = move_joint(make_joint("revolute", [0, 1, 0], [0.045, 0, 0], (0, 1)), TURN)
     lines = [each for each in turned if each.type == "revolute" and abs(each.axis @ truth.axis) > 0.999]

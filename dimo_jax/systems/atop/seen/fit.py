@@ -11,6 +11,7 @@ from dimo_jax.geometry.joint import PRISMATIC, REVOLUTE
 from dimo_jax.systems.atop.seen.choose import Scale, snap, weigh
 from dimo_jax.systems.atop.seen.clouds import Clouds
 from dimo_jax.systems.atop.seen.course import Course, orient, slide_to, to_poses
+from dimo_jax.systems.atop.seen.differences import Differences
 from dimo_jax.systems.atop.seen.evidence import Evidence
 from dimo_jax.systems.atop.seen.pictures import Pictures, with_noise
 from dimo_jax.systems.atop.seen.refine import Fit, refine_course, refine_poses
@@ -20,6 +21,8 @@ from dimo_jax.systems.atop.seen.track import Tracked, fit_screw, summarize, trac
 BEST = 3  # starts of a type that are refined against the data
 NEAR = 10.0  # nats: starts that fit about as well as the best one are refined too
 CLEAR = 300.0  # nats by which one type has to fit better for the other not to be looked at again
+SMALL = 96  # pixels of a side up to which pictures are mostly outlines, where quick slopes err most
+MISFIT, REPAIR = 4.0, 20  # times what noise explains, from where slow and right slopes are used; steps by them
 RETRIED, CLOSE, RETRIES = np.deg2rad(35.0), np.deg2rad(0.5), 3  # from which directions a fit is tried again
 FOLLOWED, REFINED = 150, 300  # points a frame while following the part, and while refining
 
@@ -98,8 +101,14 @@ def fit_pictures(
         level = with_noise(level, level.estimate_noise(poses))
         poses, _ = refine_poses(level, poses, frames, steps=4)
     fine = with_noise(levels[-1], levels[-1].estimate_noise(poses))
+    reach = np.linalg.norm(points - fine.pivot, axis=1).max()
+    exact = Differences(fine, float(reach))
     tracked = summarize(fine, poses)  # choosing among starts by its curvature: every look at pictures is slow
-    return choose_course(tracked, fine, tracked, [*lines, *sliding], directions, size=size, snapping=snapping)
+    every = [*lines, *sliding]
+    misfit = 0.0 if fine.images.shape[2] <= SMALL else MISFIT
+    return choose_course(
+        tracked, fine, tracked, every, directions, size=size, snapping=snapping, exact=exact, misfit=misfit
+    )
 
 
 def choose_course(
@@ -111,6 +120,8 @@ def choose_course(
     *,
     size: float,
     snapping: bool,
+    exact: Evidence | None = None,
+    misfit: float = MISFIT,
 ) -> list[Answer]:
     """From tracked poses to an answer of either type, the more probable first.
 
@@ -119,14 +130,21 @@ def choose_course(
       fine: the same with all data, for what is returned.
       tracked: free rigid poses that minimize `coarse`.
       lines, directions, size, snapping: see `fit_clouds`.
+      exact: the same as `fine` with slopes that are slow and right, for what ends in a misfit.
+      misfit: times what noise explains, from where `exact` is used.
     """
     fits = [_retry(coarse, fit, directions) for fit in _fit_types(coarse, tracked, lines, size=size)]
-    scale = Scale(size, fine.pivot, _temper(fits, float(tracked.cost.sum()), tracked.num_frames))
-    if len(fits) == 2 and abs(fits[0].cost - fits[1].cost) > CLEAR * scale.temper:
+    free, frames = float(tracked.cost.sum()), tracked.num_frames
+    temper = _temper(fits, free, frames)
+    if len(fits) == 2 and abs(fits[0].cost - fits[1].cost) > CLEAR * temper:
         fits = [min(fits, key=lambda fit: fit.cost)]  # no need to look closer at what does not fit at all
-    answers = []
+    fits = [refine_course(fine, slide_to(fit.course, coarse.pivot), steps=3) for fit in fits]
+    if exact is not None and _temper(fits, free, frames) > misfit:
+        fine = exact
+        fits = [refine_course(exact, fit.course, steps=REPAIR) for fit in fits]
+        temper = _temper(fits, free, frames)
+    scale, answers = Scale(size, fine.pivot, temper), []
     for fit in fits:
-        fit = refine_course(fine, slide_to(fit.course, coarse.pivot), steps=3)
         probability = weigh(fit, scale)
         if snapping:
             fit, probability = snap(fine, fit, directions, lines, scale)

@@ -40,14 +40,26 @@ class Pictures:
         """T."""
         return len(self.images)
 
+    @property
+    def pixel(self) -> float:
+        """Length of a pixel where the part rests."""
+        poses = np.asarray(self.cameras.world_to_camera, np.float64)
+        depths = poses[:, 2, :3] @ self.pivot + poses[:, 2, 3]
+        focal = np.broadcast_to(np.asarray(self.cameras.focal, np.float64), (len(poses), 2)).mean(axis=1)
+        return float(np.median(depths / focal))
+
+    def look(self, pose: np.ndarray) -> np.ndarray:
+        """The pictures [V,H,W,4] of a pose [4,4], blurred as those that were seen."""
+        return blur_pictures(self.draw(pose, False).colors, self.blur)
+
     def measure(self, poses: np.ndarray, frames: np.ndarray) -> np.ndarray:
         """See `Evidence`."""
-        return np.array([self._cost(self._residual(pose, frame)[0]) for pose, frame in zip(poses, frames)])
+        return np.array([self.cost(self._residual(pose, frame)[0]) for pose, frame in zip(poses, frames)])
 
     def compare(self, pose: np.ndarray, frames: np.ndarray) -> np.ndarray:
         """Costs [F] of one pose [4,4] in several frames, which is drawn once."""
-        drawn = blur_pictures(self.draw(pose, False).colors, self.blur)
-        return np.array([self._cost(drawn - self.images[frame]) for frame in frames])
+        drawn = self.look(pose)
+        return np.array([self.cost(drawn - self.images[frame]) for frame in frames])
 
     def linearize(self, poses: np.ndarray, frames: np.ndarray) -> Slopes:
         """See `Evidence`."""
@@ -71,7 +83,8 @@ class Pictures:
         drawn = blur_pictures(layers.colors, self.blur)
         return drawn - self.images[frame], drawn, layers
 
-    def _cost(self, residual: np.ndarray) -> float:
+    def cost(self, residual: np.ndarray) -> float:
+        """Of residuals of any shape."""
         size = np.abs(residual) / self.noise
         costs = np.where(size < HUBER, 0.5 * size**2, HUBER * (size - 0.5 * HUBER))
         return float(costs.sum(dtype=np.float64) / self.temper)
@@ -92,7 +105,7 @@ class Pictures:
             flat = jacobian.reshape(-1, 6) / self.noise
             gradient += flat.T @ (weight * error).reshape(-1)
             curvature += (flat * weight.reshape(-1, 1)).T @ flat
-        return self._cost(residual), gradient / self.temper, curvature / self.temper
+        return self.cost(residual), gradient / self.temper, curvature / self.temper
 
     def _levers(self, pose: np.ndarray, view: int, places: np.ndarray) -> np.ndarray:
         """How image points of places [N,3] of the part at rest move with a twist, pixels -> [N,2,6]."""

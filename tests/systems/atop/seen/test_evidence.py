@@ -4,17 +4,18 @@ import numpy as np
 import pytest
 
 from dimo_jax.cameras.orbits import orbit
-from dimo_jax.geometry.joint import move_points, transform
+from dimo_jax.geometry.joint import REVOLUTE, make_joint, move_points, transform
 from dimo_jax.meshes.objects import join_objects, move_object
 from dimo_jax.meshes.renderer import render_mesh
 from dimo_jax.systems.atop.seen.clouds import make_clouds, surface_of
 from dimo_jax.systems.atop.seen.course import exp_twists
+from dimo_jax.systems.atop.seen.differences import Differences
 from dimo_jax.systems.atop.seen.evidence import move_pivots
 from dimo_jax.systems.atop.seen.layers import draw_mesh, split_cameras
 from dimo_jax.systems.atop.seen.paper import make_chamfer
 from dimo_jax.systems.atop.seen.pictures import make_pictures
 from dimo_jax.systems.atop.seen.refine import refine_poses
-from tests.support.boxes_with_parts import make_chest, make_lidded_box
+from tests.support.boxes_with_parts import make_chest, make_cuboid, make_lidded_box
 
 FRAMES = np.array([0, 1])
 
@@ -96,3 +97,28 @@ def test_slopes_of_pictures_point_along_finite_differences():
         assert found @ wanted / np.linalg.norm(found) / np.linalg.norm(wanted) > 0.95
     exact = pictures.measure(transform(joint, np.array([0.05, 0.3])), FRAMES)
     assert (exact < 0.05 * slopes.cost).all()
+
+
+def test_slopes_by_differences_hold_where_a_part_dives_into_the_body():
+    # A peg in a plate: where they meet, the outline stays on the plate while the peg's surface goes down.
+    body = make_cuboid([-0.6, -0.4, -0.6], [0.6, 0, 0.6], color=(0.2, 0.4, 0.8))
+    part = make_cuboid([-0.25, -0.3, -0.2], [0.25, 0.15, 0.2], color=(0.9, 0.5, 0.2))
+    joint = make_joint(REVOLUTE, [0, 0, 1], [0.5, 0, 0], (0.0, 0.5))
+    cameras = orbit([45, 225], 30, radius=2.8, fov_deg=34, height=64, width=64, target=(0, 0, 0))
+    frames = np.zeros((2, 2, 64, 64, 4), np.uint8)
+    for t, value in enumerate((0.1, 0.2)):
+        whole = join_objects([body, move_object(part, transform(joint, value))])
+        for v, view in enumerate(split_cameras(cameras)):
+            frames[v, t] = render_mesh(whole.vertices, whole.mesh, view)
+    pivot = part.vertices.mean(0)
+    pictures = make_pictures(frames, cameras, lambda view: draw_mesh(body, part, view), pivot, side=64, noise=0.1)
+    exact = Differences(pictures, 0.3)
+    poses = transform(joint, np.array([0.1, 0.2]) + 0.05) @ exp_twists(np.full(6, 0.02), pivot)
+    slopes, quick = exact.linearize(poses, FRAMES), pictures.linearize(poses, FRAMES)
+    expected = differences(pictures, poses, 2e-2)
+    np.testing.assert_allclose(slopes.cost, quick.cost)
+    scale = np.linalg.norm(expected, axis=1)
+    near = np.linalg.norm(slopes.gradient - expected, axis=1) / scale
+    far = np.linalg.norm(quick.gradient - expected, axis=1) / scale
+    assert (near < 0.1).all()
+    assert (far > 2 * near).all()
