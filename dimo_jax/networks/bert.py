@@ -265,3 +265,14 @@ def load_encoder(folder: str | os.PathLike[str] = "", *, pooling: str = "auto") 
         activation=activation,
     )
     return TextEncoder(params, options, files.tokenizer, chosen, files.max_tokens, files.sha256)
+
+
+def load_sentences(folder: str | os.PathLike[str] = "") -> Callable[[Sequence[str]], np.ndarray]:
+    """Features [S,D] of sentences, one vector each, its numbers of size 1 on average; `folder` as in `load_encoder`."""
+    encoder = load_encoder(folder)
+
+    def embed(sentences: Sequence[str]) -> np.ndarray:
+        found = np.asarray(encoder.embed(list(sentences)), np.float32)
+        return found * np.sqrt(found.shape[-1]) / np.maximum(np.linalg.norm(found, axis=-1, keepdims=True), 1e-6)
+
+    return embed

@@ -59,6 +59,7 @@ def film(
     side: int = SIDE,
     azimuths: tuple[float, ...] = AZIMUTHS,
     elevation: float = ELEVATION,
+    shares: np.ndarray | None = None,
 ) -> PartVideos:
     """The part's motion at an even pace, from all views.
 
@@ -68,14 +69,16 @@ def film(
       side: height and width in pixels.
       azimuths: of the views, degrees.
       elevation: of all of them, degrees.
+      shares: [F] of the range at which frames stand, in the place of `num_frames` even ones.
     """
     thing, joint = settle(made)
     cameras = orbit(azimuths, elevation, radius=RADIUS, fov_deg=FOV, height=side, width=side)
-    values = np.linspace(*joint.range, num_frames)
+    low, high = joint.range
+    values = low + (high - low) * (np.linspace(0, 1, num_frames) if shares is None else np.asarray(shares))
     moves = np.isin(thing.triangle_nodes, thing.node_names.index(PART))
     of_part = np.unique(thing.triangles[moves])
     marked = mark_part(thing.mesh, moves)
-    frames = np.zeros((len(azimuths), num_frames, side, side, 4), np.uint8)
+    frames = np.zeros((len(azimuths), len(values), side, side, 4), np.uint8)
     masks = np.zeros(frames.shape[:-1], np.uint8)
     for index, matrix in enumerate(transform(joint, values)):
         vertices = thing.vertices.copy()

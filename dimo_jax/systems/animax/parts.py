@@ -5,7 +5,7 @@ Each is a component that a config names (`config.animax.codec`, `.text`, `.backb
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.types import Array
 from dimo_jax.data.clips import Embed
-from dimo_jax.networks.bert import load_encoder
+from dimo_jax.networks.bert import load_sentences
 from dimo_jax.networks.wan import transformer, umt5, vae
 from dimo_jax.third_party.wan.transformer import WanConfig, read_config
 from dimo_jax.third_party.wan.vae import VaeConfig
@@ -93,13 +93,7 @@ def sentence_text(*, bert: str = "") -> Embed:
     Args:
       bert: folder of a Hugging Face BERT; "" takes all-MiniLM-L6-v2, downloaded once.
     """
-    encoder = load_encoder(bert)
-
-    def embed(sentences: Sequence[str]) -> np.ndarray:
-        found = np.asarray(encoder.embed(list(sentences)), np.float32)
-        return found * np.sqrt(found.shape[-1]) / np.maximum(np.linalg.norm(found, axis=-1, keepdims=True), 1e-6)
-
-    return embed
+    return load_sentences(bert)
 
 
 def wan_text(*, weights: str = "", tokenizer: str = "") -> Embed:

@@ -10,6 +10,7 @@ import pytest
 from support.imagedream_files import TINY as WITH_LEVELS
 from support.imagedream_files import TINY_VAE, random_arrays
 
+from dimo_jax.core.errors import UserError
 from dimo_jax.data.articulated.categories import make_shape
 from dimo_jax.data.articulated.videos import film
 from dimo_jax.networks.imagedream.unet import build_params, list_transformers, predict_noise
@@ -205,18 +206,18 @@ def test_a_film_of_a_made_object_is_what_the_model_learns_from(model, quick_comp
     vae = build_vae(random_arrays(vae_shapes(TINY_VAE)), TINY_VAE)
     found = film(make_shape("drawer", 0), num_frames=2, side=16)
     text = jnp.ones((5, TINY.text_dim))
-    encode = lambda pictures: encode_pictures(vae, pictures, config=TINY_VAE)  # noqa: E731
+    encode = lambda frames: encode_pictures(vae, over_white(frames) / 127.5 - 1, config=TINY_VAE)  # noqa: E731
     look = lambda pictures: jnp.ones((len(pictures), 6, TINY.image_dim)) * pictures.mean()  # noqa: E731
-    batch = make_batch(found.frames, found.masks, found.cameras, text, encode=encode, look=look)
+    batch = make_batch(found.frames, found.masks[:, 0], found.cameras, text, encode=encode, look=look)
     assert batch.video.shape == (1, 4, 2, 8, 8, 4)
     white = found.frames.copy()
     white[found.frames[..., 3] == 0] = 255
     np.testing.assert_array_equal(over_white(found.frames)[0, 0, 0, 0], white[0, 0, 0, 0, :3])
-    expected = encode(over_white(found.frames[2, 1])[None].astype(np.float32) / 127.5 - 1)
+    expected = encode(found.frames[2, 1][None])
     np.testing.assert_allclose(batch.video[0, 2, 1], expected[0], atol=1e-4)
     np.testing.assert_array_equal(batch.condition.masks[0] > 0, found.masks[:, 0] > 0)
     assert batch.condition.cameras.shape == (1, 4, 16)
     assert batch.condition.image.shape == (1, 4, 6, TINY.image_dim)
     assert np.isfinite(motion_loss(model, batch, jax.random.key(0), config=TINY))
-    with pytest.raises(ValueError, match="no view sees the part"):
-        make_batch(found.frames, 0 * found.masks, found.cameras, text, encode=encode, look=look)
+    with pytest.raises(UserError, match="masks: no view sees the part"):
+        make_batch(found.frames, 0 * found.masks[:, 0], found.cameras, text, encode=encode, look=look)

@@ -168,7 +168,10 @@ def find_joints(
         steps=steps,
         prediction=generator.prediction,
     )
-    courses = [*starts, *(to_course(scene, moves) for moves in ended)]
+    distilled = [to_course(scene, moves) for moves in ended]
+    # Along a candidate as far as was distilled: where that explains as much, the axis owes nothing to the noise.
+    snapped = [replace(start, values=course.values) for start, course in zip(starts, distilled)]
+    courses = [*starts, *distilled, *snapped]
     still = replace(courses[0], values=np.zeros(generator.num_frames))
     losses = _compare(asked, scene, keys[2], [*courses, still], FINE, draws=DRAWS)
     means = losses.mean(axis=1)

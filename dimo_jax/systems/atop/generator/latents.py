@@ -39,6 +39,7 @@ from dimo_jax.systems.atop.seen.splats import COUNT, Blend, composite, find_neig
 
 SIZE = 32  # rows and columns of latents
 LEARNING_RATE = 5e-3  # of the paper's Adam, lengths in object diagonals
+FINAL_RATE = 0.1  # of the first
 STIFFNESS = 30.0
 
 
@@ -219,7 +220,7 @@ def distill(
       moves: to begin with.
       cameras: the V views, at the size of the latents.
       steps: of Adam.
-      rate: of it; lengths are in object sizes.
+      rate: of it to begin with, from which it falls to `FINAL_RATE` of it; lengths are in object sizes.
       weight: w(t), one of `distillation.WEIGHTS`.
       prediction: what the model predicts.
       stiffness: how much free points keep the distances of their neighbours; the paper has 0, with which those that
@@ -247,7 +248,7 @@ def distill_each(
     blend: Blend = composite,
 ) -> list[Moves]:
     """`distill` from several starts of one kind, under the same noise."""
-    optimizer = optax.adam(rate)
+    optimizer = optax.adam(optax.cosine_decay_schedule(rate, steps, FINAL_RATE))
     rest = scene.gaussians.means[-scene.num_moving :]
     near = find_neighbors(np.asarray(rest)) if isinstance(starts[0], FreeMoves) and stiffness else None
     call, arrays = separate(predict, draw_video(scene, starts[0], cameras, blend=blend))

@@ -43,7 +43,7 @@ def init_params(key: Array, backbone: UNetParams, config: UNetConfig) -> Generat
     return GeneratorParams(backbone, init_motion(key, config))
 
 
-@functools.partial(jax.jit, static_argnames=("config", "image_weight", "attend", "remat"))
+@functools.partial(jax.jit, static_argnames=("config", "image_weight", "attend", "remat", "moving"))
 def predict_video(
     params: GeneratorParams,
     latents: Array,
@@ -54,6 +54,7 @@ def predict_video(
     image_weight: float = 1.0,
     attend: Attend = "xla",
     remat: bool = False,
+    moving: bool = True,
 ) -> Array:
     """What the model predicts of noisy videos of V views.
 
@@ -66,6 +67,7 @@ def predict_video(
       image_weight: lambda of Eq. 3.
       attend: how attention is computed.
       remat: whether gradients compute blocks anew instead of keeping what is inside.
+      moving: False leaves the motion module out: frames are pictures that know nothing of each other.
 
     Returns:
       [B,V,F,h,w,C] float32.
@@ -108,6 +110,6 @@ def predict_video(
         image_weight=image_weight,
         attend=attend,
         remat=remat,
-        between=between,
+        between=between if moving else None,
     )
     return jnp.moveaxis(predicted.reshape(batch, frames, *predicted.shape[1:]), 1, 2)[:, :views]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +11,14 @@ import jax.numpy as jnp
 from dimo_jax.core.types import Array
 from dimo_jax.diffusion.ddim import sample_ddim
 from dimo_jax.diffusion.flow import guide
-from dimo_jax.diffusion.noise import Prediction
 from dimo_jax.networks.wan.layers import Attend
 from dimo_jax.third_party.imagedream.unet import UNetConfig
 
-from .model import Condition, GeneratorParams, predict_video
+from .model import Condition, GeneratorParams
+from .outputs import Form, predict_latents
+from .training import without_condition
 
+IMAGEDREAM = Form()
 GUIDANCE, NUM_STEPS = 5.0, 50
 
 
@@ -28,13 +31,13 @@ def guided_prediction(
     *,
     config: UNetConfig,
     guidance: float = GUIDANCE,
+    form: Form = IMAGEDREAM,
     image_weight: float = 1.0,
     attend: Attend = "xla",
 ) -> Array:
     """What is predicted of noisy videos, u + guidance (c - u); both in one pass.
 
-    u sees the sentence "" (or another that is to be avoided), no picture (tokens and latents of zeros, as ImageDream
-    drops it), and the same masks and cameras.
+    u sees the sentence "" (or another that is to be avoided) and what else `training.without_condition` leaves.
 
     Args:
       params: the model.
@@ -44,22 +47,19 @@ def guided_prediction(
       empty_text: [T,text_dim] of the sentence "".
       config: sizes of the image model.
       guidance: 1 leaves it out, and half of the work.
+      form: how the network is asked.
       image_weight, attend: see `model.predict_video`.
 
     Returns:
       [B,V,F,h,w,C] float32.
     """
     timesteps = jnp.full((len(latents),), timestep)
-    options = dict(config=config, image_weight=image_weight, attend=attend)
+    options: Any = dict(config=config, form=form, image_weight=image_weight, attend=attend)
     if guidance == 1:
-        return predict_video(params, latents, timesteps, condition, **options)
-    without = condition.replace(
-        text=jnp.broadcast_to(empty_text, condition.text.shape),
-        image=None if condition.image is None else jnp.zeros_like(condition.image),
-        picture=None if condition.picture is None else jnp.zeros_like(condition.picture),
-    )
+        return predict_latents(params, latents, timesteps, condition, **options)
+    without = without_condition(condition, empty_text, form)
     both = functools.partial(jax.tree.map, lambda *each: jnp.concatenate(each))
-    found = predict_video(
+    found = predict_latents(
         params,
         both(latents, latents),
         both(timesteps, timesteps),
@@ -71,7 +71,7 @@ def guided_prediction(
 
 
 @functools.partial(
-    jax.jit, static_argnames=("config", "shape", "num_steps", "guidance", "prediction", "image_weight", "attend")
+    jax.jit, static_argnames=("config", "shape", "num_steps", "guidance", "form", "image_weight", "attend")
 )
 def draw(
     params: GeneratorParams,
@@ -83,7 +83,7 @@ def draw(
     shape: tuple[int, int, int],
     num_steps: int = NUM_STEPS,
     guidance: float = GUIDANCE,
-    prediction: Prediction = "epsilon",
+    form: Form = IMAGEDREAM,
     image_weight: float = 1.0,
     attend: Attend = "xla",
 ) -> Array:
@@ -98,13 +98,14 @@ def draw(
       shape: frames, and rows and columns of their latents; the paper has 10, 32, 32.
       num_steps: of DDIM.
       guidance: see `guided_prediction`.
-      prediction: what the image model predicts.
+      form: how the network is asked.
       image_weight, attend: see `model.predict_video`.
 
     Returns:
       [B,V,*shape,C] float32.
     """
-    noise = jax.random.normal(key, (*condition.masks.shape[:2], *shape, config.latent_channels))
+    channels = config.latent_channels // form.network_channels(1)
+    noise = jax.random.normal(key, (*condition.masks.shape[:2], *shape, channels))
 
     def predict(x: Array, timestep: Array) -> Array:
         return guided_prediction(
@@ -115,8 +116,9 @@ def draw(
             empty_text,
             config=config,
             guidance=guidance,
+            form=form,
             image_weight=image_weight,
             attend=attend,
         )
 
-    return sample_ddim(predict, noise, num_steps=num_steps, prediction=prediction)
+    return sample_ddim(predict, noise, num_steps=num_steps, prediction=form.prediction)

@@ -1,0 +1,174 @@
+"""How good drawn films of a part's motion are, beside the still, on made objects that training has not seen.
+
+    python -m bench.atop --workdir=RUN --out=FILE.json [--categories=drawer,oven] [--seeds=1000,1001]
+        [--steps=N] [--guidance=X] [--sheet=FILE.png] [--fvd] [--control]
+
+Rows are `still`, the rest state again and again, and `drawn`, what the run in RUN draws from rest state, mask and
+sentence, with one seed. Columns, means over all views and all frames but the first, on white, beside the truth at the
+resolution of the model's latents: `psnr`, `moving` (PSNR of the places alone that the truth changes), `lpips` (VGG),
+`moved` (how much is changed where the truth changes, 1 for the truth) and with `--fvd` the FVD of all videos, which
+takes 9 frames or more.
+
+`--control` gives a chest of drawers (seeds as above) the mask of another drawer: `own` and `other` say how much is
+changed within each of the two masks, mean difference from the rest state in 0..1, by the drawer that was asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from dimo_jax.core.errors import UserError
+from dimo_jax.data.articulated.categories import CATEGORIES, HELD_OUT, make_shape
+from dimo_jax.data.articulated.shapes import PART
+from dimo_jax.data.articulated.videos import PartVideos, film, settle
+from dimo_jax.io.images import write_png
+from dimo_jax.meshes.renderer import Material, render_mesh
+from dimo_jax.metrics.fvd import frechet_distance, video_features
+from dimo_jax.metrics.lpips import lpips
+from dimo_jax.runtime.files import write_json
+from dimo_jax.systems.atop.generator.generator import Generator
+from dimo_jax.systems.atop.generator.reference import over_white
+from dimo_jax.systems.atop.generator.trained import load_generator
+from dimo_jax.views.atop_outcome import draw_film, lay_films
+
+CHANGED = 0.05  # of white, the least difference from the rest state that is a change
+
+
+def show(generator: Generator, frames: np.ndarray) -> np.ndarray:
+    """A film [V,F,side,side,4] uint8 as the model's latents hold it."""
+    flat = frames.reshape(-1, *frames.shape[2:])
+    return generator.decode(generator.encode(flat)).reshape(frames.shape)
+
+
+def judge(drawn: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """The figures of one film [V,F,H,W,4] uint8 beside the true one."""
+    pred, true = (over_white(each).astype(np.float32) / 255 for each in (drawn, truth))
+    rest, pred, true = true[:, :1], pred[:, 1:], true[:, 1:]
+    changed = np.abs(true - rest).max(axis=-1) > CHANGED
+    errors = (pred - true) ** 2
+    towards = ((pred - rest) * (true - rest)).sum() / max(((true - rest) ** 2).sum(), 1e-12)
+    return dict(
+        psnr=float(np.mean(-10 * np.log10(np.maximum(errors.mean(axis=(2, 3, 4)), 1e-6)))),
+        moving=float(-10 * np.log10(max(errors[changed].mean(), 1e-6))),
+        lpips=float(np.mean(np.asarray(lpips(pred.reshape(-1, *pred.shape[2:]), true.reshape(-1, *true.shape[2:]))))),
+        moved=float(towards),
+    )
+
+
+def mask_other_drawer(seed: int, found: PartVideos) -> np.ndarray:
+    """The mask [V,side,side] uint8 of a drawer that is not the part of a made chest."""
+    thing, _ = settle(make_shape("drawer", seed))
+    moves = np.isin(thing.triangle_nodes, thing.node_names.index(PART))
+    front = thing.mesh.triangle_materials[np.flatnonzero(moves)[0]]
+    chosen = np.flatnonzero(~moves & (thing.mesh.triangle_materials == front))[:12]  # a box
+    flat = tuple(Material(np.array([share] * 3 + [1.0]), unlit=True, double_sided=False) for share in (0.0, 1.0))
+    marks = np.isin(np.arange(len(thing.triangles)), chosen).astype(np.int32)
+    mesh = dataclasses.replace(thing.mesh, materials=flat, triangle_materials=marks)
+    pictures = np.stack([render_mesh(thing.vertices, mesh, found.cameras[view]) for view in range(len(found.frames))])
+    return np.where((pictures[..., 0] >= 128) & (pictures[..., 3] > 0), 255, 0).astype(np.uint8)
+
+
+def control(generator: Generator, seeds: Sequence[int], **how: Any) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
+    """What moves where the part of a chest or another of its drawers is asked for, and the films."""
+    rows, films = [], []
+    for seed in seeds:
+        made = make_shape("drawer", seed)
+        found = film(made, num_frames=generator.num_frames, side=generator.side)
+        own, other = found.masks[:, 0], mask_other_drawer(seed, found)
+        rest = over_white(show(generator, found.frames[:, :1])).astype(np.float32)
+        row: dict[str, Any] = dict(seed=seed)
+        for name, mask in (("own", own), ("other", other)):
+            asked = dataclasses.replace(found, masks=np.repeat(mask[:, None], generator.num_frames, axis=1))
+            drawn = draw_film(generator, jax.random.key(0), asked, made.sentence, **how)
+            change = np.abs(over_white(drawn).astype(np.float32) - rest).mean(axis=-1)[:, 1:] / 255
+            shares = [float(change[np.repeat(each[:, None] > 0, change.shape[1], 1)].mean()) for each in (own, other)]
+            row[f"asked_{name}"] = dict(own=shares[0], other=shares[1])
+            films.append(drawn)
+        rows.append(row)
+    return rows, films
+
+
+def compare(generator: Generator, categories: Sequence[str], seeds: Sequence[int], **how: Any) -> dict[str, Any]:
+    """Rows of all objects; `films` are what was compared, truth and drawn one after the other."""
+    rows, films = [], []
+    for category in categories:
+        for seed in seeds:
+            made = make_shape(category, seed)
+            found = film(made, num_frames=generator.num_frames, side=generator.side)
+            truth = show(generator, found.frames)
+            start = time.process_time()
+            drawn = draw_film(generator, jax.random.key(seed), found, made.sentence, **how)
+            seconds = time.process_time() - start
+            still = np.repeat(truth[:, :1], truth.shape[1], axis=1)
+            row = dict(category=category, seed=seed, still=judge(still, truth), drawn=judge(drawn, truth))
+            rows.append(row | dict(cpu_seconds=seconds))
+            films += [truth, drawn]
+            print(
+                f"{category:10s} {seed}  "
+                + "  ".join(
+                    f"{name}: " + ", ".join(f"{key} {value:.3f}" for key, value in row[name].items())
+                    for name in ("still", "drawn")
+                ),
+                flush=True,
+            )
+    return dict(rows=rows, films=films)
+
+
+def average(rows: Sequence[dict[str, Any]], name: str) -> dict[str, float]:
+    """Means over objects."""
+    return {key: float(np.mean([row[name][key] for row in rows])) for key in rows[0][name]}
+
+
+def measure_fvd(films: Sequence[np.ndarray]) -> dict[str, float]:
+    """FVD of still and drawn films beside the true ones, every view a video."""
+    truth, drawn = ([over_white(each).astype(np.float32) / 255 for each in films[start::2]] for start in (0, 1))
+    still = [np.repeat(each[:, :1], each.shape[1], axis=1) for each in truth]
+    features = [video_features(np.concatenate(each)) for each in (truth, still, drawn)]
+    return dict(still=frechet_distance(features[1], features[0]), drawn=frechet_distance(features[2], features[0]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdir", required=True, help="a run of configs/atop.py")
+    parser.add_argument("--out", required=True, help="the JSON file to write")
+    parser.add_argument("--categories", default=",".join(CATEGORIES))
+    parser.add_argument("--seeds", default=f"{HELD_OUT},{HELD_OUT + 1}", help="of objects; 1000 and on are held out")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--guidance", type=float, default=1.0)
+    parser.add_argument("--sheet", default="", help="a picture to write: truth above what is drawn")
+    parser.add_argument("--fvd", action="store_true")
+    parser.add_argument("--control", action="store_true", help="another drawer's mask as well")
+    options = parser.parse_args()
+    try:
+        generator = load_generator(options.workdir)
+        seeds = [int(each) for each in options.seeds.split(",")]
+        how = dict(num_steps=options.steps, guidance=options.guidance)
+        found = compare(generator, options.categories.split(","), seeds, **how)
+        films, rows = found["films"], found["rows"]
+        result: dict[str, Any] = {name: average(rows, name) for name in ("still", "drawn")} | dict(rows=rows, **how)
+        if options.fvd:
+            result["fvd"] = measure_fvd(films)
+        if options.control:
+            result["control"], more = control(generator, seeds, **how)
+            films = films + more
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    for name in ("still", "drawn", "fvd", "control"):
+        if name in result:
+            print(name, result[name])
+    write_json(result, Path(options.out))
+    if options.sheet:
+        write_png(lay_films(films), Path(options.sheet))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""A trained generator, restored from the workdir of configs/atop.py: what `generator.Generator` asks for."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from dimo_jax.core.errors import UserError
+from dimo_jax.core.types import Array, Camera
+from dimo_jax.data.articulated.videos import AZIMUTHS, ELEVATION
+from dimo_jax.diffusion.ddim import Predict
+from dimo_jax.diffusion.noise import Prediction
+from dimo_jax.training.checkpoints import Checkpoints
+from dimo_jax.training.config_file import load_config
+
+from .generator import Generator
+from .model import Condition, GeneratorParams
+from .parts import Backbone
+from .reference import make_condition
+from .sampling import draw, guided_prediction
+from .slots import build_backbone, build_parts
+from .state import put_trained
+from .system import make_template, stage_at
+
+SYSTEM = "dimo_jax.systems.atop.generator.system:Atop"
+
+
+class TrainedGenerator(Generator):
+    """Fulfils the protocol with the parts that a config names."""
+
+    def __init__(self, config: Mapping[str, Any], params: GeneratorParams) -> None:
+        """Args:
+        config: whole, of a run.
+        params: with the averaged weights.
+        """
+        self.params, self.options = params, config["atop"]
+        self.backbone: Backbone = build_backbone(config)
+        self.parts = build_parts(config)
+        self.num_frames, self.side = int(config["data"]["num_frames"]), int(config["data"]["side"])
+        self.size, self.channels = self.side // self.parts.codec.factor, self.parts.codec.channels
+        self.azimuths, self.elevation = AZIMUTHS, ELEVATION
+        self.prediction: Prediction = self.backbone.form.prediction
+
+    @functools.cached_property
+    def empty_text(self) -> Array:
+        """[T,text_dim] of the sentence ""."""
+        return jnp.asarray(self.parts.embed([""])[0])
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """How the network is asked."""
+        return dict(config=self.backbone.config, form=self.backbone.form, attend=self.options["attend"])
+
+    def encode(self, frames: np.ndarray) -> Array:
+        """See `Generator`."""
+        return jnp.asarray(self.parts.codec.encode(frames))
+
+    def decode(self, latents: Array) -> np.ndarray:
+        """See `Generator`."""
+        return self.parts.codec.decode(latents)
+
+    def condition(self, rest: np.ndarray, masks: np.ndarray, cameras: Camera, sentence: str) -> Condition:
+        """See `Generator`.
+
+        Raises:
+          UserError: no view sees the part.
+        """
+        text = self.parts.embed([sentence])[0]
+        return make_condition(rest, masks, cameras, text, look=self.parts.look)
+
+    def predict(self, condition: Condition, *, guidance: float) -> Predict:
+        """See `Generator`."""
+
+        def predict(noisy: Array, timestep: Array) -> Array:
+            found = guided_prediction(
+                self.params, noisy[None], timestep, condition, self.empty_text, guidance=guidance, **self.how
+            )
+            return found[0]
+
+        return predict
+
+    def draw(self, key: Array, condition: Condition, *, num_steps: int, guidance: float) -> Array:
+        """See `Generator`."""
+        shape = (self.num_frames, self.size, self.size)
+        how: Any = dict(shape=shape, num_steps=num_steps, guidance=guidance, **self.how)
+        return draw(self.params, key, condition, self.empty_text, **how)[0]
+
+
+def is_atop(config: Mapping[str, Any]) -> bool:
+    """Whether a config is one of configs/atop.py."""
+    return bool((config.get("system") or {}).get("fn") == SYSTEM)
+
+
+def load_generator(source: str | Path | ConfigDict) -> Generator:
+    """The model that a run of configs/atop.py trained, with the average of its weights, as it last was saved.
+
+    Args:
+      source: the workdir, or a config of configs/atop.py whose `config.atop.trained` names it.
+
+    Raises:
+      UserError: no such run, one that has saved nothing, or a damaged one.
+    """
+    given = source if isinstance(source, ConfigDict) else None
+    workdir = Path(find_run(given) if given is not None else str(source))
+    config = load_config(workdir)
+    if not is_atop(config):
+        raise UserError(f"--workdir={workdir}: holds no run of configs/atop.py, expected one")
+    checkpoints = Checkpoints(workdir)
+    if not checkpoints.steps():
+        raise UserError(f"--workdir={workdir}: no checkpoint in it, expected a training run that has saved one")
+    backbone = build_backbone(config)
+    found = checkpoints.restore_latest(lambda step: make_template(config.atop, backbone, step))
+    assert found is not None  # there is at least one, and one that cannot be read is an error
+    return make_generator(config, jax.tree.map(jnp.asarray, found[1]), found[0])
+
+
+def find_run(config: ConfigDict) -> str:
+    """The workdir that a config for asking names.
+
+    Raises:
+      UserError: it is of another system, or names none that is there.
+    """
+    if not is_atop(config):
+        raise UserError("--config: found no config of ATOP's generator, expected configs/atop.py")
+    found, expected = str(config.atop.trained), "the workdir of a run of configs/atop.py (no weights are shipped)"
+    if not found:
+        raise UserError(f"config.atop.trained: not given, expected {expected}")
+    if not Path(found).is_dir():
+        raise UserError(f"config.atop.trained: no such folder ({found}), expected {expected}")
+    return found
+
+
+def make_generator(config: Mapping[str, Any], state: Any, step: int) -> TrainedGenerator:
+    """What draws with the averaged weights of a state after `step` steps."""
+    stage = stage_at(config["atop"], step)
+    return TrainedGenerator(config, put_trained(state.params, state.average, stage.name))
