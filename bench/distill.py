@@ -158,8 +158,8 @@ def find_by_joint(trial: Trial) -> list[tuple[str, Joint]]:
     """As `joint_from_generator` does."""
     flags = trial.flags
     options = dict(guidance=1.0, count=flags.count, steps=flags.steps)
-    joints, _ = find_joints(trial.asked, jax.random.key(flags.seed), np.eye(4), **options)
-    return [("score", joints[0])]
+    joints, doubts = find_joints(trial.asked, jax.random.key(flags.seed), np.eye(4), **options)
+    return [(", ".join(["score", *doubts]), joints[0])]
 
 
 def find_by_clouds(trial: Trial, kind: str) -> list[tuple[str, Joint]]:

@@ -9,7 +9,7 @@ from dimo_jax.systems.atop.generator.look import show_poses
 
 
 def know_motion(body, part, joint, values, *, up=None, size=16, azimuths=(45.0, 315.0)):
-    """A model whose latents are those of the part moved along a joint to values [F]; all in the object's coordinates."""
+    """A model whose latents are those of the part at values [F] of a joint; all in the object's coordinates."""
     blank = np.zeros((len(azimuths), len(values), 4 * size, 4 * size, 4), np.uint8)
     asked, matrix = ask(body, part, Knowing(blank, size, azimuths=azimuths), "it moves", up=up)
     scale = np.cbrt(np.linalg.det(matrix[:3, :3])) if joint.type == PRISMATIC else 1.0

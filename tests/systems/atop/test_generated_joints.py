@@ -37,7 +37,8 @@ def test_the_joint_comes_back_in_the_objects_own_coordinates(drawer):
     assert first.axis @ truth.axis > np.cos(np.deg2rad(6))
     np.testing.assert_allclose(first.range, [0, 0.6], atol=0.08)
     low, high, _ = bounds(part.vertices)
-    assert (low < first.origin).all() and (first.origin < high).all()
+    assert (low < first.origin).all()
+    assert (first.origin < high).all()
     assert first.confidence > 0.9
     assert first.confidence + second.confidence == pytest.approx(1, abs=1e-6)
 
@@ -59,7 +60,7 @@ def test_no_sentence_and_a_part_that_no_view_sees_are_refused(drawer):
     generator = know_motion(body, part, truth, [0.0, 0.3], up=np.array([0.0, 0.0, 1.0]))
     with pytest.raises(UserError, match="the sentence is empty, expected what the part shall do"):
         joint_from_generator(body, part, generator, " ", jax.random.key(0))
-    low, high, size = bounds(body.vertices)
+    low, high, _ = bounds(body.vertices)
     inside = np.eye(4)
     inside[:3, :3] *= 1e-3
     inside[:3, 3] = (low + high) / 2 - 1e-3 * part.vertices.mean(axis=0)
