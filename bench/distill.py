@@ -64,7 +64,7 @@ def know_score(mean: Array, spread: float = SPREAD) -> Predict:
     alphas = jnp.asarray(plan_alphas(), jnp.float32)
 
     def predict(x: Array, timestep: Array) -> Array:
-        alpha = alphas[timestep]
+        alpha = alphas[jnp.asarray(timestep, jnp.int32)]
         return jnp.sqrt(1 - alpha) * (x - jnp.sqrt(alpha) * mean) / (alpha * spread**2 + 1 - alpha)
 
     return predict

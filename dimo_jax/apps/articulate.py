@@ -236,8 +236,7 @@ def _read_find(motion: str, draw: str) -> Find:
 
 def _make_generated(workdir: str, config: ConfigDict | None, seed: int, imagined: list[Imagined]) -> Find:
     """What ranks the joints of a part by a trained video model; what the model draws is added to `imagined`."""
-    generator = load_generator(config or workdir)
-    sampling = (config or load_config(Path(workdir))).atop.sampling
+    generator, sampling = load_generator(config or workdir), read_sampling(config or workdir)
 
     def find(body: ObjectMesh, part: ObjectMesh, sentence: str, up: np.ndarray | None) -> Finding:
         try:
@@ -248,6 +247,12 @@ def _make_generated(workdir: str, config: ConfigDict | None, seed: int, imagined
         return Finding(made.joints, made.doubts)
 
     return find
+
+
+def read_sampling(source: str | ConfigDict) -> dict[str, Any]:
+    """How a video is drawn, as the run in a workdir, or a config, has it."""
+    config = source if isinstance(source, ConfigDict) else load_config(Path(source))
+    return {name: config.atop.sampling[name] for name in ("num_steps", "guidance")}
 
 
 def _read_flags(part: str, prompt: str, parts: str, candidate: int, *, needs_prompt: bool) -> tuple[Request, ...]:

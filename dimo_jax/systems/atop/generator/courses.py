@@ -113,28 +113,35 @@ def measure_losses(
     first = draw_video(scene, jax.tree.map(lambda each: each[0], moves), cameras, blend=blend)
     call, arrays = separate(predict, first)
 
-    def measure(one: RigidMoves, arrays: list[Array]) -> Array:
-        drawn = draw_video(scene, one, cameras, blend=blend)
+    @jax.jit
+    def run(moves: RigidMoves, given: tuple[LatentScene, Camera, list[Array]]) -> Array:
+        scene, cameras, arrays = given
 
-        def compare(row: tuple[Array, Array]) -> Array:
-            timestep, key = row
-            noise = jax.random.normal(key, drawn.shape)
+        def measure(one: RigidMoves) -> Array:
+            drawn = draw_video(scene, one, cameras, blend=blend)
 
-            def error(noise: Array) -> Array:
-                noisy = add_noise(drawn, noise, plan[timestep])
-                found = to_noise(call(arrays, noisy, timestep), noisy, plan[timestep], prediction=prediction)
-                return jnp.mean((found - noise) ** 2)
+            def compare(row: tuple[Array, Array]) -> Array:
+                timestep, key = row
+                noise = jax.random.normal(key, drawn.shape)
 
-            return jnp.stack([error(noise), error(-noise)])
+                def error(noise: Array) -> Array:
+                    noisy = add_noise(drawn, noise, plan[timestep])
+                    predicted = call(arrays, noisy, timestep)
+                    found = to_noise(predicted, noisy, plan[timestep], prediction=prediction)
+                    return jnp.mean((found - noise) ** 2)
 
-        return jax.lax.map(compare, rows).reshape(-1)
+                return jnp.stack([error(noise), error(-noise)])
 
-    run = jax.jit(lambda moves, arrays: jax.lax.map(lambda one: measure(one, arrays), moves))
-    measured: Array = run(moves, arrays)
+            return jax.lax.map(compare, rows).reshape(-1)
+
+        return jax.lax.map(measure, moves)
+
+    measured: Array = run(moves, (scene, cameras, arrays))
     return measured
 
 
 def stack_moves(scene: LatentScene, courses: Sequence[Course]) -> RigidMoves:
     """Moves [M,F-1,3] of M courses of F frames."""
-    each = [pose_moves(scene, to_poses(course)[1:]) for course in courses]
-    return jax.tree.map(lambda *rows: jnp.stack(rows), *each)
+    poses = np.stack([to_poses(course)[1:] for course in courses])
+    moves = pose_moves(scene, poses.reshape(-1, 4, 4))
+    return jax.tree.map(lambda each: each.reshape(*poses.shape[:2], 3), moves)

@@ -249,12 +249,15 @@ def distill_each(
 ) -> list[Moves]:
     """`distill` from several starts of one kind, under the same noise."""
     optimizer = optax.adam(optax.cosine_decay_schedule(rate, steps, FINAL_RATE))
-    rest = scene.gaussians.means[-scene.num_moving :]
-    near = find_neighbors(np.asarray(rest)) if isinstance(starts[0], FreeMoves) and stiffness else None
+    near = None
+    if isinstance(starts[0], FreeMoves) and stiffness:
+        near = find_neighbors(np.asarray(scene.gaussians.means[-scene.num_moving :]))
     call, arrays = separate(predict, draw_video(scene, starts[0], cameras, blend=blend))
     options = dict(weight=weight, prediction=prediction)
+    given = (scene, cameras, arrays, near)  # handed to the program, which so is the same for all objects
 
-    def loss(moves: Moves, arrays: list[Array], keys: Array, progress: Array) -> Array:
+    def loss(moves: Moves, given: Any, keys: Array, progress: Array) -> Array:
+        scene, cameras, arrays, near = given
         drawn = draw_video(scene, moves, cameras, blend=blend)
         timestep = draw_timestep(keys[0], *anneal(progress))
         noise = jax.random.normal(keys[1], drawn.shape)
@@ -264,14 +267,15 @@ def distill_each(
         total = distillation_loss(drawn, found)
         if near is None:
             return total
+        rest = scene.gaussians.means[-scene.num_moving :]
         pull = jax.vmap(lambda places: stretch(places, neighbors=near, rest=rest, size=scene.size))
         return total + stiffness * jnp.mean(pull(part_clouds(scene, moves)[1:]))
 
     @jax.jit
-    def run(moves: Moves, arrays: list[Array], rows: tuple[Array, Array]) -> Moves:
+    def run(moves: Moves, given: Any, rows: tuple[Array, Array]) -> Moves:
         def step(carry: tuple[Moves, Any], row: tuple[Array, Array]) -> tuple[tuple[Moves, Any], None]:
             moves, state = carry
-            slopes = jax.grad(loss)(moves, arrays, jax.random.split(row[0]), row[1])
+            slopes = jax.grad(loss)(moves, given, jax.random.split(row[0]), row[1])
             changes, state = optimizer.update(slopes, state, moves)
             return (optax.apply_updates(moves, changes), state), None
 
@@ -279,4 +283,4 @@ def distill_each(
         return ended
 
     rows = (jax.random.split(key, steps), jnp.linspace(0, 1, steps))
-    return [run(moves, arrays, rows) for moves in starts]
+    return [run(moves, given, rows) for moves in starts]

@@ -83,19 +83,28 @@ def fit_look(
     start["features"] = jnp.tile(mean, (len(scene.features), 1))
     optimizer = optax.adam(optax.cosine_decay_schedule(RATE, steps))
 
-    def put(look: dict[str, Array]) -> LatentScene:
+    given = (scene, latents, moves, cameras)  # handed to the program, which so is the same for all objects
+
+    def put(look: dict[str, Array], scene: LatentScene) -> LatentScene:
         shape = {name: value for name, value in look.items() if name != "features"}
         return scene.replace(features=look["features"], gaussians=scene.gaussians.replace(**shape))
 
-    def loss(look: dict[str, Array], rows: Array) -> Array:
-        drawn = draw_video(put(look), jax.tree.map(lambda each: each[rows], moves), cameras, blend=blend)[:, 1:]
-        return jnp.mean((drawn - latents[:, rows]) ** 2) + PULL * jnp.mean((look["features"] - mean) ** 2)
+    def loss(look: dict[str, Array], given: Any, rows: Array) -> Array:
+        scene, latents, moves, cameras = given
+        some = jax.tree.map(lambda each: each[rows], moves)
+        drawn = draw_video(put(look, scene), some, cameras, blend=blend)[:, 1:]
+        pull = jnp.mean((look["features"] - jnp.mean(latents, axis=(0, 1, 2, 3))) ** 2)
+        return jnp.mean((drawn - latents[:, rows]) ** 2) + PULL * pull
 
-    def step(carry: tuple[dict[str, Array], Any], key: Array) -> tuple[tuple[dict[str, Array], Any], None]:
-        look, state = carry
-        rows = jax.random.randint(key, (POSES,), 0, latents.shape[1])
-        changes, state = optimizer.update(jax.grad(loss)(look, rows), state)
-        return (optax.apply_updates(look, changes), state), None
+    @jax.jit
+    def run(look: dict[str, Array], given: Any, keys: Array) -> dict[str, Array]:
+        def step(carry: tuple[dict[str, Array], Any], key: Array) -> tuple[tuple[dict[str, Array], Any], None]:
+            look, state = carry
+            rows = jax.random.randint(key, (POSES,), 0, latents.shape[1])
+            changes, state = optimizer.update(jax.grad(loss)(look, given, rows), state)
+            return (optax.apply_updates(look, changes), state), None
 
-    run = jax.jit(lambda look, keys: jax.lax.scan(step, (look, optimizer.init(look)), keys)[0][0])
-    return put(run(start, jax.random.split(jax.random.key(seed), steps)))
+        fitted: dict[str, Array] = jax.lax.scan(step, (look, optimizer.init(look)), keys)[0][0]
+        return fitted
+
+    return put(run(start, given, jax.random.split(jax.random.key(seed), steps)), scene)
