@@ -65,7 +65,7 @@ def get_config(preset: str = "demo") -> ConfigDict:
     config.checkpoint_minutes, config.keep_checkpoints = 5.0, 2
     if preset == "tiny":
         config.data.num_frames, config.data.side, config.data.shapes = 3, 16, 1
-        config.atop.backbone.update(channels=8, head_dim=8, num_image_tokens=2, groups=4)
+        config.atop.backbone.update(channels=8, multiples=(1,), looks=(True,), head_dim=8, num_image_tokens=2, groups=4)
         config.atop.steps = dict(pictures=2, motion=2)
         config.atop.sampling.num_steps = 2
         config.log_every = config.image_every = config.checkpoint_every = 2
