@@ -1,18 +1,23 @@
 """`--app=articulate --motion=generated`: a video model tells the joint, and what cannot be asked is said."""
 
 import json
+from functools import partial
 
 import imageio.v3 as iio
 import numpy as np
 import pytest
+from support.bert_folder import write_folder
 from support.known_motion import know_motion
 
-from dimo_jax.apps import articulate
+from dimo_jax.apps import articulate, train
 from dimo_jax.apps.articulate import run
+from dimo_jax.configs.atop import get_config
 from dimo_jax.core.errors import UserError
 from dimo_jax.data.cabinet import TRUE_JOINTS, make_cabinet
 from dimo_jax.meshes.cuts import cut_object
 from dimo_jax.meshes.parts import find_part
+from dimo_jax.systems.atop.generator import courses
+from dimo_jax.systems.atop.generator.joints import imagine
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -22,7 +27,7 @@ def door_opens(monkeypatch, tmp_path):
     """A workdir whose model knows that the cabinet's door opens by 1.2 rad."""
     thing = make_cabinet()
     body, part = cut_object(thing, find_part(thing, "door"))
-    generator = know_motion(body, part, TRUE_JOINTS["door"], np.linspace(0, 1.2, 3))
+    generator = know_motion(body, part, TRUE_JOINTS["door"], np.linspace(0, 1.2, 3), size=24)
     monkeypatch.setattr(articulate, "load_generator", lambda source: generator)
     sampling = {"num_steps": 4, "guidance": 1.0}
     monkeypatch.setattr(articulate, "read_sampling", lambda source: sampling)
@@ -36,7 +41,7 @@ def test_the_door_is_found_to_urdf_and_what_was_imagined_is_shown(door_opens, tm
     found = json.loads((tmp_path / "out" / "joint.json").read_text())
     truth = TRUE_JOINTS["door"]
     assert (found["type"], found["source"]) == ("revolute", "generated motion")
-    assert np.dot(found["axis"], truth.axis) > np.cos(0.1)
+    assert np.dot(found["axis"], truth.axis) > np.cos(0.15)
     off = np.cross(np.subtract(found["origin"], truth.origin), truth.axis)
     assert np.linalg.norm(off) < 0.05 * 1.17  # of the diagonal
     np.testing.assert_allclose(found["range"], [0, 1.2], atol=0.25)
@@ -49,7 +54,7 @@ def test_the_door_is_found_to_urdf_and_what_was_imagined_is_shown(door_opens, tm
     assert [robot.joint_map[name].type for name in robot.actuated_joint_names] == ["revolute"]
     frames = iio.imread(tmp_path / "out" / "generated.mp4", plugin="FFMPEG")
     assert len(frames) == 3
-    assert frames.shape[2] > 1.8 * frames.shape[1]  # two views beside each other
+    assert frames.shape[2] > 1.5 * frames.shape[1]  # two views beside each other
     changed = np.abs(frames[2].astype(int) - frames[0]).max(axis=-1) > 60
     assert 0.01 < changed.mean() < 0.5
 
@@ -82,3 +87,24 @@ def test_a_part_that_no_view_sees_is_said(door_opens, tmp_path):
     with pytest.raises(UserError, match=r"--motion=generated: none of the model's views .* sees the part"):
         run(**flags, part="box:-0.2,0.1,-0.21,0.2,0.5,-0.17")
     assert not (tmp_path / "o").exists()
+
+
+def test_a_model_that_was_trained_for_a_step_answers_through_its_files(tmp_path, capsys, monkeypatch):
+    """The real network, encoders and checkpoint; what it says of a joint is worth nothing."""
+    monkeypatch.setattr(courses, "TURNS", (1.0,))
+    monkeypatch.setattr(articulate, "imagine", partial(imagine, count=32, steps=2))
+    write_folder(tmp_path / "bert")
+    config = get_config("tiny")
+    config.atop.text.bert, config.atop.backbone.text_dim = str(tmp_path / "bert"), 12
+    config.atop.stages, config.atop.steps, config.num_devices = ("motion",), dict(motion=1), 1
+    train.run(config=config, workdir=str(tmp_path / "run"))
+    config.atop.trained = str(tmp_path / "run")
+    given = dict(source="cabinet", part="drawer", prompt="pull out the drawer", motion="generated", size=64)
+    run(**given, config=config, out=str(tmp_path / "out"))
+    found = json.loads((tmp_path / "out" / "joint.json").read_text())
+    assert found["source"] == "generated motion"
+    assert np.isfinite([*found["axis"], *found["origin"], *found["range"]]).all()
+    assert len(found["runners_up"]) == 1
+    assert len(iio.imread(tmp_path / "out" / "generated.mp4", plugin="FFMPEG")) == 3
+    assert (tmp_path / "out" / "object.xml").is_file()
+    assert "generated.mp4, object.urdf" in capsys.readouterr().out
