@@ -1,23 +1,18 @@
 """`--app=articulate --motion=generated`: a video model tells the joint, and what cannot be asked is said."""
 
 import json
-from functools import partial
 
 import imageio.v3 as iio
 import numpy as np
 import pytest
-from support.bert_folder import write_folder
 from support.known_motion import know_motion
 
-from dimo_jax.apps import articulate, train
+from dimo_jax.apps import articulate
 from dimo_jax.apps.articulate import run
-from dimo_jax.configs.atop import get_config
 from dimo_jax.core.errors import UserError
 from dimo_jax.data.cabinet import TRUE_JOINTS, make_cabinet
 from dimo_jax.meshes.cuts import cut_object
 from dimo_jax.meshes.parts import find_part
-from dimo_jax.systems.atop.generator import courses
-from dimo_jax.systems.atop.generator.joints import imagine
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -87,24 +82,3 @@ def test_a_part_that_no_view_sees_is_said(door_opens, tmp_path):
     with pytest.raises(UserError, match=r"--motion=generated: none of the model's views .* sees the part"):
         run(**flags, part="box:-0.2,0.1,-0.21,0.2,0.5,-0.17")
     assert not (tmp_path / "o").exists()
-
-
-def test_a_model_that_was_trained_for_a_step_answers_through_its_files(tmp_path, capsys, monkeypatch):
-    """The real network, encoders and checkpoint; what it says of a joint is worth nothing."""
-    monkeypatch.setattr(courses, "TURNS", (1.0,))
-    monkeypatch.setattr(articulate, "imagine", partial(imagine, count=32, steps=2))
-    write_folder(tmp_path / "bert")
-    config = get_config("tiny")
-    config.atop.text.bert, config.atop.backbone.text_dim = str(tmp_path / "bert"), 12
-    config.atop.stages, config.atop.steps, config.num_devices = ("motion",), dict(motion=1), 1
-    train.run(config=config, workdir=str(tmp_path / "run"))
-    config.atop.trained = str(tmp_path / "run")
-    given = dict(source="cabinet", part="drawer", prompt="pull out the drawer", motion="generated", size=64)
-    run(**given, config=config, out=str(tmp_path / "out"))
-    found = json.loads((tmp_path / "out" / "joint.json").read_text())
-    assert found["source"] == "generated motion"
-    assert np.isfinite([*found["axis"], *found["origin"], *found["range"]]).all()
-    assert len(found["runners_up"]) == 1
-    assert len(iio.imread(tmp_path / "out" / "generated.mp4", plugin="FFMPEG")) == 3
-    assert (tmp_path / "out" / "object.xml").is_file()
-    assert "generated.mp4, object.urdf" in capsys.readouterr().out
