@@ -68,13 +68,20 @@ def mask_other_drawer(seed: int, found: PartVideos) -> np.ndarray:
     """The mask [V,side,side] uint8 of a drawer that is not the part of a made chest."""
     thing, _ = settle(make_shape("drawer", seed))
     moves = np.isin(thing.triangle_nodes, thing.node_names.index(PART))
-    front = thing.mesh.triangle_materials[np.flatnonzero(moves)[0]]
-    chosen = np.flatnonzero(~moves & (thing.mesh.triangle_materials == front))[:12]  # a box
+    corners = thing.vertices[thing.triangles]
+    areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=-1)
+    foremost = corners[..., 2].min(axis=1) > corners[moves][..., 2].max() - 0.15  # not the tray
+    front = thing.mesh.triangle_materials[np.argmax(areas * (moves & foremost))]
+    likewise = ~moves & (thing.mesh.triangle_materials == front)
+    low, high = np.sort(corners[np.argmax(areas * likewise)][:, 1])[[0, -1]]
+    heights = corners[..., 1]
+    chosen = np.flatnonzero(likewise & (heights.min(axis=1) > low - 1e-4) & (heights.max(axis=1) < high + 1e-4))
     flat = tuple(Material(np.array([share] * 3 + [1.0]), unlit=True, double_sided=False) for share in (0.0, 1.0))
     marks = np.isin(np.arange(len(thing.triangles)), chosen).astype(np.int32)
     mesh = dataclasses.replace(thing.mesh, materials=flat, triangle_materials=marks)
     pictures = np.stack([render_mesh(thing.vertices, mesh, found.cameras[view]) for view in range(len(found.frames))])
-    return np.where((pictures[..., 0] >= 128) & (pictures[..., 3] > 0), 255, 0).astype(np.uint8)
+    shown = (pictures[..., 0] >= 128) & (pictures[..., 3] > 0) & (found.masks[:, 0] == 0)  # not both at an edge
+    return np.where(shown, 255, 0).astype(np.uint8)
 
 
 def control(generator: Generator, seeds: Sequence[int], **how: Any) -> tuple[list[dict[str, Any]], list[np.ndarray]]:

@@ -36,15 +36,15 @@ def get_config(preset: str = "demo") -> ConfigDict:
     config.data = ConfigDict()
     config.data.reader = dict(fn="dimo_jax.data.articulated.films:read_films")
     config.data.num_frames, config.data.side = 5, 64  # of a video; height and width of pictures, pixels
-    config.data.shapes = 60  # of each category, of which there are pictures for stage pictures
+    config.data.shapes = 40  # of each category, of which there are pictures for stage pictures
     config.data.held_out_every = 0
-    config.batch = dict(motions=2, views=1, frames=1, accumulate=1)  # samples; each has all of its views and frames
+    config.batch = dict(motions=1, views=1, frames=1, accumulate=1)  # samples; each has all of its views and frames
     config.num_devices = 0
     config.render = dict(implementation=placeholder(str), capacity=placeholder(int), background=(1.0, 1.0, 1.0))
 
     config.atop = ConfigDict()
     config.atop.backbone = dict(
-        fn=f"{PARTS}:small", channels=48, multiples=(1, 2), looks=(False, True), num_residuals=1, head_dim=48,
+        fn=f"{PARTS}:small", channels=32, multiples=(1, 2), looks=(False, True), num_residuals=1, head_dim=32,
         text_dim=384, image_dim=64, num_image_tokens=8, groups=8, prediction="v", change=True, fold=2,
     )  # fmt: skip
     config.atop.codec = dict(fn=f"{PARTS}:colors", factor=2)
@@ -52,8 +52,8 @@ def get_config(preset: str = "demo") -> ConfigDict:
     config.atop.look = dict(fn=f"{PARTS}:patches", side=4)
     config.atop.category, config.atop.examples = "all", 8  # or one of data/articulated; objects of each, 1 to 8
     config.atop.stages = ("pictures", "motion")
-    config.atop.steps = dict(pictures=800, motion=1_200)
-    config.atop.rates = dict(pictures=1e-3, motion=1e-3)  # of Adam
+    config.atop.steps = dict(pictures=16_000, motion=16_000)
+    config.atop.rates = dict(pictures=1.5e-3, motion=1.5e-3)  # of Adam
     config.atop.clip, config.atop.average = 1.0, 0.995  # the longest gradient; share of the old in the average
     config.atop.places = 2  # places of the joint that a sample of stage pictures has
     config.atop.drop = 0.1  # share of samples without sentence and mask (or picture), for guidance
@@ -65,12 +65,14 @@ def get_config(preset: str = "demo") -> ConfigDict:
     config.checkpoint_minutes, config.keep_checkpoints = 5.0, 2
     if preset == "tiny":
         config.data.num_frames, config.data.side, config.data.shapes = 3, 16, 1
+        config.batch.motions = 2
         config.atop.backbone.update(channels=8, multiples=(1,), looks=(True,), head_dim=8, num_image_tokens=2, groups=4)
         config.atop.steps = dict(pictures=2, motion=2)
         config.atop.sampling.num_steps = 2
         config.log_every = config.image_every = config.checkpoint_every = 2
     elif preset == "imagedream":
         config.data.num_frames, config.data.side, config.data.shapes = 10, 256, 0
+        config.batch.motions = 2
         config.atop.backbone = dict(fn=f"{PARTS}:imagedream", weights="", prediction="epsilon")
         config.atop.codec = dict(fn=f"{PARTS}:autoencoder", weights="")
         config.atop.text = dict(fn=f"{PARTS}:clip_text", weights="", tokenizer="")

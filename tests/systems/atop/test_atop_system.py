@@ -14,11 +14,12 @@ import numpy as np
 import optax
 import pytest
 from support.bert_folder import write_folder
-from support.imagedream_files import write_unet
+from support.imagedream_files import FILED, random_arrays, write_unet, write_vae
 
 from dimo_jax.apps import articulate, train
 from dimo_jax.configs.atop import get_config
 from dimo_jax.core.errors import UserError
+from dimo_jax.core.resolve import resolve
 from dimo_jax.data.articulated.categories import make_shape
 from dimo_jax.data.articulated.films import Films, film_all
 from dimo_jax.data.articulated.videos import film
@@ -33,7 +34,9 @@ from dimo_jax.systems.atop.generator.parts import colors
 from dimo_jax.systems.atop.generator.system import Atop
 from dimo_jax.systems.atop.generator.trained import load_generator, make_generator
 from dimo_jax.systems.atop.generator.training import denoising_errors, without_condition
+from dimo_jax.third_party.imagedream.unet import expected_shapes
 from dimo_jax.training.parallel import Layout
+from dimo_jax.training.system import Capacity
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 SIDE = 16
@@ -185,8 +188,8 @@ def test_a_run_ends_with_films_and_its_model_is_loaded(workdir, folder):
         for each in (generator, load_generator(config))
     ]
     np.testing.assert_array_equal(*drawn)
-    predict = generator.predict(generator.condition(*told), guidance=1.0)
-    assert predict(drawn[0], jnp.array(500)).shape == drawn[0].shape
+    predict = load_generator(workdir).predict(generator.condition(*told), guidance=2.0)
+    assert jax.eval_shape(predict, drawn[0], jnp.array(500)).shape == drawn[0].shape
     with pytest.raises(UserError, match="masks: no view sees the part"):
         generator.condition(told[0], 0 * told[1], *told[2:])
 
@@ -241,18 +244,49 @@ def test_what_does_not_fit_is_said_by_its_key(folder):
         load(config.data)
 
 
+def look_for_imagedream():
+    """A component `look` of as many numbers as OpenCLIP's tokens have."""
+    return lambda encode: lambda rest: np.ones((len(rest), 5, 1280), np.float32) * rest.mean()
+
+
 def test_around_imagedream_from_files_the_module_alone_trains(folder, tmp_path):
-    """Its UNet, with the small codec; the form in which ImageDream is asked."""
-    write_unet(tmp_path, context_dim=12, ip_dim=0)
-    config = make_config(folder, stages=("motion",), look=dict(fn="dimo_jax.systems.atop.generator.parts:patches"))
-    config.atop.backbone = dict(fn="dimo_jax.systems.atop.generator.parts:imagedream", weights=str(tmp_path / "absent"))
-    data = load(config.data)
-    with pytest.raises(UserError, match=r"config\.atop\.backbone\.weights: no such file or folder \(.*absent\)"):
-        build_system(config, data)
+    """Traced, not computed: its UNet, Stable Diffusion's autoencoder, and the form in which ImageDream is asked."""
+    arrays = random_arrays(expected_shapes(dataclasses.replace(FILED, text_dim=12)))
+    write_unet(tmp_path / "unet", arrays, context_dim=12)
+    write_vae(tmp_path / "vae")
     config = get_config("imagedream")
-    config.data = make_config(folder).data
-    with pytest.raises(UserError, match=r"config\.atop\.backbone\.weights: not given, expected ImageDream's UNet"):
-        build_system(config, data)
+    config.data.num_frames, config.data.side = 3, SIDE
+    config.atop.text = make_config(folder).atop.text
+    config.atop.backbone.weights, config.atop.codec.weights = str(tmp_path / "unet"), str(tmp_path / "vae")
+    config.atop.look = dict(fn=f"{__name__}:look_for_imagedream")
+    system = build_system(config, load(config.data))
+    (stage,) = system.stages
+    drawn = jax.tree.map(lambda x: x[0], system.source(Layout()).sample(0))
+    assert drawn.batch.video.shape == (2, 4, 3, 8, 8, 4)
+    assert drawn.batch.condition.image.shape == (2, 4, 5, 1280)
+    state, step = system.template(0), system.build_step(stage, Capacity(None), axis_name=None, accumulate=1)
+    assert state.params.backbone.last.kernel.dtype == jnp.bfloat16
+    assert len(state.average) == len(jax.tree.leaves(state.params.motion))
+    after, metrics = jax.eval_shape(step, state, drawn, system.fixed(stage), jax.random.key(0))
+    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
+    assert metrics.preview.shape == (2, 8, 8, 3)
+    pictures = system.parts.codec.decode(drawn.batch.video[0, 0])
+    assert pictures.shape == (3, SIDE, SIDE, 4)
+
+
+def test_full_size_asks_for_its_files(tmp_path):
+    for part, name, expected in (
+        ("backbone", "weights", "ImageDream's UNet"),
+        ("codec", "weights", "Stable Diffusion's autoencoder"),
+        ("text", "weights", "OpenCLIP's text encoder"),
+        ("look", "weights", "OpenCLIP's image encoder"),
+    ):
+        spec = get_config("imagedream").atop[part]
+        with pytest.raises(UserError, match=rf"config\.atop\.{part}\.{name}: not given, expected {expected}"):
+            resolve(spec, key=f"atop.{part}")()
+        spec[name] = str(tmp_path / "absent")
+        with pytest.raises(UserError, match=rf"config\.atop\.{part}\.{name}: no such file or folder \(.*absent\)"):
+            resolve(spec, key=f"atop.{part}")()
 
 
 def test_latents_are_cut_into_tokens_and_joined():

@@ -163,11 +163,11 @@ def clip_look(*, weights: str = "") -> MakeLook:
 
 def small(
     *,
-    channels: int = 48,
+    channels: int = 32,
     multiples: tuple[int, ...] = (1, 2),
     looks: tuple[bool, ...] = (False, True),
     num_residuals: int = 1,
-    head_dim: int = 48,
+    head_dim: int = 32,
     text_dim: int = 384,
     image_dim: int = 64,
     num_image_tokens: int = 8,

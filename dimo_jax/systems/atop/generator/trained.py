@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,11 +46,8 @@ class TrainedGenerator(Generator):
         self.size, self.channels = self.side // self.parts.codec.factor, self.parts.codec.channels
         self.azimuths, self.elevation = AZIMUTHS, ELEVATION
         self.prediction: Prediction = self.backbone.form.prediction
-
-    @functools.cached_property
-    def empty_text(self) -> Array:
-        """[T,text_dim] of the sentence ""."""
-        return jnp.asarray(self.parts.embed([""])[0])
+        # Now, because `predict` may first be called inside a program that is being traced.
+        self.empty_text = jnp.asarray(self.parts.embed([""])[0])
 
     @property
     def how(self) -> dict[str, Any]:
