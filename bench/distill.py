@@ -71,7 +71,7 @@ def know_score(mean: Array, spread: float = SPREAD) -> Predict:
     return predict
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Knowing:
     """A `generator.Generator` that knows the film [V,F,H,W,4] uint8, whatever it is asked."""
 
@@ -83,15 +83,8 @@ class Knowing:
     channels: int = 4
     prediction: Prediction = "epsilon"
 
-    @property
-    def num_frames(self) -> int:
-        """F."""
-        return self.frames.shape[1]
-
-    @property
-    def side(self) -> int:
-        """H and W."""
-        return self.frames.shape[2]
+    def __post_init__(self) -> None:
+        self.num_frames, self.side = self.frames.shape[1:3]
 
     def encode(self, frames: np.ndarray) -> Array:
         """See `Generator`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -211,7 +212,7 @@ def _compare(
     """Losses [M,noises] of courses, by the model as it is, without guidance."""
     generator = asked.generator
     predict = generator.predict(asked.condition, guidance=1.0)
-    options = dict(shares=shares, draws=draws, prediction=generator.prediction)
+    options: Any = dict(shares=shares, draws=draws, prediction=generator.prediction)
     return np.asarray(measure_losses(predict, key, scene, stack_moves(scene, courses), asked.views, **options))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.struct
 import jax
@@ -78,6 +78,7 @@ class JointMoves(flax.struct.PyTreeNode):
 
 
 Moves = FreeMoves | RigidMoves | JointMoves
+M = TypeVar("M", bound=Moves)
 
 
 def place_scene(body: ObjectMesh, part: ObjectMesh, *, channels: int = 4, count: int = COUNT) -> LatentScene:
@@ -200,7 +201,7 @@ def distill(
     predict: Predict,
     key: Array,
     scene: LatentScene,
-    moves: Moves,
+    moves: M,
     cameras: Camera,
     *,
     steps: int,
@@ -210,7 +211,7 @@ def distill(
     stiffness: float = STIFFNESS,
     paired: bool = True,
     blend: Blend = composite,
-) -> Moves:
+) -> M:
     """Moves that a frozen model finds likely (Eq. 7), by Adam, with timesteps that narrow (`distillation.anneal`).
 
     Args:
@@ -228,7 +229,9 @@ def distill(
       paired: whether a step takes its noise with either sign, two predictions, of which most of the noise goes.
       blend: what draws the Gaussians.
     """
-    options = dict(rate=rate, weight=weight, prediction=prediction, stiffness=stiffness, paired=paired, blend=blend)
+    options: Any = dict(
+        rate=rate, weight=weight, prediction=prediction, stiffness=stiffness, paired=paired, blend=blend
+    )
     return distill_each(predict, key, scene, [moves], cameras, steps=steps, **options)[0]
 
 
@@ -236,7 +239,7 @@ def distill_each(
     predict: Predict,
     key: Array,
     scene: LatentScene,
-    starts: Sequence[Moves],
+    starts: Sequence[M],
     cameras: Camera,
     *,
     steps: int,
@@ -246,17 +249,17 @@ def distill_each(
     stiffness: float = STIFFNESS,
     paired: bool = True,
     blend: Blend = composite,
-) -> list[Moves]:
+) -> list[M]:
     """`distill` from several starts of one kind, under the same noise."""
     optimizer = optax.adam(optax.cosine_decay_schedule(rate, steps, FINAL_RATE))
     near = None
     if isinstance(starts[0], FreeMoves) and stiffness:
         near = find_neighbors(np.asarray(scene.gaussians.means[-scene.num_moving :]))
     call, arrays = separate(predict, draw_video(scene, starts[0], cameras, blend=blend))
-    options = dict(weight=weight, prediction=prediction)
+    options: Any = dict(weight=weight, prediction=prediction)
     given = (scene, cameras, arrays, near)  # handed to the program, which so is the same for all objects
 
-    def loss(moves: Moves, given: Any, keys: Array, progress: Array) -> Array:
+    def loss(moves: M, given: Any, keys: Array, progress: Array) -> Array:
         scene, cameras, arrays, near = given
         drawn = draw_video(scene, moves, cameras, blend=blend)
         timestep = draw_timestep(keys[0], *anneal(progress))
@@ -272,14 +275,14 @@ def distill_each(
         return total + stiffness * jnp.mean(pull(part_clouds(scene, moves)[1:]))
 
     @jax.jit
-    def run(moves: Moves, given: Any, rows: tuple[Array, Array]) -> Moves:
-        def step(carry: tuple[Moves, Any], row: tuple[Array, Array]) -> tuple[tuple[Moves, Any], None]:
+    def run(moves: M, given: Any, rows: tuple[Array, Array]) -> M:
+        def step(carry: tuple[M, Any], row: tuple[Array, Array]) -> tuple[tuple[M, Any], None]:
             moves, state = carry
             slopes = jax.grad(loss)(moves, given, jax.random.split(row[0]), row[1])
             changes, state = optimizer.update(slopes, state, moves)
             return (optax.apply_updates(moves, changes), state), None
 
-        ended: Moves = jax.lax.scan(step, (moves, optimizer.init(moves)), rows)[0][0]
+        ended: M = jax.lax.scan(step, (moves, optimizer.init(moves)), rows)[0][0]
         return ended
 
     rows = (jax.random.split(key, steps), jnp.linspace(0, 1, steps))
