@@ -142,5 +142,7 @@ def test_a_networks_arrays_are_handed_to_a_program():
     sample = jax.random.normal(jax.random.key(1), (2, 64))
     program = jax.jit(call).lower(arrays, sample, jnp.int32(3))
     assert len(program.as_text()) < 5_000  # no array in it
-    np.testing.assert_allclose(program.compile()(arrays, sample, jnp.int32(3)), 3 * sample @ kernel, rtol=1e-5)
-    np.testing.assert_allclose(call([2 * kernel], sample, jnp.int32(1)), 2 * sample @ kernel, rtol=1e-5)
+    np.testing.assert_allclose(
+        program.compile()(arrays, sample, jnp.int32(3)), 3 * sample @ kernel, rtol=1e-4, atol=1e-4
+    )
+    np.testing.assert_allclose(call([2 * kernel], sample, jnp.int32(1)), 2 * sample @ kernel, rtol=1e-4, atol=1e-4)
