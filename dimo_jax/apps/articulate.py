@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import numpy as np
+from ml_collections import ConfigDict
 
+from dimo_jax.cli.flag_checks import check_flags
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.flag_values import check_least
 from dimo_jax.data.cabinet import NAME as CABINET
@@ -20,15 +23,21 @@ from dimo_jax.io.articulated import write_articulation
 from dimo_jax.io.images import write_png
 from dimo_jax.io.objects import load_object
 from dimo_jax.io.usd import check_usd
+from dimo_jax.io.video import write_video
 from dimo_jax.meshes.articulation import Physics, add_physics
 from dimo_jax.meshes.objects import ObjectMesh, move_object
 from dimo_jax.meshes.parts import PartChoice, list_parts
 from dimo_jax.runtime.files import replace_folder, write_json
 from dimo_jax.systems.atop.articulate import Find, Found, Request, articulate, read_requests
+from dimo_jax.systems.atop.generator.joints import Imagined, imagine
+from dimo_jax.systems.atop.generator.reference import over_white
+from dimo_jax.systems.atop.generator.trained import load_generator
 from dimo_jax.systems.atop.rank import Finding, explain
 from dimo_jax.systems.atop.seen.motion import VideoMotion, read_motion
 from dimo_jax.systems.atop.seen.splats import DRAWS
 from dimo_jax.systems.atop.seen.tell import explain_motion
+from dimo_jax.training.config_file import load_config
+from dimo_jax.views.clip_sheet import lay_views
 from dimo_jax.views.joint_picture import draw_articulation, upright
 from dimo_jax.views.part_sheet import draw_parts
 
@@ -36,8 +45,9 @@ UPS = {
     **{name: np.eye(3)[axis] for axis, name in enumerate("xyz")},
     **{f"-{name}": -np.eye(3)[axis] for axis, name in enumerate("xyz")},
 }
-OWNED = r"joint\.json|parts\.json|object\.(urdf|xml|glb|usda)|picture\.png|parts\.png|meshes"
-GEOMETRY = "geometry"
+OWNED = r"joint\.json|parts\.json|object\.(urdf|xml|glb|usda)|picture\.png|parts\.png|generated\.mp4|meshes"
+GEOMETRY, GENERATED = "geometry", "generated"
+VIDEO, FRAME_RATE = "generated.mp4", 5.0  # frames a second
 MANY = 500_000  # triangles from which the wait is said beforehand
 SECONDS, GIGABYTES = 40, 1.6  # CPU time and memory that a million triangles take (docs/articulate.md)
 SHOWN = 3  # ranked joints that are printed
@@ -55,6 +65,9 @@ def run(
     candidate: int = 0,
     motion: str = "geometry",
     draw: Literal["mesh", "splats", "metaballs"] = "mesh",
+    workdir: str = "",
+    config: ConfigDict | None = None,
+    seed: int = 0,
     up: Literal["x", "y", "z", "-x", "-y", "-z", "unknown"] = "y",
     base: Literal["fixed", "free"] = "fixed",
     density: float = 600.0,
@@ -76,9 +89,14 @@ def run(
       list_parts: only says which parts there are; with --out it draws them numbered (parts.png, parts.json).
       candidate: which of the ranked joints to write, from 0.
       motion: "geometry", where shape and prompt alone tell; or a motion of --part that was seen, in the object's
-        coordinates: a dataset folder of videos, a folder of meshes of the part (one a frame), or a .npz with points.
+        coordinates: a dataset folder of videos, a folder of meshes of the part (one a frame), or a .npz with points; or
+        "generated": one that a trained video model finds likely for --prompt.
       draw: what explains the videos of --motion: the mesh itself, or Gaussians on its surface, drawn by the rasterizer
         or as fuzzy metaballs, as ATOP does; Gaussians take minutes.
+      workdir: run of configs/atop.py, for --motion=generated.
+      config: configs/atop.py, in the place of `workdir`: its config.atop.trained names the run, and
+        config.atop.sampling says how to draw.
+      seed: of all noise, for --motion=generated.
       up: what is up in the object, for its judgement and for simulators, which have +Z up.
       base: whether the body is held in place, or stands on a floor.
       density: kg per cubic metre.
@@ -95,6 +113,7 @@ def run(
     Example:
       python launch.py --app=articulate --source=cabinet --part=door --prompt="open the door" --out=out
     """
+    check_flags("articulate", dict(locals()))
     check_least(0, candidate=candidate, friction=friction, damping=damping or 0.0)
     check_least(64, size=size)
     if not density > 0:
@@ -107,13 +126,13 @@ def run(
     if list_parts:
         _show_parts(load_source(source), source, out, direction)
         return
-    seen = motion != GEOMETRY
-    if seen and parts:
+    if motion != GEOMETRY and parts:
         raise UserError(f"--motion={motion}: found beside --parts, expected --part: it shows the motion of one part")
-    requests = _read_flags(part, prompt, parts, candidate, needs_prompt=not seen)
+    requests = _read_flags(part, prompt, parts, candidate, needs_prompt=motion in (GEOMETRY, GENERATED))
     if not out:
         raise UserError("--out: not given, expected the folder to write")
-    find = _read_find(motion, draw)
+    imagined: list[Imagined] = []
+    find = _make_generated(workdir, config, seed, imagined) if motion == GENERATED else _read_find(motion, draw)
     thing = load_source(source)
     for note in (*thing.notes, *foretell(len(thing.triangles))):
         print(f"note: {note}", flush=True)
@@ -136,6 +155,9 @@ def run(
         written = write_articulation(found.articulation, physics, folder, name=name, up=stand, usd=usd)
         write_json(describe(found, physics, one=not parts), folder / "joint.json")
         write_png(draw_articulation(found.articulation, up=direction, size=size), folder / "picture.png")
+        for each in imagined:
+            write_video(lay_views(over_white(each.video)), folder / VIDEO, frame_rate=FRAME_RATE)
+            written = [VIDEO, *written]
     print(f"wrote {out}: joint.json, picture.png, {', '.join(written)}")
 
 
@@ -221,6 +243,27 @@ def _read_find(motion: str, draw: str) -> Find:
             raise UserError(f"--motion={motion}: {error}") from None
 
     return find
+
+
+def _make_generated(workdir: str, config: ConfigDict | None, seed: int, imagined: list[Imagined]) -> Find:
+    """What ranks the joints of a part by a trained video model; what the model draws is added to `imagined`."""
+    generator, sampling = load_generator(config or workdir), read_sampling(config or workdir)
+
+    def find(body: ObjectMesh, part: ObjectMesh, sentence: str, up: np.ndarray | None) -> Finding:
+        try:
+            made = imagine(body, part, generator, sentence, jax.random.key(seed), up=up, **sampling)
+        except UserError as error:
+            raise UserError(f"--motion={GENERATED}: {error}") from None
+        imagined.append(made)
+        return Finding(made.joints, made.doubts)
+
+    return find
+
+
+def read_sampling(source: str | ConfigDict) -> dict[str, Any]:
+    """How a video is drawn, as the run in a workdir, or a config, has it."""
+    config = source if isinstance(source, ConfigDict) else load_config(Path(source))
+    return {name: config.atop.sampling[name] for name in ("num_steps", "guidance")}
 
 
 def _read_flags(part: str, prompt: str, parts: str, candidate: int, *, needs_prompt: bool) -> tuple[Request, ...]:

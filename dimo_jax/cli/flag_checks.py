@@ -249,6 +249,13 @@ def _check_train(given: Given) -> None:
 def _check_articulate(given: Given) -> None:
     if given["out"]:
         check_folder(given["out"], "out")
+    if given["motion"] != "generated":
+        check_use(given, {"workdir": "", "config": None, "seed": 0}, needs="--motion=generated")
+    elif bool(given["workdir"]) == bool(given["config"]):
+        found = "both --workdir and --config" if given["workdir"] else "neither --workdir nor --config"
+        expected = "a run of configs/atop.py, or its config with config.atop.trained (no weights are shipped)"
+        raise UserError(f"--motion=generated: found {found}, expected {expected}")
+    _check_path(given, "workdir", "the workdir of a run of configs/atop.py")
 
 
 def _check_model(given: Given) -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from dimo_jax.core.types import Array
 
@@ -81,6 +82,25 @@ def distillation_gradient(
     noisy = add_noise(jax.lax.stop_gradient(drawn), noise, alpha)
     found = to_noise(predict(noisy, timestep), noisy, alpha, prediction=prediction)
     return jax.lax.stop_gradient(WEIGHTS[weight](alpha) * (found - noise))
+
+
+def separate(predict: Predict, sample: Array) -> tuple[Callable[[list[Array], Array, Array], Array], list[Array]]:
+    """A network's function, and the arrays that it holds.
+
+    What a program closes over becomes a constant of it, which no compiler bears of a large network; so arrays are
+    handed to it with the rest.
+
+    Args:
+      predict: the network, which is only traced.
+      sample: a noisy sample as it will get it.
+    """
+    traced = jax.make_jaxpr(predict)(sample, jnp.zeros((), jnp.int32))
+
+    def call(arrays: list[Array], noisy: Array, timestep: Array) -> Array:
+        found: Array = jaxpr_as_fun(ClosedJaxpr(traced.jaxpr, arrays))(noisy, timestep)[0]
+        return found
+
+    return call, list(traced.consts)
 
 
 def distillation_loss(drawn: Array, gradient: Array) -> Array:

@@ -14,6 +14,7 @@ from dimo_jax.diffusion.distillation import (
     distillation_gradient,
     distillation_loss,
     draw_timestep,
+    separate,
 )
 from dimo_jax.diffusion.noise import add_noise, plan_alphas, target, to_noise
 
@@ -132,3 +133,16 @@ def test_timesteps_lie_in_a_span_that_narrows():
     assert 100 <= int(drawn.min()) < 110
     assert 290 < int(drawn.max()) <= 300
     assert schedule.NUM_TRAIN_STEPS == 1000
+
+
+def test_a_networks_arrays_are_handed_to_a_program():
+    kernel = jax.random.normal(jax.random.key(0), (64, 64))
+    call, arrays = separate(lambda x, timestep: (x @ kernel) * timestep, jnp.zeros((2, 64)))
+    assert [each.shape for each in arrays] == [(64, 64)]
+    sample = jax.random.normal(jax.random.key(1), (2, 64))
+    program = jax.jit(call).lower(arrays, sample, jnp.int32(3))
+    assert len(program.as_text()) < 5_000  # no array in it
+    np.testing.assert_allclose(
+        program.compile()(arrays, sample, jnp.int32(3)), 3 * sample @ kernel, rtol=1e-4, atol=1e-4
+    )
+    np.testing.assert_allclose(call([2 * kernel], sample, jnp.int32(1)), 2 * sample @ kernel, rtol=1e-4, atol=1e-4)

@@ -10,7 +10,7 @@ from dimo_jax.cameras.orbits import orbit
 from dimo_jax.core.types import Camera
 from dimo_jax.geometry.joint import Joint, move_joint, transform
 from dimo_jax.meshes.objects import ObjectMesh, bounds, move_object
-from dimo_jax.meshes.renderer import Material, render_mesh
+from dimo_jax.meshes.renderer import Material, Mesh, render_mesh
 
 from .shapes import PART, MadeObject
 
@@ -34,10 +34,22 @@ class PartVideos:
 
 def settle(made: MadeObject) -> tuple[ObjectMesh, Joint]:
     """The object and its joint with the box's middle at the origin and a diagonal of 1."""
-    low, high, diagonal = bounds(made.thing.vertices)
+    matrix = settle_matrix(made.thing.vertices)
+    return move_object(made.thing, matrix), move_joint(made.joint, matrix)
+
+
+def settle_matrix(vertices: np.ndarray) -> np.ndarray:
+    """[4,4], which brings the middle of the box of [P,3] to the origin, and its diagonal to 1."""
+    low, high, diagonal = bounds(vertices)
     matrix = np.diag([1 / diagonal] * 3 + [1.0])
     matrix[:3, 3] = -(low + high) / 2 / diagonal
-    return move_object(made.thing, matrix), move_joint(made.joint, matrix)
+    return matrix
+
+
+def mark_part(mesh: Mesh, moves: np.ndarray) -> Mesh:
+    """A mesh whose triangles [F] are white where they move, and black elsewhere."""
+    flat = tuple(Material(np.array([share] * 3 + [1.0]), unlit=True, double_sided=False) for share in (0.0, 1.0))
+    return replace(mesh, materials=flat, triangle_materials=moves.astype(np.int32))
 
 
 def film(
@@ -65,8 +77,7 @@ def film(
     values = low + (high - low) * (np.linspace(0, 1, num_frames) if shares is None else np.asarray(shares))
     moves = np.isin(thing.triangle_nodes, thing.node_names.index(PART))
     of_part = np.unique(thing.triangles[moves])
-    flat = tuple(Material(np.array([share] * 3 + [1.0]), unlit=True, double_sided=False) for share in (0.0, 1.0))
-    marked = replace(thing.mesh, materials=flat, triangle_materials=moves.astype(np.int32))
+    marked = mark_part(thing.mesh, moves)
     frames = np.zeros((len(azimuths), len(values), side, side, 4), np.uint8)
     masks = np.zeros(frames.shape[:-1], np.uint8)
     for index, matrix in enumerate(transform(joint, values)):

@@ -1,6 +1,7 @@
 """The generator in the engine's loop: pictures, then motions; to the bit, on devices, and from disk."""
 
 import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from support.bert_folder import write_folder
 from support.imagedream_files import FILED, random_arrays, write_unet, write_vae
 
-from dimo_jax.apps import train
+from dimo_jax.apps import articulate, train
 from dimo_jax.configs.atop import get_config
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.resolve import resolve
@@ -24,7 +25,9 @@ from dimo_jax.data.articulated.films import Films, film_all
 from dimo_jax.data.articulated.videos import film
 from dimo_jax.data.sources import load
 from dimo_jax.runs.build import build_system, make_trainer
+from dimo_jax.systems.atop.generator import courses
 from dimo_jax.systems.atop.generator.batches import augment, film_cameras
+from dimo_jax.systems.atop.generator.joints import imagine
 from dimo_jax.systems.atop.generator.model import Condition, predict_video
 from dimo_jax.systems.atop.generator.outputs import Form, cut, join, predict_latents
 from dimo_jax.systems.atop.generator.parts import colors
@@ -369,3 +372,18 @@ def test_imagedream_is_asked_as_it_is(folder):
     bare = dataclasses.replace(batch.condition, image=None)
     with pytest.raises(ValueError, match="no picture, expected the rest state"):
         predict_latents(params, batch.video, times, bare, form=Form("v", change=True), **how)
+
+
+def test_a_run_tells_a_joint_through_the_app(workdir, folder, tmp_path, capsys, monkeypatch):
+    """The real network, encoders and checkpoint; after four steps what it says of a joint is worth nothing."""
+    monkeypatch.setattr(courses, "candidates", lambda body, part: [])  # those of the part's box are left
+    monkeypatch.setattr(courses, "TURNS", (1.0,))
+    monkeypatch.setattr(articulate, "imagine", functools.partial(imagine, count=32, steps=2))
+    given = dict(source="cabinet", part="drawer", prompt="pull out the drawer", motion="generated", size=64)
+    articulate.run(**given, config=make_config(folder, trained=str(workdir)), out=str(tmp_path / "out"))
+    found = json.loads((tmp_path / "out" / "joint.json").read_text())
+    assert found["source"] == "generated motion"
+    assert np.isfinite([*found["axis"], *found["origin"], *found["range"]]).all()
+    assert len(found["runners_up"]) == 1
+    assert {"generated.mp4", "object.urdf", "object.xml"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    assert "wrote" in capsys.readouterr().out

@@ -39,10 +39,11 @@ def explain_motion(
     """
     _check_start(body, part, motion)
     joints = joint_from_motion(body, part, motion, make_draw=make_draw)
-    return Finding(joints, tuple(_find_doubts(body, part, joints[0], sentence)))
+    return Finding(joints, tuple(find_doubts(body, part, joints[0], sentence)))
 
 
-def _find_doubts(body: ObjectMesh, part: ObjectMesh, joint: Joint, sentence: str) -> list[str]:
+def find_doubts(body: ObjectMesh, part: ObjectMesh, joint: Joint, sentence: str) -> list[str]:
+    """Lines about a joint under which the part hardly moves, or that contradicts the sentence."""
     lines = []
     size = bounds(join_objects([body, part]).vertices)[2]
     ends = move_points(joint, np.asarray(joint.range), part.vertices)
