@@ -13,7 +13,6 @@ from dimo_jax.systems.atop.seen.pictures import Pictures
 
 STRIDE = 2.5  # pixels between two steps: about what a blurred picture reaches
 TURNS = np.deg2rad(5.0), np.deg2rad(20.0)  # least and largest turn of a step
-ALIKE, ALIKE_SHARE = 1.0, 0.05  # nats, and of what moving gains over rest: costs that are about as good
 PATIENCE = 2  # steps that explain no frame better before a walk ends
 FARTHEST = 1.0, np.pi  # of the diagonal, and of a turn
 
@@ -38,39 +37,20 @@ def scan_lines(pictures: Pictures, lines: Sequence[Course], points: np.ndarray, 
     stride = STRIDE * pictures.pixel
     found = []
     for line in lines:
-        costs, walked = rest.copy(), [(0.0, rest)]
+        costs, values = rest.copy(), np.zeros(len(frames))
         for sign in (1.0, -1.0):
             idle = 0
             for value in sign * _steps(line, points, size, stride):
                 pose = to_poses(replace(line, values=np.array([value])))[0]
                 now = pictures.compare(pose, frames)
-                walked.append((value, now))
                 better = now < costs
-                costs = np.where(better, now, costs)
+                costs, values = np.where(better, now, costs), np.where(better, value, values)
                 idle = 0 if better.any() else idle + 1
                 if idle == PATIENCE:
                     break
-        found.append((float(costs.sum()), replace(line, values=choose_values(*map(np.array, zip(*walked))))))
+        found.append((float(costs.sum()), replace(line, values=values)))
     kinds = ([each for each in found if each[1].type == kind] for kind in (REVOLUTE, PRISMATIC))
     return [min(each, key=lambda pair: pair[0])[1] for each in kinds if each]
-
-
-def choose_values(values: np.ndarray, costs: np.ndarray) -> np.ndarray:
-    """In every frame the value [T] nearest to that before, of those that explain it about as well as the best one.
-
-    A valve with three arms looks alike at three values.
-
-    Args:
-      values: [K] that were walked.
-      costs: [K,T] of them.
-    """
-    chosen, before = [], 0.0
-    for column in costs.T:
-        best, rest = column.min(), column[0]
-        alike = values[column <= best + max(ALIKE, ALIKE_SHARE * (rest - best))]
-        before = float(alike[np.argmin(np.abs(alike - before))])
-        chosen.append(before)
-    return np.array(chosen)
 
 
 def _steps(line: Course, points: np.ndarray, size: float, stride: float) -> np.ndarray:

@@ -12,6 +12,8 @@ from dimo_jax.systems.atop.seen.course import Course
 from dimo_jax.systems.atop.seen.evidence import Evidence, Slopes, move_pivots
 from dimo_jax.systems.atop.seen.refine import refine_poses
 
+HINT, HINT_SHARE = 1.0, 0.05  # nats, and of the spread of costs, by which a hint has to be better than going on
+
 
 def track_poses(evidence: Evidence, *, steps: int = 9, hints: np.ndarray | None = None) -> np.ndarray:
     """Follows the part from rest through all frames -> poses [T,4,4].
@@ -28,10 +30,12 @@ def track_poses(evidence: Evidence, *, steps: int = 9, hints: np.ndarray | None 
     for frame in range(evidence.num_frames):
         here = poses[-1]
         guesses = np.stack([here] if frame < 2 else [here, here @ np.linalg.inv(before) @ here])
+        own = len(guesses)
         if hints is not None and frame:
             guesses = np.concatenate([guesses, hints[:, frame]])
         cost = evidence.measure(guesses, np.full(len(guesses), frame)) if len(guesses) > 1 else np.zeros(1)
-        start = guesses[np.argmin(cost)]
+        far = np.arange(len(guesses)) >= own  # a hint that is hardly better may be an arm of a valve farther
+        start = guesses[np.argmin(cost + far * (HINT + HINT_SHARE * np.ptp(cost)))]
         before = here
         poses.append(refine_poses(evidence, start[None], np.array([frame]), steps=steps)[0][0])
     return np.stack(poses[1:])
