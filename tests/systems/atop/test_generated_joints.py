@@ -40,7 +40,7 @@ def test_the_joint_comes_back_in_the_objects_own_coordinates(drawer):
     assert (low < first.origin).all()
     assert (first.origin < high).all()
     assert first.confidence > 0.9
-    assert first.confidence + second.confidence == pytest.approx(1, abs=1e-6)
+    assert first.confidence + second.confidence <= 1 + 1e-6
 
 
 def test_an_object_is_asked_about_as_the_model_learnt_it(drawer):

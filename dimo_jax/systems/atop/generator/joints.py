@@ -88,7 +88,8 @@ def joint_from_generator(
 
     Returns:
       The joint of the likelier type, then the other type's. `range` runs over what was distilled, with rest at 0;
-      `confidence` is the share of noises under which the model prefers it to the other one.
+      `confidence` is the share of noises under which the model prefers it, as it began or as it ended, to the others
+      that were distilled and to rest.
 
     Raises:
       UserError: no sentence, or a part that none of the model's views sees.
@@ -179,7 +180,9 @@ def find_joints(
     by_loss = [int(index) for index in np.argsort(means[: len(courses)], kind="stable")]
     first = {courses[index].type: index for index in reversed(by_loss)}
     best = sorted(first.values(), key=by_loss.index)
-    shares = [float((losses[index] <= losses[best].min(axis=0)).mean()) for index in best]
+    families = np.array([*range(len(starts))] * 3 + [-1])  # which start a course came of; -1: rest
+    liked = families[losses.argmin(axis=0)]
+    shares = [float((liked == families[index]).mean()) for index in best]
     back, center = np.linalg.inv(matrix), asked.part.vertices.mean(axis=0)
     joints = [_to_joint(courses[index], center, share, back) for index, share in zip(best, shares)]
     doubts = []
