@@ -10,7 +10,7 @@ from dimo_jax.data.cabinet import TRUE_JOINTS, make_cabinet
 from dimo_jax.geometry.joint import PRISMATIC, move_joint
 from dimo_jax.meshes.objects import bounds, move_object, split_object
 from dimo_jax.meshes.parts import find_part
-from dimo_jax.systems.atop.generator.joints import ask, joint_from_generator
+from dimo_jax.systems.atop.generator.joints import ask, find_joints, joint_from_generator
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 Z_UP = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # brings +Y to +Z
@@ -41,6 +41,16 @@ def test_the_joint_comes_back_in_the_objects_own_coordinates(drawer):
     assert (first.origin < high).all()
     assert first.confidence > 0.9
     assert first.confidence + second.confidence <= 1 + 1e-6
+
+
+def test_of_a_model_that_knows_rest_alone_no_joint_is_sure(drawer):
+    body, part, truth = drawer
+    up = np.array([0.0, 0.0, 1.0])
+    generator = know_motion(body, part, truth, np.zeros(3), up=up)
+    asked, matrix = ask(body, part, generator, "pull out the drawer", up=up)
+    found, doubts = find_joints(asked, jax.random.key(0), matrix, guidance=1.0, count=96, steps=60)
+    assert [each.confidence for each in found] == [0, 0]
+    assert doubts == ["the model finds it likelier that the part stays at rest"]
 
 
 def test_an_object_is_asked_about_as_the_model_learnt_it(drawer):

@@ -7,7 +7,7 @@ improves a motion that is near, and stays where it began where nothing is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import jax
@@ -107,37 +107,64 @@ def measure_losses(
     Returns:
       [M,2 * draws * timesteps].
     """
-    timesteps = np.repeat(np.round(np.asarray(shares) * NUM_TRAIN_STEPS), draws).astype(np.int32)
-    rows = (jnp.asarray(timesteps), jax.random.split(key, len(timesteps)))
-    plan = jnp.asarray(plan_alphas(), jnp.float32)
     first = draw_video(scene, jax.tree.map(lambda each: each[0], moves), cameras, blend=blend)
     call, arrays = separate(predict, first)
 
     @jax.jit
-    def run(moves: RigidMoves, given: tuple[LatentScene, Camera, list[Array]]) -> Array:
+    def run(moves: RigidMoves, given: tuple[LatentScene, Camera, list[Array]], rows: tuple[Array, Array]) -> Array:
         scene, cameras, arrays = given
 
         def measure(one: RigidMoves) -> Array:
-            drawn = draw_video(scene, one, cameras, blend=blend)
-
-            def compare(row: tuple[Array, Array]) -> Array:
-                timestep, key = row
-                noise = jax.random.normal(key, drawn.shape)
-
-                def error(noise: Array) -> Array:
-                    noisy = add_noise(drawn, noise, plan[timestep])
-                    predicted = call(arrays, noisy, timestep)
-                    found = to_noise(predicted, noisy, plan[timestep], prediction=prediction)
-                    return jnp.mean((found - noise) ** 2)
-
-                return jnp.stack([error(noise), error(-noise)])
-
-            return jax.lax.map(compare, rows).reshape(-1)
+            return _compare(call, arrays, draw_video(scene, one, cameras, blend=blend), rows, prediction)
 
         return jax.lax.map(measure, moves)
 
-    measured: Array = run(moves, (scene, cameras, arrays))
+    measured: Array = run(moves, (scene, cameras, arrays), _plan_noise(key, shares, draws))
     return measured
+
+
+def measure_film(
+    predict: Predict,
+    key: Array,
+    film: Array,
+    *,
+    shares: Sequence[float],
+    draws: int = 1,
+    prediction: Prediction = "epsilon",
+) -> Array:
+    """The same of one video [V,F,h,w,C] that is given as latents: [2 * draws * timesteps], with the same noise."""
+    call, arrays = separate(predict, film)
+    run = jax.jit(lambda film, arrays, rows: _compare(call, arrays, film, rows, prediction))
+    measured: Array = run(film, arrays, _plan_noise(key, shares, draws))
+    return measured
+
+
+def _plan_noise(key: Array, shares: Sequence[float], draws: int) -> tuple[Array, Array]:
+    timesteps = np.repeat(np.round(np.asarray(shares) * NUM_TRAIN_STEPS), draws).astype(np.int32)
+    return jnp.asarray(timesteps), jax.random.split(key, len(timesteps))
+
+
+def _compare(
+    call: Callable[[list[Array], Array, Array], Array],
+    arrays: list[Array],
+    film: Array,
+    rows: tuple[Array, Array],
+    prediction: Prediction,
+) -> Array:
+    plan = jnp.asarray(plan_alphas(), jnp.float32)
+
+    def compare(row: tuple[Array, Array]) -> Array:
+        timestep, key = row
+        noise = jax.random.normal(key, film.shape)
+
+        def error(noise: Array) -> Array:
+            noisy = add_noise(film, noise, plan[timestep])
+            found = to_noise(call(arrays, noisy, timestep), noisy, plan[timestep], prediction=prediction)
+            return jnp.mean((found - noise) ** 2)
+
+        return jnp.stack([error(noise), error(-noise)])
+
+    return jax.lax.map(compare, rows).reshape(-1)
 
 
 def stack_moves(scene: LatentScene, courses: Sequence[Course]) -> RigidMoves:

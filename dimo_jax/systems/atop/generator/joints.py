@@ -22,7 +22,7 @@ from dimo_jax.systems.atop.seen.course import Course, orient, slide_to
 from dimo_jax.systems.atop.seen.layers import split_cameras
 from dimo_jax.systems.atop.seen.tell import find_doubts
 
-from .courses import FINE, ROUGH, choose_starts, measure_losses, propose_courses, stack_moves
+from .courses import FINE, ROUGH, choose_starts, measure_film, measure_losses, propose_courses, stack_moves
 from .generator import Generator
 from .latents import LatentScene, distill_each, joint_moves, place_scene, pose_moves, to_course
 from .look import STEPS as LOOK_STEPS
@@ -174,8 +174,8 @@ def find_joints(
     # Along a candidate as far as was distilled: where that explains as much, the axis owes nothing to the noise.
     snapped = [replace(start, values=course.values) for start, course in zip(starts, distilled)]
     courses = [*starts, *distilled, *snapped]
-    still = replace(courses[0], values=np.zeros(generator.num_frames))
-    losses = _compare(asked, scene, keys[2], [*courses, still], FINE, draws=DRAWS)
+    losses = _compare(asked, scene, keys[2], courses, FINE, draws=DRAWS)
+    losses = np.concatenate([losses, _compare_rest(asked, keys[2], FINE, draws=DRAWS)[None]])
     means = losses.mean(axis=1)
     by_loss = [int(index) for index in np.argsort(means[: len(courses)], kind="stable")]
     first = {courses[index].type: index for index in reversed(by_loss)}
@@ -187,7 +187,7 @@ def find_joints(
     joints = [_to_joint(courses[index], center, share, back) for index, share in zip(best, shares)]
     doubts = []
     if means[-1] <= means[best[0]]:
-        doubts.append("the model finds it as likely that the part stays at rest")
+        doubts.append("the model finds it likelier that the part stays at rest")
     return joints, doubts
 
 
@@ -217,6 +217,19 @@ def _compare(
     predict = generator.predict(asked.condition, guidance=1.0)
     options: Any = dict(shares=shares, draws=draws, prediction=generator.prediction)
     return np.asarray(measure_losses(predict, key, scene, stack_moves(scene, courses), asked.views, **options))
+
+
+def _compare_rest(asked: Asked, key: Array, shares: Sequence[float], *, draws: int) -> np.ndarray:
+    """Losses [noises] of a film that stands still, of the pictures themselves.
+
+    Not of Gaussians at rest: they do not look quite like these, and some motions hide that from any model.
+    """
+    generator = asked.generator
+    rest = show_poses(asked.body, asked.part, np.eye(4)[None], asked.cameras)[:, 0]
+    latents = jnp.asarray(generator.encode(rest))[:, None]
+    film = jnp.repeat(latents, generator.num_frames, axis=1)
+    predict = generator.predict(asked.condition, guidance=1.0)
+    return np.asarray(measure_film(predict, key, film, shares=shares, draws=draws, prediction=generator.prediction))
 
 
 def _to_joint(course: Course, center: np.ndarray, share: float, back: np.ndarray) -> Joint:
