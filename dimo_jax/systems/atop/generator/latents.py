@@ -266,8 +266,8 @@ def distill_each(
         noise = jax.random.normal(keys[1], drawn.shape)
         signs = (noise, -noise) if paired else (noise,)
         model = partial(call, arrays)
-        found = sum(distillation_gradient(model, drawn, each, timestep, **options) for each in signs) / len(signs)
-        total = distillation_loss(drawn, found)
+        found = [distillation_gradient(model, drawn, each, timestep, **options) for each in signs]
+        total = distillation_loss(drawn, jnp.mean(jnp.stack(found), axis=0))
         if near is None:
             return total
         rest = scene.gaussians.means[-scene.num_moving :]
