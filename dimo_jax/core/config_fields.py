@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -46,6 +47,15 @@ def check_positive(value: Any, bound: float | None, key: str) -> None:
     if not is_number or not 0 < value < (float("inf") if bound is None else bound):
         expected = "a number above 0" + (f" and below {bound}" if bound else "")
         raise UserError(f"config.{key}: found {value!r}, expected {expected}")
+
+
+def check_path(given: str, key: str, expected: str) -> Path:
+    """The file or folder that the value of a key names; raises UserError where none is given, or it is not there."""
+    if not given:
+        raise UserError(f"config.{key}: not given, expected {expected}")
+    if not Path(given).exists():
+        raise UserError(f"config.{key}: no such file or folder ({given}), expected {expected}")
+    return Path(given)
 
 
 def check_phases(phases: Any, key: str) -> None:

@@ -15,10 +15,11 @@ from dimo_jax.core.errors import UserError
 from dimo_jax.io.json_fields import get_count, get_field
 from dimo_jax.runs.restore import FACTS_FILE, read_facts
 from dimo_jax.systems.animax.player import AnimaxPlayer
-from dimo_jax.systems.animax.state import AnimaxState, put_trained
+from dimo_jax.systems.animax.stages import trained
 from dimo_jax.systems.animax.system import build_backbone, build_codec, list_stages, make_template
 from dimo_jax.training.checkpoints import Checkpoints
-from dimo_jax.training.config_file import load_config
+from dimo_jax.training.config_file import find_trained, is_of, load_config
+from dimo_jax.training.partial import PartialState, averaged
 
 SYSTEM = "dimo_jax.systems.animax.system:Animax"
 
@@ -41,23 +42,12 @@ class RestoredAnimax:
 
 def is_animax(config: ConfigDict) -> bool:
     """Whether a config is one of configs/animax.py."""
-    return bool((config.get("system") or {}).get("fn") == SYSTEM)
+    return is_of(config, SYSTEM)
 
 
 def find_run(config: ConfigDict) -> str:
-    """The workdir that a config for drawing names.
-
-    Raises:
-      UserError: it is of another system, or names none that is there.
-    """
-    if not is_animax(config):
-        raise UserError("--config: found no config of AnimaX, expected configs/animax.py")
-    found, expected = str(config.animax.trained), "the workdir of a run of configs/animax.py (no weights are shipped)"
-    if not found:
-        raise UserError(f"config.animax.trained: not given, expected {expected}")
-    if not Path(found).is_dir():
-        raise UserError(f"config.animax.trained: no such folder ({found}), expected {expected}")
-    return found
+    """The workdir that a config for drawing names; raises UserError as `find_trained` does."""
+    return find_trained(config, SYSTEM, "animax")
 
 
 def restore_animax(workdir: str | Path, *, checkpoint: str = "last") -> RestoredAnimax:
@@ -97,9 +87,9 @@ def restore_animax(workdir: str | Path, *, checkpoint: str = "last") -> Restored
     return RestoredAnimax(player, facts, found[0], config, size)
 
 
-def make_player(config: ConfigDict, state: AnimaxState, step: int, *, num_frames: int) -> AnimaxPlayer:
+def make_player(config: ConfigDict, state: PartialState, step: int, *, num_frames: int) -> AnimaxPlayer:
     """What draws with the averaged weights of a state after `step` steps."""
     stages = list_stages(config.animax)
     stage = next((each for each in stages if step < each.last_step), stages[-1])
-    params = put_trained(state.params, state.average, stage.name)
+    params = averaged(state, trained(state.params, stage.name))
     return AnimaxPlayer(config.animax, build_codec(config), build_backbone(config), params, num_frames=num_frames)

@@ -38,6 +38,33 @@ def save_config(config: ConfigDict, workdir: Path) -> None:
     write_json(to_plain(config), workdir / CONFIG_FILE)
 
 
+def is_of(config: Mapping[str, Any], system: str) -> bool:
+    """Whether a config trains the system of that name, "package.module:Class"."""
+    return bool((config.get("system") or {}).get("fn") == system)
+
+
+def find_trained(config: ConfigDict, system: str, section: str) -> str:
+    """The workdir that a config for asking a trained model names, as `config.SECTION.trained`.
+
+    Args:
+      config: of configs/SECTION.py.
+      system: that it has to be of, see `is_of`.
+      section: of the config.
+
+    Raises:
+      UserError: it is of another system, or names none that is there.
+    """
+    if not is_of(config, system):
+        raise UserError(f"--config: found the config of another system, expected configs/{section}.py")
+    found, key = str(config[section].trained), f"config.{section}.trained"
+    expected = f"the workdir of a run of configs/{section}.py (no weights are shipped)"
+    if not found:
+        raise UserError(f"{key}: not given, expected {expected}")
+    if not Path(found).is_dir():
+        raise UserError(f"{key}: no such folder ({found}), expected {expected}")
+    return found
+
+
 def load_config(workdir: Path) -> ConfigDict:
     """Reads the config that trained the model in `workdir`, a run's folder or a model file.
 

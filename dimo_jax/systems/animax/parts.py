@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dimo_jax.core.errors import UserError
+from dimo_jax.core.config_fields import check_path
 from dimo_jax.core.types import Array
 from dimo_jax.data.clips import Embed
 from dimo_jax.networks.bert import load_sentences
@@ -74,7 +73,7 @@ def wan_codec(*, weights: str = "") -> Codec:
     Raises:
       UserError: no such files, or damaged ones.
     """
-    path = check_weights(weights, "codec", "Wan 2.1's autoencoder, such as Wan2.1-T2V-1.3B-Diffusers/vae")
+    path = check_path(weights, "animax.codec.weights", "Wan 2.1's autoencoder, such as Wan2.1-T2V-1.3B-Diffusers/vae")
     beside = (path if path.is_dir() else path.parent) / "config.json"
     config = VaeConfig() if path.suffix == ".pth" or not beside.is_file() else read_vae_config(beside)
     return Codec(
@@ -107,8 +106,8 @@ def wan_text(*, weights: str = "", tokenizer: str = "") -> Embed:
       UserError: no such files, or damaged ones.
     """
     what = "umT5 as Wan 2.1 ships it, such as Wan2.1-T2V-1.3B-Diffusers/text_encoder"
-    path = check_weights(weights, "text", what)
-    words = check_weights(tokenizer, "text", "its tokenizer, such as .../tokenizer", name="tokenizer")
+    path = check_path(weights, "animax.text.weights", what)
+    words = check_path(tokenizer, "animax.text.tokenizer", "its tokenizer, such as .../tokenizer")
     encoder = umt5.load_text_encoder(path, words)
     return lambda sentences: np.asarray(encoder.embed(list(sentences)), np.float32)
 
@@ -160,20 +159,8 @@ def wan(*, weights: str = "") -> Backbone:
     Raises:
       UserError: no such files, or damaged ones.
     """
-    path = check_weights(weights, "backbone", "Wan 2.1's transformer, such as Wan2.1-T2V-1.3B-Diffusers/transformer")
+    path = check_path(
+        weights, "animax.backbone.weights", "Wan 2.1's transformer, such as Wan2.1-T2V-1.3B-Diffusers/transformer"
+    )
     config = read_config((path if path.is_dir() else path.parent) / "config.json")
     return Backbone(config, lambda key: transformer.load_transformer(path)[0], jnp.bfloat16)
-
-
-def check_weights(given: str, part: str, expected: str, *, name: str = "weights") -> Path:
-    """The path that a config gives for a part.
-
-    Raises:
-      UserError: none is given, or it is not there.
-    """
-    key = f"config.animax.{part}.{name}"
-    if not given:
-        raise UserError(f"{key}: not given, expected {expected}")
-    if not Path(given).exists():
-        raise UserError(f"{key}: no such file or folder ({given}), expected {expected}")
-    return Path(given)

@@ -24,9 +24,10 @@ from dimo_jax.systems.animax.batches import ClipParts, Drawn, encode_batch
 from dimo_jax.systems.animax.loss import flow_errors
 from dimo_jax.systems.animax.model import AnimaxParams, add_views, init_params
 from dimo_jax.systems.animax.parts import Backbone, Codec
-from dimo_jax.systems.animax.stages import JOINT, STAGES, WHOLE
-from dimo_jax.systems.animax.state import AnimaxState, put_trained, take_trained
+from dimo_jax.systems.animax.stages import JOINT, STAGES, WHOLE, trained
+from dimo_jax.training import partial
 from dimo_jax.training.parallel import Layout
+from dimo_jax.training.partial import PartialState
 from dimo_jax.training.step import Part, build_step
 from dimo_jax.training.system import Capacity, Metrics, Stage, Step, System
 
@@ -35,7 +36,6 @@ POSITIVE = {"rate": 1.0, "clip": None, "shift": None, "sampling.guidance": None,
 SHARES = ("drop", "average", "weights.rgb", "weights.pose")
 ORDERS = ((WHOLE,), (JOINT,), STAGES)
 PREDICTS = ("velocity", "change")
-WARM, LAST = 0.05, 0.1  # share of the steps in which the rate grows; the share of it that the last step has
 
 
 class Animax(System):
@@ -92,12 +92,12 @@ class Animax(System):
         azimuths, elevation = measure_orbit(first.cameras)
         return dict(size=shards.size, azimuths=azimuths, elevation=elevation, rigs=list(shards.rigs))
 
-    def init(self, key: Array) -> AnimaxState:
+    def init(self, key: Array) -> PartialState:
         """See `training.system.System`."""
         own, added = jax.random.split(key)
         return self._begin(jnp.zeros([], jnp.int32), self._add(added, self.backbone.begin(own)), self.stages[0].name)
 
-    def template(self, step: int) -> AnimaxState:
+    def template(self, step: int) -> PartialState:
         """See `training.system.System`."""
         return make_template(self.options, self.backbone, step)
 
@@ -113,7 +113,7 @@ class Animax(System):
         own, augment = layout.own_parts, bool(self.options.augment)
         return ClipParts(self.shards, self._batch, num_parts, own, seed=self._seed, augment=augment)
 
-    def measure(self, stage: Stage, state: AnimaxState, batch: Batch) -> Capacity:
+    def measure(self, stage: Stage, state: PartialState, batch: Batch) -> Capacity:
         """Nothing is rendered."""
         return Capacity(None)
 
@@ -126,60 +126,56 @@ class Animax(System):
             accumulate=accumulate,
         )
 
-    def between(self, stage: Stage, step: int) -> Callable[[AnimaxState, Array], AnimaxState] | None:
+    def between(self, stage: Stage, step: int) -> Callable[[PartialState, Array], PartialState] | None:
         """Nothing."""
         return None
 
-    def end(self, stage: Stage, state: AnimaxState) -> AnimaxState:
+    def end(self, stage: Stage, state: PartialState) -> PartialState:
         """After the first of two stages, its average with multi-view layers for the second."""
         following = [each for each in self.stages if each.first_step == stage.last_step]
         if not following:
             return state
-        params = add_views(put_trained(state.params, state.average, stage.name))
+        params = add_views(partial.averaged(state, trained(state.params, stage.name)))
         return self._begin(state.step, params, following[0].name)
 
-    def histograms(self, state: AnimaxState) -> dict[str, np.ndarray]:
+    def histograms(self, state: PartialState) -> dict[str, np.ndarray]:
         """What leads from tokens to latents."""
         return dict(head=np.asarray(state.params.backbone.head.kernel, np.float32))
 
     def _add(self, key: Array, backbone: transformer.WanParams) -> AnimaxParams:
         return add_to_backbone(key, backbone, self.backbone, self.options)
 
-    def _begin(self, step: Array, params: AnimaxParams, stage: str) -> AnimaxState:
+    def _begin(self, step: Array, params: AnimaxParams, stage: str) -> PartialState:
         return begin_stage(step, params, stage, self.options)
 
     def _differentiate(
-        self, stage: str, state: AnimaxState, batch: Drawn, fixed: Mapping[str, Any], key: Array
+        self, stage: str, state: PartialState, batch: Drawn, fixed: Mapping[str, Any], key: Array
     ) -> tuple[Part, Array]:
         keys = jax.vmap(lambda seed: jax.random.fold_in(key, seed))(batch.seeds)
         joint, at = encode_batch(batch.clips, self.codec, fixed["codec"]), self.options
+        chosen = trained(state.params, stage)
         how: Any = dict(shift=at.shift, drop=at.drop, predicts=at.predicts, attend=at.attend, remat=bool(at.remat))
         weights = jnp.array([at.weights.rgb, at.weights.pose])
 
         def loss(arrays: tuple[Array, ...]) -> tuple[Array, Any]:
-            params = put_trained(state.params, arrays, stage)
+            params = partial.put(state.params, arrays, chosen)
             errors = flow_errors(params, joint, keys, config=self.backbone.config, **how)
             return jnp.sum(errors.halves * weights), errors
 
-        (total, errors), gradients = jax.value_and_grad(loss, has_aux=True)(take_trained(state.params, stage))
+        (total, errors), gradients = jax.value_and_grad(loss, has_aux=True)(partial.take(state.params, chosen))
         # The last frame of the first view, as it is and as it is seen through the noise.
         first = jnp.stack([joint.video[0, 0, 0, -1:], errors.videos[0, 0, 0, -1:]])
         preview = self.codec.decode(fixed["codec"], first)[:, -1] / 255.0
         terms = dict(rgb=errors.halves[0], pose=errors.halves[1])
         return Part(means=(gradients, total, terms, errors.data), sums=()), preview
 
-    def _update(self, stage: str, state: AnimaxState, total: Part, preview: Array) -> tuple[AnimaxState, Metrics]:
+    def _update(self, stage: str, state: PartialState, total: Part, preview: Array) -> tuple[PartialState, Metrics]:
         gradients, loss, terms, data = total.means
-        arrays = take_trained(state.params, stage)
-        updates, optimizer = build_optimizer(self.options).update(gradients, state.optimizer, arrays)
-        arrays = optax.apply_updates(arrays, updates)
-        # As a mean over few steps at first, so that what training began with is soon forgotten.
-        rate = jnp.minimum(self.options.average, (1 + state.step) / (10 + state.step))
-        average = tuple((rate * old + (1 - rate) * new).astype(new.dtype) for old, new in zip(state.average, arrays))
-        params = put_trained(state.params, arrays, stage)
+        chosen, optimizer = trained(state.params, stage), build_optimizer(self.options)
+        stepped = partial.advance(state, gradients, chosen, optimizer, share=self.options.average, taken=state.step)
         psnr = -10 * jnp.log10(jnp.maximum(jnp.mean(data) / 4, 1e-12))  # of latents in -1..1
         metrics = Metrics(loss, terms, psnr, jnp.zeros([], jnp.int32), preview)
-        return AnimaxState(state.step + 1, params, optimizer, average), metrics
+        return stepped, metrics
 
 
 def measure_orbit(cameras: Camera) -> tuple[list[float], float]:
@@ -229,12 +225,8 @@ def check_fit(shards: ClipShards, codec: Codec, backbone: Backbone) -> None:
 
 
 def build_optimizer(options: Mapping[str, Any]) -> optax.GradientTransformation:
-    """Adam on gradients of bounded length, its rate growing at first and falling with a cosine."""
-    steps = options["num_steps"]
-    warm = max(1, round(WARM * steps))
-    peak, last = options["rate"], LAST * options["rate"]
-    schedule = optax.warmup_cosine_decay_schedule(peak / warm, peak, warm, max(steps, warm + 1), last)
-    return optax.chain(optax.clip_by_global_norm(options["clip"]), optax.adam(schedule, b2=0.99))
+    """Of each stage."""
+    return partial.build_optimizer(options["num_steps"], options["rate"], options["clip"])
 
 
 def add_to_backbone(
@@ -246,24 +238,22 @@ def add_to_backbone(
     return init_params(key, params, backbone.config, rank=rank, alpha=float(rank or 1), multi_view_layers=not later)
 
 
-def begin_stage(step: Array, params: AnimaxParams, stage: str, options: Mapping[str, Any]) -> AnimaxState:
-    """A state at the first step of a stage; it shares no array with what it was made of, for steps consume it."""
-    params = jax.tree.map(jnp.copy, params)
-    arrays = take_trained(params, stage)
-    return AnimaxState(step, params, build_optimizer(options).init(arrays), tuple(jnp.copy(x) for x in arrays))
+def begin_stage(step: Array, params: AnimaxParams, stage: str, options: Mapping[str, Any]) -> PartialState:
+    """A state at the first step of a stage."""
+    return partial.begin(step, params, trained(params, stage), build_optimizer(options))
 
 
-def make_template(options: Mapping[str, Any], backbone: Backbone, step: int) -> AnimaxState:
+def make_template(options: Mapping[str, Any], backbone: Backbone, step: int) -> PartialState:
     """Shapes and types of a state after `step` steps."""
     stages = list_stages(options)
     stage = next((each for each in stages if step < each.last_step), stages[-1])
 
-    def begin(key: Array) -> AnimaxState:
+    def begin(key: Array) -> PartialState:
         arrays = transformer.init_params(key, backbone.config, backbone.dtype)
         params = add_to_backbone(key, arrays, backbone, options)
         if stage.first_step and params.views is None:
             params = add_views(params)
         return begin_stage(jnp.zeros([], jnp.int32), params, stage.name, options)
 
-    shapes: AnimaxState = jax.eval_shape(begin, jax.random.key(0))
+    shapes: PartialState = jax.eval_shape(begin, jax.random.key(0))
     return shapes

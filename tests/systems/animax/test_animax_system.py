@@ -24,12 +24,13 @@ from dimo_jax.runs.build import build_system, make_trainer
 from dimo_jax.systems.animax.batches import encode_batch
 from dimo_jax.systems.animax.loss import flow_errors
 from dimo_jax.systems.animax.parts import wan_codec
-from dimo_jax.systems.animax.state import put_trained
+from dimo_jax.systems.animax.stages import trained
 from dimo_jax.systems.animax.system import Animax
 from dimo_jax.third_party.wan.transformer import expected_shapes
 from dimo_jax.third_party.wan.vae import VaeConfig
 from dimo_jax.third_party.wan.vae import expected_shapes as vae_shapes
 from dimo_jax.training.parallel import Layout
+from dimo_jax.training.partial import averaged
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -98,9 +99,9 @@ def test_it_learns_and_at_first_says_the_still(folder):
     state, system = jax.device_get(state), trainer.system
     joint, keys = encode_batch(batch.clips, system.codec, {}), jax.random.split(jax.random.key(7), 2)
     how = dict(config=system.backbone.config, predicts="change", shift=1.0, drop=0.0)
-    averaged = put_trained(state.params, state.average, "whole")
+    smoothed = averaged(state, trained(state.params, "whole"))
     before, after, smooth = (
-        float(flow_errors(params, joint, keys, **how).halves.mean()) for params in (begun, state.params, averaged)
+        float(flow_errors(params, joint, keys, **how).halves.mean()) for params in (begun, state.params, smoothed)
     )
     assert max(after, smooth) < 0.5 * before
     away = [np.abs(a - b).max() for a, b in zip(state.average, jax.tree.leaves(state.params), strict=True)]

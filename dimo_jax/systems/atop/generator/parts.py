@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dimo_jax.core.errors import UserError
+from dimo_jax.core.config_fields import check_path
 from dimo_jax.core.types import Array
 from dimo_jax.diffusion.noise import Prediction
 from dimo_jax.networks import clip
@@ -86,7 +85,9 @@ def autoencoder(*, weights: str = "") -> Codec:
     Raises:
       UserError: no such files, or damaged ones.
     """
-    path = check_weights(weights, "codec", "Stable Diffusion's autoencoder, such as imagedream-ipmv-diffusers/vae")
+    path = check_path(
+        weights, "atop.codec.weights", "Stable Diffusion's autoencoder, such as imagedream-ipmv-diffusers/vae"
+    )
     beside = (path if path.is_dir() else path.parent) / "config.json"
     config = VaeConfig() if path.suffix == ".pt" or not beside.is_file() else read_vae_config(beside)
     kept: list[vae.VaeParams] = []
@@ -126,8 +127,10 @@ def clip_text(*, weights: str = "", tokenizer: str = "") -> Embed:
     Raises:
       UserError: no such files, or damaged ones.
     """
-    path = check_weights(weights, "text", "OpenCLIP's text encoder, such as imagedream-ipmv-diffusers/text_encoder")
-    words = check_weights(tokenizer, "text", "its tokenizer, such as .../tokenizer", name="tokenizer")
+    path = check_path(
+        weights, "atop.text.weights", "OpenCLIP's text encoder, such as imagedream-ipmv-diffusers/text_encoder"
+    )
+    words = check_path(tokenizer, "atop.text.tokenizer", "its tokenizer, such as .../tokenizer")
     tower = clip.load_clip_text(path, words)
     return lambda sentences: tower.embed(list(sentences))
 
@@ -150,7 +153,9 @@ def clip_look(*, weights: str = "") -> MakeLook:
     Raises:
       UserError: no such files, or damaged ones.
     """
-    path = check_weights(weights, "look", "OpenCLIP's image encoder, such as imagedream-ipmv-diffusers/image_encoder")
+    path = check_path(
+        weights, "atop.look.weights", "OpenCLIP's image encoder, such as imagedream-ipmv-diffusers/image_encoder"
+    )
     kept: list[clip.ClipImages] = []
 
     def look(rest: np.ndarray) -> Array:
@@ -214,7 +219,7 @@ def imagedream(*, weights: str = "", prediction: Prediction = "epsilon") -> Back
       UserError: no such files, or damaged ones.
     """
     what = "ImageDream's UNet, such as imagedream-ipmv-diffusers/unet or sd-v2.1-base-4view-ipmv-local.pt"
-    path = check_weights(weights, "backbone", what)
+    path = check_path(weights, "atop.backbone.weights", what)
     beside = (path if path.is_dir() else path.parent) / "config.json"
     config = UNetConfig() if path.suffix == ".pt" or not beside.is_file() else read_config(beside)
     begin = lambda key: unet.load_unet(path)[0]  # noqa: E731
@@ -225,17 +230,3 @@ def _shapes(config: UNetConfig, dtype: Any) -> unet.UNetParams:
     arrays = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in expected_shapes(config).items()}
     found: unet.UNetParams = jax.eval_shape(lambda each: unet.build_params(each, config, dtype), arrays)
     return found
-
-
-def check_weights(given: str, part: str, expected: str, *, name: str = "weights") -> Path:
-    """The path that a config gives for a part.
-
-    Raises:
-      UserError: none is given, or it is not there.
-    """
-    key = f"config.atop.{part}.{name}"
-    if not given:
-        raise UserError(f"{key}: not given, expected {expected}")
-    if not Path(given).exists():
-        raise UserError(f"{key}: no such file or folder ({given}), expected {expected}")
-    return Path(given)

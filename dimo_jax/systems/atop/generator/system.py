@@ -18,7 +18,9 @@ from dimo_jax.core.types import Array, Batch
 from dimo_jax.data.articulated.categories import CATEGORIES, SHOWN
 from dimo_jax.data.articulated.films import FilmDataset, select_films
 from dimo_jax.data.dataset import Dataset
+from dimo_jax.training import partial
 from dimo_jax.training.parallel import Layout
+from dimo_jax.training.partial import PartialState
 from dimo_jax.training.step import Part, build_step
 from dimo_jax.training.system import Capacity, Metrics, Stage, Step, System
 
@@ -27,14 +29,12 @@ from .model import GeneratorParams, init_params
 from .motion import init_motion
 from .parts import Backbone, Codec
 from .slots import build_backbone, build_parts
-from .state import AtopState, put_trained, take_trained
-from .training import MOTION, PICTURES, STAGES, MotionBatch, denoising_errors, drop_condition, split_frames
+from .training import MOTION, PICTURES, STAGES, MotionBatch, denoising_errors, drop_condition, split_frames, trained
 
 COUNTS = {"places": 1, "examples": 1, "sampling.num_steps": 1}
 POSITIVE = {"clip": None, "sampling.guidance": None}
 SHARES = ("drop", "average")
 ORDERS = ((MOTION,), STAGES)
-WARM, LAST = 0.05, 0.1  # share of the steps in which the rate grows; the share of it that the last step has
 
 
 class Atop(System):
@@ -89,13 +89,13 @@ class Atop(System):
                 found = config["batch"][name]
                 raise UserError(f"config.batch.{name}: found {found}, expected 1: a sample has all of its {name}")
 
-    def init(self, key: Array) -> AtopState:
+    def init(self, key: Array) -> PartialState:
         """See `training.system.System`."""
         own, added = jax.random.split(key)
         params = init_params(added, self.backbone.begin(own), self.backbone.config)
         return begin_stage(jnp.zeros([], jnp.int32), params, self.stages[0], self.options)
 
-    def template(self, step: int) -> AtopState:
+    def template(self, step: int) -> PartialState:
         """See `training.system.System`."""
         return make_template(self.options, self.backbone, step)
 
@@ -129,7 +129,7 @@ class Atop(System):
             augment=bool(at.augment) and self.parts.codec.exact,
         )
 
-    def measure(self, stage: Stage, state: AtopState, batch: Batch) -> Capacity:
+    def measure(self, stage: Stage, state: PartialState, batch: Batch) -> Capacity:
         """Nothing is rendered."""
         return Capacity(None)
 
@@ -142,23 +142,25 @@ class Atop(System):
             accumulate=accumulate,
         )
 
-    def between(self, stage: Stage, step: int) -> Callable[[AtopState, Array], AtopState] | None:
+    def between(self, stage: Stage, step: int) -> Callable[[PartialState, Array], PartialState] | None:
         """Nothing."""
         return None
 
-    def end(self, stage: Stage, state: AtopState) -> AtopState:
+    def end(self, stage: Stage, state: PartialState) -> PartialState:
         """After pictures, their average with a motion module that has not moved yet."""
         following = [each for each in self.stages if each.first_step == stage.last_step]
         if not following:
             return state
-        return begin_stage(state.step, averaged(state, stage.name), following[0], self.options)
+        return begin_stage(
+            state.step, partial.averaged(state, trained(state.params, stage.name)), following[0], self.options
+        )
 
-    def histograms(self, state: AtopState) -> dict[str, np.ndarray]:
+    def histograms(self, state: PartialState) -> dict[str, np.ndarray]:
         """What the deepest motion module adds."""
         return dict(motion=np.asarray(state.params.motion[len(state.params.motion) // 2].out.kernel, np.float32))
 
     def _differentiate(
-        self, stage: Stage, state: AtopState, batch: Drawn, fixed: Mapping[str, Any], key: Array
+        self, stage: Stage, state: PartialState, batch: Drawn, fixed: Mapping[str, Any], key: Array
     ) -> tuple[Part, Array]:
         keys = jax.vmap(lambda seed: jax.random.fold_in(key, seed))(batch.seeds)
         samples, at, form = batch.batch, self.options, self.backbone.form
@@ -168,30 +170,26 @@ class Atop(System):
         condition = drop_condition(samples.condition, drop_keys, fixed["empty"], rate=at.drop, form=form)
         samples = MotionBatch(samples.video, condition)
         how: Any = dict(attend=at.attend, remat=bool(at.remat), moving=stage.name == MOTION)
+        chosen = trained(state.params, stage.name)
 
         def loss(arrays: tuple[Array, ...]) -> tuple[Array, Any]:
-            params = put_trained(state.params, arrays, stage.name)
+            params = partial.put(state.params, arrays, chosen)
             errors = denoising_errors(params, samples, keys, config=self.backbone.config, form=form, **how)
             return errors.loss, errors
 
-        (total, errors), gradients = jax.value_and_grad(loss, has_aux=True)(take_trained(state.params, stage.name))
+        (total, errors), gradients = jax.value_and_grad(loss, has_aux=True)(partial.take(state.params, chosen))
         # Three channels of the last frame of the first view, as it is and as it is seen through the noise.
         first = jnp.stack([samples.video[0, 0, -1, ..., :3], errors.video[0, 0, -1, ..., :3]])
         return Part(means=(gradients, total, errors.data), sums=()), jnp.clip((first + 1) / 2, 0, 1)
 
-    def _update(self, stage: Stage, state: AtopState, total: Part, preview: Array) -> tuple[AtopState, Metrics]:
+    def _update(self, stage: Stage, state: PartialState, total: Part, preview: Array) -> tuple[PartialState, Metrics]:
         gradients, loss, data = total.means
-        arrays = take_trained(state.params, stage.name)
-        updates, optimizer = build_optimizer(self.options, stage).update(gradients, state.optimizer, arrays)
-        arrays = optax.apply_updates(arrays, updates)
-        # As a mean over few steps at first, so that what training began with is soon forgotten.
+        chosen, optimizer = trained(state.params, stage.name), build_optimizer(self.options, stage)
         taken = state.step - stage.first_step
-        rate = jnp.minimum(self.options.average, (1 + taken) / (10 + taken))
-        average = tuple((rate * old + (1 - rate) * new).astype(new.dtype) for old, new in zip(state.average, arrays))
-        params = put_trained(state.params, arrays, stage.name)
+        stepped = partial.advance(state, gradients, chosen, optimizer, share=self.options.average, taken=taken)
         psnr = -10 * jnp.log10(jnp.maximum(data / 4, 1e-12))  # of latents in -1..1
         metrics = Metrics(loss, dict(data=data), psnr, jnp.zeros([], jnp.int32), preview)
-        return AtopState(state.step + 1, params, optimizer, average), metrics
+        return stepped, metrics
 
 
 def check_fit(config: Mapping[str, Any], backbone: Backbone, codec: Codec, text_dim: int) -> None:
@@ -220,23 +218,14 @@ def list_stages(options: Mapping[str, Any]) -> tuple[Stage, ...]:
 
 
 def build_optimizer(options: Mapping[str, Any], stage: Stage) -> optax.GradientTransformation:
-    """Adam on gradients of bounded length, its rate growing at first and falling with a cosine."""
-    steps, peak = stage.last_step - stage.first_step, float(options["rates"][stage.name])
-    warm = max(1, round(WARM * steps))
-    schedule = optax.warmup_cosine_decay_schedule(peak / warm, peak, warm, max(steps, warm + 1), LAST * peak)
-    return optax.chain(optax.clip_by_global_norm(options["clip"]), optax.adam(schedule, b2=0.99))
+    """Of a stage."""
+    steps = stage.last_step - stage.first_step
+    return partial.build_optimizer(steps, float(options["rates"][stage.name]), options["clip"])
 
 
-def averaged(state: AtopState, stage: str) -> GeneratorParams:
-    """The model with the average of what its stage trains."""
-    return put_trained(state.params, state.average, stage)
-
-
-def begin_stage(step: Array, params: GeneratorParams, stage: Stage, options: Mapping[str, Any]) -> AtopState:
-    """A state at the first step of a stage; it shares no array with what it was made of, for steps consume it."""
-    params = jax.tree.map(jnp.copy, params)
-    arrays = take_trained(params, stage.name)
-    return AtopState(step, params, build_optimizer(options, stage).init(arrays), tuple(jnp.copy(x) for x in arrays))
+def begin_stage(step: Array, params: GeneratorParams, stage: Stage, options: Mapping[str, Any]) -> PartialState:
+    """A state at the first step of a stage."""
+    return partial.begin(step, params, trained(params, stage.name), build_optimizer(options, stage))
 
 
 def stage_at(options: Mapping[str, Any], step: int) -> Stage:
@@ -245,12 +234,12 @@ def stage_at(options: Mapping[str, Any], step: int) -> Stage:
     return next((each for each in stages if step < each.last_step), stages[-1])
 
 
-def make_template(options: Mapping[str, Any], backbone: Backbone, step: int) -> AtopState:
+def make_template(options: Mapping[str, Any], backbone: Backbone, step: int) -> PartialState:
     """Shapes and types of a state after `step` steps."""
 
-    def begin(key: Array, arrays: Any) -> AtopState:
+    def begin(key: Array, arrays: Any) -> PartialState:
         params = GeneratorParams(arrays, init_motion(key, backbone.config))
         return begin_stage(jnp.zeros([], jnp.int32), params, stage_at(options, step), options)
 
-    shapes: AtopState = jax.eval_shape(begin, jax.random.key(0), backbone.shapes())
+    shapes: PartialState = jax.eval_shape(begin, jax.random.key(0), backbone.shapes())
     return shapes

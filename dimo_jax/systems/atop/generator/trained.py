@@ -17,7 +17,8 @@ from dimo_jax.data.articulated.videos import AZIMUTHS, ELEVATION
 from dimo_jax.diffusion.ddim import Predict
 from dimo_jax.diffusion.noise import Prediction
 from dimo_jax.training.checkpoints import Checkpoints
-from dimo_jax.training.config_file import load_config
+from dimo_jax.training.config_file import find_trained, is_of, load_config
+from dimo_jax.training.partial import averaged
 
 from .generator import Generator
 from .model import Condition, GeneratorParams
@@ -25,8 +26,8 @@ from .parts import Backbone
 from .reference import make_condition
 from .sampling import draw, guided_prediction
 from .slots import build_backbone, build_parts
-from .state import put_trained
 from .system import make_template, stage_at
+from .training import trained
 
 SYSTEM = "dimo_jax.systems.atop.generator.system:Atop"
 
@@ -89,11 +90,6 @@ class TrainedGenerator(Generator):
         return draw(self.params, key, condition, self.empty_text, **how)[0]
 
 
-def is_atop(config: Mapping[str, Any]) -> bool:
-    """Whether a config is one of configs/atop.py."""
-    return bool((config.get("system") or {}).get("fn") == SYSTEM)
-
-
 def load_generator(source: str | Path | ConfigDict) -> Generator:
     """The model that a run of configs/atop.py trained, with the average of its weights, as it last was saved.
 
@@ -104,9 +100,9 @@ def load_generator(source: str | Path | ConfigDict) -> Generator:
       UserError: no such run, one that has saved nothing, or a damaged one.
     """
     given = source if isinstance(source, ConfigDict) else None
-    workdir = Path(find_run(given) if given is not None else str(source))
+    workdir = Path(source if given is None else find_trained(given, SYSTEM, "atop"))
     config = load_config(workdir)
-    if not is_atop(config):
+    if not is_of(config, SYSTEM):
         raise UserError(f"--workdir={workdir}: holds no run of configs/atop.py, expected one")
     checkpoints = Checkpoints(workdir)
     if not checkpoints.steps():
@@ -117,23 +113,7 @@ def load_generator(source: str | Path | ConfigDict) -> Generator:
     return make_generator(config, jax.tree.map(jnp.asarray, found[1]), found[0])
 
 
-def find_run(config: ConfigDict) -> str:
-    """The workdir that a config for asking names.
-
-    Raises:
-      UserError: it is of another system, or names none that is there.
-    """
-    if not is_atop(config):
-        raise UserError("--config: found no config of ATOP's generator, expected configs/atop.py")
-    found, expected = str(config.atop.trained), "the workdir of a run of configs/atop.py (no weights are shipped)"
-    if not found:
-        raise UserError(f"config.atop.trained: not given, expected {expected}")
-    if not Path(found).is_dir():
-        raise UserError(f"config.atop.trained: no such folder ({found}), expected {expected}")
-    return found
-
-
 def make_generator(config: Mapping[str, Any], state: Any, step: int) -> TrainedGenerator:
     """What draws with the averaged weights of a state after `step` steps."""
     stage = stage_at(config["atop"], step)
-    return TrainedGenerator(config, put_trained(state.params, state.average, stage.name))
+    return TrainedGenerator(config, averaged(state, trained(state.params, stage.name)))
