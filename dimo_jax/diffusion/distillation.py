@@ -84,7 +84,9 @@ def distillation_gradient(
     return jax.lax.stop_gradient(WEIGHTS[weight](alpha) * (found - noise))
 
 
-def separate(predict: Predict, sample: Array) -> tuple[Callable[[list[Array], Array, Array], Array], list[Array]]:
+def separate(
+    predict: Predict, sample: Array | jax.ShapeDtypeStruct
+) -> tuple[Callable[[list[Array], Array, Array], Array], list[Array]]:
     """A network's function, and the arrays that it holds.
 
     What a program closes over becomes a constant of it, which no compiler bears of a large network; so arrays are
@@ -92,7 +94,7 @@ def separate(predict: Predict, sample: Array) -> tuple[Callable[[list[Array], Ar
 
     Args:
       predict: the network, which is only traced.
-      sample: a noisy sample as it will get it.
+      sample: a noisy sample as it will get it, or its shape.
     """
     traced = jax.make_jaxpr(predict)(sample, jnp.zeros((), jnp.int32))
 

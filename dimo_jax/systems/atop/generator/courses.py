@@ -26,7 +26,7 @@ from dimo_jax.systems.atop.seen.course import Course, slide_to, to_poses
 from dimo_jax.systems.atop.seen.paper import propose_lines
 from dimo_jax.systems.atop.seen.splats import Blend, composite
 
-from .latents import LatentScene, RigidMoves, draw_video, pose_moves
+from .latents import LatentScene, RigidMoves, draw_video, pose_moves, shape_video
 
 TURNS = (0.5, 1.0, 1.6, 2.3)  # radians at the end of a course, both ways
 SLIDES = (0.1, 0.2, 0.35)  # object diagonals, likewise
@@ -107,8 +107,8 @@ def measure_losses(
     Returns:
       [M,2 * draws * timesteps].
     """
-    first = draw_video(scene, jax.tree.map(lambda each: each[0], moves), cameras, blend=blend)
-    call, arrays = separate(predict, first)
+    first = jax.tree.map(lambda each: each[0], moves)
+    call, arrays = separate(predict, shape_video(scene, first, cameras))
 
     @jax.jit
     def run(moves: RigidMoves, given: tuple[LatentScene, Camera, list[Array]], rows: tuple[Array, Array]) -> Array:

@@ -197,6 +197,12 @@ def draw_video(scene: LatentScene, moves: Moves, cameras: Camera, *, blend: Blen
     return jnp.moveaxis(jax.lax.map(draw_frame, (clouds, quats)), 0, 1)
 
 
+def shape_video(scene: LatentScene, moves: Moves, cameras: Camera) -> jax.ShapeDtypeStruct:
+    """Shape and type of what `draw_video` draws, without drawing it."""
+    shape: jax.ShapeDtypeStruct = jax.eval_shape(partial(draw_video, cameras=cameras), scene, moves)
+    return shape
+
+
 def distill(
     predict: Predict,
     key: Array,
@@ -255,7 +261,7 @@ def distill_each(
     near = None
     if isinstance(starts[0], FreeMoves) and stiffness:
         near = find_neighbors(np.asarray(scene.gaussians.means[-scene.num_moving :]))
-    call, arrays = separate(predict, draw_video(scene, starts[0], cameras, blend=blend))
+    call, arrays = separate(predict, shape_video(scene, starts[0], cameras))
     options: Any = dict(weight=weight, prediction=prediction)
     given = (scene, cameras, arrays, near)  # handed to the program, which so is the same for all objects
 

@@ -22,6 +22,7 @@ from .outputs import Form, predict_latents
 LEARNING_RATE = 5e-4  # Adam, 20,000 steps (Sec. 4.4.3)
 PICTURES, MOTION = "pictures", "motion"
 STAGES = (PICTURES, MOTION)
+PICTURE_FIELDS = ("image", "picture")  # of a condition
 LEAST_NOISE = 0.2  # share of noise in the variance below which a sample counts less, of a form that says changes
 
 
@@ -110,11 +111,9 @@ def without_condition(condition: Condition, empty_text: Array, form: Form) -> Co
     text = jnp.broadcast_to(empty_text, condition.text.shape)
     if form.change:
         return condition.replace(text=text, masks=jnp.zeros_like(condition.masks))
-    nothing: Any = {name: None if (x := getattr(condition, name)) is None else jnp.zeros_like(x) for name in _PICTURES}
+    pictures = {name: getattr(condition, name) for name in PICTURE_FIELDS}
+    nothing: Any = {name: None if x is None else jnp.zeros_like(x) for name, x in pictures.items()}
     return condition.replace(text=text, **nothing)
-
-
-_PICTURES = ("image", "picture")
 
 
 def motion_loss(
