@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from support.engine import take_steps
 
 from dimo_jax.configs.static import get_config
 from dimo_jax.data.sources import load
@@ -19,14 +20,6 @@ def setting():
     config.static.phases = ((0, 16), (3, 32))
     config.log_every = 2
     return config, load(config.data)
-
-
-def take_steps(trainer, state, count):
-    losses = []
-    for _ in range(count):
-        state, metrics = trainer.step(state, trainer.next_batch())
-        losses.append(float(trainer.on_host(metrics).loss))
-    return state, losses
 
 
 @pytest.fixture(scope="module")

@@ -2,16 +2,13 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.bert_folder import write_folder
+from support.engine import compute_the_same_on_two_devices, go_on_to_the_bit, make, take_steps
 from support.tiny_clips import write_tiny_clips
 from support.wan_files import TINY, diffusers_config, random_arrays, write_transformer
 
@@ -20,7 +17,7 @@ from dimo_jax.core.errors import UserError
 from dimo_jax.data.clips import ClipShards
 from dimo_jax.data.sources import load
 from dimo_jax.networks.wan.vae import build_params
-from dimo_jax.runs.build import build_system, make_trainer
+from dimo_jax.runs.build import build_system
 from dimo_jax.systems.animax.batches import encode_batch
 from dimo_jax.systems.animax.loss import flow_errors
 from dimo_jax.systems.animax.parts import wan_codec
@@ -55,33 +52,8 @@ def folder(tmp_path_factory):
     return root
 
 
-def take_steps(trainer, state, count):
-    losses = []
-    for _ in range(count):
-        state, metrics = trainer.step(state, trainer.next_batch())
-        losses.append(float(trainer.on_host(metrics).loss))
-    return state, losses
-
-
-def make(config):
-    return make_trainer(config, load(config.data))
-
-
 def test_another_trainer_goes_on_to_the_bit(folder):
-    config = make_config(folder)
-    whole = make(config)
-    state, losses = take_steps(whole, whole.init(), 4)
-    expected = jax.device_get(state)
-    whole.close()
-    first = make(config)
-    state, before = take_steps(first, first.init(), 2)
-    kept, notes = jax.device_get(first.on_host(state)), first.notes()
-    first.close()
-    second = make(config)
-    state, after = take_steps(second, second.resume(kept, notes), 2)
-    second.close()
-    assert before + after == losses
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), expected)
+    go_on_to_the_bit(make_config(folder))
 
 
 def test_it_learns_and_at_first_says_the_still(folder):
@@ -134,37 +106,13 @@ def test_the_papers_two_stages_around_a_backbone_from_files(folder, tmp_path):
     )
 
 
-SCRIPT = """
-import json, sys, jax, numpy as np
-sys.path.insert(0, {tests!r})
-from pathlib import Path
-from systems.animax.test_animax_system import make, make_config, take_steps
-config = make_config(Path(sys.argv[1]))
-losses, kernels = [], []
-for devices, accumulate in ((1, 2), (2, 1)):
-    config.num_devices, config.batch.accumulate = devices, accumulate
-    trainer = make(config)
-    state, found = take_steps(trainer, trainer.init(), 3)
-    trainer.check_equal(state)
-    losses.append(found)
-    kernels.append(np.asarray(trainer.on_host(state).params.backbone.patch.kernel))
-    trainer.close()
-print(json.dumps([losses, float(np.abs(kernels[0] - kernels[1]).max())]))
-"""
+def watch(state):
+    """What two devices are compared by."""
+    return state.params.backbone.patch.kernel
 
 
 def test_two_devices_compute_what_one_does(folder):
-    tests = str(Path(__file__).resolve().parents[2])
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # as `quick_compile`
-    script = SCRIPT.format(tests=tests)
-    found = subprocess.run(
-        [sys.executable, "-c", script, str(folder)], env=environment, capture_output=True, text=True, check=False
-    )
-    assert found.returncode == 0, found.stderr[-2000:]
-    (one, two), away = json.loads(found.stdout.splitlines()[-1])
-    np.testing.assert_allclose(one, two, rtol=1e-5)
-    assert away < 1e-5
+    compute_the_same_on_two_devices("systems.animax.test_animax_system", folder, count=3)
 
 
 def test_what_does_not_fit_is_said_by_its_key(folder, tmp_path):

@@ -3,10 +3,6 @@
 import dataclasses
 import functools
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from support.bert_folder import write_folder
+from support.engine import compute_the_same_on_two_devices, go_on_to_the_bit
 from support.imagedream_files import FILED, random_arrays, write_unet, write_vae
 
 from dimo_jax.apps import articulate, train
@@ -24,7 +21,7 @@ from dimo_jax.data.articulated.categories import make_shape
 from dimo_jax.data.articulated.films import Films, film_all
 from dimo_jax.data.articulated.videos import film
 from dimo_jax.data.sources import load
-from dimo_jax.runs.build import build_system, make_trainer
+from dimo_jax.runs.build import build_system
 from dimo_jax.systems.atop.generator import courses
 from dimo_jax.systems.atop.generator.batches import augment, film_cameras
 from dimo_jax.systems.atop.generator.joints import imagine
@@ -66,42 +63,13 @@ def workdir(folder):
     return folder / "run"
 
 
-def take_steps(trainer, state, count):
-    losses = []
-    for _ in range(count):
-        state, metrics = trainer.step(state, trainer.next_batch())
-        losses.append(float(trainer.on_host(metrics).loss))
-    return state, losses
-
-
-def make(config):
-    return make_trainer(config, load(config.data))
-
-
 def test_another_trainer_goes_on_to_the_bit_through_both_stages(folder):
-    config = make_config(folder)
-    whole = make(config)
-    state, losses = take_steps(whole, whole.init(), 4)
-    expected = jax.device_get(state)
-    whole.close()
-    first = make(config)
-    begun = first.init()
-    start = jax.device_get(begun.params)
-    state, before = take_steps(first, begun, 2)
-    kept, notes = jax.device_get(first.on_host(state)), first.notes()
-    first.close()
-    second = make(config)
-    state, after = take_steps(second, second.resume(kept, notes), 2)
-    assert jax.tree.map(np.shape, kept) == jax.tree.map(lambda x: x.shape, second.system.template(2))
-    second.close()
-    assert before + after == losses
-    end = jax.device_get(state)
-    jax.tree.map(np.testing.assert_array_equal, end, expected)
+    start, middle, end = (state.params for state in go_on_to_the_bit(make_config(folder)))
     # Pictures move the image model alone, motions the module alone.
-    jax.tree.map(np.testing.assert_array_equal, kept.params.motion, start.motion)
-    assert np.abs(kept.params.backbone.last.kernel - start.backbone.last.kernel).max() > 0
-    jax.tree.map(np.testing.assert_array_equal, end.params.backbone, kept.params.backbone)
-    assert all(np.abs(each.out.kernel).max() > 0 for each in end.params.motion)
+    jax.tree.map(np.testing.assert_array_equal, middle.motion, start.motion)
+    assert np.abs(middle.backbone.last.kernel - start.backbone.last.kernel).max() > 0
+    jax.tree.map(np.testing.assert_array_equal, end.backbone, middle.backbone)
+    assert all(np.abs(each.out.kernel).max() > 0 for each in end.motion)
 
 
 def test_at_first_it_draws_the_still(folder):
@@ -138,37 +106,13 @@ def test_asked_for_changes_it_learns_them(folder):
     assert losses[-1] < 0.6 * losses[0]
 
 
-SCRIPT = """
-import json, sys, jax, numpy as np
-sys.path.insert(0, {tests!r})
-from pathlib import Path
-from systems.atop.test_atop_system import make, make_config, take_steps
-config = make_config(Path(sys.argv[1]), stages=("motion",))
-losses, kernels = [], []
-for devices, accumulate in ((1, 2), (2, 1)):
-    config.num_devices, config.batch.accumulate = devices, accumulate
-    trainer = make(config)
-    state, found = take_steps(trainer, trainer.init(), 2)
-    trainer.check_equal(state)
-    losses.append(found)
-    kernels.append(np.asarray(trainer.on_host(state).params.motion[0].out.kernel))
-    trainer.close()
-print(json.dumps([losses, float(np.abs(kernels[0] - kernels[1]).max())]))
-"""
+def watch(state):
+    """What two devices are compared by."""
+    return state.params.motion[0].out.kernel
 
 
 def test_two_devices_compute_what_one_does(folder):
-    tests = str(Path(__file__).resolve().parents[2])
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # as `quick_compile`
-    script = SCRIPT.format(tests=tests)
-    found = subprocess.run(
-        [sys.executable, "-c", script, str(folder)], env=environment, capture_output=True, text=True, check=False
-    )
-    assert found.returncode == 0, found.stderr[-2000:]
-    (one, two), away = json.loads(found.stdout.splitlines()[-1])
-    np.testing.assert_allclose(one, two, rtol=1e-5)
-    assert away < 1e-5
+    compute_the_same_on_two_devices("systems.atop.test_atop_system", folder, count=2, stages=("motion",))
 
 
 def test_a_run_ends_with_films_and_its_model_is_loaded(workdir, folder):
