@@ -3,6 +3,7 @@
     python -m bench.compile --target=h100 --preset=demo                        # all programs, one device
     python -m bench.compile --target=h100 --preset=paper --phase=512 --programs=stage2_512 --out=paper.json
     python -m bench.compile --target=v5e --preset=demo --devices=8             # the steps, under pmap
+    python -m bench.compile --target=a100 --system=atop --programs=motion      # ImageDream's size, without its weights
 
 Nothing runs: memory, machine code and counts are those of the compiled program, times are estimates (docs/hardware.md).
 The compilers come from PyPI into an environment of their own in $DIMO_JAX_CACHE, on first use.
@@ -25,7 +26,8 @@ from dimo_jax.core.errors import UserError
 from dimo_jax.runtime.files import write_json
 
 TARGET = flags.DEFINE_string("target", "h100", f"what to compile for: {', '.join(TARGETS)}")
-PRESET = flags.DEFINE_string("preset", "paper", "preset of configs/dimo.py")
+SYSTEM = flags.DEFINE_enum("system", "dimo", list(supervise.SYSTEMS), "whose configs/SYSTEM.py, and programs")
+PRESET = flags.DEFINE_string("preset", "", "preset of it; default: paper, wan or imagedream")
 PHASE = flags.DEFINE_integer("phase", 0, "steps of this resolution only, in pixels; 0: of all")
 DEVICES = flags.DEFINE_integer("devices", 1, "1 or 8; with several, the steps alone, under pmap")
 PROGRAMS = flags.DEFINE_list("programs", [], "some programs by name; default: all")
@@ -63,14 +65,13 @@ def main(argv: list[str]) -> None:
     if OUT.value and not Path(OUT.value).resolve().parent.is_dir():
         raise UserError(f"--out={OUT.value}: no such folder, expected a file in one that exists")
     changes = read_changes(SET.value)
-    arguments = dict(
-        preset=PRESET.value, changes=changes, num_devices=DEVICES.value, phase=PHASE.value, pairs=PAIRS.value
-    )
-    job = Job(target, DEVICES.value, tuple(PROGRAMS.value), arguments, limit_s=LIMIT.value)
+    source, preset = supervise.SYSTEMS[SYSTEM.value]
+    preset = PRESET.value or preset
+    arguments = dict(preset=preset, changes=changes, num_devices=DEVICES.value, phase=PHASE.value, pairs=PAIRS.value)
+    job = Job(target, DEVICES.value, tuple(PROGRAMS.value), arguments, source, limit_s=LIMIT.value)
     python = make_environment(target.platform)
-    print(
-        f"{target.kind} x {DEVICES.value}, preset {PRESET.value}; compiled by {', '.join(PACKAGES[target.platform])}\n"
-    )
+    what = f"{target.kind} x {DEVICES.value}, preset {preset} of configs/{SYSTEM.value}.py"
+    print(f"{what}; compiled by {', '.join(PACKAGES[target.platform])}\n")
 
     def tell(name: str, found: dict[str, Any]) -> None:
         print("\n".join(report.describe(name, found, report.complete(found, target))), flush=True)
@@ -79,7 +80,8 @@ def main(argv: list[str]) -> None:
     print("\n" + "\n".join(report.table(results)))
     faults = report.find_faults(results)
     if OUT.value:
-        facts = dict(target=target.name, kind=target.kind, devices=DEVICES.value, preset=PRESET.value, changes=changes)
+        facts = dict(target=target.name, kind=target.kind, devices=DEVICES.value, preset=preset, changes=changes)
+        facts["system"] = SYSTEM.value
         write_json(facts | dict(versions=PACKAGES[target.platform], programs=results, faults=faults), Path(OUT.value))
     if faults:
         raise UserError(faults[0] + (f"; and {len(faults) - 1} more" if len(faults) > 1 else ""))

@@ -22,6 +22,9 @@ from bench.compile.targets import GIB, TPU_TOPOLOGIES, Target, describe_gpu
 from dimo_jax.runtime.platforms import building_for
 from dimo_jax.training.memory import need_of, refusal
 
+# Of products too large for XLA's own kernels, which a device would try and, finding none, leave to cuBLAS.
+NO_CONFIG = "Failed to get configs"
+
 
 @dataclasses.dataclass(frozen=True)
 class Traced:
@@ -94,7 +97,13 @@ def compile_program(traced: Traced, target: Target) -> Compiled:
         if target.platform == "gpu":
             # Autotuning would run kernels. The dump says with how much shared memory kernels are launched.
             options = {"xla_gpu_autotune_level": "0", "xla_dump_to": folder}
-        executable = traced.lower().compile(compiler_options=options)
+        lowered = traced.lower()
+        try:
+            executable = lowered.compile(compiler_options=options)
+        except jax.errors.JaxRuntimeError as error:
+            if NO_CONFIG not in str(error):
+                raise
+            executable = lowered.compile(compiler_options={**options, "xla_gpu_enable_triton_gemm": False})
         seconds = traced.seconds + time.perf_counter() - start
         thunks = "".join(path.read_text() for path in Path(folder).glob("*thunk_sequence.txt"))
     cpu_s = _processor_time() - processor

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from ml_collections import ConfigDict
 
 from bench.compile.programs import Program, list_programs
 from dimo_jax.configs.dimo import get_config
@@ -16,8 +18,17 @@ def list_of_preset(*, preset: str, changes: Mapping[str, Any], **how: Any) -> li
     Raises:
       UserError: no such preset or key, besides.
     """
+    return list_programs(read_preset(get_config, preset, changes), **how)
+
+
+def read_preset(get: Callable[[str], ConfigDict], preset: str, changes: Mapping[str, Any]) -> ConfigDict:
+    """The config of a preset with changes.
+
+    Raises:
+      UserError: no such preset or key.
+    """
     try:
-        config = get_config(preset)
+        config = get(preset)
     except ValueError as error:
         raise UserError(f"--preset={preset}: {error}") from error
     for key, value in changes.items():
@@ -26,4 +37,4 @@ def list_of_preset(*, preset: str, changes: Mapping[str, Any], **how: Any) -> li
                 config.update_from_flattened_dict({key: value})
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"--set={key}={value}: {error}") from error
-    return list_programs(config, **how)
+    return config

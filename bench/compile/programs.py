@@ -124,7 +124,7 @@ def _list_steps(
             continue
         state = _state_of(system, stage)
         buffers = _choose_buffers(config, state, pairs)
-        per_device = _replicate(state, layout), _replicate(shapes_of(system.fixed(stage)), layout)
+        per_device = replicate_shapes(state, layout), replicate_shapes(shapes_of(system.fixed(stage)), layout)
         for size in sorted({min(size, dataset.cameras.height) for _, size in stage.phases}):
             if phase and size != phase:
                 continue
@@ -167,7 +167,8 @@ def _choose_buffers(config: ConfigDict, state: Any, pairs: int) -> Capacity:
     return Capacity(known or first_capacity(state.alive.shape[0], implementation))
 
 
-def _replicate(tree: Any, layout: parallel.Layout) -> Any:
+def replicate_shapes(tree: Any, layout: parallel.Layout) -> Any:
+    """Shapes of one copy per device."""
     leading = (layout.num_devices,) * layout.is_mapped
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*leading, *x.shape), x.dtype), tree)
 

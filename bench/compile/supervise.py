@@ -20,7 +20,12 @@ from bench.compile.worker import MARK
 from dimo_jax.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-PRESET = "bench.compile.preset:list_of_preset"
+# What lists the programs of a system, "module:function", and the preset of which there is most to know.
+SYSTEMS = {
+    "dimo": ("bench.compile.preset:list_of_preset", "paper"),
+    "animax": ("bench.compile.generators:list_animax", "wan"),
+    "atop": ("bench.compile.generators:list_atop", "imagedream"),
+}
 _ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1", "TPU_SKIP_MDS_QUERY": "1"}
 _ENVIRONMENT |= {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}  # no chip is used, so that several may compile at a time
 _START_S = 600.0  # until the programs are known
@@ -34,7 +39,7 @@ class Job:
     num_devices: int
     names: tuple[str, ...]  # of programs; () for all
     arguments: Mapping[str, Any]  # of `source`, as JSON has them
-    source: str = PRESET  # "module:function" that lists programs
+    source: str = SYSTEMS["dimo"][0]  # "module:function" that lists programs
     limit_s: float = 600.0  # for each program
 
 

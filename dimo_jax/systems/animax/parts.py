@@ -76,8 +76,13 @@ def wan_codec(*, weights: str = "") -> Codec:
     path = check_path(weights, "animax.codec.weights", "Wan 2.1's autoencoder, such as Wan2.1-T2V-1.3B-Diffusers/vae")
     beside = (path if path.is_dir() else path.parent) / "config.json"
     config = VaeConfig() if path.suffix == ".pth" or not beside.is_file() else read_vae_config(beside)
+    return wan_codec_of(config, lambda: vae.load_vae(path)[0])
+
+
+def wan_codec_of(config: VaeConfig, load: Callable[[], vae.VaeParams]) -> Codec:
+    """The same of given sizes, whose arrays `load` brings."""
     return Codec(
-        load=lambda: vae.load_vae(path)[0],
+        load=load,
         encode=lambda arrays, pictures: vae.encode(arrays, _to_signed(pictures), config=config),
         decode=lambda arrays, latents: _to_pictures(vae.decode(arrays, latents)),
         channels=config.z_dim,

@@ -205,7 +205,7 @@ def small(
         resampler_heads=1,
         groups=groups,
     )
-    return Backbone(config, form, lambda key: unet.init_params(key, config), lambda: _shapes(config, jnp.float32))
+    return Backbone(config, form, lambda key: unet.init_params(key, config), lambda: shape_unet(config, jnp.float32))
 
 
 def imagedream(*, weights: str = "", prediction: Prediction = "epsilon") -> Backbone:
@@ -223,10 +223,11 @@ def imagedream(*, weights: str = "", prediction: Prediction = "epsilon") -> Back
     beside = (path if path.is_dir() else path.parent) / "config.json"
     config = UNetConfig() if path.suffix == ".pt" or not beside.is_file() else read_config(beside)
     begin = lambda key: unet.load_unet(path)[0]  # noqa: E731
-    return Backbone(config, Form(prediction), begin, lambda: _shapes(config, jnp.bfloat16))
+    return Backbone(config, Form(prediction), begin, lambda: shape_unet(config, jnp.bfloat16))
 
 
-def _shapes(config: UNetConfig, dtype: Any) -> unet.UNetParams:
+def shape_unet(config: UNetConfig, dtype: Any) -> unet.UNetParams:
+    """Shapes and types of a UNet's arrays."""
     arrays = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in expected_shapes(config).items()}
     found: unet.UNetParams = jax.eval_shape(lambda each: unet.build_params(each, config, dtype), arrays)
     return found
