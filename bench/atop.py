@@ -1,13 +1,14 @@
 """How good drawn films of a part's motion are, beside the still, on made objects that training has not seen.
 
-    python -m bench.atop --workdir=RUN --out=FILE.json [--categories=drawer,oven] [--seeds=1000,1001]
+    python -m bench.atop --workdir=RUN[,RUN] --out=FILE.json [--categories=drawer,oven] [--seeds=1000,1001]
         [--steps=N] [--guidance=X] [--sheet=FILE.png] [--fvd] [--levels] [--control]
 
 Rows are `still`, the rest state again and again, and `drawn`, what the run in RUN draws from rest state, mask and
-sentence, with one seed. Columns, means over all views and all frames but the first, on white, beside the truth at the
-resolution of the model's latents: `psnr`, `moving` (PSNR of the places alone that the truth changes), `lpips` (VGG),
-`moved` (how much is changed where the truth changes, 1 for the truth) and with `--fvd` the FVD of all videos, which
-takes 9 frames or more.
+sentence, with one seed; of several runs, such as of other seeds, their mean and standard deviation. Columns, means
+over all views and all frames but the first, on white, beside the truth at the resolution of the model's latents:
+`psnr`, `moving` (PSNR of the places alone that the truth changes), `lpips` (VGG), `moved` (how much is changed where
+the truth changes, 1 for the truth) and with `--fvd` the FVD of all videos, every view one; frames are shown twice or
+more often where there are fewer than the 10 of ATOP's, as I3D takes no fewer than 9.
 
 `--levels` says what one look at the noisy truth leaves of the still's error (mean square, latents, all frames but the
 first), by timestep: 1 is the still, 0 the truth. It is what score distillation hears, where `drawn` is what sampling
@@ -47,6 +48,7 @@ from dimo_jax.systems.atop.generator.trained import load_generator
 from dimo_jax.views.atop_outcome import draw_film, lay_films
 
 TIMESTEPS = (999, 800, 600, 400, 200, 20)
+FVD_FRAMES = 10
 CHANGED = 0.05  # of white, the least difference from the rest state that is a change
 
 
@@ -167,48 +169,77 @@ def average(rows: Sequence[dict[str, Any]], name: str) -> dict[str, float]:
 
 
 def measure_fvd(films: Sequence[np.ndarray]) -> dict[str, float]:
-    """FVD of still and drawn films beside the true ones, every view a video."""
+    """FVD of still and drawn films beside the true ones, every view a video, of `FVD_FRAMES` frames at least."""
+    held = -(-FVD_FRAMES // films[0].shape[1])
+    films = [np.repeat(each, held, axis=1) for each in films]
     truth, drawn = ([over_white(each).astype(np.float32) / 255 for each in films[start::2]] for start in (0, 1))
     still = [np.repeat(each[:, :1], each.shape[1], axis=1) for each in truth]
     features = [video_features(np.concatenate(each)) for each in (truth, still, drawn)]
     return dict(still=frechet_distance(features[1], features[0]), drawn=frechet_distance(features[2], features[0]))
 
 
+def judge_run(workdir: str, options: argparse.Namespace) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """The figures of a run, and the films that were compared.
+
+    Raises:
+      UserError: there is no such run.
+    """
+    generator, categories = load_generator(workdir), options.categories.split(",")
+    seeds = [int(each) for each in options.seeds.split(",")]
+    how = dict(num_steps=options.steps, guidance=options.guidance)
+    found = compare(generator, categories, seeds, **how)
+    films, rows = found["films"], found["rows"]
+    result: dict[str, Any] = dict(workdir=workdir) | {name: average(rows, name) for name in ("still", "drawn")}
+    result |= dict(rows=rows, **how)
+    if options.fvd:
+        result["fvd"] = measure_fvd(films)
+    if options.levels:
+        result["levels"] = see_through_noise(generator, categories, seeds)
+    if options.control:
+        result["control"], more = control(generator, seeds, **how)
+        films = films + more
+    return result, films
+
+
+def join_runs(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, tuple[float, float]]]:
+    """Mean and standard deviation over runs of what each has as a mean over objects."""
+    names = [name for name in ("still", "drawn", "fvd", "levels") if name in runs[0]]
+    values = {name: {key: [run[name][key] for run in runs] for key in runs[0][name]} for name in names}
+    return {
+        name: {key: (float(np.mean(each)), float(np.std(each))) for key, each in found.items()}
+        for name, found in values.items()
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", required=True, help="a run of configs/atop.py")
+    parser.add_argument("--workdir", required=True, help="runs of configs/atop.py, by comma")
     parser.add_argument("--out", required=True, help="the JSON file to write")
     parser.add_argument("--categories", default=",".join(CATEGORIES))
     parser.add_argument("--seeds", default=f"{HELD_OUT},{HELD_OUT + 1}", help="of objects; 1000 and on are held out")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=1.0)
-    parser.add_argument("--sheet", default="", help="a picture to write: truth above what is drawn")
+    parser.add_argument("--sheet", default="", help="a picture to write of the first run: truth above what is drawn")
     parser.add_argument("--fvd", action="store_true")
     parser.add_argument("--levels", action="store_true", help="what is seen through noise as well")
     parser.add_argument("--control", action="store_true", help="another drawer's mask as well")
     options = parser.parse_args()
+    runs: list[dict[str, Any]] = []
     try:
-        generator = load_generator(options.workdir)
-        seeds = [int(each) for each in options.seeds.split(",")]
-        how = dict(num_steps=options.steps, guidance=options.guidance)
-        found = compare(generator, options.categories.split(","), seeds, **how)
-        films, rows = found["films"], found["rows"]
-        result: dict[str, Any] = {name: average(rows, name) for name in ("still", "drawn")} | dict(rows=rows, **how)
-        if options.fvd:
-            result["fvd"] = measure_fvd(films)
-        if options.levels:
-            result["levels"] = see_through_noise(generator, options.categories.split(","), seeds)
-        if options.control:
-            result["control"], more = control(generator, seeds, **how)
-            films = films + more
+        for workdir in options.workdir.split(","):
+            run, films = judge_run(workdir, options)
+            if options.sheet and not runs:
+                write_png(lay_films(films), Path(options.sheet))
+            runs.append(run)
     except UserError as error:
         sys.exit(f"error: {error}")
-    for name in ("still", "drawn", "fvd", "levels", "control"):
-        if name in result:
-            print(name, result[name])
-    write_json(result, Path(options.out))
-    if options.sheet:
-        write_png(lay_films(films), Path(options.sheet))
+    joined = join_runs(runs)
+    for name, figures in joined.items():
+        print(f"{name:8s}" + ", ".join(f"{key} {mean:.3f} +- {spread:.3f}" for key, (mean, spread) in figures.items()))
+    for run in runs:
+        if options.control:
+            print("control", run["workdir"], run["control"])
+    write_json(dict(joined=joined, runs=runs), Path(options.out))
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ def get_config(preset: str = "demo") -> ConfigDict:
     config.atop.text = dict(fn=f"{PARTS}:sentence_text", bert="")
     config.atop.look = dict(fn=f"{PARTS}:patches", side=4)
     config.atop.category, config.atop.examples = "all", 8  # or one of data/articulated; objects of each, 1 to 8
+    config.atop.start = ""  # workdir of a run whose image model stages ("motion",) begin with; the backbone's own if ""
     config.atop.stages = ("pictures", "motion")
     config.atop.steps = dict(pictures=16_000, motion=16_000)
     config.atop.rates = dict(pictures=1.5e-3, motion=1.5e-3)  # of Adam

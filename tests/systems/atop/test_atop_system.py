@@ -32,6 +32,8 @@ from dimo_jax.systems.atop.generator.system import Atop
 from dimo_jax.systems.atop.generator.trained import load_generator, make_generator
 from dimo_jax.systems.atop.generator.training import denoising_errors, without_condition
 from dimo_jax.third_party.imagedream.unet import expected_shapes
+from dimo_jax.training.checkpoints import Checkpoints
+from dimo_jax.training.config_file import save_config
 from dimo_jax.training.parallel import Layout
 from dimo_jax.training.system import Capacity
 
@@ -136,6 +138,35 @@ def test_a_run_ends_with_films_and_its_model_is_loaded(workdir, folder):
     assert jax.eval_shape(predict, drawn[0], jnp.array(500)).shape == drawn[0].shape
     with pytest.raises(UserError, match="masks: no view sees the part"):
         generator.condition(told[0], 0 * told[1], *told[2:])
+
+
+def test_a_run_begins_with_the_image_model_of_another(workdir, folder, tmp_path):
+    first = load_generator(workdir)
+    config = make_config(folder, start=str(workdir), stages=("motion",))
+    Atop.check(config)
+    system = build_system(config, load(config.data))
+    begun = system.init(jax.random.key(0)).params
+    jax.tree.map(np.testing.assert_array_equal, begun.backbone, first.params.backbone)
+    assert all(np.abs(each.out.kernel).max() == 0 for each in begun.motion)
+    unfinished = tmp_path / "unfinished"
+    with Checkpoints(unfinished, owner=True) as checkpoints:
+        checkpoints.save(
+            1, jax.device_get(build_system(make_config(folder), load(config.data)).init(jax.random.key(0)))
+        )
+    save_config(make_config(folder), unfinished)
+    for changes, match in (
+        (dict(start=str(tmp_path / "absent")), r"config\.atop\.start: no such file or folder"),
+        (dict(start=str(unfinished)), r"config\.atop\.start: .* is at step 1 of stage pictures, expected a run after"),
+        (dict(start=str(tmp_path)), r"config\.atop\.start: .*no config\.json in it"),
+    ):
+        with pytest.raises(UserError, match=match):
+            build_system(make_config(folder, stages=("motion",), **changes), load(config.data)).init(jax.random.key(0))
+    wider = make_config(folder, start=str(workdir), stages=("motion",))
+    wider.atop.backbone.channels = 16
+    with pytest.raises(UserError, match=r"has another config\.atop\.backbone"):
+        build_system(wider, load(config.data)).init(jax.random.key(0))
+    with pytest.raises(UserError, match=r"config\.atop\.stages: found .* beside config\.atop\.start"):
+        Atop.check(make_config(folder, start=str(workdir)))
 
 
 def test_what_cannot_be_loaded_is_said(workdir, folder, tmp_path):

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
 from dimo_jax.core.config_fields import check_count, check_fields, check_positive, get
@@ -25,10 +24,11 @@ from dimo_jax.training.step import Part, build_step
 from dimo_jax.training.system import Capacity, Metrics, Stage, Step, System
 
 from .batches import Drawn, FilmParts, Source, film_cameras
-from .model import GeneratorParams, init_params
-from .motion import init_motion
+from .model import init_params
 from .parts import Backbone, Codec
 from .slots import build_backbone, build_parts
+from .stages import begin_stage, build_optimizer, list_stages, make_template
+from .trained import load_image_model
 from .training import MOTION, PICTURES, STAGES, MotionBatch, denoising_errors, drop_condition, split_frames, trained
 
 COUNTS = {"places": 1, "examples": 1, "sampling.num_steps": 1}
@@ -73,6 +73,8 @@ class Atop(System):
         if order not in ORDERS:
             expected = " or ".join("(" + ", ".join(each) + ")" for each in ORDERS)
             raise UserError(f"config.atop.stages: found {order}, expected {expected}")
+        if get(config, "atop.start") and PICTURES in order:
+            raise UserError(f"config.atop.stages: found {order} beside config.atop.start, expected (motion)")
         for stage in order:
             check_count(get(config, f"atop.steps.{stage}"), 1, f"atop.steps.{stage}")
             check_positive(get(config, f"atop.rates.{stage}"), None, f"atop.rates.{stage}")
@@ -92,7 +94,9 @@ class Atop(System):
     def init(self, key: Array) -> PartialState:
         """See `training.system.System`."""
         own, added = jax.random.split(key)
-        params = init_params(added, self.backbone.begin(own), self.backbone.config)
+        start = str(self.options.start)
+        arrays = load_image_model(start, self.backbone) if start else self.backbone.begin(own)
+        params = init_params(added, arrays, self.backbone.config)
         return begin_stage(jnp.zeros([], jnp.int32), params, self.stages[0], self.options)
 
     def template(self, step: int) -> PartialState:
@@ -205,41 +209,3 @@ def check_fit(config: Mapping[str, Any], backbone: Backbone, codec: Codec, text_
         raise UserError(f"config.data.side: found {side}, expected a multiple of {least}")
     if text_dim != sizes.text_dim:
         raise UserError(f"config.atop.text: features of {text_dim} numbers, expected {sizes.text_dim} (text_dim)")
-
-
-def list_stages(options: Mapping[str, Any]) -> tuple[Stage, ...]:
-    """The stages that `config.atop` asks for."""
-    stages, first = [], 0
-    for name in options["stages"]:
-        last = first + int(options["steps"][name])
-        stages.append(Stage(name, first, last, ((0, 0),)))
-        first = last
-    return tuple(stages)
-
-
-def build_optimizer(options: Mapping[str, Any], stage: Stage) -> optax.GradientTransformation:
-    """Of a stage."""
-    steps = stage.last_step - stage.first_step
-    return partial.build_optimizer(steps, float(options["rates"][stage.name]), options["clip"])
-
-
-def begin_stage(step: Array, params: GeneratorParams, stage: Stage, options: Mapping[str, Any]) -> PartialState:
-    """A state at the first step of a stage."""
-    return partial.begin(step, params, trained(params, stage.name), build_optimizer(options, stage))
-
-
-def stage_at(options: Mapping[str, Any], step: int) -> Stage:
-    """The stage of a state after `step` steps; of one at the end of a stage, the next."""
-    stages = list_stages(options)
-    return next((each for each in stages if step < each.last_step), stages[-1])
-
-
-def make_template(options: Mapping[str, Any], backbone: Backbone, step: int) -> PartialState:
-    """Shapes and types of a state after `step` steps."""
-
-    def begin(key: Array, arrays: Any) -> PartialState:
-        params = GeneratorParams(arrays, init_motion(key, backbone.config))
-        return begin_stage(jnp.zeros([], jnp.int32), params, stage_at(options, step), options)
-
-    shapes: PartialState = jax.eval_shape(begin, jax.random.key(0), backbone.shapes())
-    return shapes

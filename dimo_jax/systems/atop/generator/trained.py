@@ -11,14 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from dimo_jax.core.config_fields import check_path
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.types import Array, Camera
 from dimo_jax.data.articulated.videos import AZIMUTHS, ELEVATION
 from dimo_jax.diffusion.ddim import Predict
 from dimo_jax.diffusion.noise import Prediction
+from dimo_jax.networks.imagedream.unet import UNetParams
 from dimo_jax.training.checkpoints import Checkpoints
 from dimo_jax.training.config_file import find_trained, is_of, load_config
-from dimo_jax.training.partial import averaged
+from dimo_jax.training.partial import PartialState, averaged
 
 from .generator import Generator
 from .model import Condition, GeneratorParams
@@ -26,8 +28,8 @@ from .parts import Backbone
 from .reference import make_condition
 from .sampling import draw, guided_prediction
 from .slots import build_backbone, build_parts
-from .system import make_template, stage_at
-from .training import trained
+from .stages import make_template, stage_at
+from .training import PICTURES, trained
 
 SYSTEM = "dimo_jax.systems.atop.generator.system:Atop"
 
@@ -100,7 +102,36 @@ def load_generator(source: str | Path | ConfigDict) -> Generator:
       UserError: no such run, one that has saved nothing, or a damaged one.
     """
     given = source if isinstance(source, ConfigDict) else None
-    workdir = Path(source if given is None else find_trained(given, SYSTEM, "atop"))
+    config, step, state = _restore(Path(source if given is None else find_trained(given, SYSTEM, "atop")))
+    return make_generator(config, jax.tree.map(jnp.asarray, state), step)
+
+
+def load_image_model(workdir: str, backbone: Backbone) -> UNetParams:
+    """The image model of a run that has passed its stage pictures, for another run to begin with.
+
+    Args:
+      workdir: of that run.
+      backbone: of the other one.
+
+    Raises:
+      UserError: no such run, one that has not come so far, or one whose image model is of other sizes.
+    """
+    path = check_path(workdir, "atop.start", "the workdir of a run of configs/atop.py")
+    try:
+        config, step, state = _restore(path)
+    except UserError as error:
+        raise UserError(f"config.atop.start: {error}") from error
+    if stage_at(config.atop, step).name == PICTURES:
+        raise UserError(f"config.atop.start: {path} is at step {step} of stage pictures, expected a run after it")
+    theirs = build_backbone(config)
+    if (theirs.config, theirs.form) != (backbone.config, backbone.form):
+        raise UserError(f"config.atop.start: {path} has another config.atop.backbone, expected one of the same sizes")
+    found: UNetParams = jax.tree.map(jnp.asarray, state.params.backbone)
+    return found
+
+
+def _restore(workdir: Path) -> tuple[ConfigDict, int, PartialState]:
+    """A run's config, steps taken, and state, as it last was saved."""
     config = load_config(workdir)
     if not is_of(config, SYSTEM):
         raise UserError(f"--workdir={workdir}: holds no run of configs/atop.py, expected one")
@@ -110,7 +141,7 @@ def load_generator(source: str | Path | ConfigDict) -> Generator:
     backbone = build_backbone(config)
     found = checkpoints.restore_latest(lambda step: make_template(config.atop, backbone, step))
     assert found is not None  # there is at least one, and one that cannot be read is an error
-    return make_generator(config, jax.tree.map(jnp.asarray, found[1]), found[0])
+    return config, *found
 
 
 def make_generator(config: Mapping[str, Any], state: Any, step: int) -> TrainedGenerator:
