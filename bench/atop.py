@@ -168,18 +168,27 @@ def average(rows: Sequence[dict[str, Any]], name: str) -> dict[str, float]:
     return {key: float(np.mean([row[name][key] for row in rows])) for key in rows[0][name]}
 
 
-def measure_fvd(films: Sequence[np.ndarray]) -> dict[str, float]:
-    """FVD of still and drawn films beside the true ones, every view a video, of `FVD_FRAMES` frames at least."""
+def measure_fvd(films: Sequence[np.ndarray], known: dict[str, np.ndarray]) -> dict[str, float]:
+    """FVD of still and drawn films beside the true ones, every view a video, of `FVD_FRAMES` frames at least.
+
+    Args:
+      films: truth and drawn, one after the other.
+      known: features of what does not depend on the run, filled by the first call.
+    """
     held = -(-FVD_FRAMES // films[0].shape[1])
-    films = [np.repeat(each, held, axis=1) for each in films]
-    truth, drawn = ([over_white(each).astype(np.float32) / 255 for each in films[start::2]] for start in (0, 1))
-    still = [np.repeat(each[:, :1], each.shape[1], axis=1) for each in truth]
-    features = [video_features(np.concatenate(each)) for each in (truth, still, drawn)]
-    return dict(still=frechet_distance(features[1], features[0]), drawn=frechet_distance(features[2], features[0]))
+    shown = [np.repeat(over_white(each).astype(np.float32) / 255, held, axis=1) for each in films]
+    truth, drawn = shown[::2], shown[1::2]
+    if not known:
+        known["truth"] = video_features(np.concatenate(truth))
+        known["still"] = video_features(np.concatenate([np.repeat(e[:, :1], e.shape[1], axis=1) for e in truth]))
+    features = dict(still=known["still"], drawn=video_features(np.concatenate(drawn)))
+    return {name: frechet_distance(each, known["truth"]) for name, each in features.items()}
 
 
-def judge_run(workdir: str, options: argparse.Namespace) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """The figures of a run, and the films that were compared.
+def judge_run(
+    workdir: str, options: argparse.Namespace, known: dict[str, np.ndarray]
+) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """The figures of a run, and the films that were compared; `known` see `measure_fvd`.
 
     Raises:
       UserError: there is no such run.
@@ -192,7 +201,7 @@ def judge_run(workdir: str, options: argparse.Namespace) -> tuple[dict[str, Any]
     result: dict[str, Any] = dict(workdir=workdir) | {name: average(rows, name) for name in ("still", "drawn")}
     result |= dict(rows=rows, **how)
     if options.fvd:
-        result["fvd"] = measure_fvd(films)
+        result["fvd"] = measure_fvd(films, known)
     if options.levels:
         result["levels"] = see_through_noise(generator, categories, seeds)
     if options.control:
@@ -225,9 +234,10 @@ def main() -> None:
     parser.add_argument("--control", action="store_true", help="another drawer's mask as well")
     options = parser.parse_args()
     runs: list[dict[str, Any]] = []
+    known: dict[str, np.ndarray] = {}
     try:
         for workdir in options.workdir.split(","):
-            run, films = judge_run(workdir, options)
+            run, films = judge_run(workdir, options, known)
             if options.sheet and not runs:
                 write_png(lay_films(films), Path(options.sheet))
             runs.append(run)

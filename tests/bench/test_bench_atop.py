@@ -31,9 +31,10 @@ def test_few_frames_are_held_until_the_network_takes_them(monkeypatch):
     seen = []
     monkeypatch.setattr(atop, "video_features", lambda videos: seen.append(videos) or videos.mean(axis=(1, 2, 3)))
     truth = film(make_shape("oven", 1000), num_frames=3, side=16).frames
-    found = atop.measure_fvd([truth, truth])
+    found = atop.measure_fvd([truth, truth], {})
     assert [each.shape[:2] for each in seen] == [(4, 12)] * 3  # one video a view
     np.testing.assert_array_equal(seen[0][:, 0], seen[0][:, 3])
+    np.testing.assert_array_equal(seen[1][:, 0], seen[1][:, 11])  # the still
     assert found["drawn"] == pytest.approx(0, abs=1e-9)
     assert found["still"] > 1e-6
 

@@ -19,6 +19,9 @@ from .model import AnimaxParams, predict_joint
 from .outputs import Predicts, read_velocity
 
 DROP_CONDITION = 0.2  # of the samples (A.2)
+# Noise level below which a sample counts less, of a network that says changes: what it is off in the data is divided by
+# the level for the velocity, so that one sample with hardly any noise would outweigh hundreds with more.
+LEAST_NOISE = 0.3
 
 
 class JointBatch(flax.struct.PyTreeNode):
@@ -42,7 +45,8 @@ def drop_condition(key: Array, condition: Array, *, rate: float = DROP_CONDITION
 class FlowErrors(NamedTuple):
     """How far a prediction is off."""
 
-    halves: Array  # [2] mean square error of the velocity over the noisy frames of pictures and of pose maps
+    # [2] mean square error of the velocity over the noisy frames of pictures and of pose maps, see `LEAST_NOISE`.
+    halves: Array
     data: Array  # [2] likewise of the data that follow from it
     videos: Array  # [B,N,2,1+f,h,w,C] these data
 
@@ -81,10 +85,12 @@ def flow_errors(
         params, latents, to_timesteps(levels), batch.text, batch.ray_maps, config=config, attend=attend, remat=remat
     )
     velocity = read_velocity(output, latents, levels, predicts)
-    data = noisy - levels.reshape(-1, *(1,) * (noisy.ndim - 1)) * velocity
+    levels = levels.reshape(-1, *(1,) * (noisy.ndim - 1))
+    data = noisy - levels * velocity
+    weights = jnp.minimum(1.0, levels / LEAST_NOISE) ** 2 if predicts == "change" else 1.0
     halves = tuple(axis for axis in range(velocity.ndim) if axis != 2)
     return FlowErrors(
-        jnp.mean((velocity - target_velocity(batch.video, noise)) ** 2, axis=halves),
+        jnp.mean(weights * (velocity - target_velocity(batch.video, noise)) ** 2, axis=halves),
         jnp.mean((data - batch.video) ** 2, axis=halves),
         data,
     )

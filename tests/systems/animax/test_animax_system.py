@@ -19,7 +19,7 @@ from dimo_jax.data.sources import load
 from dimo_jax.networks.wan.vae import build_params
 from dimo_jax.runs.build import build_system
 from dimo_jax.systems.animax.batches import encode_batch
-from dimo_jax.systems.animax.loss import flow_errors
+from dimo_jax.systems.animax.loss import LEAST_NOISE, flow_errors
 from dimo_jax.systems.animax.parts import wan_codec
 from dimo_jax.systems.animax.stages import trained
 from dimo_jax.systems.animax.system import Animax
@@ -78,6 +78,20 @@ def test_it_learns_and_at_first_says_the_still(folder):
     assert max(after, smooth) < 0.5 * before
     away = [np.abs(a - b).max() for a, b in zip(state.average, jax.tree.leaves(state.params), strict=True)]
     assert 0 < max(away) < 0.5
+
+
+def test_a_sample_with_hardly_any_noise_counts_no_more_than_others(folder):
+    """What the still is off by is divided by the squared level, and by .09 at least."""
+    trainer = make(make_config(folder))
+    params, clips, system = trainer.init().params, trainer.next_batch().clips, trainer.system
+    joint = jax.tree.map(lambda x: x[:1], encode_batch(clips, system.codec, {}))
+    how = dict(config=system.backbone.config, predicts="change", shift=1.0, drop=0.0)
+    measure = jax.jit(lambda key: flow_errors(params, joint, key[None], **how)[:2])
+    found = [measure(key) for key in jax.random.split(jax.random.key(0), 24)]
+    trainer.close()
+    ratios = np.array([halves / data for halves, data in found])
+    assert ratios.max() == pytest.approx(1 / LEAST_NOISE**2, rel=1e-3)
+    assert 1 < ratios.min() < 2
 
 
 def test_the_papers_two_stages_around_a_backbone_from_files(folder, tmp_path):
