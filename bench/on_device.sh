@@ -48,11 +48,13 @@ part() {
 }
 
 contract='test_random_scenes and (40-56-1 or 17-33-0) or degenerate or extreme or thousands'
+other='test_random_scenes and pallas and 40-56-1'
 rasterize=(--peers --repeats=9)
 step=(--preset=paper --repeats=7)
 train=(--preset=paper --num_steps=200)
 if [ $# = 2 ]; then
     contract='test_no_gaussians and not pallas'
+    other='test_no_gaussians and pallas'
     fastest=$("$python" -c 'from dimo_jax.render import choose_backend; print(choose_backend())')
     rasterize=(--peers --repeats=1 --batch=0 --scenes=small "--backends=$fastest")
     step=(--preset=smoke --repeats=1)
@@ -75,7 +77,9 @@ try:
 except FileNotFoundError:
     print("no nvidia-smi is here")'
 part contract 170 "$python" -m pytest -q -n0 -o cache_dir="$out/cache/pytest" -rs tests/render/test_contract.py -k "$contract"
-part rasterize 110 "$python" -m bench.rasterize "${rasterize[@]}"
+# On Hopper and newer the parts before and after are of Mosaic GPU; this is the other compiler.
+part triton 60 env DIMO_JAX_PALLAS=triton "$python" -m pytest -q -n0 -o cache_dir="$out/cache/pytest" -rs tests/render/test_contract.py -k "$other"
+part rasterize 100 "$python" -m bench.rasterize "${rasterize[@]}"
 part train 130 "$python" -m bench.train "${train[@]}"
 part step 130 "$python" -m bench.step "${step[@]}" "${few[@]}"
 

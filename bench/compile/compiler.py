@@ -65,9 +65,10 @@ def find_devices(target: Target, num_devices: int) -> list[Any]:
 def tracing_for(target: Target) -> Iterator[None]:
     """Inside, programs are traced and lowered for the target."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(building_for(target.platform))
-        if target.multiprocessor is not None:
-            device = AbstractDevice(target.kind, target.multiprocessor.count, "gpu")
+        sm = target.multiprocessor
+        stack.enter_context(building_for(target.platform, sm.capability if sm else None))
+        if sm is not None:
+            device = AbstractDevice(target.kind, sm.count, "gpu")
             stack.enter_context(use_abstract_mesh(AbstractMesh((), (), abstract_device=device)))
         yield
 
@@ -158,8 +159,8 @@ def _describe_kernels(compiled: Compiled, summary: hlo.Summary, target: Target, 
     )
     kernels = []
     for call in summary.kernels:
-        usages, code = cubins.inspect(found[call.name], tools)
-        usage = usages[call.name]
+        usages, code = cubins.inspect(found[call.symbol], tools)
+        usage = usages[call.symbol]
         blocks, threads, dynamic = compiled.launches.get(call.name, (call.grid, 32 * call.num_warps, 0))
         # From Hopper on the tools count the KiB of every block that belongs to the system.
         static = usage.shared_bytes - (1_024 if sm.capability >= (9, 0) else 0)

@@ -29,6 +29,9 @@ _OPERAND = re.compile(r"%([\w.\-]+)")
 _GRID = re.compile(r"\bgrid_([xyz]) = (\d+)")
 _WARPS = re.compile(r"\bnum_warps = (\d+)")
 _NAME = re.compile(r'\bname = "([^"]+)"')
+_OP_NAME = re.compile(r'\bop_name="(?:[^"]*/)?([^"/]+)/[^"/]+"')
+_MOSAIC = "mosaic_gpu"
+_WARPGROUP = 4  # warps, of which Mosaic's kernels here have one
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class KernelCall:
     """A kernel of Pallas as the program calls it."""
 
     name: str
-    grid: int  # blocks of threads
+    symbol: str  # of it in the machine code
+    grid: int  # blocks of threads; 0 where the program does not say
     num_warps: int  # of a block
     bytes: int  # of operands and results
     table_rows: int  # of its largest operand or result with two axes: the list of pairs that it walks
@@ -137,15 +141,21 @@ def _add(summary: Summary, instruction: _Instruction, shapes: dict[str, str], ti
     if op in COLLECTIVES:
         summary.collectives[op] += times
         summary.collective_bytes += times * count_bytes(instruction.shape) // (2 if "-start" in instruction.op else 1)
-    if target and "triton" in target[1] and (grid := dict(_GRID.findall(instruction.rest))):
+    if target and (kernel := _read_kernel(target[1], instruction)):
         operands = [shapes[name] for name in _OPERAND.findall(instruction.rest.split(")")[0]) if name in shapes]
-        warps, name = _WARPS.search(instruction.rest), _NAME.search(instruction.rest)
         everything = [*operands, instruction.shape]
-        call = KernelCall(
-            name=name[1] if name else instruction.name,
-            grid=math.prod(int(size) for size in grid.values()),
-            num_warps=int(warps[1]) if warps else 4,
-            bytes=sum(map(count_bytes, everything)),
-            table_rows=max(map(_rows, everything)),
-        )
-        summary.kernels += [call] * times
+        moved, rows = sum(map(count_bytes, everything)), max(map(_rows, everything))
+        summary.kernels += [KernelCall(*kernel, bytes=moved, table_rows=rows)] * times
+
+
+def _read_kernel(target: str, instruction: _Instruction) -> tuple[str, str, int, int] | None:
+    """Name, symbol, grid and warps of a kernel of Pallas; None for other calls."""
+    if "triton" in target and (grid := dict(_GRID.findall(instruction.rest))):
+        warps, found = _WARPS.search(instruction.rest), _NAME.search(instruction.rest)
+        name = found[1] if found else instruction.name
+        return name, name, math.prod(int(size) for size in grid.values()), int(warps[1]) if warps else 4
+    if target.startswith(_MOSAIC):
+        found = _OP_NAME.search(instruction.rest)
+        name = found[1] if found else instruction.name
+        return name, f"{name}_{_MOSAIC}_kernel", 0, _WARPGROUP
+    return None

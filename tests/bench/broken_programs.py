@@ -76,9 +76,9 @@ def list_broken(*, names):
     return [program for program in programs if program.name in names]
 
 
-def list_kernels():
+def list_kernels(*, compiler):
     """The rasterizer's kernels, for an image of 64 px; nothing is wrong with them."""
-    plan = kernels.choose_plan(interpret=False)
+    plan = kernels.choose_plan(interpret=False, compiler=compiler)
     image = kernels.Image(height=64, width=64, rows=4, columns=4)
     starts = jax.ShapeDtypeStruct((17,), jnp.int32)
     table = jax.ShapeDtypeStruct((1024, kernels.ROW), jnp.float32)

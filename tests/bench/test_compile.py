@@ -113,7 +113,7 @@ def test_reads_a_program_with_its_loops():
     assert found.host == ["xla_ffi_python_gpu_callback"]
     assert found.unknown_loops == 0
     rows, result = 64 * 16 * 4, 2 * 8 * 256 * 4
-    assert found.kernels == [hlo.KernelCall("rasterize_forward", 2, 8, 16 + rows + result, 64)]
+    assert found.kernels == [hlo.KernelCall("rasterize_forward", "rasterize_forward", 2, 8, 16 + rows + result, 64)]
     assert hlo.summarize(PROGRAM.replace("known_trip_count", "unknown")).unknown_loops == 1
 
 
@@ -273,8 +273,10 @@ def test_a_kernel_with_too_many_registers_is_seen_to_spill(broken):
     assert "spills" in report.find_warnings(broken["spilling"])[0]
 
 
-def test_the_rasterizers_kernels_do_not_spill(compilers):
-    job = supervise.Job(H100, 1, (), {}, source=BROKEN.replace("list_broken", "list_kernels"))
+@pytest.mark.parametrize("compiler", ["triton", "mosaic"])
+def test_the_rasterizers_kernels_do_not_spill(compilers, compiler):
+    source = BROKEN.replace("list_broken", "list_kernels")
+    job = supervise.Job(H100, 1, (), dict(compiler=compiler), source=source)
     found = supervise.run(job, compilers, lambda name, found: None)
     kernels = [kernel for each in found.values() for kernel in each["kernels"]]
     assert [kernel["name"] for kernel in kernels] == ["rasterize_forward", "rasterize_backward"]

@@ -39,12 +39,14 @@ def test_every_command_can_be_parsed_and_finds_its_tests(tmp_path):
     done = run(tmp_path, "out")
     assert done.returncode == 0, done.stdout + done.stderr
     summary = (tmp_path / "out/summary.md").read_text()
-    assert re.findall(r"^## (\w+)", summary, re.MULTILINE) == ["machine", "contract", "rasterize", "train", "step"]
+    parts = ["machine", "contract", "triton", "rasterize", "train", "step"]
+    assert re.findall(r"^## (\w+)", summary, re.MULTILINE) == parts
     assert [name for name in ("rasterize", "train", "step") if f"parsed bench.{name}" not in summary] == []
     contract = (tmp_path / "out/contract.txt").read_text()
     for backend in ("xla", "pallas"):
         assert f"test_random_scenes[{backend}-40-56-1]" in contract
         assert f"test_thousands_in_one_pixel[{backend}]" in contract
+    assert "test_random_scenes[pallas-40-56-1]" in (tmp_path / "out/triton.txt").read_text()
     assert "every part ended well." in summary
     assert "jax " in summary
 

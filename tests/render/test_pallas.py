@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import re
 
 import jax
@@ -12,17 +13,30 @@ import pytest
 import scenes
 from jax.sharding import AbstractDevice, AbstractMesh
 
+from dimo_jax.core.errors import UserError
 from dimo_jax.core.types import Array, Camera, Gaussians, Splats
 from dimo_jax.render import tiles
 from dimo_jax.render.project import project
 from dimo_jax.render.rasterize import api, pallas
 from dimo_jax.render.rasterize.pallas import kernels
 from dimo_jax.render.rasterize.vjp import Plan
+from dimo_jax.runtime.platforms import building_for
 
 HEIGHT, WIDTH = 40, 56
 NUM_TILES = 3 * 4
 COMPILED = kernels.choose_plan(interpret=False)
 INTERPRETED = kernels.choose_plan(interpret=True)
+
+
+@pytest.fixture
+def mosaic(monkeypatch):
+    """The plan that Mosaic GPU's own interpreter runs, which jax before 0.12 keeps to itself."""
+    from jax.experimental.pallas import mosaic_gpu
+
+    if not hasattr(mosaic_gpu, "InterpretGPUParams"):
+        name = "jax._src.pallas.mosaic_gpu.interpret.interpret_pallas_call"
+        monkeypatch.setattr(mosaic_gpu, "InterpretGPUParams", importlib.import_module(name).InterpretGPUParams, False)
+    return kernels.choose_plan(interpret=True, compiler="mosaic")
 
 
 def make_splats(seed: int) -> Splats:
@@ -47,21 +61,35 @@ def lower_for_cuda(function, *args) -> dict[str, str]:
     mesh = AbstractMesh((), (), abstract_device=AbstractDevice("NVIDIA H100", None, "gpu"))  # jax 0.11 wants to know
     with jax.sharding.use_abstract_mesh(mesh):
         lines = jax.jit(function).trace(*args).lower(lowering_platforms=("cuda",)).as_text().splitlines()
-    calls = [line for line in lines if "custom_call @__gpu$xla.gpu.triton" in line]
-    return {re.search(r', name = "(\w+)"', call)[1]: call for call in calls}
+    calls = [line for line in lines if "custom_call @__gpu$xla.gpu.triton" in line or "custom_call @mosaic_gpu" in line]
+    return {re.search(r"rasterize_\w+?ward", call)[0]: call for call in calls}
 
 
 @pytest.mark.parametrize("num_images", [None, 3])
-def test_both_kernels_lower_for_cuda(num_images):
+@pytest.mark.parametrize(
+    "compiler",
+    [
+        "triton",
+        pytest.param(
+            "mosaic",
+            marks=pytest.mark.skipif(
+                jax.__version_info__ < kernels.FIRST_MOSAIC,
+                reason="jax before 0.12 does not lower them by Mosaic GPU (test_compile.py compiles them by 0.12)",
+            ),
+        ),
+    ],
+)
+def test_both_kernels_lower_for_cuda(compiler, num_images):
     splats = describe_splats() if num_images is None else describe_splats(num_images)
-    forward = functools.partial(compute_loss, kernel_plan=COMPILED)
+    plan = kernels.choose_plan(interpret=False, compiler=compiler)
+    forward = functools.partial(compute_loss, kernel_plan=plan)
     backward = jax.grad(forward)
     if num_images is not None:
         forward, backward = jax.vmap(forward), jax.vmap(backward)
     assert set(lower_for_cuda(forward, splats)) == {"rasterize_forward"}
     calls = lower_for_cuda(backward, splats)
     assert set(calls) == {"rasterize_forward", "rasterize_backward"}
-    for call in calls.values():
+    for call in calls.values() if compiler == "triton" else ():
         assert f"grid_x = {NUM_TILES * (num_images or 1)} " in call  # all images in one launch
         assert f"num_warps = {COMPILED.num_warps} " in call
         # MLIR bytecode, in which the operations' names can be read. `scf.condition` belongs to a while loop, on which
@@ -75,6 +103,42 @@ def test_interpreted_kernels_do_not_lower_for_cuda():
     """The assertions above can fail."""
     call = functools.partial(compute_loss, kernel_plan=INTERPRETED)
     assert not lower_for_cuda(call, describe_splats())
+
+
+@pytest.mark.parametrize("num_images", [None, 2])
+def test_mosaics_interpreter_draws_what_pallass_does(mosaic, num_images):
+    """Values and gradients, in scenes whose tiles lie in the image by half, of an image or of two in one launch."""
+    seeds = [4] if num_images is None else [4, 5]
+    splats = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(make_splats, seeds))
+    splats = jax.tree.map(lambda x: x[0], splats) if num_images is None else splats
+
+    def run(plan):
+        loss = functools.partial(compute_loss, kernel_plan=plan)
+        total = loss if num_images is None else lambda each: jnp.sum(jax.vmap(loss)(each))
+        return jax.jit(jax.value_and_grad(total))(splats)
+
+    (value, gradient), (expected, other) = run(mosaic), run(INTERPRETED)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    assert all(np.abs(getattr(other, name)).max() > 0 for name in ("means2d", "conics", "opacities", "features"))
+    for one, same in zip(jax.tree.leaves(gradient), jax.tree.leaves(other)):
+        np.testing.assert_allclose(one, same, atol=1e-5 * np.abs(same).max())
+
+
+def test_the_compiler_is_the_one_for_the_card(monkeypatch):
+    def choose(capability, version):
+        monkeypatch.setattr(jax, "__version_info__", version)
+        with building_for("gpu", capability):
+            return kernels.choose_plan(interpret=False)
+
+    assert choose((9, 0), (0, 12, 0)).compiler == choose((10, 0), (0, 12, 1)).compiler == "mosaic"
+    assert choose((8, 0), (0, 12, 0)).compiler == choose((9, 0), (0, 11, 2)).compiler == "triton"
+    assert choose((9, 0), (0, 12, 0)).num_warps == 4
+    assert kernels.choose_plan(interpret=True).compiler == "triton"
+    monkeypatch.setenv("DIMO_JAX_PALLAS", "triton")
+    assert choose((9, 0), (0, 12, 0)).compiler == "triton"
+    monkeypatch.setenv("DIMO_JAX_PALLAS", "cuda")
+    with pytest.raises(UserError, match=r"\$DIMO_JAX_PALLAS: found cuda, expected one of triton, mosaic"):
+        choose((9, 0), (0, 12, 0))
 
 
 @pytest.mark.parametrize("block", [1, 16])

@@ -1,8 +1,9 @@
 """The kernels: one program per tile walks the tile's Gaussians front to back, each of them over all its pixels.
 
 The bodies are written in `jax.numpy` on the P pixels of a tile and the numbers of one Gaussian, and touch memory only
-through `ref[...]` reads and writes of numbers and whole rows: no masks, no atomics, no operation of one compiler. What
-belongs to a compiler is `_make_compiler_params`. Sizes are powers of two, which Triton asks for.
+through `ref[...]` reads and writes of numbers and of rows of P pixels: no masks, no atomics, no operation of one
+compiler. What belongs to a compiler is in `_call_triton` and `_call_mosaic`. Triton asks for sizes that are powers of
+two; Mosaic GPU has no layout for rows shorter than a warpgroup, and none for booleans that are combined.
 
 A pixel that has stopped, or that lies outside the image, carries its transmittance as a negative number.
 """
@@ -11,20 +12,27 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
+from dimo_jax.core.errors import UserError
 from dimo_jax.core.types import Array
 from dimo_jax.render.project import MIN_ALPHA
 from dimo_jax.render.rasterize.tiling import MAX_ALPHA, MIN_TRANSMITTANCE, NUM_ATTRIBUTES, NUM_FEATURES
+from dimo_jax.runtime.platforms import current_capability
 
+Compiler = Literal["triton", "mosaic"]
 Ref = Any  # Pallas has no public name for what a kernel reads and writes
 ROW = 16  # attributes of a Gaussian, and their cotangents, filled up to a power of two
+WARPGROUP = 4  # warps of a Mosaic kernel
+HOPPER = (9, 0)  # compute capability
+FIRST_MOSAIC = (0, 12)  # the jax from which on Triton's way is deprecated
 CHANNELS = 8  # of a pixel: the features, then one more number
 
 State = TypeVar("State")
@@ -37,8 +45,9 @@ class KernelPlan:
 
     tile: int  # pixels on a side
     block: int  # Gaussians per turn of a program's loop
-    num_warps: int  # of 32 threads, per program
-    interpret: bool  # runs the bodies as XLA operations instead of compiling them for a GPU
+    num_warps: int  # of 32 threads, per program; of Mosaic GPU 4, a warpgroup
+    interpret: bool  # runs the bodies on a CPU instead of compiling them for a GPU
+    compiler: Compiler = "triton"
 
     @property
     def num_pixels(self) -> int:
@@ -66,13 +75,38 @@ class Image:
     columns: int
 
 
-def choose_plan(*, tile: int = 16, interpret: bool) -> KernelPlan:
-    """Tiles of 16 pixels, four pixels per thread, four Gaussians a turn.
+def choose_plan(*, tile: int = 16, interpret: bool, compiler: Compiler | None = None) -> KernelPlan:
+    """Tiles of 16 pixels, four Gaussians a turn; four pixels per thread by Triton, two by Mosaic GPU.
 
     Most of the backward kernel is sums over the pixels, to which a thread with several pixels adds most of its own
     without asking others: half the instructions of a pixel per thread (docs/hardware.md).
+
+    Args:
+      tile: pixels on a side.
+      interpret: see `KernelPlan`.
+      compiler: None takes `choose_compiler`, or where kernels are interpreted Pallas's own interpreter.
     """
-    return KernelPlan(tile=tile, block=4, num_warps=max(1, tile * tile // 128), interpret=interpret)
+    compiler = compiler or ("triton" if interpret else choose_compiler())
+    num_warps = WARPGROUP if compiler == "mosaic" else max(1, tile * tile // 128)
+    return KernelPlan(tile=tile, block=4, num_warps=num_warps, interpret=interpret, compiler=compiler)
+
+
+def choose_compiler() -> Compiler:
+    """Mosaic GPU on Hopper and newer GPUs from jax 0.12 on, which deprecates the other; else Triton.
+
+    `$DIMO_JAX_PALLAS` names another.
+
+    Raises:
+      UserError: it names none of them.
+    """
+    asked = os.environ.get("DIMO_JAX_PALLAS", "")
+    if asked:
+        if asked not in get_args(Compiler):
+            raise UserError(f"$DIMO_JAX_PALLAS: found {asked}, expected one of {', '.join(get_args(Compiler))}")
+        return cast(Compiler, asked)
+    capability = current_capability()
+    newer = capability is not None and capability >= HOPPER
+    return "mosaic" if newer and jax.__version_info__ >= FIRST_MOSAIC else "triton"
 
 
 def composite(starts: Array, table: Array, image: Image, plan: KernelPlan) -> Array:
@@ -90,12 +124,13 @@ def composite(starts: Array, table: Array, image: Image, plan: KernelPlan) -> Ar
     return _call(
         functools.partial(_composite_tile, image=image, plan=plan),
         "rasterize_forward",
-        num_tiles,
         plan,
-        in_specs=[_whole(), _whole()],
-        out_specs=_per_tile(plan),
-        out_shape=jax.ShapeDtypeStruct((num_tiles, CHANNELS, plan.num_pixels), jnp.float32),
-    )(starts, table)
+        starts,
+        table,
+        tiled=0,
+        out=jax.ShapeDtypeStruct((num_tiles, CHANNELS, plan.num_pixels), jnp.float32),
+        out_tiled=True,
+    )
 
 
 def differentiate(starts: Array, table: Array, d_pixels: Array, image: Image, plan: KernelPlan) -> Array:
@@ -112,28 +147,73 @@ def differentiate(starts: Array, table: Array, d_pixels: Array, image: Image, pl
     return _call(
         functools.partial(_differentiate_tile, image=image, plan=plan),
         "rasterize_backward",
-        starts.shape[0] - 1,
         plan,
-        in_specs=[_whole(), _whole(), _per_tile(plan)],
-        out_specs=_whole(),
-        out_shape=jax.ShapeDtypeStruct(table.shape, jnp.float32),
-    )(starts, table, d_pixels)
-
-
-def _call(body: Callable[..., None], name: str, num_tiles: int, plan: KernelPlan, **specs: Any) -> Callable[..., Array]:
-    params = None if plan.interpret else _make_compiler_params(plan)
-    call: Callable[..., Array] = pl.pallas_call(
-        body, grid=(num_tiles,), name=name, interpret=plan.interpret, compiler_params=params, **specs
+        starts,
+        table,
+        d_pixels,
+        tiled=1,
+        out=jax.ShapeDtypeStruct(table.shape, jnp.float32),
+        out_tiled=False,
     )
-    return call
 
 
-def _make_compiler_params(plan: KernelPlan) -> Any:
-    """Chooses the compiler: the one place that knows which."""
+def _call(
+    body: Callable[..., None], name: str, plan: KernelPlan, *arguments: Array, tiled: int, out: Any, out_tiled: bool
+) -> Array:
+    """Runs a body over all tiles.
+
+    Args:
+      body: (tile, references to the arguments, reference to the result), those with an axis over tiles at the tile.
+      name: of the kernel.
+      plan: sizes, and the compiler.
+      arguments: the first says where tiles begin; the last `tiled` have a leading axis over the tiles.
+      tiled: see there.
+      out: shape and type of the result.
+      out_tiled: whether it has that axis.
+    """
+    call = _call_mosaic if plan.compiler == "mosaic" else _call_triton
+    return call(body, name, plan, *arguments, tiled=tiled, out=out, out_tiled=out_tiled)
+
+
+def _call_triton(
+    body: Callable[..., None], name: str, plan: KernelPlan, *arguments: Array, tiled: int, out: Any, out_tiled: bool
+) -> Array:
     from jax.experimental.pallas import triton
 
     # There is nothing to pipeline: whether a step loads at all depends on the one before.
-    return triton.CompilerParams(num_warps=plan.num_warps, num_stages=1)
+    params = None if plan.interpret else triton.CompilerParams(num_warps=plan.num_warps, num_stages=1)
+    call: Callable[..., Array] = pl.pallas_call(
+        lambda *refs: body(pl.program_id(0), *refs),
+        grid=(len(arguments[0]) - 1,),
+        name=name,
+        interpret=plan.interpret,
+        compiler_params=params,
+        in_specs=[_whole()] * (len(arguments) - tiled) + [_per_tile(plan)] * tiled,
+        out_specs=_per_tile(plan) if out_tiled else _whole(),
+        out_shape=out,
+    )
+    return call(*arguments)
+
+
+def _call_mosaic(
+    body: Callable[..., None], name: str, plan: KernelPlan, *arguments: Array, tiled: int, out: Any, out_tiled: bool
+) -> Array:
+    """A warpgroup a tile, which reads and writes global memory: `pl.pallas_call` with its blocks is not for it."""
+    from jax.experimental.pallas import mosaic_gpu
+
+    def run(*refs: Ref) -> None:
+        tile = lax.axis_index("tile")
+        *given, result = refs
+        cut = [ref.at[tile] if index >= len(given) - tiled else ref for index, ref in enumerate(given)]
+        body(tile, *cut, result.at[tile] if out_tiled else result)
+
+    run.__name__ = name
+    # Public from jax 0.12 on, by which kernels compile this way; mypy looks at the jax that is installed.
+    interpret = getattr(mosaic_gpu, "InterpretGPUParams")() if plan.interpret else None  # noqa: B009
+    call: Callable[..., Array] = mosaic_gpu.kernel(
+        run, out_type=out, grid=(len(arguments[0]) - 1,), grid_names=("tile",), interpret=interpret
+    )
+    return call(*arguments)
 
 
 def _whole() -> pl.BlockSpec:
@@ -144,7 +224,9 @@ def _per_tile(plan: KernelPlan) -> pl.BlockSpec:
     return pl.BlockSpec((None, CHANNELS, plan.num_pixels), lambda tile: (tile, 0, 0))
 
 
-def _composite_tile(starts_ref: Ref, table_ref: Ref, out_ref: Ref, *, image: Image, plan: KernelPlan) -> None:
+def _composite_tile(
+    tile: Array, starts_ref: Ref, table_ref: Ref, out_ref: Ref, *, image: Image, plan: KernelPlan
+) -> None:
     """Body of `composite`."""
 
     def step(row: Array, splat: _Splat, transmittance: Array, features: _Features) -> tuple[Array, _Features]:
@@ -153,17 +235,18 @@ def _composite_tile(starts_ref: Ref, table_ref: Ref, out_ref: Ref, *, image: Ima
         return transmittance, tuple(feature + weight * color for feature, color in colors)
 
     features = (jnp.zeros(plan.num_pixels, jnp.float32),) * NUM_FEATURES
-    transmittance, features = _walk(starts_ref, table_ref, features, step, lambda index: None, image=image, plan=plan)
+    transmittance, features = _walk(
+        tile, starts_ref, table_ref, features, step, lambda index: None, image=image, plan=plan
+    )
     for channel, values in enumerate((*features, jnp.abs(transmittance))):
         out_ref[channel, :] = values
 
 
 def _differentiate_tile(
-    starts_ref: Ref, table_ref: Ref, d_pixels_ref: Ref, rows_ref: Ref, *, image: Image, plan: KernelPlan
+    tile: Array, starts_ref: Ref, table_ref: Ref, d_pixels_ref: Ref, rows_ref: Ref, *, image: Image, plan: KernelPlan
 ) -> None:
     """Body of `differentiate`."""
     d_colors = tuple(d_pixels_ref[channel, :] for channel in range(NUM_FEATURES))
-    column = lax.iota(jnp.int32, ROW)
 
     def step(row: Array, splat: _Splat, transmittance: Array, remaining: Array) -> tuple[Array, Array]:
         gain = sum(color * d_color for color, d_color in zip(splat.colors, d_colors))
@@ -172,26 +255,29 @@ def _differentiate_tile(
         behind = remaining - part
         # Less of a Gaussian's own part, what is behind it scales with 1 - alpha.
         d_power = part - behind * splat.alpha / (1.0 - splat.alpha)
-        d_power = jnp.where((weight > 0) & ~splat.clamped, d_power, 0.0)
+        d_power = jnp.where(weight > 0, jnp.where(splat.clamped, 0.0, d_power), 0.0)
         # About the mean itself: moments about the tile's centre, a matrix product, would lose two digits of a Gaussian
         # as small as a pixel.
         d_x, d_y = d_power * splat.dx, d_power * splat.dy
         moments = d_power, d_x, d_y, d_x * splat.dx, d_x * splat.dy, d_y * splat.dy
-        values = jnp.zeros(ROW, jnp.float32)
         for k, terms in enumerate((*moments, *(weight * d_color for d_color in d_colors))):
-            values = jnp.where(column == k, jnp.sum(terms), values)
-        rows_ref[row, :] = values
+            rows_ref[row, k] = jnp.sum(terms)
+        for k in range(NUM_ATTRIBUTES, ROW):
+            rows_ref[row, k] = 0.0
         return transmittance, behind
 
     def skip(index: Array) -> None:
-        rows_ref[_slice_block(index, plan), :] = jnp.zeros((plan.block, ROW), jnp.float32)
+        for within in range(plan.block):
+            for k in range(ROW):
+                rows_ref[index * plan.block + within, k] = 0.0
 
     # What all Gaussians and the background behind them contribute to the scalar being differentiated.
     remaining = d_pixels_ref[NUM_FEATURES, :]
-    _walk(starts_ref, table_ref, remaining, step, skip, image=image, plan=plan)
+    _walk(tile, starts_ref, table_ref, remaining, step, skip, image=image, plan=plan)
 
 
 def _walk(
+    tile: Array,
     starts_ref: Ref,
     table_ref: Ref,
     state: State,
@@ -205,7 +291,6 @@ def _walk(
 
     That is looked at once a block; blocks that come after are given to `skip`. Returns the transmittance and the state.
     """
-    tile = pl.program_id(0)
     x, y = _locate_pixels(plan)
 
     def visit(index: Array, carry: tuple[Array, Array, State]) -> tuple[Array, Array, State]:
@@ -224,7 +309,7 @@ def _walk(
         # docs/decisions.md), and the rest of the list costs no more than the count.
         return lax.cond(carry[0] > 0, draw, pass_by, carry)
 
-    transmittance = jnp.where(_find_inside(tile, x, y, image=image, plan=plan), 1.0, -1.0)
+    transmittance = _begin(tile, x, y, image=image, plan=plan)
     start = (jnp.max(transmittance), transmittance, state)
     _, transmittance, state = lax.fori_loop(starts_ref[tile], starts_ref[tile + 1], visit, start)
     return transmittance, state
@@ -246,10 +331,6 @@ def _attenuate(alpha: Array, transmittance: Array) -> tuple[Array, Array]:
     return jnp.where(drawn, after, -jnp.abs(transmittance)), weight
 
 
-def _slice_block(index: Array, plan: KernelPlan) -> Any:
-    return pl.ds(pl.multiple_of(index * plan.block, plan.block), plan.block)
-
-
 def _locate_pixels(plan: KernelPlan) -> tuple[Array, Array]:
     """Pixel centres [P] of a tile, relative to its centre."""
     pixel, tile = lax.iota(jnp.int32, plan.num_pixels), jnp.int32(plan.tile)
@@ -257,10 +338,11 @@ def _locate_pixels(plan: KernelPlan) -> tuple[Array, Array]:
     return lax.rem(pixel, tile).astype(jnp.float32) - offset, lax.div(pixel, tile).astype(jnp.float32) - offset
 
 
-def _find_inside(tile: Array, x: Array, y: Array, *, image: Image, plan: KernelPlan) -> Array:
-    """[P] bool: the pixels of a tile that lie in the image."""
+def _begin(tile: Array, x: Array, y: Array, *, image: Image, plan: KernelPlan) -> Array:
+    """The transmittance [P] before anything is drawn: 1 for the pixels of a tile that lie in the image, else -1."""
     number = lax.rem(tile, jnp.int32(image.rows * image.columns))
     row, column = lax.div(number, jnp.int32(image.columns)), lax.rem(number, jnp.int32(image.columns))
     center_x = (column * plan.tile).astype(jnp.float32) + plan.tile / 2
     center_y = (row * plan.tile).astype(jnp.float32) + plan.tile / 2
-    return (x + center_x < image.width) & (y + center_y < image.height)
+    within = jnp.where(y + center_y < image.height, 1.0, -1.0)
+    return jnp.where(x + center_x < image.width, within, -1.0)
