@@ -38,6 +38,7 @@ def sample_ddim(
     num_steps: int = 50,
     prediction: Prediction = "epsilon",
     alphas: np.ndarray | None = None,
+    clean: bool = False,
 ) -> Array:
     """Data from noise.
 
@@ -47,11 +48,15 @@ def sample_ddim(
       num_steps: of the sampler, each one evaluation.
       prediction: what the network predicts.
       alphas: [1000], Stable Diffusion's where None.
+      clean: whether the last step leads to data without any noise, and not, as in Stable Diffusion, to timestep 0. An
+        autoencoder takes no notice of what is left there, pictures that are latents themselves show it.
 
     Returns:
       [...] data.
     """
     timesteps, here, following = plan_steps(num_steps, plan_alphas() if alphas is None else alphas)
+    if clean:
+        following = np.append(following[:-1], 1.0)
 
     def step(x: Array, row: tuple[Array, ...]) -> tuple[Array, None]:
         timestep, now, then = row

@@ -69,6 +69,20 @@ def test_ddim_matches_diffusers(num_steps, kind):
     np.testing.assert_allclose(found, x.numpy(), atol=1e-4, rtol=1e-4)
 
 
+def test_the_last_step_leaves_the_noise_of_timestep_0_or_none():
+    """By a network that knows the data, and so the noise."""
+    data, noise = jax.random.normal(jax.random.key(0), (2, 1000))
+    alphas = jnp.asarray(plan_alphas(), jnp.float32)
+
+    def predict(x, t):
+        alpha = alphas[jnp.asarray(t, jnp.int32)]
+        return (x - jnp.sqrt(alpha) * data) / jnp.sqrt(1 - alpha)
+
+    left = sample_ddim(predict, noise, num_steps=10) - data
+    assert abs(float(left.std()) - np.sqrt(1 - plan_alphas()[0])) < 0.002
+    np.testing.assert_allclose(sample_ddim(predict, noise, num_steps=10, clean=True), data, atol=1e-5)
+
+
 def test_noise_and_velocity_say_the_same():
     data, noise = jax.random.normal(jax.random.key(1), (2, 3, 4))
     alphas = jnp.array([0.9, 0.5, 0.1])

@@ -121,4 +121,5 @@ def draw(
             attend=attend,
         )
 
-    return sample_ddim(predict, noise, num_steps=num_steps, prediction=form.prediction)
+    # What says changes of a still draws pictures, or what is as good as these.
+    return sample_ddim(predict, noise, num_steps=num_steps, prediction=form.prediction, clean=form.change)
