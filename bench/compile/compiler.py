@@ -67,9 +67,8 @@ def tracing_for(target: Target) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         sm = target.multiprocessor
         stack.enter_context(building_for(target.platform, sm.capability if sm else None))
-        if sm is not None:
-            device = AbstractDevice(target.kind, sm.count, "gpu")
-            stack.enter_context(use_abstract_mesh(AbstractMesh((), (), abstract_device=device)))
+        device = AbstractDevice(target.kind, sm.count if sm else 1, target.platform)
+        stack.enter_context(use_abstract_mesh(AbstractMesh((), (), abstract_device=device)))
         yield
 
 

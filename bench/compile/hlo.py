@@ -20,8 +20,8 @@ _BYTES |= {"s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16}
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%([\w.\-]+) = (\(.*?\)|\S+) ([a-z][a-z0-9\-]*)\((.*)$")
 _SHAPE = re.compile(r"\b([a-z][a-z0-9]*)\[([\d,]*)\]")
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
-_BODY = re.compile(r"\b(?:body|to_apply|true_computation|false_computation)=%([\w.\-]+)")
+TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+BODY = re.compile(r"\b(?:body|to_apply|true_computation|false_computation)=%([\w.\-]+)")
 _FUSED = re.compile(r"\bcalls=%([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TARGET = re.compile(r'custom_call_target="([^"]+)"')
@@ -80,7 +80,7 @@ def _rows(shape: str) -> int:
     return max((int(sizes.split(",")[0]) for _, sizes in _SHAPE.findall(shape) if sizes.count(",") == 1), default=0)
 
 
-def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
+def parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
     computations: dict[str, list[_Instruction]] = {}
     entry, current = "", ""
     for line in text.splitlines():
@@ -97,7 +97,7 @@ def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
 
 def summarize(text: str) -> Summary:
     """Reads the text of an optimized, scheduled HLO module."""
-    computations, entry = _parse(text)
+    computations, entry = parse(text)
     summary = Summary()
     sorting = {name for name, body in computations.items() if any(each.op == "sort" for each in body)}
     for instruction, shapes, times in _walk(computations, entry, 1, summary):
@@ -119,11 +119,11 @@ def _walk(
             continue
         turns = times
         if instruction.op == "while":
-            known = _TRIPS.search(instruction.rest)
+            known = TRIPS.search(instruction.rest)
             summary.unknown_loops += known is None
             turns *= int(known[1]) if known else 1
         branches = _BRANCHES.search(instruction.rest)
-        bodies = _OPERAND.findall(branches[1])[:1] if branches else _BODY.findall(instruction.rest)[:1]
+        bodies = _OPERAND.findall(branches[1])[:1] if branches else BODY.findall(instruction.rest)[:1]
         for body in bodies:
             yield from _walk(computations, body, turns, summary)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.compile.roofline import Estimate, Work, estimate, time_kernel
 from bench.compile.targets import GIB, Target
-from dimo_jax.render.rasterize.pallas.kernels import choose_plan
+from dimo_jax.render.rasterize.pallas.plan import choose_plan
 
 _BLOCK = choose_plan(interpret=False).block  # rows of the list of pairs that a turn of a kernel's loop takes
 

@@ -26,8 +26,8 @@ SYSTEMS = {
     "animax": ("bench.compile.generators:list_animax", "wan"),
     "atop": ("bench.compile.generators:list_atop", "imagedream"),
 }
-_ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1", "TPU_SKIP_MDS_QUERY": "1"}
-_ENVIRONMENT |= {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}  # no chip is used, so that several may compile at a time
+ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1", "TPU_SKIP_MDS_QUERY": "1"}
+ENVIRONMENT |= {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}  # no chip is used, so that several may compile at a time
 _START_S = 600.0  # until the programs are known
 
 
@@ -69,7 +69,7 @@ def _run_once(job: Job, python: Path, results: dict[str, Any], tell: Callable[[s
         arguments=dict(job.arguments),
     )
     environment = (
-        os.environ | _ENVIRONMENT | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        os.environ | ENVIRONMENT | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     )
     environment.pop("XLA_FLAGS", None)
     with tempfile.TemporaryFile("w+") as errors:

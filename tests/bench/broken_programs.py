@@ -9,6 +9,7 @@ from jax.experimental import pallas as pl
 
 from bench.compile.programs import Cut, Program
 from dimo_jax.render.rasterize.pallas import kernels
+from dimo_jax.render.rasterize.pallas.plan import CHANNELS, ROW, choose_plan
 from dimo_jax.training.parallel import Layout
 
 ROWS, COLUMNS = 128, 256
@@ -78,11 +79,11 @@ def list_broken(*, names):
 
 def list_kernels(*, compiler):
     """The rasterizer's kernels, for an image of 64 px; nothing is wrong with them."""
-    plan = kernels.choose_plan(interpret=False, compiler=compiler)
+    plan = choose_plan(interpret=False, compiler=compiler)
     image = kernels.Image(height=64, width=64, rows=4, columns=4)
     starts = jax.ShapeDtypeStruct((17,), jnp.int32)
-    table = jax.ShapeDtypeStruct((1024, kernels.ROW), jnp.float32)
-    pixels = jax.ShapeDtypeStruct((16, kernels.CHANNELS, plan.num_pixels), jnp.float32)
+    table = jax.ShapeDtypeStruct((1024, ROW), jnp.float32)
+    pixels = jax.ShapeDtypeStruct((16, CHANNELS, plan.num_pixels), jnp.float32)
     forward = functools.partial(kernels.composite, image=image, plan=plan)
     backward = functools.partial(kernels.differentiate, image=image, plan=plan)
     return [

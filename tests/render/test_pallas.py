@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import re
@@ -19,13 +20,14 @@ from dimo_jax.render import tiles
 from dimo_jax.render.project import project
 from dimo_jax.render.rasterize import api, pallas
 from dimo_jax.render.rasterize.pallas import kernels
+from dimo_jax.render.rasterize.pallas import plan as plans
 from dimo_jax.render.rasterize.vjp import Plan
 from dimo_jax.runtime.platforms import building_for
 
 HEIGHT, WIDTH = 40, 56
 NUM_TILES = 3 * 4
-COMPILED = kernels.choose_plan(interpret=False)
-INTERPRETED = kernels.choose_plan(interpret=True)
+COMPILED = plans.choose_plan(interpret=False)
+INTERPRETED = plans.choose_plan(interpret=True)
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def mosaic(monkeypatch):
     if not hasattr(mosaic_gpu, "InterpretGPUParams"):
         name = "jax._src.pallas.mosaic_gpu.interpret.interpret_pallas_call"
         monkeypatch.setattr(mosaic_gpu, "InterpretGPUParams", importlib.import_module(name).InterpretGPUParams, False)
-    return kernels.choose_plan(interpret=True, compiler="mosaic")
+    return plans.choose_plan(interpret=True, compiler="mosaic")
 
 
 def make_splats(seed: int) -> Splats:
@@ -51,7 +53,7 @@ def describe_splats(*leading: int) -> Splats:
     return Splats(**{name: jax.ShapeDtypeStruct((*leading, 60, *shape), jnp.float32) for name, shape in shapes.items()})
 
 
-def compute_loss(splats: Splats, *, kernel_plan: kernels.KernelPlan) -> Array:
+def compute_loss(splats: Splats, *, kernel_plan: plans.KernelPlan) -> Array:
     features, transmittance, _ = pallas.rasterize(splats, height=HEIGHT, width=WIDTH, kernel_plan=kernel_plan)
     return jnp.sum(features**2) + jnp.sum(transmittance)
 
@@ -73,7 +75,7 @@ def lower_for_cuda(function, *args) -> dict[str, str]:
         pytest.param(
             "mosaic",
             marks=pytest.mark.skipif(
-                jax.__version_info__ < kernels.FIRST_MOSAIC,
+                jax.__version_info__ < plans.FIRST_MOSAIC,
                 reason="jax before 0.12 does not lower them by Mosaic GPU (test_compile.py compiles them by 0.12)",
             ),
         ),
@@ -81,7 +83,7 @@ def lower_for_cuda(function, *args) -> dict[str, str]:
 )
 def test_both_kernels_lower_for_cuda(compiler, num_images):
     splats = describe_splats() if num_images is None else describe_splats(num_images)
-    plan = kernels.choose_plan(interpret=False, compiler=compiler)
+    plan = plans.choose_plan(interpret=False, compiler=compiler)
     forward = functools.partial(compute_loss, kernel_plan=plan)
     backward = jax.grad(forward)
     if num_images is not None:
@@ -106,8 +108,10 @@ def test_interpreted_kernels_do_not_lower_for_cuda():
 
 
 @pytest.mark.parametrize("num_images", [None, 2])
-def test_mosaics_interpreter_draws_what_pallass_does(mosaic, num_images):
+@pytest.mark.parametrize("compiler", ["mosaic", "tpu"])
+def test_kernels_of_other_compilers_draw_the_same(compiler, mosaic, num_images):
     """Values and gradients, in scenes whose tiles lie in the image by half, of an image or of two in one launch."""
+    plan = mosaic if compiler == "mosaic" else plans.choose_plan(interpret=True, compiler="tpu")
     seeds = [4] if num_images is None else [4, 5]
     splats = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(make_splats, seeds))
     splats = jax.tree.map(lambda x: x[0], splats) if num_images is None else splats
@@ -117,10 +121,34 @@ def test_mosaics_interpreter_draws_what_pallass_does(mosaic, num_images):
         total = loss if num_images is None else lambda each: jnp.sum(jax.vmap(loss)(each))
         return jax.jit(jax.value_and_grad(total))(splats)
 
-    (value, gradient), (expected, other) = run(mosaic), run(INTERPRETED)
+    (value, gradient), (expected, other) = run(plan), run(INTERPRETED)
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     assert all(np.abs(getattr(other, name)).max() > 0 for name in ("means2d", "conics", "opacities", "features"))
     for one, same in zip(jax.tree.leaves(gradient), jax.tree.leaves(other)):
+        np.testing.assert_allclose(one, same, atol=1e-5 * np.abs(same).max())
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 2, 5])
+def test_a_tpu_copies_every_block_once_there_and_back(blocks):
+    """Lists without a block, of one, and of more than the two that there is room for; rows of no tile stay apart."""
+    plan = plans.choose_plan(interpret=True, compiler="tpu")
+    rng = np.random.default_rng(blocks)
+    starts = jnp.array([0, blocks, blocks + 1], jnp.int32)
+    table = np.zeros(((blocks + 1) * plan.block, plans.ROW), np.float32)
+    table[:, :2] = rng.normal(0, 9, (len(table), 2))
+    table[:, 2:5] = 0.05, 0.01, 0.06
+    table[:, 5:13] = rng.uniform(0.01, 0.2, (len(table), 8))
+    image = kernels.Image(height=30, width=60, rows=1, columns=2)
+    d_pixels = jnp.asarray(rng.normal(size=(2, plans.CHANNELS, plan.num_pixels)), jnp.float32)
+    small = dataclasses.replace(INTERPRETED, tile=plan.tile)
+    found, expected = (
+        (
+            kernels.composite(begins, jnp.asarray(table), image, each),
+            kernels.differentiate(begins, jnp.asarray(table), d_pixels, image, each),
+        )
+        for each, begins in ((plan, starts), (small, starts * (plan.block // small.block)))
+    )
+    for one, same in zip(found, expected):
         np.testing.assert_allclose(one, same, atol=1e-5 * np.abs(same).max())
 
 
@@ -128,12 +156,14 @@ def test_the_compiler_is_the_one_for_the_card(monkeypatch):
     def choose(capability, version):
         monkeypatch.setattr(jax, "__version_info__", version)
         with building_for("gpu", capability):
-            return kernels.choose_plan(interpret=False)
+            return plans.choose_plan(interpret=False)
 
     assert choose((9, 0), (0, 12, 0)).compiler == choose((10, 0), (0, 12, 1)).compiler == "mosaic"
     assert choose((8, 0), (0, 12, 0)).compiler == choose((9, 0), (0, 11, 2)).compiler == "triton"
     assert choose((9, 0), (0, 12, 0)).num_warps == 4
-    assert kernels.choose_plan(interpret=True).compiler == "triton"
+    assert plans.choose_plan(interpret=True).compiler == "triton"
+    with building_for("tpu"):
+        assert (plans.choose_plan(interpret=False).compiler, pallas.tile_size()) == ("tpu", 32)
     monkeypatch.setenv("DIMO_JAX_PALLAS", "triton")
     assert choose((9, 0), (0, 12, 0)).compiler == "triton"
     monkeypatch.setenv("DIMO_JAX_PALLAS", "cuda")
@@ -145,7 +175,7 @@ def test_the_compiler_is_the_one_for_the_card(monkeypatch):
 def test_results_do_not_depend_on_the_block(block):
     """Smaller and larger ones than those of the other tests, which a GPU gets too."""
     splats = make_splats(1)
-    plan = kernels.KernelPlan(tile=16, block=block, num_warps=8, interpret=True)
+    plan = plans.KernelPlan(tile=16, block=block, num_warps=8, interpret=True)
     value, gradient = jax.jit(jax.value_and_grad(functools.partial(compute_loss, kernel_plan=plan)))(splats)
     expected = jax.jit(jax.value_and_grad(functools.partial(compute_loss, kernel_plan=INTERPRETED)))(splats)
     np.testing.assert_allclose(value, expected[0], rtol=1e-5)
@@ -183,7 +213,7 @@ def test_blocks_hold_the_lists_of_the_tiles():
 def test_work_ends_where_every_pixel_has_stopped():
     """What is behind a wall is never read, or its NaN would show; its rows of gradients are zeros."""
     block = INTERPRETED.block
-    wall = np.zeros((block, kernels.ROW), np.float32)
+    wall = np.zeros((block, plans.ROW), np.float32)
     wall[:, 5] = 0.99
     wall[:, 6:13] = 1.0
     table = jnp.asarray(np.concatenate([wall, np.full_like(wall, np.nan), np.full_like(wall, np.nan)]))
@@ -206,5 +236,7 @@ def test_never_the_default_on_a_cpu_and_says_why_not_elsewhere(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert api.choose_backend() == "pallas"
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-    assert "the default device is a tpu" in api.why_unavailable("pallas")
+    assert api.choose_backend() == "pallas"
+    monkeypatch.setattr(jax, "default_backend", lambda: "other")
+    assert "the default device is a other" in api.why_unavailable("pallas")
     assert api.choose_backend() == "xla"

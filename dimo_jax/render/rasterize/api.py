@@ -1,8 +1,8 @@
 """Chooses the compositing backend. Every backend is a module with `rasterize` and `why_unavailable`.
 
 A backend's `rasterize` follows `dimo_jax.core.types.Rasterize`; its `why_unavailable()` returns None where it can run,
-else one sentence that says why not and how to get it; `TILE`, if it has one, is the tile side that its capacity counts
-in.
+else one sentence that says why not and how to get it; `tile_size()`, if it has one, gives the side of the tiles that
+its capacity counts in.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ BACKENDS = {
     "pallas": "dimo_jax.render.rasterize.pallas",
 }
 # The fastest first, by device; a device that is not named takes "xla".
-PREFERENCE = {"cpu": ("native", "xla"), "gpu": ("pallas", "xla"), "tpu": ("xla",)}
+PREFERENCE = {"cpu": ("native", "xla"), "gpu": ("pallas", "xla"), "tpu": ("pallas", "xla")}
 NUM_FEATURES = 7
-DEFAULT_TILE = 16  # pixels, of a backend that does not name its own `TILE`
+DEFAULT_TILE = 16  # pixels, of a backend that does not name its own
 
 
 def rasterize(
@@ -60,7 +60,7 @@ def rasterize(
     chex.assert_shape(splats.features, (num_gaussians, NUM_FEATURES))
     backend = load_backend(choose_backend(implementation))
     outputs: tuple[Array, Array, Array] = backend.rasterize(splats, height=height, width=width, capacity=capacity)
-    tile = getattr(backend, "TILE", None)
+    tile = _tile_of(backend)
     if capacity is None and tile is not None and isinstance(outputs[2], jax.core.Tracer):
         rows, columns = tiles.count_tiles(height, width, tile=tile)
         assumed = tiles.default_capacity(num_gaussians, rows * columns)
@@ -91,7 +91,7 @@ def measure_capacity(splats: Splats, *, height: int, width: int, implementation:
       height, width: image size in pixels.
       implementation: as in `rasterize`.
     """
-    tile = getattr(load_backend(choose_backend(implementation)), "TILE", DEFAULT_TILE)
+    tile = _tile_of(load_backend(choose_backend(implementation))) or DEFAULT_TILE
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[splats.depths.ndim - 1 :]), splats)
     pairs = jax.vmap(lambda s: tiles.count_pairs(s, height=height, width=width, tile=tile))(flat)
     return tiles.round_capacity(int(pairs.max(initial=0)))
@@ -100,7 +100,12 @@ def measure_capacity(splats: Splats, *, height: int, width: int, implementation:
 def first_capacity(num_gaussians: int, implementation: str | None = None) -> int | None:
     """Where to begin for a caller that looks at `overflow` and grows; None for a backend without static buffers."""
     backend = load_backend(choose_backend(implementation))
-    return tiles.guess_capacity(num_gaussians) if hasattr(backend, "TILE") else None
+    return tiles.guess_capacity(num_gaussians) if _tile_of(backend) else None
+
+
+def _tile_of(backend: types.ModuleType) -> int | None:
+    found: int | None = backend.tile_size() if hasattr(backend, "tile_size") else None
+    return found
 
 
 def choose_backend(implementation: str | None = None) -> str:

@@ -49,6 +49,11 @@ def why_unavailable() -> str | None:
     return None
 
 
+def tile_size() -> int:
+    """Pixels on a side of the tiles that a capacity counts in."""
+    return TILE
+
+
 def rasterize(splats: Splats, *, height: int, width: int, capacity: int | None = None) -> Outputs:
     """Composites splats front to back into one image; see `dimo_jax.core.types.Rasterize`.
 

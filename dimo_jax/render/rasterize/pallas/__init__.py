@@ -1,4 +1,4 @@
-"""Compositing on GPUs by kernels in `jax.experimental.pallas`; RGB, depth, normal and transmittance in one pass.
+"""Compositing on GPUs and TPUs by kernels of Pallas; RGB, depth, normal and transmittance in one pass.
 
 The pairs of every tile are laid out in blocks, so that each kernel reads and writes whole aligned blocks that belong to
 its tile alone: work follows the real lists, nothing is masked, nothing is atomic. See `kernels` for what runs per tile
@@ -18,7 +18,7 @@ from jax import lax
 from dimo_jax.core.types import Array, Splats
 from dimo_jax.render import tiles
 from dimo_jax.render.rasterize.pallas import kernels
-from dimo_jax.render.rasterize.pallas.kernels import KernelPlan, choose_plan
+from dimo_jax.render.rasterize.pallas.plan import ROW, KernelPlan, choose_plan
 from dimo_jax.render.rasterize.rows import differentiate_shape, gather_cotangents
 from dimo_jax.render.rasterize.tiling import (
     NUM_ATTRIBUTES,
@@ -31,18 +31,25 @@ from dimo_jax.render.rasterize.tiling import (
 from dimo_jax.render.rasterize.vjp import Outputs, Plan, differentiate
 from dimo_jax.runtime.platforms import current_platform
 
-TILE = 16
-
 
 def why_unavailable() -> str | None:
-    """None on GPUs, and on CPUs, where the kernels are interpreted: slow, for tests; `None` never chooses that.
+    """None on GPUs and TPUs, and on CPUs, where kernels are interpreted: slow, for tests; `None` never chooses that.
 
     Else one sentence that says why not.
     """
     platform = current_platform()
-    if platform not in ("cpu", "gpu"):
-        return f"its kernels compile for GPUs, and the default device is a {platform}; use 'xla'"
+    if platform not in ("cpu", "gpu", "tpu"):
+        return f"its kernels compile for GPUs and TPUs, and the default device is a {platform}; use 'xla'"
     return None
+
+
+def tile_size() -> int:
+    """Pixels on a side of the tiles that a capacity counts in."""
+    return _choose_plan().tile
+
+
+def _choose_plan() -> KernelPlan:
+    return choose_plan(interpret=current_platform() == "cpu")
 
 
 def rasterize(
@@ -53,7 +60,7 @@ def rasterize(
     Args:
       splats: N projected Gaussians; N may be 0.
       height, width: image size in pixels.
-      capacity: room for pairs of a Gaussian and a tile of `TILE` pixels. None counts them where the splats are
+      capacity: room for pairs of a Gaussian and a tile of `tile_size()` pixels. None counts them where the splats are
         concrete, and takes `tiles.default_capacity` under tracing.
       kernel_plan: sizes of the kernels. None takes `choose_plan`: compiled on GPUs, interpreted on CPUs.
 
@@ -61,7 +68,7 @@ def rasterize(
       features [H,W,7], transmittance [H,W], overflow [] int32 (pairs of the farthest Gaussians that found no room).
     """
     if kernel_plan is None:
-        kernel_plan = choose_plan(tile=TILE, interpret=current_platform() == "cpu")
+        kernel_plan = _choose_plan()
     if capacity is None:
         capacity = choose_capacity(splats, height=height, width=width, tile=kernel_plan.tile)
     return _compile(kernel_plan)(splats, Plan(height=height, width=width, capacity=max(capacity, 1)))
@@ -143,7 +150,7 @@ def _list_blocks(splats: Splats, residuals: _Residuals, plan: Plan, kernel_plan:
     centers = jnp.stack([number % image.columns, number // image.columns], axis=-1) * kernel_plan.tile
     centers = jnp.repeat(centers.astype(jnp.float32) + kernel_plan.tile / 2, block, axis=0)
     # Relative to the tile's centre numbers stay small, so squares lose no digits.
-    table = jnp.pad(make_table(splats), ((0, 0), (0, kernels.ROW - NUM_ATTRIBUTES)))[ids].at[:, :2].add(-centers)
+    table = jnp.pad(make_table(splats), ((0, 0), (0, ROW - NUM_ATTRIBUTES)))[ids].at[:, :2].add(-centers)
     return _Blocks(starts=starts, ids=ids, table=table)
 
 
