@@ -53,7 +53,7 @@ def get_config(preset: str = "demo") -> ConfigDict:
     config.atop.category, config.atop.examples = "all", 8  # or one of data/articulated; objects of each, 1 to 8
     config.atop.start = ""  # workdir of a run whose image model stages ("motion",) begin with; the backbone's own if ""
     config.atop.stages = ("pictures", "motion")
-    config.atop.steps = dict(pictures=16_000, motion=16_000)
+    config.atop.steps = dict(pictures=12_000, motion=6_000)
     config.atop.rates = dict(pictures=1.5e-3, motion=1.5e-3)  # of Adam
     config.atop.clip, config.atop.average = 1.0, 0.995  # the longest gradient; share of the old in the average
     config.atop.places = 2  # places of the joint that a sample of stage pictures has
