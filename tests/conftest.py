@@ -1,5 +1,6 @@
 """Compiled programs are kept between tests, processes and runs: most of the suite's time is XLA's compiler."""
 
+import ctypes
 import gc
 import os
 import sys
@@ -16,16 +17,22 @@ def pytest_configure(config):
 
 # Of the 65,530 that Linux grants a process, beyond which XLA's compiler aborts without a word.
 MOST_MAPPINGS = 30_000
+MOST_MEMORY = 5 * 2**30  # bytes: two processes have grown until the kernel ended one
 
 
 @pytest.fixture(scope="module", autouse=True)
 def few_mappings():
     """Forgets compiled programs where a process has many: each takes some ten mappings of memory and keeps them."""
     yield
-    maps = Path("/proc/self/maps")
-    if "jax" in sys.modules and maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPPINGS:
+    maps, pages = Path("/proc/self/maps"), Path("/proc/self/statm")
+    if "jax" not in sys.modules or not maps.exists():
+        return
+    memory = int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    if maps.read_bytes().count(b"\n") > MOST_MAPPINGS or memory > MOST_MEMORY:
         sys.modules["jax"].clear_caches()
         gc.collect()
+        if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+            libc.malloc_trim(0)  # of glibc, which else keeps what is free
 
 
 @pytest.fixture(scope="module")

@@ -50,6 +50,9 @@ class Atop(System):
         self.options, self._batch, self._seed = config.atop, int(config.batch.motions), int(config.seed)
         self.films, self._side = dataset, int(config.data.side)
         self.backbone = build_backbone(config)
+        start = str(self.options.start)
+        # Here, where nothing is written yet, so that a wrong one leaves nothing behind.
+        self._start = load_image_model(start, self.backbone) if start else None
         self.parts = build_parts(config)
         check_fit(config, self.backbone, self.parts.codec, self.parts.embed([""]).shape[-1])
         if PICTURES in self.options.stages and dataset.stills is None:
@@ -94,8 +97,7 @@ class Atop(System):
     def init(self, key: Array) -> PartialState:
         """See `training.system.System`."""
         own, added = jax.random.split(key)
-        start = str(self.options.start)
-        arrays = load_image_model(start, self.backbone) if start else self.backbone.begin(own)
+        arrays = self.backbone.begin(own) if self._start is None else self._start
         params = init_params(added, arrays, self.backbone.config)
         return begin_stage(jnp.zeros([], jnp.int32), params, self.stages[0], self.options)
 
