@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bench.articulate import clean, find_objects, read_truth
+from bench.articulate import NONE, clean, find_objects, read_truth
 from dimo_jax.core.errors import UserError
 from dimo_jax.data.articulated.categories import CATEGORIES, HELD_OUT, make_shape
 from dimo_jax.data.articulated.shapes import PART
@@ -61,7 +61,9 @@ def list_given(data: Path, names: str) -> Iterator[Thing]:
 
 
 def judge(found: list[Joint], truth: Joint, part: ObjectMesh, diagonal: float) -> dict[str, Any]:
-    """The figures of the best joint."""
+    """The figures of the best joint; those of a failure where there is none."""
+    if not found:
+        return {**NONE._asdict(), "confidence": 0.0, "found": None}
     low, high, _ = bounds(part.vertices)
     errors: JointErrors = compare_joints(found[0], truth, (low + high) / 2, diagonal)
     return {**errors._asdict(), "confidence": found[0].confidence, "found": to_json(found[0])}
@@ -71,9 +73,9 @@ def summarize(rows: list[dict[str, Any]], way: str) -> dict[str, float]:
     """Means over trials."""
     each = [row[way] for row in rows]
 
-    def mean(key: str, chosen: Callable[[dict[str, Any]], bool] = lambda row: True) -> float:
-        values = [float(row[key]) for row in each if chosen(row)]
-        return float(np.nanmean(values)) if values and not np.isnan(values).all() else float("nan")
+    def mean(key: str) -> float:
+        values = [float(row[key]) for row in each]
+        return float("nan") if np.isnan(values).all() else float(np.nanmean(values))
 
     return dict(
         type=mean("type_right"),

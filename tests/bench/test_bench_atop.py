@@ -44,6 +44,15 @@ def test_runs_are_joined_by_mean_and_spread():
     assert atop.join_runs(runs) == dict(still=dict(psnr=(10.0, 0.0)), drawn=dict(psnr=(2.0, 1.0)))
 
 
+def test_no_joint_is_a_failure_of_its_object(monkeypatch):
+    monkeypatch.setattr(imagined, "find_joints", lambda *_: [])
+    monkeypatch.setattr(imagined, "joint_from_generator", lambda *_, **__: [])
+    (thing,) = imagined.list_made(["drawer"], [1000])
+    rows = [imagined.try_object(thing, generator=None, guidance=1.0)]
+    assert imagined.summarize(rows, "geometry")["success"] == 0
+    assert imagined.count_both(rows)["wrong and wrong"] == 1
+
+
 def test_both_ways_to_a_joint_are_judged_and_counted(monkeypatch):
     """A model that finds each joint but the oven's, whose axis it has upright."""
 
