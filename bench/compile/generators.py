@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from bench.compile.preset import read_preset
-from bench.compile.programs import Cut, Program, replicate_shapes
+from bench.compile.programs import Program, choose_layout, cut_step, replicate_shapes
 from dimo_jax.configs.animax import get_config as get_animax
 from dimo_jax.configs.atop import get_config as get_atop
 from dimo_jax.core.errors import UserError
@@ -116,7 +116,7 @@ def _read(
 
 
 def _unread(key: Any) -> Any:
-    raise NotImplementedError("there are no weights")
+    raise AssertionError("only shapes are asked for")
 
 
 def _numbers(*shape: int, dtype: Any = jnp.float32) -> Any:
@@ -140,41 +140,18 @@ def _shape_picture_vae() -> Any:
 
 
 def _list_steps(config: ConfigDict, system: Any, draw: Callable[[int], Any], num_devices: int) -> Iterator[Program]:
-    accumulate, size = int(config.batch.accumulate), int(config.batch.motions)
-    grid = parallel.choose_grid((size, 1, 1), num_devices * accumulate)
-    if grid is None:
-        raise UserError(
-            f"--devices={num_devices}: {num_devices} devices x {accumulate} parts cannot share a batch of {size} "
-            "samples evenly; --set=batch.motions=N says another"
-        )
-    layout = parallel.Layout(num_devices, 1, accumulate, grid)
+    layout = choose_layout(config, num_devices)
+
+    def draw_parts(layout: parallel.Layout) -> Any:
+        count = int(config.batch.motions) // (layout.num_devices * layout.accumulate)
+        leading = (layout.num_devices,) * layout.is_mapped + (layout.accumulate,) * (layout.accumulate > 1)
+        return jax.tree.map(lambda x: _numbers(*leading, *x.shape, dtype=x.dtype), draw(count))
+
     for stage in system.stages:
         build = functools.partial(system.build_step, stage, Capacity(None))
         state = replicate_shapes(system.template(stage.first_step), layout)
         fixed = replicate_shapes(system.fixed(stage), layout)
-        yield _cut_step(stage.name, build, (state, fixed, _key()), draw, size, layout)
-
-
-def _cut_step(
-    name: str,
-    build: Callable[..., Any],
-    arguments: tuple[Any, Any, Any],
-    draw: Callable[[int], Any],
-    size: int,
-    layout: parallel.Layout,
-) -> Program:
-    """A step whose batch of `size` samples is cut as `layout` says."""
-    state, fixed, key = arguments
-    parts = layout.num_devices * layout.accumulate
-    leading = (layout.num_devices,) * layout.is_mapped + (layout.accumulate,) * (layout.accumulate > 1)
-    batch = jax.tree.map(lambda x: _numbers(*leading, *x.shape, dtype=x.dtype), draw(size // parts))
-    return Program(
-        name,
-        functools.partial(parallel.parallelize, build, layout),
-        (state, batch, fixed, key),
-        is_step=True,
-        cut=Cut(layout, (size, 1, 1), functools.partial(_cut_step, name, build, arguments, draw, size), 0.0),
-    )
+        yield cut_step(stage.name, config, build, (state, fixed, _key()), draw_parts, layout)
 
 
 def _make_cameras(*lead: int, side: int) -> Camera:

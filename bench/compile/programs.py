@@ -67,7 +67,7 @@ def list_programs(config: ConfigDict, *, num_devices: int = 1, phase: int = 0, p
     """
     dataset = stand_in(config.data.source)
     system = Dimo(config, dataset)
-    layout = _choose_layout(config, num_devices)
+    layout = choose_layout(config, num_devices)
     steps = list(_list_steps(config, system, dataset, layout, phase, pairs))
     if not steps:
         sizes = sorted({size for stage in system.stages for _, size in stage.phases})
@@ -99,7 +99,8 @@ def shapes_of(tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), tree)
 
 
-def _choose_layout(config: ConfigDict, num_devices: int) -> parallel.Layout:
+def choose_layout(config: ConfigDict, num_devices: int) -> parallel.Layout:
+    """How a batch is dealt out; raises UserError where so many devices cannot share it."""
     sizes = _batch_sizes(config)
     accumulate = int(config.batch.get("accumulate", 1))
     grid = parallel.choose_grid(sizes, num_devices * accumulate)
@@ -129,26 +130,26 @@ def _list_steps(
             if phase and size != phase:
                 continue
             build = functools.partial(system.build_step, stage, buffers)
-            yield _cut_step(f"{stage.name}_{size}", config, dataset, build, (*per_device, key), size, layout)
+            draw = functools.partial(_draw, config, dataset, size)
+            yield cut_step(f"{stage.name}_{size}", config, build, (*per_device, key), draw, layout)
 
 
-def _cut_step(
+def cut_step(
     name: str,
     config: ConfigDict,
-    dataset: Dataset,
     build: Callable[..., Any],
     arguments: tuple[Any, Any, Any],
-    size: int,
+    draw: Callable[[parallel.Layout], Any],
     layout: parallel.Layout,
 ) -> Program:
-    """A step as `layout` cuts its batch; `arguments` are its state, fixed arrays and key."""
+    """A step as `layout` cuts its batch, whose shapes `draw` gives; `arguments` are state, fixed arrays and key."""
     state, fixed, key = arguments
-    again = functools.partial(_cut_step, name, config, dataset, build, arguments, size)
+    again = functools.partial(cut_step, name, config, build, arguments, draw)
     limit = float(config.batch.get("memory_gib", 0.0))
     return Program(
         name,
         functools.partial(parallel.parallelize, build, layout),
-        (state, _draw(config, dataset, layout, size), fixed, key),
+        (state, draw(layout), fixed, key),
         is_step=True,
         cut=Cut(layout, _batch_sizes(config), again, limit),
     )
@@ -173,7 +174,7 @@ def replicate_shapes(tree: Any, layout: parallel.Layout) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*leading, *x.shape), x.dtype), tree)
 
 
-def _draw(config: ConfigDict, dataset: Dataset, layout: parallel.Layout, size: int) -> Any:
+def _draw(config: ConfigDict, dataset: Dataset, size: int, layout: parallel.Layout) -> Any:
     """Shapes of the batch of a step."""
     sampler = Sampler(
         dataset, **batch_sizes(config), resolution=size, held_out_every=config.data.held_out_every, seed=0

@@ -9,9 +9,8 @@ from bench.compile.roofline import Estimate, Work, estimate, time_kernel
 from bench.compile.targets import GIB, Target
 from dimo_jax.render.rasterize.pallas.plan import choose_plan
 
-_BLOCK = choose_plan(
-    interpret=False, compiler="triton"
-).block  # rows of the list of pairs that a turn of a kernel's loop takes
+# Rows of the list of pairs that a turn of a GPU's kernel takes.
+_BLOCK = choose_plan(interpret=False, compiler="triton").block
 
 
 def complete(found: dict[str, Any], target: Target) -> Estimate | None:

@@ -44,6 +44,8 @@ def test_samples_are_shared_by_devices_and_cut_into_parts():
     assert step.arguments[0].step.shape == (8,)
     step = generators.list_atop(preset="imagedream", changes={"batch.motions": 8, "batch.accumulate": 4})[0]
     assert step.arguments[1].seeds.shape == (4, 2)
+    step = generators.list_atop(preset="imagedream", changes={"batch.memory_gib": 7})[0]
+    assert step.cut.limit_gib == 7
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,7 @@ def test_samples_are_shared_by_devices_and_cut_into_parts():
     [
         (dict(preset="demo", changes={}), "--preset=demo: expected imagedream"),
         (dict(preset="imagedream", changes={}, phase=128), "--phase=128"),
-        (dict(preset="imagedream", changes={}, num_devices=8), "cannot share a batch of 2 samples"),
+        (dict(preset="imagedream", changes={}, num_devices=8), "cannot share a batch of 2 x 1 x 1"),
     ],
 )
 def test_what_cannot_be_compiled_is_said(how, match):
