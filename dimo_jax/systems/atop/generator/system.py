@@ -28,7 +28,7 @@ from .model import init_params
 from .parts import Backbone, Codec
 from .slots import build_backbone, build_parts
 from .stages import begin_stage, build_optimizer, list_stages, make_template
-from .trained import load_image_model
+from .trained import check_image_model, load_image_model
 from .training import MOTION, PICTURES, STAGES, MotionBatch, denoising_errors, drop_condition, split_frames, trained
 
 COUNTS = {"places": 1, "examples": 1, "sampling.num_steps": 1}
@@ -50,9 +50,8 @@ class Atop(System):
         self.options, self._batch, self._seed = config.atop, int(config.batch.motions), int(config.seed)
         self.films, self._side = dataset, int(config.data.side)
         self.backbone = build_backbone(config)
-        start = str(self.options.start)
-        # Here, where nothing is written yet, so that a wrong one leaves nothing behind.
-        self._start = load_image_model(start, self.backbone) if start else None
+        if self.options.start:
+            check_image_model(str(self.options.start), self.backbone)
         self.parts = build_parts(config)
         check_fit(config, self.backbone, self.parts.codec, self.parts.embed([""]).shape[-1])
         if PICTURES in self.options.stages and dataset.stills is None:
@@ -97,7 +96,8 @@ class Atop(System):
     def init(self, key: Array) -> PartialState:
         """See `training.system.System`."""
         own, added = jax.random.split(key)
-        arrays = self.backbone.begin(own) if self._start is None else self._start
+        start = str(self.options.start)
+        arrays = load_image_model(start) if start else self.backbone.begin(own)
         params = init_params(added, arrays, self.backbone.config)
         return begin_stage(jnp.zeros([], jnp.int32), params, self.stages[0], self.options)
 

@@ -106,38 +106,53 @@ def load_generator(source: str | Path | ConfigDict) -> Generator:
     return make_generator(config, jax.tree.map(jnp.asarray, state), step)
 
 
-def load_image_model(workdir: str, backbone: Backbone) -> UNetParams:
-    """The image model of a run that has passed its stage pictures, for another run to begin with.
+def check_image_model(workdir: str, backbone: Backbone) -> None:
+    """Looks whether `load_image_model` can bring the image model of a run, without reading it.
 
     Args:
       workdir: of that run.
-      backbone: of the other one.
+      backbone: of the run that is to begin with it.
 
     Raises:
-      UserError: no such run, one that has not come so far, or one whose image model is of other sizes.
+      UserError: no such run, one that has not passed its stage pictures, or one whose image model is of other sizes.
     """
     path = check_path(workdir, "atop.start", "the workdir of a run of configs/atop.py")
     try:
-        config, step, state = _restore(path)
+        config, checkpoints = _open(path)
     except UserError as error:
         raise UserError(f"config.atop.start: {error}") from error
+    step = max(checkpoints.steps())
     if stage_at(config.atop, step).name == PICTURES:
         raise UserError(f"config.atop.start: {path} is at step {step} of stage pictures, expected a run after it")
     theirs = build_backbone(config)
     if (theirs.config, theirs.form) != (backbone.config, backbone.form):
         raise UserError(f"config.atop.start: {path} has another config.atop.backbone, expected one of the same sizes")
-    found: UNetParams = jax.tree.map(jnp.asarray, state.params.backbone)
+
+
+def load_image_model(workdir: str) -> UNetParams:
+    """The image model of a run that has passed its stage pictures, for another run to begin with.
+
+    Raises:
+      UserError: a damaged checkpoint, besides what `check_image_model` finds.
+    """
+    found: UNetParams = jax.tree.map(jnp.asarray, _restore(Path(workdir))[2].params.backbone)
     return found
 
 
-def _restore(workdir: Path) -> tuple[ConfigDict, int, PartialState]:
-    """A run's config, steps taken, and state, as it last was saved."""
+def _open(workdir: Path) -> tuple[ConfigDict, Checkpoints]:
+    """A run's config, and its checkpoints, of which there is one at least."""
     config = load_config(workdir)
     if not is_of(config, SYSTEM):
         raise UserError(f"--workdir={workdir}: holds no run of configs/atop.py, expected one")
     checkpoints = Checkpoints(workdir)
     if not checkpoints.steps():
         raise UserError(f"--workdir={workdir}: no checkpoint in it, expected a training run that has saved one")
+    return config, checkpoints
+
+
+def _restore(workdir: Path) -> tuple[ConfigDict, int, PartialState]:
+    """A run's config, steps taken, and state, as it last was saved."""
+    config, checkpoints = _open(workdir)
     backbone = build_backbone(config)
     found = checkpoints.restore_latest(lambda step: make_template(config.atop, backbone, step))
     assert found is not None  # there is at least one, and one that cannot be read is an error
