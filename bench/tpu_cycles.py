@@ -28,12 +28,13 @@ from bench.compile.environment import make_environment
 from bench.compile.supervise import ENVIRONMENT, ROOT
 from bench.compile.targets import TARGETS, find_target
 from dimo_jax.core.errors import UserError
+from dimo_jax.render.rasterize import xla
 from dimo_jax.render.rasterize.pallas.plan import PER_LINE, TPU_TILE
 
 KERNELS = ("forward", "backward")
 PROGRAMS = (*KERNELS, "xla_forward", "xla_backward")
 EXTENTS = (6, 12, 24)  # pixels on a side
-TURN = (64, 32, 8)  # tiles and Gaussians of a turn of `xla`, pixels on a side of its tiles
+TURN = (xla.GROUP_ELSEWHERE, xla.BLOCK, xla.TILE)  # tiles, and Gaussians of each, of a turn; pixels on a side
 MARK = "@cycles "
 _BUNDLE = re.compile(r"^\s*(?:\d+:)?\s*0x[0-9a-f]+\s+(?:[A-Z]{2})?:?\s*:?\s*(>*)\s*\{")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
@@ -86,7 +87,6 @@ def compile_them(target_name: str, names: Sequence[str], folder: Path) -> dict[s
     from bench.compile import compiler
     from bench.compile.programs import Program
     from dimo_jax.core.types import Splats
-    from dimo_jax.render.rasterize import xla
     from dimo_jax.render.rasterize.pallas import kernels
     from dimo_jax.render.rasterize.pallas.plan import CHANNELS, ROW, choose_plan
 

@@ -22,7 +22,7 @@ from bench.compile.targets import GIB, TPU_TOPOLOGIES, Target, describe_gpu
 from dimo_jax.runtime.platforms import building_for
 from dimo_jax.training.memory import need_of, refusal
 
-# Of products too large for XLA's own kernels, which a device would try and, finding none, leave to cuBLAS.
+# Said of products too large for XLA's own kernels where no device can try others: those are then left to cuBLAS.
 NO_CONFIG = "Failed to get configs"
 
 

@@ -81,6 +81,7 @@ def _rows(shape: str) -> int:
 
 
 def parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
+    """The instructions of each computation of a module, and the name of the one that it begins with."""
     computations: dict[str, list[_Instruction]] = {}
     entry, current = "", ""
     for line in text.splitlines():
