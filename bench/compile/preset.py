@@ -31,10 +31,12 @@ def read_preset(get: Callable[[str], ConfigDict], preset: str, changes: Mapping[
         config = get(preset)
     except ValueError as error:
         raise UserError(f"--preset={preset}: {error}") from error
+    config.lock()  # refuses keys that it has not
     for key, value in changes.items():
         try:
-            with config.unlocked():
-                config.update_from_flattened_dict({key: value})
-        except (KeyError, TypeError, ValueError) as error:
+            config.update_from_flattened_dict({key: value})
+        except (AttributeError, KeyError) as error:
+            raise UserError(f"--set={key}={value}: preset {preset} has no such key") from error
+        except (TypeError, ValueError) as error:
             raise UserError(f"--set={key}={value}: {error}") from error
     return config
