@@ -164,7 +164,9 @@ def build_parts(
         return jax.vmap(jax.vmap(over_frames, in_axes=(None, 0)))
 
     def project_all(gaussians: Any) -> Any:
-        return over_images(partial(project, implementation=options.implementation))(gaussians, batch.cameras)
+        return over_images(partial(project, implementation=options.implementation, dilation=options.dilation))(
+            gaussians, batch.cameras
+        )
 
     splats = jax.jit(project_all)(moved)
 

@@ -39,7 +39,8 @@ def get_config(preset: str = "demo") -> ConfigDict:
     config.data.reader = dict(fn="dimo_jax.data.clip_dataset:read_clip_shards")
     config.data.path = ""  # a folder of --app=import_data --pose_maps
     config.data.held_out_every = 0
-    config.batch = dict(motions=2, views=1, frames=1, accumulate=1, memory_gib=0.0)  # samples, with all views and frames
+    # Samples, each with all of its views and frames.
+    config.batch = dict(motions=2, views=1, frames=1, accumulate=1, memory_gib=0.0)
     config.num_devices = 0
     config.render = dict(implementation=placeholder(str), capacity=placeholder(int), background=(1.0, 1.0, 1.0))
 

@@ -38,7 +38,8 @@ def get_config(preset: str = "demo") -> ConfigDict:
     config.data.num_frames, config.data.side = 5, 64  # of a video; height and width of pictures, pixels
     config.data.shapes = 40  # of each category, of which there are pictures for stage pictures
     config.data.held_out_every = 0
-    config.batch = dict(motions=1, views=1, frames=1, accumulate=1, memory_gib=0.0)  # samples, with all views and frames
+    # Samples, each with all of its views and frames.
+    config.batch = dict(motions=1, views=1, frames=1, accumulate=1, memory_gib=0.0)
     config.num_devices = 0
     config.render = dict(implementation=placeholder(str), capacity=placeholder(int), background=(1.0, 1.0, 1.0))
 

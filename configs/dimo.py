@@ -99,6 +99,7 @@ def _paper() -> ConfigDict:
     config.radius_scale = 1.0  # first control radius as a multiple of the key points' spacing
 
     config.render = dict(implementation=placeholder(str), capacity=placeholder(int), background=(1.0, 1.0, 1.0))
+    config.render.dilation = 0.3  # pixel^2, how far a pixel blurs what it sees; that of 3DGS
 
     config.turns = dict(
         fn="dimo_jax.systems.dimo.turns:find_turns",
@@ -296,6 +297,7 @@ def _demo() -> ConfigDict:
     )
     config.latent_init.update(mu_std=1.0)  # codes that start apart separate the motions sooner
     config.num_key_points = 128
+    config.render.dilation = 0.1  # about that of a pixel's box (1/12), with which the data are drawn
 
     stage = config.stage1
     stage.num_steps = 1_600

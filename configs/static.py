@@ -48,6 +48,7 @@ def get_config(preset: str = "demo") -> ConfigDict:
     config.batch = dict(motions=1, views=4, frames=1, accumulate=1, memory_gib=0.0)
     config.num_devices = 0
     config.render = dict(implementation=placeholder(str), capacity=placeholder(int), background=(1.0, 1.0, 1.0))
+    config.render.dilation = 0.3  # pixel^2, how far a pixel blurs what it sees; that of 3DGS
 
     config.static = ConfigDict()
     config.static.num_steps = 1_500

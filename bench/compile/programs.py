@@ -27,6 +27,7 @@ from dimo_jax.systems.dimo.capacity import needs_capacity
 from dimo_jax.systems.dimo.player import Player
 from dimo_jax.systems.dimo.system import Dimo
 from dimo_jax.training import parallel
+from dimo_jax.training.images import find_dilation
 from dimo_jax.training.schedules import due
 from dimo_jax.training.system import Capacity, Stage
 
@@ -224,7 +225,8 @@ def _list_playing(config: ConfigDict, system: Dimo, dataset: Dataset, state: Any
     frames = train_frames(dataset, config.data.held_out_every)
     posed = shapes_of(jax.eval_shape(play, arguments[0], code, arguments[2])).gaussians
     draw = jax.jit(
-        functools.partial(render_all, implementation=config.render.implementation), static_argnames="capacity"
+        functools.partial(render_all, implementation=config.render.implementation, dilation=find_dilation(config)),
+        static_argnames="capacity",
     )
     background = jax.ShapeDtypeStruct((3,), jnp.float32)
     capacity = _choose_buffers(config, state, pairs).pairs

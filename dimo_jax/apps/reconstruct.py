@@ -204,6 +204,7 @@ def reconstruct(
         code_rate=0.05 * spread,  # in the codes' own unit
         background=tuple(np.asarray(player.background).tolist()),
         implementation=player.implementation,
+        dilation=player.dilation,
     )
 
     def fit(params: Any, z: Array, options: FitOptions, what: str) -> Fitted:

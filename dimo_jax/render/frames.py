@@ -13,6 +13,7 @@ from absl import logging
 
 from dimo_jax.core.types import Array, Camera, Gaussians
 from dimo_jax.render.pipeline import render
+from dimo_jax.render.project import DILATION
 from dimo_jax.render.rasterize.api import first_capacity
 
 Result = TypeVar("Result")
@@ -22,19 +23,28 @@ class FrameRenderer:
     """Renders over one background; compiled once per number of frames and cameras, with buffers that grow."""
 
     def __init__(
-        self, *, background: Sequence[float], implementation: str | None, capacity: int | None, num_gaussians: int
+        self,
+        *,
+        background: Sequence[float],
+        implementation: str | None,
+        capacity: int | None,
+        num_gaussians: int,
+        dilation: float = DILATION,
     ) -> None:
         """Args:
         background: three numbers from 0 to 1.
         implementation: of `render`.
         capacity: of `render`; None: as many pairs as so many Gaussians usually need, and more where they need more.
         num_gaussians: N.
+        dilation: of `render`.
         """
         self.background = jnp.asarray(background, jnp.float32)
-        self.implementation = implementation
+        self.implementation, self.dilation = implementation, dilation
         self._capacity: int | None = capacity or first_capacity(num_gaussians, implementation)
         self._render, self._film = (
-            jax.jit(functools.partial(draw, implementation=implementation), static_argnames="capacity")
+            jax.jit(
+                functools.partial(draw, implementation=implementation, dilation=dilation), static_argnames="capacity"
+            )
             for draw in (render_all, _film)
         )
 
@@ -80,10 +90,8 @@ class FrameRenderer:
         return np.asarray(rgb), np.asarray(alpha)
 
 
-def _render_one(
-    gaussians: Gaussians, camera: Camera, background: Array, *, implementation: str | None, capacity: int | None
-) -> tuple[Array, Array, Array]:
-    rendering = render(gaussians, camera, background, implementation=implementation, capacity=capacity)
+def _render_one(gaussians: Gaussians, camera: Camera, background: Array, **options: Any) -> tuple[Array, Array, Array]:
+    rendering = render(gaussians, camera, background, **options)
     return rendering.rgb, rendering.alpha, rendering.overflow
 
 

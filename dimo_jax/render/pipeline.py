@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from dimo_jax.core.types import Array, Camera, Gaussians, Rendering, Splats
 from dimo_jax.geometry import harmonics
-from dimo_jax.render.project import project
+from dimo_jax.render.project import DILATION, project
 from dimo_jax.render.rasterize import api
 
 WHITE = (1.0, 1.0, 1.0)
@@ -20,6 +20,7 @@ def render(
     *,
     implementation: str | None = None,
     capacity: int | None = None,
+    dilation: float = DILATION,
 ) -> Rendering:
     """Renders N Gaussians into one image.
 
@@ -35,6 +36,7 @@ def render(
       capacity: room for Gaussian-tile pairs in backends with static buffers; `api.measure_capacity` gives a fitting
         one. None counts them where nothing is traced; under jit, grad or vmap it takes `tiles.default_capacity`, and a
         picture for which that is too small says so in a warning on the host.
+      dilation: of `project`, pixel^2: how far pixels blur what they see.
 
     Returns:
       A Rendering. Depth and normal are sums over weights; `overflow` above 0 says that Gaussians are missing because
@@ -47,7 +49,7 @@ def render(
     background = jnp.asarray(background, jnp.float32)
     _check_shapes(gaussians, camera, background)
     return composite(
-        project(gaussians, camera, implementation=implementation),
+        project(gaussians, camera, implementation=implementation, dilation=dilation),
         background,
         height=camera.height,
         width=camera.width,

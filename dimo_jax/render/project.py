@@ -6,6 +6,7 @@ loops, where 3x3 matrix products would become many tiny calls.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -18,7 +19,7 @@ from dimo_jax.geometry import harmonics, quaternion
 from dimo_jax.render.rasterize import api
 
 NEAR = 0.01  # camera z, world units
-DILATION = 0.3  # pixel^2 added to the diagonal of the 2D covariance
+DILATION = 0.3  # pixel^2 added to the diagonal of the 2D covariance, that of 3DGS and of what shows its files
 MIN_ALPHA = 1 / 255
 IMAGE_MARGIN = 0.15  # share of the image's size by which the Jacobian's clamp widens it on every side
 # Beyond this size (world units) positions, scales and their squares leave float32's range: such Gaussians count as bad.
@@ -27,7 +28,9 @@ MAX_LENGTH = 1e12
 Vector = tuple[Array, Array, Array]
 
 
-def project(gaussians: Gaussians, camera: Camera, *, implementation: str | None = None) -> Splats:
+def project(
+    gaussians: Gaussians, camera: Camera, *, implementation: str | None = None, dilation: float = DILATION
+) -> Splats:
     """Projects N Gaussians into one image.
 
     Differentiable in the Gaussians and in the camera's pose, focal length and centre; `depths` and `extents` carry no
@@ -40,6 +43,8 @@ def project(gaussians: Gaussians, camera: Camera, *, implementation: str | None 
       camera: `focal` [2] or [], `center` [2].
       implementation: a backend by name (`api.BACKENDS`), or None for the fastest one on this device. A backend without
         a projection of its own takes XLA's, and so do float64 inputs. `native` has reverse-mode derivatives only.
+      dilation: static; pixel^2 added to the diagonal of the 2D covariance, above 0, by which no Gaussian is thinner
+        than the space between two pixels. A box of a pixel has 1/12.
 
     Returns:
       Splats of N. Features are rgb = max(0, 0.5 + SH), camera z, and the shortest axis turned towards the camera in
@@ -49,14 +54,14 @@ def project(gaussians: Gaussians, camera: Camera, *, implementation: str | None 
       dimo_jax.core.errors.UserError: the named backend does not exist or cannot run here.
     """
     backend = api.load_backend(api.choose_backend(implementation))
-    of_backend: Callable[[Gaussians, Camera], Splats] | None = getattr(backend, "project", None)
+    of_backend: Callable[[Gaussians, Camera, float], Splats] | None = getattr(backend, "project", None)
     if of_backend is None or jnp.result_type(*jax.tree.leaves((gaussians, camera))) == jnp.float64:
-        return project_in_xla(gaussians, camera)
-    return of_backend(gaussians, camera)
+        return project_in_xla(gaussians, camera, dilation)
+    return of_backend(gaussians, camera, dilation)
 
 
-@jax.jit
-def project_in_xla(gaussians: Gaussians, camera: Camera) -> Splats:
+@functools.partial(jax.jit, static_argnames="dilation")
+def project_in_xla(gaussians: Gaussians, camera: Camera, dilation: float = DILATION) -> Splats:
     """`project` as XLA compiles and differentiates it; the readable reference."""
     rotation = [[camera.world_to_camera[i, j] for j in range(3)] for i in range(3)]
     shift = [camera.world_to_camera[i, 3] for i in range(3)]
@@ -80,7 +85,7 @@ def project_in_xla(gaussians: Gaussians, camera: Camera) -> Splats:
         cx, cy, cz = (_dot(rotation[i], axes[k]) for i in range(3))
         u.append(focal[0] / z * (cx - slope_x * cz) * scales[:, k])
         v.append(focal[1] / z * (cy - slope_y * cz) * scales[:, k])
-    conic, spread, regular = _invert_covariance((u[0], u[1], u[2]), (v[0], v[1], v[2]))
+    conic, spread, regular = _invert_covariance((u[0], u[1], u[2]), (v[0], v[1], v[2]), dilation)
 
     opacity = nn.sigmoid(gaussians.logit_opacities)
     features = _compute_features(gaussians, axes, mean, z, _find_centre(rotation, shift))
@@ -128,25 +133,25 @@ def _clamp_slope(slope: Array, focal: Array, center: Array, size: int) -> Array:
     return jnp.clip(slope, (-margin - center) / focal, (size + margin - center) / focal)
 
 
-def _invert_covariance(u: Vector, v: Vector) -> tuple[Array, Array, Array]:
+def _invert_covariance(u: Vector, v: Vector, dilation: float) -> tuple[Array, Array, Array]:
     """Conic [N,3], standard deviations along x and y [N,2], and where both are regular [N].
 
-    The covariance is [[u.u, u.v], [u.v, v.v]] + DILATION * I for the rows u, v of Jacobian x rotation x scales. Its
-    determinant is |u x v|^2 + DILATION (u.u + v.v) + DILATION^2: a sum of positive terms, so a thin Gaussian loses no
+    The covariance is [[u.u, u.v], [u.v, v.v]] + dilation * I for the rows u, v of Jacobian x rotation x scales. Its
+    determinant is |u x v|^2 + dilation (u.u + v.v) + dilation^2: a sum of positive terms, so a thin Gaussian loses no
     digits. All of it is computed relative to the largest component, so a huge Gaussian does not overflow.
     """
     largest = jnp.maximum(jnp.max(jnp.abs(jnp.stack(u)), axis=0), jnp.max(jnp.abs(jnp.stack(v)), axis=0))
     unit = lax.stop_gradient(jnp.maximum(largest, 1.0))
     u, v = (u[0] / unit, u[1] / unit, u[2] / unit), (v[0] / unit, v[1] / unit, v[2] / unit)
-    dilation = DILATION / unit / unit
+    own = dilation / unit / unit
     uu, uv, vv = _dot(u, u), _dot(u, v), _dot(v, v)
     cross = (u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0])
-    determinant = _dot(cross, cross) + dilation * (uu + vv) + dilation * dilation
+    determinant = _dot(cross, cross) + own * (uu + vv) + own * own
     regular = determinant > 0
     # A square of a quotient, because the derivative of 1 / determinant overflows where the determinant is tiny.
     inverse = jnp.square(1.0 / unit / jnp.sqrt(jnp.where(regular, determinant, 1.0)))
-    conic = jnp.stack([(vv + dilation) * inverse, -uv * inverse, (uu + dilation) * inverse], axis=-1)
-    spread = unit[:, None] * jnp.sqrt(jnp.stack([uu + dilation, vv + dilation], axis=-1))
+    conic = jnp.stack([(vv + own) * inverse, -uv * inverse, (uu + own) * inverse], axis=-1)
+    spread = unit[:, None] * jnp.sqrt(jnp.stack([uu + own, vv + own], axis=-1))
     return conic, lax.stop_gradient(spread), regular & jnp.all(jnp.isfinite(conic), axis=-1)
 
 

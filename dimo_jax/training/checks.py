@@ -8,6 +8,7 @@ from typing import Any
 from dimo_jax.core.config_fields import check_count, check_positive, get
 from dimo_jax.core.errors import UserError
 from dimo_jax.render import choose_backend
+from dimo_jax.training.images import find_dilation
 from dimo_jax.training.parallel import choose_layout
 
 # Integers that the engine reads, and the least that each may be; 0 turns off what happens every so many steps.
@@ -55,6 +56,7 @@ def check_render(config: Mapping[str, Any]) -> None:
         and all(isinstance(value, (int, float)) and 0 <= value <= 1 for value in background)
     ):
         raise UserError(f"config.render.background: found {background!r}, expected three numbers from 0 to 1")
+    check_positive(find_dilation(config), None, "render.dilation")
     capacity = get(config, "render.capacity")
     if capacity is not None:
         check_count(capacity, 1, "render.capacity")

@@ -10,7 +10,14 @@ import jax.numpy as jnp
 from dimo_jax.core.types import Array, Batch, Camera, Gaussians, Rendering
 from dimo_jax.losses.total import ImageInputs
 from dimo_jax.render import composite, project
+from dimo_jax.render.project import DILATION
 from dimo_jax.training.system import Metrics
+
+
+def find_dilation(config: Mapping[str, Any]) -> float:
+    """`config.render.dilation`; of a config that is older than this field, what all pictures had then."""
+    found: float = config["render"].get("dilation", DILATION)
+    return found
 
 
 def composite_truth(images: Array, background: Array) -> tuple[Array, Array]:
@@ -61,6 +68,7 @@ def render_probed(
     background: Array,
     implementation: str | None,
     capacity: int | None,
+    dilation: float,
 ) -> Rendering:
     """Gaussians [N] seen by one camera.
 
@@ -68,9 +76,9 @@ def render_probed(
       gaussians, camera: as for `render`.
       probe: [N,2] added to the pixel positions; its gradient is what density control looks at.
       background: [3].
-      implementation, capacity: as for `render`.
+      implementation, capacity, dilation: as for `render`.
     """
-    splats = project(gaussians, camera, implementation=implementation)
+    splats = project(gaussians, camera, implementation=implementation, dilation=dilation)
     splats = splats.replace(means2d=splats.means2d + probe)
     return composite(
         splats,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +23,12 @@ from dimo_jax.views.trajectories import draw_trajectories, draw_trajectory_overl
 TAIL = 8  # positions of a key point's path that are drawn
 
 
-@functools.partial(jax.jit, static_argnames=("implementation", "capacity"))
+@functools.partial(jax.jit, static_argnames=("implementation", "dilation", "capacity"))
 def _render(
-    gaussians: Gaussians, camera: Camera, implementation: str | None, capacity: int | None
+    gaussians: Gaussians, camera: Camera, implementation: str | None, dilation: float, capacity: int | None
 ) -> tuple[Rendering, Array]:
-    rendering = render(gaussians, camera, jnp.zeros(3), implementation=implementation, capacity=capacity)
+    options: dict[str, Any] = dict(implementation=implementation, dilation=dilation, capacity=capacity)
+    rendering = render(gaussians, camera, jnp.zeros(3), **options)
     return rendering, rendering.overflow
 
 
@@ -46,7 +48,7 @@ def expose(player: Player, motion: Motion, cameras: list[Camera]) -> dict[str, n
     for frame in track(range(motion.num_frames), motion.name, unit="frame"):
         camera = cameras[frame]
         gaussians = jax.tree.map(jnp.asarray, motion.at(frame))
-        draw = functools.partial(_render, gaussians, camera, player.implementation)
+        draw = functools.partial(_render, gaussians, camera, player.implementation, player.dilation)
         drawn = player.with_buffers(draw)
         alpha = np.asarray(drawn.alpha)
         divisor = np.maximum(alpha, 1e-6)

@@ -53,7 +53,10 @@ def test_samples_are_shared_by_devices_and_cut_into_parts():
     [
         (dict(preset="demo", changes={}), "--preset=demo: expected imagedream"),
         (dict(preset="imagedream", changes={}, phase=128), "--phase=128"),
-        (dict(preset="imagedream", changes={"batch.memory": 7}), "--set=batch.memory=7: preset imagedream has no such key"),
+        (
+            dict(preset="imagedream", changes={"batch.memory": 7}),
+            "--set=batch.memory=7: preset imagedream has no such key",
+        ),
         (dict(preset="imagedream", changes={"seed.a": 7}), "--set=seed.a=7: preset imagedream has no such key"),
         (dict(preset="imagedream", changes={"batch.motions": "all"}), "--set=batch.motions=all"),
         (dict(preset="imagedream", changes={}, num_devices=8), "cannot share a batch of 2 x 1 x 1"),

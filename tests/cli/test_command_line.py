@@ -282,6 +282,7 @@ GRAPH = "--config.graph={'fn': 'dimo_jax.systems.dimo.graph:trajectory_neighbors
             ["config.stage2.phases: found ((0, 16), (0, 32)), expected pairs"],
         ),
         (["--config.stage2.phases=((1,16),)"], ["config.stage2.phases: found ((1, 16),), expected pairs"]),
+        (["--config.render.dilation=0.0"], ["config.render.dilation: found 0.0, expected a number above 0"]),
         (["--config.render.implementation=nope"], ["config.render.implementation: found 'nope', expected one of xla"]),
         (["--config.data.held_out_every=1"], ["config.data.held_out_every: found 1, expected 0 (every frame trains)"]),
         (["--config.stage2.losses.rgb.weight=inf"], ["config.stage2.losses.rgb.weight: found inf, expected a finite"]),

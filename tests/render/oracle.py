@@ -30,6 +30,7 @@ class Scene:
     background: np.ndarray
     height: int
     width: int
+    dilation: float = 0.3
 
 
 def find_drawable(scene: Scene) -> np.ndarray:
@@ -88,7 +89,7 @@ def _to_float64(scene: Scene) -> dict[str, jax.Array]:
     # Past these ends float64 sees the same Gaussian, with finite derivatives.
     arrays["log_scales"] = np.maximum(arrays["log_scales"], -300.0)
     arrays["logit_opacities"] = np.minimum(arrays["logit_opacities"], 300.0)
-    arrays |= {name: getattr(scene, name) for name in ("world_to_camera", "focal", "center", "background")}
+    arrays |= {name: getattr(scene, name) for name in ("world_to_camera", "focal", "center", "background", "dilation")}
     return {name: jnp.asarray(value, jnp.float64) for name, value in arrays.items()}
 
 
@@ -137,7 +138,7 @@ def _render_dense(a, height, width):
     axes = _rotation_matrices(a["quats"])
     half = axes * jnp.exp(a["log_scales"])[:, None, :]
     projected = jacobian @ rotation @ half
-    covariance = projected @ projected.transpose(0, 2, 1) + 0.3 * jnp.eye(2)
+    covariance = projected @ projected.transpose(0, 2, 1) + a["dilation"] * jnp.eye(2)
     conic = jnp.linalg.inv(covariance)
 
     center = -rotation.T @ translation

@@ -7,6 +7,7 @@ pixels must agree tightly.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -48,19 +49,20 @@ def to_arguments(scene: oracle.Scene) -> tuple[Gaussians, Camera, jax.Array]:
     return gaussians, camera, jnp.asarray(scene.background)
 
 
-@functools.partial(jax.jit, static_argnames="implementation")
-def render_jit(gaussians, camera, background, *, implementation):
-    return render(gaussians, camera, background, implementation=implementation)
+@functools.partial(jax.jit, static_argnames=("implementation", "dilation"))
+def render_jit(gaussians, camera, background, *, implementation, dilation=0.3):
+    return render(gaussians, camera, background, implementation=implementation, dilation=dilation)
 
 
-def compute_loss(gaussians, camera, background, cotangents, implementation):
-    images = render(gaussians, camera, background, implementation=implementation)
+def compute_loss(gaussians, camera, background, cotangents, implementation, dilation=0.3):
+    images = render(gaussians, camera, background, implementation=implementation, dilation=dilation)
     return sum(jnp.sum(getattr(images, name) * cotangents[name]) for name in IMAGES)
 
 
-@functools.partial(jax.jit, static_argnums=4)
-def differentiate_jit(gaussians, camera, background, cotangents, implementation):
-    return jax.grad(compute_loss, argnums=(0, 1, 2))(gaussians, camera, background, cotangents, implementation)
+@functools.partial(jax.jit, static_argnums=(4, 5))
+def differentiate_jit(gaussians, camera, background, cotangents, implementation, dilation=0.3):
+    differentiate = jax.grad(compute_loss, argnums=(0, 1, 2))
+    return differentiate(gaussians, camera, background, cotangents, implementation, dilation)
 
 
 def stack(trees):
@@ -97,13 +99,13 @@ def assert_matches_oracle(scene, backend, seed, *, budget=JUMP_BUDGET):
     arguments = to_arguments(scene)
     expected, at_jump = oracle.render(scene)
     assert at_jump.mean() <= budget
-    images = render_jit(*arguments, implementation=backend)
+    images = render_jit(*arguments, implementation=backend, dilation=scene.dilation)
     assert int(images.overflow) == 0
     assert_images_match(images, expected, at_jump)
     cotangents = scenes.make_cotangents(seed, scene.height, scene.width)
     for value in cotangents.values():
         value[at_jump] = 0
-    gradients = differentiate_jit(*arguments, cotangents, backend)
+    gradients = differentiate_jit(*arguments, cotangents, backend, scene.dilation)
     expected = oracle.differentiate(scene, cotangents)
     assert_gradients_match(gradients, expected)
     return gradients
@@ -210,6 +212,15 @@ def test_equal_depths_draw_in_order_of_index(backend):
         scene = scenes.append(scene, sh=color, logit_opacities=1.5)
     expected, at_jump = oracle.render(scene)
     assert_images_match(render_jit(*to_arguments(scene), implementation=backend), expected, at_jump)
+
+
+@pytest.mark.parametrize("dilation", [0.1, 1.0])
+def test_other_dilations(backend, dilation):
+    scene = dataclasses.replace(scenes.make_scene(8), dilation=dilation)
+    scene.gaussians["log_scales"] -= 1.5  # so thin that it counts
+    assert_matches_oracle(scene, backend, 8)
+    narrow, usual = (oracle.render(dataclasses.replace(scene, dilation=each))[0]["alpha"] for each in (dilation, 0.3))
+    assert np.abs(narrow - usual).max() > 0.05, "the case must show"
 
 
 def test_scalar_focal(backend):

@@ -13,7 +13,7 @@ import scenes
 from test_contract import DEGENERATE, DRAWN, stack, to_arguments
 
 from dimo_jax.core.types import Camera, Gaussians, Splats
-from dimo_jax.render.project import project_in_xla
+from dimo_jax.render.project import DILATION, project_in_xla
 from dimo_jax.render.rasterize import native
 
 LEVELS = ("baseline", "avx2", "avx512")
@@ -32,7 +32,8 @@ def differentiate(function, gaussians: Gaussians, camera: Camera) -> tuple[Splat
     return splats, pull_back(jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), splats))
 
 
-differentiate_native = jax.jit(functools.partial(differentiate, native.project))
+project_native = functools.partial(native.project, dilation=DILATION)
+differentiate_native = jax.jit(functools.partial(differentiate, project_native))
 differentiate_in_xla = jax.jit(functools.partial(differentiate, project_in_xla))
 
 
@@ -107,7 +108,7 @@ def test_black_gaussians_get_the_gradient_of_the_maximum_at_its_corner():
     scene = scenes.make_scene(6, degree=0)
     scene.gaussians["sh"][:] = np.float32(-0.5) / np.float32(0.28209479)
     gaussians, camera, _ = to_arguments(scene)
-    splats, gradients = differentiate(native.project, gaussians, camera)
+    splats, gradients = differentiate(project_native, gaussians, camera)
     _, expected = differentiate(project_in_xla, gaussians, camera)
     assert not np.asarray(splats.features[:, :3]).any()
     np.testing.assert_allclose(gradients[0].sh, expected[0].sh, rtol=1e-5)
@@ -115,7 +116,7 @@ def test_black_gaussians_get_the_gradient_of_the_maximum_at_its_corner():
 
 def test_no_gaussians():
     gaussians, camera, _ = to_arguments(scenes.make_scene(0, num=0))
-    splats, (d_gaussians, d_camera) = differentiate(native.project, gaussians, camera)
+    splats, (d_gaussians, d_camera) = differentiate(project_native, gaussians, camera)
     assert splats.features.shape == (0, 7)
     assert d_gaussians.sh.shape == gaussians.sh.shape
     assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(d_camera))
@@ -125,7 +126,7 @@ def test_a_camera_that_is_not_finite_draws_nothing():
     gaussians, camera, _ = to_arguments(scenes.make_scene(0))
     for field in ("world_to_camera", "focal", "center"):
         broken = camera.replace(**{field: getattr(camera, field).at[(0,) * getattr(camera, field).ndim].set(jnp.nan)})
-        splats = native.project(gaussians, broken)
+        splats = project_native(gaussians, broken)
         assert not np.asarray(splats.opacities).any()
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(splats))
 
@@ -139,16 +140,16 @@ def test_vmap_equals_a_loop_whatever_is_shared(over):
         moved = Gaussians(means=0, log_scales=None, quats=0, logit_opacities=None, sh=None)
         values = {name: stack([getattr(g, name) for g in all_gaussians]) for name in ("means", "quats")}
         gaussians, cameras, axes = all_gaussians[0].replace(**values), all_cameras[0], (moved, None)
-        mapped, num = jax.vmap(native.project, in_axes=axes), 6
+        mapped, num = jax.vmap(project_native, in_axes=axes), 6
     elif over == "nested":
         gaussians, cameras, num = stack(all_gaussians[:2]), stack(all_cameras[:3]), 6
-        mapped = jax.vmap(jax.vmap(native.project, in_axes=(None, 0)), in_axes=(0, None))
+        mapped = jax.vmap(jax.vmap(project_native, in_axes=(None, 0)), in_axes=(0, None))
     else:
         axes = (None if over == "cameras" else 0, None if over == "gaussians" else 0)
         gaussians, cameras = (
             stack(column) if axis == 0 else column[0] for axis, column in zip(axes, (all_gaussians, all_cameras))
         )
-        mapped, num = jax.vmap(native.project, in_axes=axes), 6
+        mapped, num = jax.vmap(project_native, in_axes=axes), 6
 
     def pick(tree, axes, i):
         if axes is None or isinstance(axes, int):
@@ -173,7 +174,7 @@ def test_bits_repeat_and_do_not_depend_on_the_number_of_threads(monkeypatch):
     """Three blocks of Gaussians, seen by five cameras."""
     arguments = [to_arguments(scenes.make_scene(seed, num=2_500)) for seed in range(5)]
     cameras = stack([a[1] for a in arguments])
-    mapped = jax.vmap(native.project, in_axes=(None, 0))
+    mapped = jax.vmap(project_native, in_axes=(None, 0))
     results = []
     for threads in ("1", "1", "2", "3", "64", ""):
         monkeypatch.setenv("DIMO_JAX_NUM_THREADS", threads)
@@ -196,4 +197,4 @@ def test_every_instruction_set_matches(level, monkeypatch):
 def test_another_number_of_harmonics_is_an_error():
     gaussians, camera, _ = to_arguments(scenes.make_scene(0, num=3))
     with pytest.raises(jax.errors.JaxRuntimeError, match="unexpected shape of sh"):
-        jax.block_until_ready(native.project(gaussians.replace(sh=jnp.zeros((3, 5, 3))), camera))
+        jax.block_until_ready(project_native(gaussians.replace(sh=jnp.zeros((3, 5, 3))), camera))

@@ -11,7 +11,6 @@ using M = V::M;
 
 // As in dimo_jax/render/project.py and dimo_jax/geometry/safe.py.
 constexpr float kNear = 0.01f;
-constexpr float kDilation = 0.3f;
 constexpr float kMaxLength = 1e12f;
 constexpr float kMaxLogLength = 27.6310211f;
 constexpr float kSmallestNormal = 1.17549435e-38f;
@@ -168,7 +167,7 @@ struct Footprint {
   M regular;
 };
 
-inline void FindFootprint(const Place& place, const Axes& axes, Footprint* out) {
+inline void FindFootprint(const View& view, const Place& place, const Axes& axes, Footprint* out) {
   const F one = Set(1.0f);
   F unit = one;
   for (int k = 0; k < 3; ++k) {
@@ -182,7 +181,7 @@ inline void FindFootprint(const Place& place, const Axes& axes, Footprint* out) 
     out->v[k] = out->v[k] * inverse_unit;
   }
   const F *u = out->u, *v = out->v;
-  const F dilation = Set(kDilation) * inverse_unit * inverse_unit;
+  const F dilation = Set(view.dilation) * inverse_unit * inverse_unit;
   const F uu = Dot(u, u), uv = Dot(u, v), vv = Dot(v, v);
   out->cross[0] = u[1] * v[2] - u[2] * v[1];
   out->cross[1] = u[2] * v[0] - u[0] * v[2];

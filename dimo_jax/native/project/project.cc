@@ -26,6 +26,7 @@ constexpr double kImageMargin = 0.15;  // as in dimo_jax/render/project.py
 struct Operands {
   const Floats &means, &log_scales, &quats, &logit_opacities, &sh, &world_to_camera, &focal, &center;
   int64_t height, width;
+  float dilation;
 
   int64_t Count() const { return logit_opacities.dimensions().back(); }
   int64_t NumHarmonics() const {
@@ -61,6 +62,7 @@ struct Operands {
     const float* focals = ItemData(batch, item, focal, 2);
     const float* centers = ItemData(batch, item, center, 2);
     View view;
+    view.dilation = dilation;
     for (int i = 0; i < 3; ++i) {
       for (int j = 0; j < 3; ++j) view.rotation[i][j] = pose[4 * i + j];
       view.shift[i] = pose[4 * i + 3];
@@ -95,10 +97,10 @@ void ForBlocks(ffi::ThreadPool pool, const Batch& batch, const Operands& operand
 ffi::Error ProjectForwardCall(ffi::ThreadPool pool, Floats means, Floats log_scales, Floats quats,
                               Floats logit_opacities, Floats sh, Floats world_to_camera, Floats focal, Floats center,
                               Results means2d, Results conics, Results opacities, Results features, Results depths,
-                              Results extents, int32_t height, int32_t width) {
+                              Results extents, int32_t height, int32_t width, float dilation) {
   return Guarded([&] {
     const Operands operands{means, log_scales, quats, logit_opacities, sh, world_to_camera, focal, center,
-                            height, width};
+                            height, width, dilation};
     const Batch batch(depths->dimensions(), 1);
     operands.Check(batch);
     const Kernels kernels = ChooseKernels();
@@ -141,10 +143,10 @@ ffi::Error ProjectBackwardCall(ffi::ThreadPool pool, Floats means, Floats log_sc
                                Floats d_means2d, Floats d_conics, Floats d_opacities, Floats d_features,
                                Results d_means, Results d_log_scales, Results d_quats, Results d_logit_opacities,
                                Results d_sh, Results d_world_to_camera, Results d_focal, Results d_center,
-                               int32_t height, int32_t width) {
+                               int32_t height, int32_t width, float dilation) {
   return Guarded([&] {
     const Operands operands{means, log_scales, quats, logit_opacities, sh, world_to_camera, focal, center,
-                            height, width};
+                            height, width, dilation};
     const Batch batch(d_logit_opacities->dimensions(), 1);
     operands.Check(batch);
     const int64_t count = operands.Count();
@@ -203,7 +205,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(DimoProjectForward, dimo::ProjectForwardCall,
                                   .Ret<dimo::Floats>()
                                   .Ret<dimo::Floats>()
                                   .Attr<int32_t>("height")
-                                  .Attr<int32_t>("width"));
+                                  .Attr<int32_t>("width")
+                                  .Attr<float>("dilation"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(DimoProjectBackward, dimo::ProjectBackwardCall,
                               dimo::BindOperands()
@@ -220,6 +223,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(DimoProjectBackward, dimo::ProjectBackwardCall,
                                   .Ret<dimo::Floats>()
                                   .Ret<dimo::Floats>()
                                   .Attr<int32_t>("height")
-                                  .Attr<int32_t>("width"));
+                                  .Attr<int32_t>("width")
+                                  .Attr<float>("dilation"));
 
 #pragma GCC visibility pop

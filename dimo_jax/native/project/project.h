@@ -13,6 +13,7 @@ struct View {
   float focal[2], center[2];
   float low[2], high[2];  // limits of x/z and y/z in the Jacobian
   float last[2];          // centre of the last pixel
+  float dilation;         // pixel^2 added to the diagonal of the 2D covariance
 };
 
 struct Cloud {

@@ -73,7 +73,7 @@ inline void ProjectVector(const View& view, const Columns& columns, int count, i
   F normal[3];
   FindPlace(view, columns, sane, i, &place);
   FindAxes(view, columns, sane, i, &axes);
-  FindFootprint(place, axes, &footprint);
+  FindFootprint(view, place, axes, &footprint);
   FindReach(view, columns, place, footprint, i, &reach);
   const M drawn = reach.drawn;
   FindLook(view, columns, place, sane, count, i, &look);
@@ -243,7 +243,7 @@ inline void DifferentiateVector(const View& view, const Columns& columns, const 
   F normal[3], d[kDepth], d_u[3], d_v[3];
   FindPlace(view, columns, sane, i, &place);
   FindAxes(view, columns, sane, i, &axes);
-  FindFootprint(place, axes, &footprint);
+  FindFootprint(view, place, axes, &footprint);
   FindReach(view, columns, place, footprint, i, &reach);
   const M drawn = reach.drawn;
   if (!V::Any(drawn)) {

@@ -37,7 +37,7 @@ def best_simd() -> str:
     return library.DimoBestSimd().decode()
 
 
-def project(gaussians: Gaussians, camera: Camera) -> Splats:
+def project(gaussians: Gaussians, camera: Camera, dilation: float) -> Splats:
     """Projects N Gaussians in C++; contract, arguments and result of `dimo_jax.render.project`, in float32.
 
     Results do not depend on the number of threads, to the bit. Reverse-mode derivatives only, as for `rasterize`.
@@ -48,7 +48,7 @@ def project(gaussians: Gaussians, camera: Camera) -> Splats:
     library = load_library()
     if isinstance(library, str):
         raise RuntimeError(library)
-    return project_native.project(gaussians, camera)
+    return project_native.project(gaussians, camera, dilation)
 
 
 def rasterize(splats: Splats, *, height: int, width: int, capacity: int | None) -> tuple[Array, Array, Array]:

@@ -22,6 +22,7 @@ from dimo_jax.systems.dimo.model import Components
 from dimo_jax.systems.dimo.state import TrainState
 from dimo_jax.systems.dimo.step import Move
 from dimo_jax.training.gaussians import mask_dead
+from dimo_jax.training.images import find_dilation
 
 
 @jax.tree_util.register_dataclass
@@ -58,6 +59,7 @@ class Player(FrameRenderer):
             implementation=config.render.implementation,
             capacity=config.render.capacity,
             num_gaussians=len(self.alive),
+            dilation=find_dilation(config),
         )
 
     def with_params(self, params: Params) -> Player:

@@ -17,6 +17,7 @@ from absl import logging
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.types import Array, Camera, Params
 from dimo_jax.render import first_capacity, render
+from dimo_jax.render.project import DILATION
 from dimo_jax.runtime.progress import track
 from dimo_jax.systems.dimo.model import Components, Moved, Neighbors, find_neighbors
 from dimo_jax.systems.dimo.step import Move
@@ -37,6 +38,7 @@ class FitOptions:
     refresh_every: int = 25  # steps between motion graphs of the present code
     background: tuple[float, float, float] = (1.0, 1.0, 1.0)
     implementation: str | None = None
+    dilation: float = DILATION  # of pixels, see `render`
     capacity: int | None = None
 
 
@@ -153,6 +155,7 @@ def build_fit_step(
     (state, params, neighbors, images [V,F,H,W,4] uint8, cameras [V], times [F]) -> (state, loss [], overflow []).
     """
     background = jnp.asarray(options.background, jnp.float32)
+    how: dict[str, Any] = dict(implementation=options.implementation, dilation=options.dilation)
 
     def loss_of(
         variables: dict[str, Any], params: Params, neighbors: Neighbors, images: Array, cameras: Camera, times: Array
@@ -163,7 +166,7 @@ def build_fit_step(
             return move(components, model, neighbors, variables["z"], time)
 
         def draw(gaussians: Any, camera: Camera) -> Any:
-            return render(gaussians, camera, background, implementation=options.implementation, capacity=capacity)
+            return render(gaussians, camera, background, capacity=capacity, **how)
 
         gaussians = jax.vmap(at)(times).gaussians
         rendered = jax.vmap(jax.vmap(draw, in_axes=(0, None)), in_axes=(None, 0))(gaussians, cameras)

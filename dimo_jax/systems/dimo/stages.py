@@ -21,6 +21,7 @@ from dimo_jax.systems.dimo.model import Components, Neighbors
 from dimo_jax.systems.dimo.state import TrainState, fields_of
 from dimo_jax.systems.dimo.step import StepOptions
 from dimo_jax.training import density, gaussians
+from dimo_jax.training.images import find_dilation
 from dimo_jax.training.optimizer import ADAM_B2, build_optimizer
 from dimo_jax.training.system import Stage
 
@@ -61,6 +62,7 @@ def build_stages(config: Mapping[str, Any]) -> tuple[DimoStage, ...]:
             background=tuple(config["render"]["background"]),
             implementation=config["render"]["implementation"],
             capacity=config["render"]["capacity"],
+            dilation=find_dilation(config),
             radius_power=float(config.get("radius_power", 2.0)),
             text_noise=float(text["fit"].get("noise", 0.0)) if joint else 0.0,
         )

@@ -41,6 +41,7 @@ class StepOptions:
     background: tuple[float, float, float]
     implementation: str | None
     capacity: int | None
+    dilation: float  # of pixels, see `render`
     radius_power: float  # r_k of Eq. 1 is a length to this power
     text_noise: float = 0.0  # added to the sentences, whose own deviation is 1
 
@@ -55,6 +56,7 @@ def render_batch(gaussians: Any, cameras: Camera, probe: Array, options: StepOpt
         background=jnp.asarray(options.background),
         implementation=options.implementation,
         capacity=options.capacity,
+        dilation=options.dilation,
     )
     over_frames = jax.vmap(one, in_axes=(0, None, 0))
     over_views = jax.vmap(over_frames, in_axes=(None, 0, 0))

@@ -165,6 +165,7 @@ def _see_turned(state: TrainState, options: StepOptions, cameras: Camera, turn: 
             jnp.asarray(options.background),
             implementation=options.implementation,
             capacity=options.capacity,
+            dilation=options.dilation,
         )
 
     return jax.vmap(one)(cameras)

@@ -22,7 +22,7 @@ from dimo_jax.render import choose_backend, measure_capacity, project
 from dimo_jax.systems.static.state import StillParams, StillState
 from dimo_jax.training import density
 from dimo_jax.training.gaussians import init_points, mask_dead
-from dimo_jax.training.images import compare, render_probed, report
+from dimo_jax.training.images import compare, find_dilation, render_probed, report
 from dimo_jax.training.optimizer import GAUSSIANS, build_optimizer
 from dimo_jax.training.schedules import due
 from dimo_jax.training.step import Part, build_step
@@ -41,6 +41,7 @@ class Static(System):
         self.options, self._start = config.static, start
         self._background = tuple(config.render.background)
         self._implementation, self._capacity = config.render.implementation, config.render.capacity
+        self._dilation = find_dilation(config)
         self._terms = build_terms(self.options.losses, key="static.losses")
         self._optimizer = build_optimizer(self.options.rates, key="static.rates", groups=GAUSSIANS)
         self._grow = jax.jit(self._control_density)
@@ -82,7 +83,7 @@ class Static(System):
         """See `training.system.System`."""
         if self._capacity or choose_backend(self._implementation) == "native":
             return Capacity(self._capacity)
-        see = functools.partial(project, state.visible, implementation=self._implementation)
+        see = functools.partial(project, state.visible, implementation=self._implementation, dilation=self._dilation)
         size = dict(height=batch.cameras.height, width=batch.cameras.width)
         splats = jax.jit(jax.vmap(jax.vmap(see)))(batch.cameras)
         return Capacity(measure_capacity(splats, implementation=self._implementation, **size))
@@ -107,6 +108,7 @@ class Static(System):
     ) -> tuple[Array, Metrics]:
         background, still = jnp.asarray(self._background), mask_dead(params.gaussians, state.alive)
         how = dict(background=background, implementation=self._implementation, capacity=buffers.pairs)
+        how["dilation"] = self._dilation
         see: Callable[..., Any] = functools.partial(render_probed, still, **how)
         seen = jax.vmap(jax.vmap(see))(batch.cameras, probe)
         repeated = jax.tree.map(lambda x: jnp.repeat(x[:, :, None], batch.images.shape[2], axis=2), seen)
