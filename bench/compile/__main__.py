@@ -34,7 +34,7 @@ PROGRAMS = flags.DEFINE_list("programs", [], "some programs by name; default: al
 PAIRS = flags.DEFINE_integer("pairs", 0, "Gaussian-tile pairs that render buffers hold; 0: eight per Gaussian")
 SET = flags.DEFINE_multi_string("set", [], "KEY=VALUE of the config, such as batch.accumulate=4")
 LIMIT = flags.DEFINE_float("limit", 600.0, "seconds that one program may take to compile")
-OUT = flags.DEFINE_string("out", "", "a JSON file to write")
+OUT = flags.DEFINE_string("out", "", "a JSON file to write, anew after every program")
 
 
 def read_changes(pairs: list[str]) -> dict[str, Any]:
@@ -73,16 +73,19 @@ def main(argv: list[str]) -> None:
     what = f"{target.kind} x {DEVICES.value}, preset {preset} of configs/{SYSTEM.value}.py"
     print(f"{what}; compiled by {', '.join(PACKAGES[target.platform])}\n")
 
+    facts = dict(target=target.name, kind=target.kind, devices=DEVICES.value, preset=preset, changes=changes)
+    facts |= dict(system=SYSTEM.value, versions=PACKAGES[target.platform])
+    known: dict[str, dict[str, Any]] = {}
+
     def tell(name: str, found: dict[str, Any]) -> None:
-        print("\n".join(report.describe(name, found, report.complete(found, target))), flush=True)
+        known[name], estimate = found, report.complete(found, target)
+        if OUT.value:  # after every program, as one more may take many minutes
+            write_json(facts | dict(programs=known, faults=report.find_faults(known)), Path(OUT.value))
+        print("\n".join(report.describe(name, found, estimate)), flush=True)
 
     results = supervise.run(job, python, tell)
     print("\n" + "\n".join(report.table(results)))
     faults = report.find_faults(results)
-    if OUT.value:
-        facts = dict(target=target.name, kind=target.kind, devices=DEVICES.value, preset=preset, changes=changes)
-        facts["system"] = SYSTEM.value
-        write_json(facts | dict(versions=PACKAGES[target.platform], programs=results, faults=faults), Path(OUT.value))
     if faults:
         raise UserError(faults[0] + (f"; and {len(faults) - 1} more" if len(faults) > 1 else ""))
 
