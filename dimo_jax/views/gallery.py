@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
+from PIL import Image
 
 from dimo_jax.cameras.orbits import select_cameras
 from dimo_jax.core.types import Array, Camera
@@ -68,7 +69,10 @@ def write_comparisons(player: Player, dataset: Dataset, folder: Path, *, num_vid
 
 
 def write_contact_sheet(player: Player, dataset: Dataset, path: Path, *, num_frames: int = 6) -> Picture:
-    """All training motions from one held-out view: truth and prediction of some frames, one row a motion."""
+    """All training motions from one held-out view: truth and prediction of some frames, one row a motion.
+
+    Every row is cut to where its truth is in any of these frames, and enlarged: at the size of the figure errors show.
+    """
     view = [*views_in(dataset, "test"), *views_in(dataset, "train")][:1]
     frames = np.linspace(0, dataset.num_frames - 1, num_frames).round().astype(int)
     camera = select_cameras(dataset.cameras, view)
@@ -76,12 +80,40 @@ def write_contact_sheet(player: Player, dataset: Dataset, path: Path, *, num_fra
     for motion in motions_in(dataset, "train"):
         clip = player.play(player.latent(int(motion)), dataset.times).at(frames)
         predicted = to_uint8(player.render(clip.gaussians, camera)[0][0])
-        truth = composite_truth(jnp.asarray(dataset.frames[motion, view[0]][frames]), player.background)[0]
-        rows.append(np.stack([to_uint8(np.asarray(truth)), predicted], axis=1).reshape(-1, *predicted.shape[1:]))
+        truth, alpha = composite_truth(jnp.asarray(dataset.frames[motion, view[0]][frames]), player.background)
+        pairs = np.stack([to_uint8(np.asarray(truth)), predicted], axis=1).reshape(-1, *predicted.shape[1:])
+        rows.append(crop(pairs, find_figure(np.asarray(alpha))))
         labels.append(dataset.names[motion])
     columns = [f"{kind} {frame}" for frame in frames for kind in ("truth", "pred.")]
     write_png(grid(np.stack(rows), row_labels=labels, column_labels=columns), path)
     return Picture(path, "Every motion from a held-out view: truth and prediction side by side, by frame", False)
+
+
+def find_figure(alpha: np.ndarray) -> tuple[int, int, int]:
+    """Where anything is seen in any of the pictures alpha [T,H,W]: top, left and height of a box of their shape.
+
+    It stays within them, with a margin of a sixteenth of its height where there is room; all of them if all are empty.
+    """
+    _, height, width = alpha.shape
+    seen = np.any(alpha > 0.5, axis=0)
+    if not seen.any():
+        return 0, 0, height
+    edges = [np.flatnonzero(np.any(seen, axis=axis))[[0, -1]] + [0, 1] for axis in (1, 0)]
+    (top, bottom), (left, right) = (map(int, edge) for edge in edges)
+    side = min(height, int(np.ceil(max(bottom - top, (right - left) * height / width) * 9 / 8)))
+    wide = round(side * width / height)
+    top = min(max((top + bottom - side) // 2, 0), height - side)
+    left = min(max((left + right - wide) // 2, 0), width - wide)
+    return top, left, side
+
+
+def crop(frames: np.ndarray, box: tuple[int, int, int]) -> np.ndarray:
+    """A box (`find_figure`) of pictures [T,H,W,3] uint8, enlarged to their size."""
+    height, width = frames.shape[1:3]
+    top, left, side = box
+    bounds = left, top, left + round(side * width / height), top + side
+    cut = (Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC, box=bounds) for frame in frames)
+    return np.stack([np.asarray(frame) for frame in cut])
 
 
 def write_latents(
