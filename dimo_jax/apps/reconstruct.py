@@ -39,7 +39,7 @@ from dimo_jax.views.gallery import compare_code
 
 LARGEST_FIT = 128  # pixels; a latent code does not profit from more
 NUM_TRAINING = 8  # training motions scored for comparison
-DECODER_RATE = 1e-4
+DECODER_RATE = 1e-3
 
 
 def run(

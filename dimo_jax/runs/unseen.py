@@ -20,7 +20,7 @@ from dimo_jax.training.images import composite_truth
 
 METRICS = "metrics.jsonl"
 # What was measured with sound data lies up to 12 dB under training, and 3 dB or more over an empty picture.
-FAR_BELOW = 14.0  # dB under training, from which on a start is called far worse
+FAR_BELOW = 18.0  # dB under training, from which on a start is called far worse
 NEAR_BLANK = 1.0  # dB over an empty picture, up to which it is as well
 
 

@@ -135,6 +135,8 @@ def start(found):
         (16.6, 29.0, 13.0, False),  # motions of the same object that no other resembles
         (17.7, 29.7, 13.0, False),
         (26.8, 29.7, 13.0, False),
+        (17.5, 35.2, 14.7, False),  # of a model that fits better
+        (18.2, 35.2, 15.4, False),
         (13.2, None, 12.9, True),  # a model file, which does not tell of its training
         (16.0, None, 12.9, False),
     ],
