@@ -19,6 +19,7 @@ CALLS = {
     "dimo_skin_forward": "DimoSkinForward",
     "dimo_skin_backward": "DimoSkinBackward",
 }
+CONTRACT = 2  # of what calls pass, see contract.cc
 REMEDY = (
     "install a C++17 compiler (g++ or clang++) and reinstall dimo_jax "
     "(pip install --no-deps --force-reinstall, with -e where it was editable)"
@@ -37,8 +38,11 @@ def load_library() -> ctypes.CDLL | str:
     try:
         library = ctypes.CDLL(str(PATH))
         handlers = {target: getattr(library, symbol) for target, symbol in CALLS.items()}
+        found = library.DimoContract()
     except (OSError, AttributeError) as error:
         return f"the native extension {PATH.name} does not load ({error}): reinstall dimo_jax to compile it anew"
+    if found != CONTRACT:
+        return f"the native extension {PATH.name} is of another version ({found}, expected {CONTRACT}): {REMEDY}"
     for target, handler in handlers.items():
         jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(handler), platform="cpu")
     library.DimoBestSimd.restype = ctypes.c_char_p

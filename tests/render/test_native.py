@@ -189,6 +189,15 @@ def test_a_missing_library_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) 
         library.load_library.cache_clear()
 
 
+def test_a_library_of_another_checkout_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    library.load_library.cache_clear()
+    monkeypatch.setattr(library, "CONTRACT", library.CONTRACT + 1)
+    try:
+        assert "is of another version" in (native.why_unavailable() or "")
+    finally:
+        library.load_library.cache_clear()
+
+
 def test_a_library_that_does_not_load_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
     (tmp_path / "_native.so").write_bytes(b"not a library")
     library.load_library.cache_clear()
