@@ -19,7 +19,7 @@ from dimo_jax.geometry import harmonics, quaternion
 from dimo_jax.render.rasterize import api
 
 NEAR = 0.01  # camera z, world units
-DILATION = 0.3  # pixel^2 added to the diagonal of the 2D covariance, that of 3DGS and of what shows its files
+DILATION = 0.3  # pixel^2 added to the diagonal of the 2D covariance, that of 3DGS and of programs for its files
 MIN_ALPHA = 1 / 255
 IMAGE_MARGIN = 0.15  # share of the image's size by which the Jacobian's clamp widens it on every side
 # Beyond this size (world units) positions, scales and their squares leave float32's range: such Gaussians count as bad.

@@ -49,6 +49,7 @@ def describe_model(model: Restored) -> dict[str, Any]:
         graph=dict(kind=graph, num_neighbors=graph_options["num_neighbors"]),
         skinning=dict(kind=skinning, floor=skinning_options.get("floor", 0.0)),
         unit=bool(deform["unit"]),
+        dilation=model.player.dilation,
         num_frames=model.num_frames,
     )
 

@@ -82,7 +82,7 @@ function makePlayer(header, arrays, canvas, overlay, changed) {
   const numSamples = arrays.chosen.length, numFrames = header.num_frames;
   const model = makeModel(header, arrays), map = makeMap(arrays, numMotions, dim);
   const known = readGaussians(arrays), {numNeighbors, numKeyPoints} = model;
-  const scene = {...known, sh: arrays.sh, rest: listRest(arrays, known), numNeighbors, numKeyPoints};
+  const scene = {...known, dilation: header.dilation, sh: arrays.sh, rest: listRest(arrays, known), numNeighbors, numKeyPoints};
   const projectSplats = makeProjector(arrays, scene), putInOrder = makeOrderer(arrays, scene);
   const colors = colorPoints(arrays.positions), last = (numFrames - 1) / numFrames;
   const middle = [0, 0, 0];

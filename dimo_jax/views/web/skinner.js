@@ -5,7 +5,7 @@ const SKIN_ABOVE = 20000; // Gaussians, which take the script most of the 17 ms 
 const TABLE_WIDTH = 2048; // of all textures here: the least that WebGL 2 promises
 const LEAST_TARGETS = 3;
 
-const skinShader = (count, neighbors, coefficients, light) => `#version 300 es
+const skinShader = (count, neighbors, coefficients, light, dilation) => `#version 300 es
 precision highp float;
 precision highp int;
 precision highp sampler2D;
@@ -75,7 +75,7 @@ void main() {
   vec3 largest = max(abs(u), abs(v));
   float unit = max(1.0, max(largest.x, max(largest.y, largest.z)));
   u /= unit, v /= unit;
-  float spread = ${DILATION} / unit / unit, uu = dot(u, u), uv = dot(u, v), vv = dot(v, v);
+  float spread = float(${dilation}) / unit / unit, uu = dot(u, u), uv = dot(u, v), vv = dot(v, v);
   vec3 across = cross(u, v);
   float determinant = dot(across, across) + spread * (uu + vv) + spread * spread;
   if (!(determinant > 0.0)) return;
@@ -152,7 +152,7 @@ function makeTable(gl, count, [format, layout, type, channels]) {
 
 // What a context holds for it; null where this device has not what it takes.
 function makeSkinner(gl, scene) {
-  const {count, numNeighbors, numKeyPoints, coefficients, sh, rest, light} = scene;
+  const {count, numNeighbors, numKeyPoints, coefficients, sh, rest, light, dilation} = scene;
   if (!gl.getExtension("EXT_color_buffer_float") || gl.getParameter(gl.MAX_COLOR_ATTACHMENTS) < LEAST_TARGETS) return null;
   const four = [gl.RGBA32F, gl.RGBA, gl.FLOAT, 4], one = [gl.R32F, gl.RED, gl.FLOAT, 1];
   const sizes = {
@@ -164,7 +164,7 @@ function makeSkinner(gl, scene) {
   if (Object.values(tables).includes(null)) return null;
   tables.rest.fill(rest);
   tables.harmonics.fill(sh);
-  const pass = compileProgram(gl, SCREEN_VERTEX, skinShader(count, numNeighbors, coefficients, light));
+  const pass = compileProgram(gl, SCREEN_VERTEX, skinShader(count, numNeighbors, coefficients, light, dilation));
   const listed = compileProgram(gl, listedShader, SPLAT_FRAGMENT);
   const inputs = ["rest", "harmonics", "weights", "nearby", "maps"], outputs = ["places", "shapes", "looks"];
   for (const [program, names] of [[pass, inputs], [listed, outputs]]) {

@@ -1,6 +1,6 @@
 // Posed Gaussians to sorted splats of one picture: elliptical weighted averaging as `render.project` does it.
 
-const NEAR = 0.01, DILATION = 0.3, MIN_ALPHA = 1 / 255, IMAGE_MARGIN = 0.15, MAX_LENGTH = 1e12;
+const NEAR = 0.01, MIN_ALPHA = 1 / 255, IMAGE_MARGIN = 0.15, MAX_LENGTH = 1e12;
 const SPLAT = 12; // floats: mean (2), extent (2), conic (3), opacity, rgb (3), unused
 
 // Values of the spherical harmonics of a direction, in the order and signs of 3DGS files.
@@ -96,7 +96,7 @@ function makeOrderer(arrays, scene) {
 
 // Projects and sorts; keeps its buffers from one picture to the next.
 function makeProjector(arrays, scene) {
-  const {count, coefficients, scales, opacities, reaches, canonical, light} = scene;
+  const {count, coefficients, scales, opacities, reaches, canonical, light, dilation} = scene;
   const degree = Math.round(Math.sqrt(coefficients)) - 1, sorter = makeSorter(count), values = new Float64Array(16);
   const unsorted = new Float32Array(count * SPLAT), sorted = new Float32Array(count * SPLAT);
 
@@ -134,7 +134,7 @@ function makeProjector(arrays, scene) {
         const v = focal[1] / z * (r[3] * ax + r[4] * ay + r[5] * az - slopeY * cz) * scale;
         uu += u * u, uv += u * v, vv += v * v;
       }
-      uu += DILATION, vv += DILATION;
+      uu += dilation, vv += dilation;
       const determinant = uu * vv - uv * uv; // in doubles, which a thin Gaussian does not exhaust
       if (!(determinant > 0 && determinant < Infinity)) continue;
       const extentX = reaches[i] * Math.sqrt(uu), extentY = reaches[i] * Math.sqrt(vv);

@@ -132,7 +132,7 @@ def test_a_turned_body_is_seen_in_its_light(scene):
     shown = mask_dead(params.gaussians, state.alive)
     means, quats = quaternion.rotate(turn[None], shown.means), quaternion.multiply(turn[None], shown.quats)
     posed = pose(shown, means, quats, light=params.light)
-    truth = render(posed, dataset.cameras[0], jnp.asarray(stage.options.background))
+    truth = render(posed, dataset.cameras[0], jnp.asarray(stage.options.background), dilation=stage.options.dilation)
     np.testing.assert_allclose(seen.rgb[0], truth.rgb, atol=1e-4)
 
 
