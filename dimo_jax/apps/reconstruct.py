@@ -71,7 +71,7 @@ def run(
       out: folder for the results; default: `workdir`/reconstructions.
       steps: in which the latent code learns.
       start: "nearest", the training code whose pictures look most like the motion's, or "mean" of those codes.
-      finetune_decoder: steps in which the decoder, too, learns at a small rate, afterwards and on a copy of it, which
+      finetune_decoder: steps in which the decoder, too, learns, afterwards and on a copy of it for this motion, which
         is saved as `<motion>_decoder.npz`; the comparison is then the fine-tuned one.
       fit_size: height of the pictures that are fitted; default: the data's, at most 128.
       seed: of the draw of batches.
