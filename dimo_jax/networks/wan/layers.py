@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dimo_jax.core.types import Array
+from dimo_jax.networks.rows import rows_plus
 
 # How attention is computed: XLA's plain form holds all scores at once, "chunks" those of some queries at a time, and
 # cuDNN's never any; it needs a GPU, and bfloat16 or float16.
@@ -47,7 +48,7 @@ class Dense(flax.struct.PyTreeNode):
         """x [...,in] -> [...,out]."""
         y = x @ self.kernel.astype(x.dtype)
         if self.bias is not None:
-            y = y + self.bias.astype(x.dtype)
+            y = rows_plus(y, self.bias.astype(x.dtype))
         if self.lora is not None:
             y = y + (x @ self.lora.down.astype(x.dtype)) @ self.lora.up.astype(x.dtype) * self.lora.scale
         return y
