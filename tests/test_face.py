@@ -102,6 +102,8 @@ def test_stretched_schedules_keep_their_shape():
     assert still.static.num_steps == 2
     assert still.static.phases == ((0, 64), (1, 512))  # both later ones begin at step 1
     assert still.static.densify_every == 1
+    with pytest.raises(UserError, match="found no stages with phases"):
+        dj.stretch(dj.load_preset("animax:demo"), 2)
 
 
 def test_a_run_is_made_of_a_trainer_past_its_first_stage():

@@ -23,6 +23,7 @@ from dimo_jax.data.sources import load
 from dimo_jax.io.metrics_log import Board, MetricsLog
 from dimo_jax.render import choose_backend
 from dimo_jax.runs.build import build_system
+from dimo_jax.runs.build import stretch as stretch_config
 from dimo_jax.runs.checks import check_config, check_dataset, check_same, check_weights, check_workdir
 from dimo_jax.runs.disk_space import check_disk_space
 from dimo_jax.runs.lifecycle import occupy, save_failure
@@ -60,7 +61,7 @@ class Silent:
         """Nothing."""
 
 
-def run(*, config: ConfigDict, workdir: str, object_list: str = "", shard: str = "") -> None:
+def run(*, config: ConfigDict, workdir: str, stretch: float = 1.0, object_list: str = "", shard: str = "") -> None:
     """Trains by `config` in `workdir`, or continues there; then evaluates, draws and reports.
 
     With `object_list` it does so for each of its objects, or for a share of them, in folders of `workdir`.
@@ -68,11 +69,14 @@ def run(*, config: ConfigDict, workdir: str, object_list: str = "", shard: str =
     Args:
       config: a file such as configs/dimo.py, or configs/dimo.py:demo for one of its presets.
       workdir: folder of the run: checkpoints, metrics, pictures, report.
+      stretch: how many times as many steps as the config says, all schedules stretched alike: 2 takes longer and is
+        sharper, .3 is a first look.
       object_list: a file that names a dataset folder, and a name for it, on every line.
       shard: I/N, to train every N-th object of the list from the I-th (0...) on.
 
     Example:
       python launch.py --config=configs/dimo.py --workdir=runs/dimo
+      python launch.py --config=configs/dimo.py --workdir=runs/sharper --stretch=2
       python launch.py --config=configs/dimo.py --config.data.path=data/character --workdir=runs/character
 
     Raises:
@@ -88,6 +92,8 @@ def run(*, config: ConfigDict, workdir: str, object_list: str = "", shard: str =
         check_folder(workdir, "workdir")
         train_objects(object_list, shard, workdir)
         return
+    if stretch != 1:
+        config = stretch_config(config, stretch)
     start = time.perf_counter()
     folder = Path(workdir)
     train(config, folder, then=functools.partial(show, start=start))

@@ -9,6 +9,7 @@ Each app's `run` calls `check_flags` too, for those who call it from Python. Not
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -239,6 +240,8 @@ def _check_distill(given: Given) -> None:
 
 
 def _check_train(given: Given) -> None:
+    if not 0 < given["stretch"] < math.inf:
+        raise UserError(f"--stretch: found {given['stretch']}, expected a number above 0")
     if given["shard"] and not given["object_list"]:
         raise UserError("--shard: found without --object_list, expected the list that it is a share of")
     if given["object_list"]:

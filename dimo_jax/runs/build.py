@@ -74,13 +74,18 @@ def stretch(config: ConfigDict, factor: float) -> ConfigDict:
     Scaled are, in every stage, the number of steps, first steps of phases, learning rates, `*_from`, `*_until`,
     `*_every`, and where terms begin and end. Steps that were 0 stay so, others stay at least 1, and a term that has an
     end ends after it begins. `refresh_every` stays: how fast a motion graph ages depends on steps, not on their share.
+
+    Raises:
+      UserError: a config without stages that have phases, as those of other systems than DIMO are.
     """
     stretched = config.copy_and_resolve_references()
-    for stage in stretched.values():
-        if isinstance(stage, ConfigDict) and "phases" in stage:
-            # Of phases that fall on one step the last counts.
-            stage.phases = tuple({_scale(first, factor): size for first, size in stage.phases}.items())
-            _stretch_fields(stage, factor)
+    stages = [stage for stage in stretched.values() if isinstance(stage, ConfigDict) and "phases" in stage]
+    if not stages:
+        raise UserError("config: found no stages with phases, expected a config such as configs/dimo.py to stretch")
+    for stage in stages:
+        # Of phases that fall on one step the last counts.
+        stage.phases = tuple({_scale(first, factor): size for first, size in stage.phases}.items())
+        _stretch_fields(stage, factor)
     return stretched
 
 

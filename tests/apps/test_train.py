@@ -46,6 +46,14 @@ def trained(tmp_path_factory):
     return workdir
 
 
+def test_stretch_trains_by_a_longer_config(tmp_path, monkeypatch):
+    configs = []
+    monkeypatch.setattr(train, "train", lambda config, folder, *, then: configs.append(config))
+    train.run(config=get_config("demo"), workdir=str(tmp_path / "run"), stretch=1.5)
+    assert [configs[0][stage].num_steps for stage in ("stage1", "stage2", "stage3")] == [2_400, 3_150, 600]
+    assert configs[0].stage3.fit.num_steps == round(1.5 * get_config("demo").stage3.fit.num_steps)
+
+
 def final_parameters(workdir):
     return jax.tree.leaves(restore(workdir).player.params)
 

@@ -78,6 +78,8 @@ def place(tmp_path, monkeypatch):
         ("import_data", dict(source="a.glb", out="o", azimuths="0,north"), "--azimuths: found '0,north', expected num"),
         ("distill", dict(image="none.png", out="o"), "--image=none.png: no such file or folder, expected a picture"),
         ("train", dict(shard="1/2"), "--shard: found without --object_list"),
+        ("train", dict(stretch=0.0), "--stretch: found 0.0, expected a number above 0"),
+        ("train", dict(stretch=float("nan")), "--stretch: found nan, expected a number above 0"),
         ("train", dict(object_list="none.txt"), "--object_list=none.txt: cannot be read"),
         ("replay", dict(step=-1), "--step: found -1, expected at least 0"),
     ],
