@@ -1,7 +1,7 @@
 """How good drawn motions of rigs are, beside baselines, on clips and rigs that training has not seen.
 
     python -m bench.animax --data=FOLDER --out=FILE.json [--workdir=RUN | --sampler=MODULE:FUNCTION]
-        [--split=clip,rig] [--most=N] [--fvd=32] [--steps=N] [--guidance=X]
+        [--split=clip,rig] [--most=N] [--fvd=32] [--steps=N] [--guidance=X] [--levels]
 
 FOLDER is one of `--app=import_data --pose_maps`. Every held-out clip is drawn once, from its first piece. Rows:
 
@@ -15,6 +15,10 @@ FOLDER is one of `--app=import_data --pose_maps`. Every held-out clip is drawn o
 
 Columns, means over clips: `mpjpe` and `warped` (percent of the diagonal; `warped` with frames that may wait for each
 other), `seen`, `subject`, `smoothness`, `dynamic` (metrics/generated.py), and `fvd` of so many videos as asked for.
+
+`--levels` adds what one look at the noisy truth tells of how the videos differ from the condition: 1 less the error's
+mean square as a share of the difference's, of pictures and of pose maps. At a level near 1, where nothing is to be
+seen, it is what the model knows from condition and sentence; a still has 0.
 """
 
 from __future__ import annotations
@@ -27,18 +31,25 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dimo_jax.core.errors import UserError
 from dimo_jax.core.resolve import resolve
 from dimo_jax.data.clips import ClipSample, ClipShards
+from dimo_jax.diffusion.flow import mix, to_timesteps
 from dimo_jax.metrics.fvd import frechet_distance, video_features
 from dimo_jax.metrics.generated import judge_points, judge_videos
 from dimo_jax.networks.bert import load_encoder
 from dimo_jax.runs.animax import RestoredAnimax, restore_animax
 from dimo_jax.runtime.files import write_json
+from dimo_jax.systems.animax.batches import encode_batch
+from dimo_jax.systems.animax.model import predict_joint
+from dimo_jax.systems.animax.outputs import read_velocity
+from dimo_jax.systems.animax.sequence import join
 
 Sampler = Callable[[ClipShards, ClipSample], np.ndarray]
+LEVELS = (0.98, 0.9, 0.8, 0.5, 0.2)
 COLUMNS = ("mpjpe", "warped", "seen", "subject", "smoothness", "dynamic", "fvd")
 
 
@@ -162,6 +173,12 @@ def embed_some(pictures: Sequence[np.ndarray], count: int) -> np.ndarray:
     return video_features(np.stack([pictures[i // views][i % views] for i in chosen]).astype(np.float32) / 255)
 
 
+def choose(shards: ClipShards, split: str, most: int) -> tuple[ClipSample, ...]:
+    """The clips of a split as inference draws them, `most` of them, evenly chosen; 0 takes all."""
+    samples = shards.select(split, canonical=True)
+    return samples[:: -(-len(samples) // most)] if most else samples
+
+
 def compare(
     shards: ClipShards, split: str, *, sampler: Sampler | None = None, most: int = 0, num_fvd: int = 0
 ) -> dict[str, Any]:
@@ -174,8 +191,7 @@ def compare(
       most: samples; 0 takes all.
       num_fvd: videos of either side; 0 leaves FVD out.
     """
-    samples = shards.select(split, canonical=True)
-    samples = samples[:: -(-len(samples) // most)] if most else samples
+    samples = choose(shards, split, most)
     drawing: dict[str, Sampler] = {"truth": draw_truth, "still": draw_still}
     drawing |= {"retrieval": draw_nearest} if split == "clip" else {}
     drawing |= {"sampler": sampler} if sampler else {}
@@ -196,6 +212,31 @@ def compare(
     return result
 
 
+def see_through_noise(run: RestoredAnimax, shards: ClipShards, samples: Sequence[ClipSample]) -> dict[str, list[float]]:
+    """Share of the change that one look explains: noise level -> of pictures and of pose maps, see `--levels`."""
+    player, batch_size = run.player, 4
+    arrays, errors, changes = player.codec.load(), np.zeros((len(LEVELS), 2)), np.zeros(2)
+    for first in range(0, len(samples), batch_size):
+        batch = encode_batch(shards.collect(samples[first : first + batch_size]), player.codec, arrays)
+        noise = jax.random.normal(jax.random.key(first), batch.video.shape)
+        still = batch.condition[:, :, :, None]
+        changes += _add_squares(still - batch.video)
+        for index, level in enumerate(LEVELS):
+            levels = jnp.full(len(noise), level)
+            noisy = mix(batch.video, noise, levels)
+            latents = join(batch.condition, noisy)
+            how: dict[str, Any] = dict(config=player.backbone.config, attend=player.options["attend"])
+            output = predict_joint(player.params, latents, to_timesteps(levels), batch.text, batch.ray_maps, **how)
+            velocity = read_velocity(output, latents, levels, player.options["predicts"])
+            errors[index] += _add_squares(noisy - level * velocity - batch.video)
+    return {f"{level:g}": list(1 - error / changes) for level, error in zip(LEVELS, errors, strict=True)}
+
+
+def _add_squares(difference: jax.Array) -> np.ndarray:
+    """[B,V,2,...] -> [2]."""
+    return np.asarray(jnp.sum(difference**2, axis=tuple(axis for axis in range(difference.ndim) if axis != 2)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="a folder of --app=import_data --pose_maps")
@@ -207,13 +248,17 @@ def main() -> None:
     parser.add_argument("--split", default="clip,rig", help="what is judged")
     parser.add_argument("--most", type=int, default=0, help="clips of each split, evenly chosen; 0: all")
     parser.add_argument("--fvd", type=int, default=0, help="videos that FVD compares; 0: no FVD")
+    parser.add_argument("--levels", action="store_true", help="what --workdir sees through noise as well")
     options = parser.parse_args()
+    if options.levels and not options.workdir:
+        parser.error("--levels: found without --workdir, expected a run that looks")
     try:
         shards = ClipShards(options.data, embed=load_encoder().embed)
         sampler: Sampler | None = resolve({"fn": options.sampler}, key="sampler") if options.sampler else None
         changes = {"num_steps": options.steps} if options.steps else {}
         changes |= {"guidance": options.guidance} if options.guidance else {}
-        sampler = make_sampler(restore_animax(options.workdir), **changes) if options.workdir else sampler
+        run = restore_animax(options.workdir) if options.workdir else None
+        sampler = make_sampler(run, **changes) if run else sampler
         said = options.sampler or options.workdir
         result: dict[str, Any] = {"data": options.data, "sampler": said, "fvd_videos": options.fvd}
         for split in options.split.split(","):
@@ -225,6 +270,11 @@ def main() -> None:
             for name, row in rows.items():
                 cells = (f"{row[column]:12.3f}" if column in row else f"{'':12}" for column in COLUMNS)
                 print(f"{name:12}" + "".join(cells), flush=True)
+            if run and options.levels:
+                rows["levels"] = see_through_noise(run, shards, choose(shards, split, options.most))
+                write_json(result, Path(options.out))
+                shown = (f"{level}: {a:.2f} {b:.2f}" for level, (a, b) in rows["levels"].items())
+                print(f"seen through noise of {', '.join(shown)}", flush=True)
     except UserError as error:
         sys.exit(f"error: {error}")
 

@@ -1,9 +1,15 @@
+import types
+
+import jax
 import numpy as np
 import pytest
 
 from bench import animax
 from dimo_jax.core.errors import UserError
 from dimo_jax.data.clips import ClipShards
+from dimo_jax.systems.animax import parts
+from dimo_jax.systems.animax.model import init_params
+from dimo_jax.systems.animax.player import AnimaxPlayer
 
 
 def embed(sentences):
@@ -49,3 +55,22 @@ def test_transfer_to_the_same_rig_is_that_clip(shards):
     (sample,) = shards.select("clip")
     found = animax.find_nearest(shards, sample, shards.select("train", canonical=True))
     np.testing.assert_allclose(animax.transfer_points(shards, sample), shards.read(found).points, atol=1e-5)
+
+
+def test_a_model_that_draws_the_still_explains_nothing_of_the_change(shards):
+    backbone = parts.small(num_layers=1, num_heads=1, head_dim=12, ffn_dim=16, freq_dim=8, text_dim=26)
+    params = init_params(
+        jax.random.key(0), backbone.begin(jax.random.key(1)), backbone.config, rank=0, multi_view_layers=True
+    )
+    options = dict(attend="xla", predicts="change")
+
+    def look(params):
+        player = AnimaxPlayer(options, parts.pixels(), backbone, params, num_frames=shards.num_frames)
+        return animax.see_through_noise(types.SimpleNamespace(player=player), shards, shards.select("clip"))
+
+    seen = look(params)
+    assert list(seen) == ["0.98", "0.9", "0.8", "0.5", "0.2"]
+    np.testing.assert_allclose(list(seen.values()), 0, atol=1e-4)
+    head = params.backbone.head.replace(bias=params.backbone.head.bias + 0.3)
+    worse = look(params.replace(backbone=params.backbone.replace(head=head)))
+    assert np.all(np.array(list(worse.values())) < -0.1)
