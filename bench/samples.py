@@ -6,7 +6,13 @@ python -m bench.samples --workdir=runs/dimo --num_samples=48
 nearest training motion, `diversity` that between two drawn ones, `amplitude` how far points leave the first pose
 (shares of the object's size; the row `training` has those of the training motions). `torn` is the share of drawn
 motions in which distances between neighbouring points of the surface change more than in any training motion (95 % of
-frames), `sunk` the share that goes further below the lowest training motion than 2 % of the size.
+frames), `touching` that in which more of the surface comes within 2 % of the size of points that lie 20 % away at rest
+(limbs that enter each other, or the body), `sunk` the share that goes further below the lowest training motion than 2 %
+of the size.
+
+`held out` is the recall of the motions that the run's data keep from training, where they know the surface: true points
+of it, those nearest to the key points in the first frame of the first training motion, stand for the key points. In the
+row `training` it is the share of these motions that training motions cover by themselves.
 """
 
 from __future__ import annotations
@@ -19,12 +25,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
+from scipy.spatial import cKDTree
 
+from dimo_jax.data.dataset import Dataset, motions_in
 from dimo_jax.metrics import shape
 from dimo_jax.metrics.motion import trajectory_distances, trajectory_diversity
-from dimo_jax.metrics.samples import precision_recall
+from dimo_jax.metrics.samples import coverage, precision_recall
 from dimo_jax.runs.codes import draw_codes
-from dimo_jax.runs.restore import Restored, restore
+from dimo_jax.runs.restore import Restored, load_data, restore
 from dimo_jax.systems.dimo.stages import frame_times
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run", required=True)
@@ -35,11 +43,14 @@ SPREADS = (0.15, 0.3, 0.5, 0.7, 1.0)
 NUM_POINTS = 1_000  # of the surface
 UP = 1  # axis of the model's world
 SINK = 0.02  # of the object's size
+APART, NEAR = 0.2, 0.02  # likewise
 
 
 def main(_: Any) -> None:
     """Prints the table."""
-    rows = measure(restore(WORKDIR.value), num_samples=NUM_SAMPLES.value, seed=SEED.value)
+    model = restore(WORKDIR.value)
+    data = load_data(model.config, model.facts)
+    rows = measure(model, find_held_out(model, data), num_samples=NUM_SAMPLES.value, seed=SEED.value)
     names = list(rows["data, spread 0.5"])
     print("| prior | " + " | ".join(names) + " |\n|---" + "|---" * len(names) + "|")
     for prior, row in rows.items():
@@ -50,8 +61,21 @@ def main(_: Any) -> None:
         Path(OUT.value).write_text(json.dumps(rows, indent=1))
 
 
-def measure(model: Restored, *, num_samples: int, seed: int) -> dict[str, dict[str, float]]:
-    """A row of figures for each prior, and one for the training motions."""
+def find_held_out(model: Restored, data: Dataset) -> np.ndarray | None:
+    """Where the surface at the key points goes in motions that training has not seen, [M,T,K,3]; None: not known."""
+    held, first = motions_in(data, "test"), int(model.trained_motions[0])
+    if data.surface is None or not len(held):
+        return None
+    times = frame_times(model.num_frames)
+    key_points = np.asarray(model.player.trace(model.player.params.latents.mu[first][None], times))[0, 0]
+    chosen = cKDTree(data.surface[first, 0]).query(key_points)[1]
+    return np.asarray(data.surface[held][:, :, chosen])
+
+
+def measure(
+    model: Restored, held_out: np.ndarray | None = None, *, num_samples: int, seed: int
+) -> dict[str, dict[str, float]]:
+    """A row of figures for each prior, and one for the training motions; `held_out` as `find_held_out` has it."""
     player, times = model.player, frame_times(model.num_frames)
     alive = np.flatnonzero(player.alive)
     points = np.sort(np.random.default_rng(0).choice(alive, min(NUM_POINTS, len(alive)), replace=False))
@@ -60,27 +84,33 @@ def measure(model: Restored, *, num_samples: int, seed: int) -> dict[str, dict[s
     edges = shape.surface_edges(rest, anchors)
     size = float(np.ptp(np.asarray(player.params.key_points.positions), axis=0).max())
 
-    def look(codes: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Key points [S,T,K,3], how far the shape changes [S], and the lowest height [S]."""
-        change, lowest = [], []
+    def look(codes: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Key points [S,T,K,3], how far the shape changes [S], how much touches [S], and the lowest height [S]."""
+        change, touch, lowest = [], [], []
         for code in codes:
             tracks = player.play(code, times).gaussians.means[:, points]
             changes = shape.neighbor_distance_change(tracks, rest, anchors, edges)
             change.append(float(jnp.quantile(changes, 0.95)))
+            touches = shape.contacts(tracks, rest, apart=APART * size, near=NEAR * size)
+            touch.append(float(jnp.quantile(touches, 0.95)))
             lowest.append(float(tracks[..., UP].min()))
-        return np.asarray(player.trace(jnp.asarray(codes), times)), np.asarray(change), np.asarray(lowest)
+        key_points = np.asarray(player.trace(jnp.asarray(codes), times))
+        return key_points, np.asarray(change), np.asarray(touch), np.asarray(lowest)
 
-    known, most, floor = look(player.params.latents.mu[model.trained_motions])
+    known, most, closest, floor = look(player.params.latents.mu[model.trained_motions])
     among = trajectory_distances(known, known)
 
     def describe(tracks: np.ndarray) -> dict[str, float]:
         moved = float(np.linalg.norm(tracks - tracks[:, :1], axis=-1).mean())
-        return dict(diversity=trajectory_diversity(tracks) / size, amplitude=moved / size)
+        found = dict(diversity=trajectory_diversity(tracks) / size, amplitude=moved / size)
+        if held_out is not None:
+            found["held out"] = coverage(trajectory_distances(held_out, tracks), trajectory_distances(tracks, tracks))
+        return found
 
     rows: dict[str, dict[str, float]] = {"training": describe(known)}
     draws: dict[str, dict[str, Any]] = {f"data, spread {each:g}": dict(spread=each) for each in SPREADS}
     for name, how in (draws | {"standard": dict(prior="standard")}).items():
-        drawn, change, lowest = look(draw_codes(model, seed=seed, num_samples=num_samples, **how))
+        drawn, change, touch, lowest = look(draw_codes(model, seed=seed, num_samples=num_samples, **how))
         across = trajectory_distances(drawn, known)
         precision, recall = precision_recall(across, trajectory_distances(drawn, drawn), among)
         rows[name] = dict(
@@ -89,6 +119,7 @@ def measure(model: Restored, *, num_samples: int, seed: int) -> dict[str, dict[s
             novelty=float(across.min(axis=1).mean()) / size,
             **describe(drawn),
             torn=float((change > most.max()).mean()),
+            touching=float((touch > closest.max()).mean()),
             sunk=float((lowest < floor.min() - SINK * size).mean()),
         )
     return rows

@@ -25,7 +25,22 @@ def precision_recall(
     Raises:
       ValueError: fewer members than neighbours.
     """
-    if not 1 <= num_neighbors < min(across.shape):
-        raise ValueError(f"precision_recall: found {across.shape} and {num_neighbors} neighbours, expected fewer")
-    reach_known, reach_drawn = (np.sort(each, axis=1)[:, num_neighbors] for each in (known, drawn))
-    return float((across <= reach_known).any(axis=1).mean()), float((reach_drawn >= across.T).any(axis=1).mean())
+    how = dict(num_neighbors=num_neighbors)
+    return coverage(across, known, **how), coverage(across.T, drawn, **how)
+
+
+def coverage(across: np.ndarray, known: np.ndarray, *, num_neighbors: int = 3) -> float:
+    """The share of some members that lie on the manifold of a set, as `precision_recall` has it.
+
+    Args:
+      across: [S,M] distances of the members to those of the set.
+      known: [M,M] distances among the set.
+      num_neighbors: at least 1, under M.
+
+    Raises:
+      ValueError: fewer members than neighbours.
+    """
+    if not 1 <= num_neighbors < len(known):
+        raise ValueError(f"coverage: found {len(known)} and {num_neighbors} neighbours, expected fewer neighbours")
+    reach = np.sort(known, axis=1)[:, num_neighbors]
+    return float((across <= reach).any(axis=1).mean())

@@ -52,6 +52,28 @@ def neighbor_distance_change(tracks: Array, rest: Array, anchors: Array, edges: 
 
 
 @jax.jit
+def contacts(tracks: Array, rest: Array, *, apart: float, near: float) -> Array:
+    """How much of a body touches parts of it that lie elsewhere: what limbs that enter each other look like in points.
+
+    Args:
+      tracks: [T,P,3] positions over time.
+      rest: [P,3] positions at rest.
+      apart: points farther from each other than this at rest belong to different parts, world units.
+      near: points of different parts that come nearer than this touch, world units.
+
+    Returns:
+      [T] in 0..1, the share of the points that touch another part.
+    """
+    chex.assert_shape(tracks, (None, *rest.shape))
+
+    def distances(points: Array) -> Array:
+        return jnp.linalg.norm(points[:, None] - points[None], axis=-1)
+
+    elsewhere = distances(rest) > apart
+    return jax.lax.map(lambda points: jnp.mean(jnp.any(elsewhere & (distances(points) < near), axis=1)), tracks)
+
+
+@jax.jit
 def roughness(tracks: Array) -> Array:
     """How abruptly points move: mean length of the second difference over that of the first.
 

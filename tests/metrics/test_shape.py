@@ -30,6 +30,17 @@ def test_rigid_motion_changes_no_distance_and_scaling_by_its_factor():
     np.testing.assert_allclose(change(np.stack([REST, 1.5 * REST, 0.8 * REST])), [0, 0.5, 0.2], atol=1e-5)
 
 
+def test_contacts_are_of_points_that_lie_apart_at_rest():
+    line = np.zeros((5, 3), np.float32)
+    line[:, 0] = np.arange(5)
+    bent = line.copy()
+    bent[4] = [0.0, 0.05, 0.0]  # the end of a chain comes to its beginning
+    squeezed = line * [0.05, 1, 1]
+    found = shape.contacts(jnp.asarray(np.stack([line, bent, squeezed])), line, apart=2.5, near=0.1)
+    np.testing.assert_allclose(found, [0, 0.4, 0])
+    np.testing.assert_allclose(shape.contacts(jnp.asarray(squeezed[None]), line, apart=2.5, near=0.21), [0.8])
+
+
 def test_roughness():
     even = np.arange(5)[:, None, None] * RNG.normal(size=(1, 7, 3))
     assert float(shape.roughness(jnp.asarray(even))) == pytest.approx(0, abs=1e-5)
