@@ -17,16 +17,17 @@ row `training` it is the share of these motions that training motions cover by t
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
 from scipy.spatial import cKDTree
 
+from dimo_jax.core.errors import UserError
 from dimo_jax.data.dataset import Dataset, motions_in
 from dimo_jax.metrics import shape
 from dimo_jax.metrics.motion import trajectory_distances, trajectory_diversity
@@ -35,10 +36,6 @@ from dimo_jax.runs.codes import draw_codes
 from dimo_jax.runs.restore import Restored, load_data, restore
 from dimo_jax.systems.dimo.stages import frame_times
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run", required=True)
-NUM_SAMPLES = flags.DEFINE_integer("num_samples", 48, "Motions drawn from each prior", lower_bound=4)
-SEED = flags.DEFINE_integer("seed", 0, "Of the draws")
-OUT = flags.DEFINE_string("out", "", "JSON file for the table; empty: none")
 SPREADS = (0.15, 0.3, 0.5, 0.7, 1.0)
 NUM_POINTS = 1_000  # of the surface
 UP = 1  # axis of the model's world
@@ -46,19 +43,30 @@ SINK = 0.02  # of the object's size
 APART, NEAR = 0.2, 0.02  # likewise
 
 
-def main(_: Any) -> None:
+def main() -> None:
     """Prints the table."""
-    model = restore(WORKDIR.value)
-    data = load_data(model.config, model.facts)
-    rows = measure(model, find_held_out(model, data), num_samples=NUM_SAMPLES.value, seed=SEED.value)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdir", required=True, help="folder of a trained run")
+    parser.add_argument("--num_samples", type=int, default=48, help="motions drawn from each prior, at least 4")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument("--out", default="", help="JSON file for the table; empty: none")
+    options = parser.parse_args()
+    if options.num_samples < 4:
+        parser.error(f"--num_samples: found {options.num_samples}, expected at least 4")
+    try:
+        model = restore(options.workdir)
+        data = load_data(model.config, model.facts)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    rows = measure(model, find_held_out(model, data), num_samples=options.num_samples, seed=options.seed)
     names = list(rows["data, spread 0.5"])
     print("| prior | " + " | ".join(names) + " |\n|---" + "|---" * len(names) + "|")
     for prior, row in rows.items():
         print(
             f"| {prior} | " + " | ".join("" if row.get(name) is None else f"{row[name]:.3f}" for name in names) + " |"
         )
-    if OUT.value:
-        Path(OUT.value).write_text(json.dumps(rows, indent=1))
+    if options.out:
+        Path(options.out).write_text(json.dumps(rows, indent=1))
 
 
 def find_held_out(model: Restored, data: Dataset) -> np.ndarray | None:
@@ -126,5 +134,4 @@ def measure(
 
 
 if __name__ == "__main__":
-    jax.config.config_with_absl()
-    app.run(main)
+    main()
