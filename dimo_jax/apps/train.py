@@ -69,8 +69,8 @@ def run(*, config: ConfigDict, workdir: str, stretch: float = 1.0, object_list: 
     Args:
       config: a file such as configs/dimo.py, or configs/dimo.py:demo for one of its presets.
       workdir: folder of the run: checkpoints, metrics, pictures, report.
-      stretch: how many times as many steps as the config says, all schedules stretched alike: 2 takes longer and is
-        sharper, .3 is a first look.
+      stretch: how many times as many steps as the config says, all schedules stretched alike: 1.6 takes longer and
+        mostly is sharper, .3 is a first look.
       object_list: a file that names a dataset folder, and a name for it, on every line.
       shard: I/N, to train every N-th object of the list from the I-th (0...) on.
 
@@ -93,6 +93,7 @@ def run(*, config: ConfigDict, workdir: str, stretch: float = 1.0, object_list: 
         train_objects(object_list, shard, workdir)
         return
     if stretch != 1:
+        check_config(config)
         config = stretch_config(config, stretch)
     start = time.perf_counter()
     folder = Path(workdir)

@@ -52,6 +52,10 @@ def test_stretch_trains_by_a_longer_config(tmp_path, monkeypatch):
     train.run(config=get_config("demo"), workdir=str(tmp_path / "run"), stretch=1.5)
     assert [configs[0][stage].num_steps for stage in ("stage1", "stage2", "stage3")] == [2_400, 3_150, 600]
     assert configs[0].stage3.fit.num_steps == round(1.5 * get_config("demo").stage3.fit.num_steps)
+    wrong = get_config("demo")
+    wrong.stage1.phases = ((0,),)
+    with pytest.raises(UserError, match=r"config\.stage1\.phases: found"):
+        train.run(config=wrong, workdir=str(tmp_path / "run"), stretch=1.5)
 
 
 def final_parameters(workdir):
