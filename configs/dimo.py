@@ -284,17 +284,9 @@ def _demo() -> ConfigDict:
     config.batch.update(motions=8, views=1, frames=3)  # more poses a step than 4 x 3 x 2, at the same cost
     # A linear motion basis: as good as the paper's decoder at equal steps, and far faster (docs/results.md).
     config.decoder = dict(
-        fn="dimo_jax.systems.dimo.basis_decoder:basis_decoder",
-        rank=96,
-        width=256,
-        trunk_depth=3,
-        branch_depth=4,
-        scale=0.05,
-        num_position_bands=4,
-        num_time_bands=4,
-        branch_activation="silu",
-        dtype="float32",
-    )
+        fn="dimo_jax.systems.dimo.basis_decoder:basis_decoder", rank=96, width=256, trunk_depth=3, branch_depth=4,
+        scale=0.05, num_position_bands=4, num_time_bands=4, branch_activation="silu", dtype="float32",
+    )  # fmt: skip
     config.latent_init.update(mu_std=1.0)  # codes that start apart separate the motions sooner
     config.num_key_points = 128
     config.render.dilation = 0.1  # about that of a pixel's box (1/12), with which the data are drawn
